@@ -1,0 +1,48 @@
+"""How far a realization is, in numbers that a person can follow.
+
+The realizer counts, everyone else reads: the CLI draws bars from it, a refusal for lack of time
+quotes it (`str`), spans record it at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What a realization is doing now."""
+
+    RESOLVING = "resolving"
+    FETCHING = "fetching"
+    RENDERING = "rendering"
+    READY = "ready"
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters of one realization; totals grow while the closure is being discovered.
+
+    Bytes are NAR bytes (unpacked sizes); `paths_present` of `paths_done` were on the node before.
+    """
+
+    phase: Phase = Phase.RESOLVING
+    paths_done: int = 0
+    paths_total: int = 0
+    paths_present: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+
+    def __str__(self) -> str:
+        if self.phase is not Phase.FETCHING:
+            return str(self.phase)
+        return (
+            f"fetching {self.paths_done}/{self.paths_total} paths, "
+            f"{_gigabytes(self.bytes_done, self.bytes_total)}"
+        )
+
+
+def _gigabytes(done: int, total: int) -> str:
+    """Return `0.4/1.1 GB`, or megabytes for totals below one gigabyte."""
+    unit, name = (1_000_000_000, "GB") if total >= 1_000_000_000 else (1_000_000, "MB")
+    return f"{done / unit:.1f}/{total / unit:.1f} {name}"

@@ -2,8 +2,9 @@
 
 Every refusal that reaches a person is one of these classes: raised where the fault is found,
 carried across the worker boundary by name (`to_wire`, `of_wire`), and translated to a gRPC status
-once, in `interposer.status`. The message is one sentence that an operator can act on: what was tried, for
-which reference or store path, what to do. A class stands for an action, not for a thing that broke.
+once, in `interposer.status`. The message is one sentence that an operator can act on: what was
+tried, for which reference or store path, what to do. A class stands for an action, not for a thing
+that broke.
 """
 
 from __future__ import annotations

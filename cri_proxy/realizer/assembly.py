@@ -165,7 +165,7 @@ def write_tree(rendered: Rendered, target: Path) -> None:
     for place in directories:
         (target / place).mkdir()
     for place, destination in rendered.plan.links.items():
-        os.symlink(destination, target / place)
+        (target / place).symlink_to(destination)
         os.utime(target / place, (1, 1), follow_symlinks=False)
     for place, data in rendered.files.items():
         path = target / place

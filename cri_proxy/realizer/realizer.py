@@ -1,9 +1,9 @@
 """The realizer: the conductor that turns a reference into an environment on this node.
 
 `begin` answers at once with a `Realization`, on which any number of callers wait, each as long as
-it likes: the work belongs to nobody and goes on when all of them have gone. Two things are done once
-for all who ask at the same time: the resolution of one reference with one token, and the making of
-one environment. What is asked, in order:
+it likes: the work belongs to nobody and goes on when all of them have gone. Two things are done
+once for all who ask at the same time: the resolution of one reference with one token, and the
+making of one environment. What is asked, in order:
 
     floxhub.resolve    which generation, which lockfile            (a worker job)
     realizer.recipe    what that lockfile needs on this system     (a worker job)
@@ -167,7 +167,7 @@ class Realizer:
         reference = realization.reference
         with spans.span(
             "realizer.realize",
-            {"flox.environment.reference": str(reference), "flox.environment.mode": str(mode)},
+            **{"flox.environment.reference": str(reference), "flox.environment.mode": str(mode)},
         ) as span:
             try:
                 resolution = await self._resolve(reference, token)
@@ -200,7 +200,7 @@ class Realizer:
         known = self._resolutions.get(key)
         if known is not None:
             return known
-        with spans.span("floxhub.resolve", {"flox.environment.reference": str(reference)}):
+        with spans.span("floxhub.resolve", **{"flox.environment.reference": str(reference)}):
             answer = await self._jobs.call(
                 "floxhub.resolve", {"reference": str(reference), "token": token}
             )
@@ -253,10 +253,11 @@ class Realizer:
         """Bring the closure onto the node and commit the view of it."""
         progress.phase = Phase.FETCHING
         roots = [storepaths.parse(path) for path in recipe["roots"]]
-        with spans.span("store.fetch", {"flox.environment.reference": argument["reference"]}):
+        name = {"flox.environment.reference": argument["reference"]}
+        with spans.span("store.fetch", **name):
             closure = await self._store.realize(roots, progress)
         progress.phase = Phase.RENDERING
-        with spans.span("realizer.assemble", {"flox.environment.reference": argument["reference"]}):
+        with spans.span("realizer.assemble", **name):
             made = await self._assemble(argument, recipe, closure)
             if "needs" in made:
                 progress.phase = Phase.FETCHING

@@ -63,7 +63,7 @@ class Trees:
                 links += 1
                 if links > _MOST_LINKS:
                     return Entry(Kind.NOTHING, here)
-                target = PurePosixPath(os.readlink(self._place(here)))
+                target = PurePosixPath(self._place(here).readlink())
                 done = [] if target.is_absolute() else done[:-1]
                 todo.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
             elif todo and not stat.S_ISDIR(mode):

@@ -11,6 +11,7 @@ and the Nix manual, "Nix Archive (NAR) format".
 """
 
 from cri_proxy.store.nar.reader import Unpacked, unpack
+from cri_proxy.store.nar.stream import Source
 from cri_proxy.store.nar.writer import digest_of, write
 
-__all__ = ["unpack", "Unpacked", "write", "digest_of"]
+__all__ = ["unpack", "Unpacked", "Source", "write", "digest_of"]

@@ -31,7 +31,7 @@ from typing import Final, Self
 import grpc
 
 from cri_proxy.cri import api_pb2
-from hack.testbed import configuration, cri, images, network, processes, sweeping, waiting
+from hack.testbed import configuration, cri, images, network, pods, processes, sweeping, waiting
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 _CNI_DIRECTORIES: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
@@ -120,11 +120,6 @@ class Containerd:
         return self.directory / "containerd.sock"
 
     @property
-    def cgroup_parent(self) -> str:
-        """The control group below which pods belong, for `pods.Pods`."""
-        return f"/{self.traces.cgroup}"
-
-    @property
     def pid(self) -> int:
         """The daemon's process id."""
         return self._running().pid
@@ -153,6 +148,12 @@ class Containerd:
         except BaseException:
             self.stop()
             raise
+
+    def pods(self, socket: Path | None = None) -> pods.Pods:
+        """Return a client for pods on it; `socket` is a proxy's, if they go through one."""
+        return pods.Pods(
+            socket or self.socket, directory=self.directory, cgroup_parent=f"/{self.traces.cgroup}"
+        )
 
     def kill(self) -> None:
         """End the daemon by SIGKILL; shims and containers go on."""

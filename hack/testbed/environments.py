@@ -47,7 +47,9 @@ def tools(publisher: Publisher) -> Package:
 
 def bash(publisher: Publisher) -> Package:
     """Publish a static bash."""
-    return Package("bash", publisher.add("bash-static", {"bin/bash": Executable(_BASH.read_bytes())}))
+    return Package(
+        "bash", publisher.add("bash-static", {"bin/bash": Executable(_BASH.read_bytes())})
+    )
 
 
 def package(

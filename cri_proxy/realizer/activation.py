@@ -19,10 +19,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.model.environments import Environment
+from cri_proxy.model.environments import Environment, Mode
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_DATA_DIRS: Final = "/usr/local/share:/usr/share"
+# What compilers and build tools look into; an empty place is FLOX_ENV itself.
+_BUILD_PATHS: Final = {
+    "CPATH": ("include",),
+    "LIBRARY_PATH": ("lib",),
+    "PKG_CONFIG_PATH": ("lib/pkgconfig", "share/pkgconfig"),
+    "ACLOCAL_PATH": ("share/aclocal",),
+    "CMAKE_PREFIX_PATH": ("",),
+}
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EXPANDED: Final = frozenset("$`\\")
 _BARE_QUOTE: Final = re.compile(r'\\.|"', re.DOTALL)
@@ -109,6 +117,10 @@ def container_variables(
         "INFOPATH": f"{flox_env}/share/info:{given.get('INFOPATH', '')}",
         "XDG_DATA_DIRS": f"{flox_env}/share:{given.get('XDG_DATA_DIRS') or DEFAULT_DATA_DIRS}",
     }
+    if environment.mode is Mode.DEV:
+        for variable, places in _BUILD_PATHS.items():
+            ours = ":".join(f"{flox_env}/{place}" if place else flox_env for place in places)
+            added[variable] = ":".join(filter(None, (ours, given.get(variable))))
     if environment.certificates is not None:
         for variable in ("SSL_CERT_FILE", "NIX_SSL_CERT_FILE"):
             if not given.get(variable):

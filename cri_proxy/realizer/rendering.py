@@ -20,9 +20,7 @@ from cri_proxy import errors
 from cri_proxy.model.storepaths import StorePath
 
 # Written by tools for their own package only; meaningless in a merged tree.
-_IGNORED_PATHS: Final = frozenset(
-    {"propagated-build-inputs", "nix-support", "info/dir", "share/info/dir"}
-)
+_IGNORED_PATHS: Final = frozenset({"propagated-build-inputs", "nix-support", "info/dir"})
 _IGNORED_NAMES: Final = frozenset({"log", "perllocal.pod"})
 _MIME: Final = "share/mime"
 _MIME_KEPT: Final = "packages"
@@ -138,6 +136,6 @@ def _winner(place: str, candidates: list[_Candidate]) -> _Candidate:
 def _is_ignored(at: str, name: str) -> bool:
     """Whether buildenv leaves this entry out of every environment."""
     place = f"{at}/{name}" if at else name
-    if place in _IGNORED_PATHS or name in _IGNORED_NAMES:
+    if place in _IGNORED_PATHS or name in _IGNORED_NAMES or place.endswith("/info/dir"):
         return True
     return at == _MIME and name != _MIME_KEPT

@@ -1,6 +1,6 @@
 """Spans: one line around each outward step, a trace per pod start when somebody collects them.
 
-    with spans.span("realizer.realize", {"flox.environment.reference": str(reference)}) as span:
+    with spans.span("realizer.realize", **{"flox.environment.reference": str(reference)}) as span:
         ...
         span.set_attribute("cri_proxy.paths", 300)
 
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from opentelemetry import context, trace
+from opentelemetry import trace
 from opentelemetry.util.types import AttributeValue
 
 import cri_proxy
@@ -33,28 +33,20 @@ _TRACES: Final = "/v1/traces"
 
 
 @contextlib.contextmanager
-def span(
-    name: str,
-    attributes: Mapping[str, AttributeValue] | None = None,
-    *,
-    kind: trace.SpanKind = trace.SpanKind.INTERNAL,
-    parent: context.Context | None = None,
-) -> Iterator[trace.Span]:
-    """Run the body in a span, which records the exception that leaves it.
+def span(name: str, /, **attributes: AttributeValue) -> Iterator[trace.Span]:
+    """Run the body in an inner span, a child of the current one.
 
-    The span is a child of the current one, or of the one in `parent`.
+    It records the exception that leaves it. Names with dots are given as `**{"a.b": value}`.
     """
     if not is_on():
         yield trace.INVALID_SPAN
         return
-    with tracer().start_as_current_span(
-        name, context=parent, kind=kind, attributes=attributes
-    ) as current:
+    with tracer().start_as_current_span(name, attributes=attributes) as current:
         yield current
 
 
 def tracer() -> trace.Tracer:
-    """Return the tracer for spans that need more: links, or an end of their own."""
+    """Return the tracer for spans that need more: a kind, a parent, links, an end of their own."""
     return trace.get_tracer("cri_proxy", cri_proxy.__version__)
 
 

@@ -23,7 +23,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -220,7 +220,7 @@ async def _abort_as(failure: grpc.aio.AioRpcError, context: _Context) -> NoRetur
     if headers:
         await context.send_initial_metadata(headers)
     # abort() takes a tuple and nothing else; given grpc's own Metadata, every error is UNKNOWN.
-    trailers: Metadata = tuple(failure.trailing_metadata() or ())
+    trailers = cast("Metadata", tuple(failure.trailing_metadata() or ()))
     await context.abort(failure.code(), failure.details() or "", trailers)
 
 

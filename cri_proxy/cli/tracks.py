@@ -21,13 +21,14 @@ from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import Progress as Bars
-    from rich.progress import TaskID
+    from rich.progress import TaskID, TextColumn
 
 _TICK_SECONDS: Final = 0.1
 _LINE_SECONDS: Final = 5.0
-_NUMBERS_WIDTH: Final = 58
-"""What the columns beside the reference and the bar take, in letters."""
+_SHORTEST_BAR: Final = 8
+_LONGEST_BAR: Final = 40
 
 
 class Realization(Protocol):
@@ -115,14 +116,16 @@ class _Drawing:
         for task, track in self.tasks:
             progress = track.realization.progress
             is_fetching = track.outcome is None and progress.phase is Phase.FETCHING
-            is_ready = isinstance(track.outcome, Environment)
-            done, total = progress.bytes_done, progress.bytes_total
+            if track.outcome is None:
+                done, total = progress.bytes_done, progress.bytes_total or None
+            else:
+                done, total = int(isinstance(track.outcome, Environment)), 1
             self.bars.update(
                 task,
-                completed=1 if is_ready else done,
-                total=1 if is_ready else total or None,
+                completed=done,
+                total=total,
                 paths=f"{progress.paths_done}/{progress.paths_total} paths" if is_fetching else "",
-                bytes=str(progress).rpartition(", ")[2] if is_fetching else track.state,
+                bytes=track.state.rpartition(", ")[2],
             )
         self.bars.refresh()
 
@@ -137,42 +140,74 @@ def _lines(tracks: Sequence[Track]) -> Iterator[_Update]:
 @contextlib.contextmanager
 def _bars(tracks: Sequence[Track]) -> Iterator[_Update]:
     """Draw the bars, and take them away at the end: the results say the same and more."""
-    from rich.progress import (
-        BarColumn,
-        ProgressColumn,
-        SpinnerColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task
     from rich.progress import Progress as Bars
+    from rich.table import Column
     from rich.text import Text
 
+    class Mark(SpinnerColumn):
+        """A spinner, then whether it went well."""
+
+        def render(self, task: Task) -> RenderableType:
+            match task.fields["track"].outcome:
+                case None:
+                    return super().render(task)
+                case Environment():
+                    return Text("✔", "bold green")
+                case _:
+                    return Text("✘", "bold red")
+
     class Rate(ProgressColumn):
-        """Bytes a second, once that can be told."""
+        """Bytes a second and the time that is left, while that can be told."""
 
         def render(self, task: Task) -> Text:
-            return Text(f"{units.size(task.speed)}/s" if task.speed and task.total != 1 else "")
+            if task.fields["track"].outcome is not None or not task.speed:
+                return Text("")
+            left = "" if task.time_remaining is None else units.clock(task.time_remaining)
+            return Text(f"{units.size(task.speed)}/s {left}")
 
     console = screen.console(sys.stderr)
-    longest = max(len(str(track.reference)) for track in tracks)
+    names = min(max(len(str(track.reference)) for track in tracks), console.width // 2)
+    # What there is room for beside the reference, the most telling first.
+    room = console.width - names - len("⠋  ")
+    columns: list[ProgressColumn] = [_text("{task.fields[bytes]}")]
+    room -= len("999.9/999.9 MB ")
+    if room >= (width := len("9999/9999 paths ")):
+        columns.insert(0, _text("{task.fields[paths]}"))
+        room -= width
+    if room >= (width := len("999.9 MB/s 59:59 ")) + _SHORTEST_BAR:
+        columns.append(Rate(table_column=Column(no_wrap=True)))
+        room -= width
+    if room > _SHORTEST_BAR:
+        bar = BarColumn(
+            bar_width=min(_LONGEST_BAR, room - 1),
+            complete_style="cyan",
+            finished_style="green",
+            pulse_style="cyan",
+        )
+        columns.insert(0, bar)
     bars = Bars(
-        SpinnerColumn(finished_text="✔"),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=max(8, min(40, console.width - longest - _NUMBERS_WIDTH))),
-        TextColumn("{task.fields[paths]}", markup=False),
-        TextColumn("{task.fields[bytes]}", markup=False),
-        Rate(),
-        TimeRemainingColumn(compact=True),
+        Mark(style="cyan"),
+        _text("{task.description}", names),
+        *columns,
         console=console,
         auto_refresh=False,
         transient=True,
     )
     tasks = [
-        (bars.add_task(str(track.reference), total=None, paths="", bytes=""), track)
+        (bars.add_task(str(track.reference), total=None, paths="", bytes="", track=track), track)
         for track in tracks
     ]
     drawing = _Drawing(bars, tasks)
     with bars:
         drawing.now()
         yield drawing
+
+
+def _text(template: str, max_width: int | None = None) -> TextColumn:
+    """Return a column of text that stays on its line."""
+    from rich.progress import TextColumn
+    from rich.table import Column
+
+    column = Column(no_wrap=True, overflow="ellipsis", max_width=max_width)
+    return TextColumn(template, markup=False, table_column=column)

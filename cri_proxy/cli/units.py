@@ -21,6 +21,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02} s"
 
 
+def clock(seconds: float) -> str:
+    """Return a duration as a clock counts it: `0:07`, `12:30`, `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def ago(seconds: float) -> str:
     """Return how long ago something was, in its largest unit: `just now`, `3 hours ago`."""
     for unit, name in ((86400, "day"), (3600, "hour"), (60, "minute")):

@@ -18,10 +18,13 @@ CREATE_CONTAINER = methods.path_of("CreateContainer")
 FUTURE = "/runtime.v7.TimeService/TravelBack"
 
 # Neither sorted, nor known, nor UTF-8: no schema would write it back like this.
-STRANGE = b"\xfa\x3f\x04\xde\xad\xbe\xef" + api_pb2.CreateContainerRequest(
-    pod_sandbox_id="sandbox",
-    config=api_pb2.ContainerConfig(envs=[api_pb2.KeyValue(key="KEY", value=b"\xff\xfe")]),
-).SerializeToString()
+STRANGE = (
+    b"\xfa\x3f\x04\xde\xad\xbe\xef"
+    + api_pb2.CreateContainerRequest(
+        pod_sandbox_id="sandbox",
+        config=api_pb2.ContainerConfig(envs=[api_pb2.KeyValue(key="KEY", value=b"\xff\xfe")]),
+    ).SerializeToString()
+)
 
 
 async def test_create_container_that_is_not_intercepted_passes_byte_for_byte(

@@ -23,11 +23,12 @@ from cri_proxy.interposer import images, lifecycle, pins, sockets
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
-from cri_proxy.lib import notify, worker
+from cri_proxy.lib import notify
+from cri_proxy.lib import worker as program
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings import schema
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry import logs, spans
+from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -38,7 +39,6 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal says to stop; raise a CriProxyError when it cannot start."""
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
-        stack.callback(spans.setup(settings.tracing))
         realizer = await stack.enter_async_context(parts.realizer_of(settings))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close)
@@ -83,16 +83,16 @@ def interceptors_of(
     }
 
 
-def run_worker() -> int:
+def worker() -> int:
     """Serve jobs to the daemon on standard input and output; return the exit status."""
 
-    def build(greeting: dict[str, object]) -> Mapping[str, worker.Job]:
+    def build(greeting: dict[str, object]) -> Mapping[str, program.Job]:
         log = greeting["log"]
         assert isinstance(log, dict)
         logs.setup(schema.Log(**log))
         return parts.jobs_of(greeting)
 
-    return worker.serve(build)
+    return program.serve(build)
 
 
 def _stop_on_signals() -> asyncio.Event:

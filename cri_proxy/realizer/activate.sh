@@ -34,13 +34,13 @@ while [[ $# -gt 0 ]]; do
 done
 [[ $# -gt 0 ]] || _cri_proxy_fail 'activate needs a program to run' 2
 
-# bash exports these by itself; the program shall see them only if the container had them.
-_cri_proxy_unexported=(PWD OLDPWD SHLVL)
+# bash exports these by itself; the program shall see them only if the container had them. (SHLVL
+# cannot be helped: exec writes it once more. A container that had none sees 0.)
+_cri_proxy_unexported=(PWD OLDPWD)
 while IFS= read -r -d '' _cri_proxy_line; do
   case $_cri_proxy_line in
     PWD=*) _cri_proxy_unexported=("${_cri_proxy_unexported[@]/#PWD/}") ;;
     OLDPWD=*) _cri_proxy_unexported=("${_cri_proxy_unexported[@]/#OLDPWD/}") ;;
-    SHLVL=*) _cri_proxy_unexported=("${_cri_proxy_unexported[@]/#SHLVL/}") ;;
   esac
 done </proc/self/environ
 

@@ -80,6 +80,11 @@ class Pods:
         5.0,
         "time kept back from kubelet's deadline, to answer with progress instead of timing out",
     )
+    kubelet_root: Path = _key(
+        kinds.directory(),
+        "/var/lib/kubelet",
+        "kubelet's own directory, where the volumes of pods lie",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def lockfile(name: str = "hello_as_greeting") -> dict[str, Any]:
 
 @pytest.fixture(params=["git-v2", "git-v0", "dulwich"])
 def floxhub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FloxHub]:
-    """A FloxHub of every kind: what is tested with it holds for all of them."""
+    """Serve a FloxHub of every kind: what is tested with it holds for all of them."""
     kind = request.param
     if kind != "dulwich" and not shutil.which("git"):
         pytest.skip("git is not installed")
@@ -38,14 +38,14 @@ def floxhub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FloxHub]
 
 @pytest.fixture
 def local(tmp_path: Path) -> Iterator[FloxHub]:
-    """A FloxHub of one kind, for what does not depend on git."""
+    """Serve a FloxHub of one kind, for what does not depend on git."""
     with FloxHub(tmp_path / "floxhub") as served:
         yield served
 
 
 @pytest.fixture
 def hub_of(tmp_path: Path) -> Callable[[FloxHub], Hub]:
-    """A function that makes a hub for a FloxHub; all hubs share one node's directory."""
+    """Return what makes a hub for a FloxHub; all hubs share one node's directory."""
     return lambda served: Hub(served.git_url, tmp_path / "node", timeout_seconds=TIMEOUT_SECONDS)
 
 

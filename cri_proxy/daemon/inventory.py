@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cri_proxy import errors
-from cri_proxy.model import environments as records
+from cri_proxy.model import environments
 from cri_proxy.model.environments import Environment
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
@@ -11,7 +11,7 @@ from cri_proxy.telemetry import logs
 _log = logs.of(__name__)
 
 
-def environments(settings: Settings) -> list[Environment]:
+def environments_of(settings: Settings) -> list[Environment]:
     """Return the environments in place, newest first; one that cannot be read is logged."""
     found = []
     root = settings.store.root / "environments"
@@ -21,7 +21,7 @@ def environments(settings: Settings) -> list[Environment]:
         return []
     for place in places:
         try:
-            environment = records.load(place)
+            environment = environments.load(place)
         except errors.ContentDamaged as error:
             _log.warning("environment unreadable", place=place, why=error)
             continue

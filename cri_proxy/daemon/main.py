@@ -23,8 +23,7 @@ from cri_proxy.interposer import images, lifecycle, pins, sockets
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
-from cri_proxy.lib import notify
-from cri_proxy.lib import worker as program
+from cri_proxy.lib import notify, worker
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings import schema
 from cri_proxy.settings.schema import Settings
@@ -41,7 +40,7 @@ async def serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         realizer = await stack.enter_async_context(parts.realizer_of(settings))
         channel = channels.dial(settings.runtime.endpoint)
-        stack.push_async_callback(channel.close)
+        stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)
         relay = Relay(channel, interceptors_of(settings, realizer, runtime))
         server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))
@@ -83,16 +82,16 @@ def interceptors_of(
     }
 
 
-def worker() -> int:
+def run_worker() -> int:
     """Serve jobs to the daemon on standard input and output; return the exit status."""
 
-    def build(greeting: dict[str, object]) -> Mapping[str, program.Job]:
+    def build(greeting: dict[str, object]) -> Mapping[str, worker.Job]:
         log = greeting["log"]
         assert isinstance(log, dict)
         logs.setup(schema.Log(**log))
         return parts.jobs_of(greeting)
 
-    return program.serve(build)
+    return worker.serve(build)
 
 
 def _stop_on_signals() -> asyncio.Event:

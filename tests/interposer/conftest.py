@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from hack.testbed.fake_runtime import FakeRuntime
-from hack.testbed.proxies import Proxies
+from hack.testbed.relays import Relays
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -26,12 +26,12 @@ async def runtime(tmp_path: Path) -> AsyncIterator[FakeRuntime]:
 
 
 @pytest.fixture
-async def proxies(runtime: FakeRuntime, tmp_path: Path) -> AsyncIterator[Proxies]:
-    async with Proxies(tmp_path, runtime.socket) as proxies:
-        yield proxies
+async def relays(runtime: FakeRuntime, tmp_path: Path) -> AsyncIterator[Relays]:
+    async with Relays(tmp_path, runtime.socket) as relays:
+        yield relays
 
 
 @pytest.fixture
-async def caller(proxies: Proxies) -> grpc.aio.Channel:
+async def caller(relays: Relays) -> grpc.aio.Channel:
     """Kubelet's channel to a proxy that intercepts nothing."""
-    return (await proxies.start()).caller
+    return (await relays.start()).caller

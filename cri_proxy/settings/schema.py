@@ -99,7 +99,7 @@ class Store:
     caches: tuple[str, ...] = _key(
         kinds.listing(kinds.url("https", "http", "file")),
         ["https://cache.nixos.org", "https://cache.flox.dev"],
-        "binary caches, asked in this order",
+        "binary caches, asked in the order of their own priorities and in this order where equal",
     )
     public_keys: tuple[str, ...] = _key(
         kinds.listing(kinds.public_key()),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import grpc.aio
@@ -17,6 +18,18 @@ from hack.testbed.relays import Relays
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run on the daemon's own kind of event loop."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _no_errors_in_grpcs_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What a handler lets escape, gRPC logs; whether the call looks right to its caller or not."""
+    yield
+    for phase in ("setup", "call"):
+        assert not [
+            record.getMessage()
+            for record in caplog.get_records(phase)
+            if record.levelno >= logging.ERROR and record.name.startswith(("grpc", "asyncio"))
+        ]
 
 
 @pytest.fixture

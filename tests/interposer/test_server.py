@@ -144,7 +144,12 @@ async def test_stream_without_an_end_is_ended_as_unavailable_when_the_server_dra
     assert await unknown.read() == b"event"
 
     async with asyncio.timeout(DEADLINE_SECONDS):
-        await relay.server.drain(GRACE)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(relay.server.drain(GRACE))
+            await idle.code()
+            # Opened again at once, the stream must not come to us.
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_unix_connection(relay.place)
 
         for stream in (idle, unknown):
             assert await stream.code() is grpc.StatusCode.UNAVAILABLE

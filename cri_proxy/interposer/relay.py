@@ -200,7 +200,6 @@ def _unary_handler(
         call = _UnaryCall(path, upstream, context)
         try:
             answer = await interceptor(payload, call)
-            await call.send_metadata()
         except Exception as error:  # noqa: BLE001 - one call must not take others with it
             refusal = status.cause_of(error)
         except asyncio.CancelledError as error:
@@ -211,6 +210,7 @@ def _unary_handler(
             refusal = errors.InternalFault(f"{path} was given up by cri-proxy itself: call again")
             refusal.__cause__ = error
         else:
+            await call.send_metadata()
             return answer
         return await _refuse(refusal, path, context)
 

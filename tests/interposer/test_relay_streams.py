@@ -13,7 +13,7 @@ import pytest
 from cri_proxy.cri import methods
 from hack.testbed import plainhttp2
 from hack.testbed.fake_runtime import DEADLINE_SECONDS, Behaviour, Context, FakeRuntime
-from hack.testbed.proxies import Proxies
+from hack.testbed.relays import Relays
 
 EVENTS = methods.path_of("GetContainerEvents")
 FUTURE = "/runtime.v7.TimeService/Rewind"
@@ -243,7 +243,7 @@ async def test_stream_whose_caller_still_writes_is_cancelled_at_the_runtime(
 
 
 async def test_upload_that_is_cancelled_is_not_half_closed_first(
-    proxies: Proxies, tmp_path: Path
+    relays: Relays, tmp_path: Path
 ) -> None:
     """The runtime would take what it has got for all there is."""
     arrived: asyncio.Queue[plainhttp2.Frame] = asyncio.Queue()
@@ -255,16 +255,16 @@ async def test_upload_that_is_cancelled_is_not_half_closed_first(
             ended.put_nowait((await connection.next(plainhttp2.RST_STREAM))[1])
 
     async with plainhttp2.serving(tmp_path / "plain.sock", runtime):
-        proxy = await proxies.start(upstream=tmp_path / "plain.sock")
+        relay = await relays.start(upstream=tmp_path / "plain.sock")
         frames = []
         async with asyncio.timeout(DEADLINE_SECONDS):
             for _ in range(20):
-                call = proxy.caller.stream_stream(FUTURE)()
+                call = relay.caller.stream_stream(FUTURE)()
                 await call.write(b"half of it")
                 frames.append(await arrived.get())
                 call.cancel()
                 frames.extend(await ended.get())
-        await proxy.aclose()
+        await relay.aclose()
 
     data = [frame for frame in frames if frame.kind == plainhttp2.DATA]
     assert len(data) == 20

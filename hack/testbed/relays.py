@@ -1,11 +1,11 @@
-"""Proxies as the daemon builds them, less the environments: a relay and its server.
+"""Relays with their servers, as the daemon builds them, less everything about environments.
 
-    async with Proxies(directory, runtime.socket) as proxies:
-        proxy = await proxies.start({CREATE_CONTAINER: interceptor})
-        await proxy.caller.unary_unary(CREATE_CONTAINER)(payload)
+    async with Relays(directory, runtime.socket) as relays:
+        relay = await relays.start({CREATE_CONTAINER: interceptor})
+        await relay.caller.unary_unary(CREATE_CONTAINER)(payload)
 
-Each proxy has the place `proxy.sock` in the directory, unless told otherwise, and a channel to it
-as kubelet would have one.
+Each listens at `proxy.sock` in the directory, unless told otherwise, and comes with a channel to
+it as kubelet would have one. A whole proxy in a process of its own is in `proxy`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from cri_proxy.interposer.server import Server
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
-    """A proxy that serves at `place`; `upstream` is its channel, `caller` one to it."""
+class Serving:
+    """A relay that serves at `place`; `upstream` is its channel, `caller` one to it."""
 
     place: Path
     server: Server
@@ -41,8 +41,8 @@ class Proxy:
         await self.upstream.close(None)
 
 
-class Proxies:
-    """Starts proxies in front of the runtime at `upstream`; they are closed with the context."""
+class Relays:
+    """Starts relays in front of the runtime at `upstream`; they are closed with the context."""
 
     def __init__(self, directory: Path, upstream: Path) -> None:
         self.place = directory / "proxy.sock"
@@ -62,13 +62,13 @@ class Proxies:
         *,
         place: Path | None = None,
         upstream: Path | None = None,
-    ) -> Proxy:
-        """Return a proxy that is serving."""
+    ) -> Serving:
+        """Return a relay that is serving; raises what its server raises when it cannot."""
         place = place or self.place
         upstream = upstream or self._upstream
         channel = channels.dial(upstream)
         server = Server(Relay(channel, interceptors or {}), place, sockets.access_of(upstream))
-        proxy = Proxy(place, server, channel, channels.dial(place))
-        self._stack.push_async_callback(proxy.aclose)
+        serving = Serving(place, server, channel, channels.dial(place))
+        self._stack.push_async_callback(serving.aclose)
         await server.start()
-        return proxy
+        return serving

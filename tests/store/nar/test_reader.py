@@ -233,11 +233,11 @@ def test_giant_length_is_refused_before_anything_is_allocated(head, length, prom
     refusal(head + length.to_bytes(8, "little") + bytes(64), nar_size=promised)
 
 
-@pytest.mark.parametrize("end", range(len(SAMPLE)))
-def test_archive_that_breaks_off_is_refused(end):
+def test_archive_that_breaks_off_anywhere_is_refused():
     """Both where the source ends early and where the promise is as short as the archive."""
-    refusal(SAMPLE[:end], nar_size=len(SAMPLE))
-    refusal(SAMPLE[:end])
+    for end in range(len(SAMPLE)):
+        refusal(SAMPLE[:end], nar_size=len(SAMPLE))
+        refusal(SAMPLE[:end])
 
 
 def test_breaking_off_inside_a_large_file_is_told(tmp_path):

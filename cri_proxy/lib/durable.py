@@ -195,7 +195,7 @@ def _open_directory(name: str | Path, parent: int | None = None) -> int:
     try:
         descriptor = os.open(name, flags, dir_fd=parent)
     except PermissionError:
-        os.chmod(name, 0o700, dir_fd=parent)  # noqa: PTH101 - relative to a descriptor
+        os.chmod(name, 0o700, dir_fd=parent)
         descriptor = os.open(name, flags, dir_fd=parent)
     if os.fstat(descriptor).st_mode & 0o700 != 0o700:
         os.fchmod(descriptor, 0o700)

@@ -72,19 +72,19 @@ class Task:
 Job = Callable[[dict[str, Any], Task], dict[str, Any]]
 
 
-def serve(build: Callable[[dict[str, Any]], Mapping[str, Job]], *, threads: int = 32) -> int:
+def serve(build: Callable[[dict[str, Any]], Mapping[str, Job]], *, threads: int = 32) -> NoReturn:
     """Serve jobs on standard input and output until the daemon closes them.
 
     `build` receives the greeting and returns the jobs by name. A greeting that it refuses makes
-    every job fail with its error, rather than the worker die and be started again for ever.
-    Returns 0 if the input ends before the greeting; afterwards the process ends here.
+    every job fail with its error, rather than the worker die and be started again for ever. The
+    process ends here.
     """
     source, sink = _take_standard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     greeting = read_frame(source)
     if greeting is None:
-        return 0
+        _leave(0)
     os.nice(greeting.get("nice", 0))
     _Server(_jobs_of(build, greeting["greeting"]), sink, threads).run(source)
 
@@ -166,7 +166,7 @@ class _Server:
             answer = {"id": number, "cancelled": True}
         except errors.CriProxyError as error:
             answer = {"id": number, "error": errors.to_wire(error)}
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the border: answered and logged
             answer = {"id": number, "error": _fault_of(name, error)}
         finally:
             del self._tasks[number]

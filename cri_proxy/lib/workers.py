@@ -26,10 +26,11 @@ from cri_proxy import errors
 from cri_proxy.lib import worker
 
 GRACE_SECONDS: Final = 5.0
-_VARIABLES: Final = (
-    "PATH HOME LANG LC_ALL TZ TMPDIR PYTHONPATH SSL_CERT_FILE SSL_CERT_DIR "
-    "HTTP_PROXY HTTPS_PROXY NO_PROXY ALL_PROXY http_proxy https_proxy no_proxy all_proxy"
-).split()
+_VARIABLES: Final = (  # of the daemon's environment, what a worker may see
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+)
 _GONE: Final = (ConnectionError, RuntimeError)  # writing to a closed pipe; the latter is uvloop's
 _logger = logging.getLogger(__name__)
 
@@ -241,6 +242,7 @@ class _Worker:
                     call.on_progress(message["progress"])
                 except Exception as error:  # noqa: BLE001 - the caller's fault, not the worker's
                     call.answer.set_exception(error)
+                    call.answer.exception()  # if it is cancelled nobody retrieves it
 
     async def _ended(self, process: asyncio.subprocess.Process) -> int:
         """Wait for a process whose output has ended; one that stays on regardless is killed."""

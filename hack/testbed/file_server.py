@@ -73,8 +73,9 @@ class FileServer:
     """Serves `directory` on 127.0.0.1 from `start` (or entering) to `stop` (or leaving).
 
     `delay_seconds` is waited before every answer. `authorization`, if set, is the value of the
-    header without which every answer is 401. After `stop` connections are refused, and `start`
-    serves on the same port again.
+    header without which every answer is 401. `peak` is the largest number of requests that were
+    being answered at once; `changed` is notified of each that comes. After `stop` connections are
+    refused, and `start` serves on the same port again.
     """
 
     def __init__(self, directory: Path, *, delay_seconds: float = 0.0, port: int = 0) -> None:
@@ -83,7 +84,7 @@ class FileServer:
         self.authorization: str | None = None
         self.port = port
         self.peak = 0
-        self._lock = threading.Lock()
+        self.changed = threading.Condition()
         self._requests: list[Request] = []
         self._faults: list[tuple[str, Fault, int | None]] = []
         self._in_flight = 0
@@ -106,7 +107,7 @@ class FileServer:
     @property
     def requests(self) -> list[Request]:
         """All requests so far, in the order in which they came."""
-        with self._lock:
+        with self.changed:
             return list(self._requests)
 
     def count(self, pattern: str = "*") -> int:
@@ -115,18 +116,18 @@ class FileServer:
 
     def forget(self) -> None:
         """Begin counting anew."""
-        with self._lock:
+        with self.changed:
             self._requests.clear()
             self.peak = self._in_flight
 
     def fail(self, pattern: str, fault: Fault, *, times: int | None = None) -> None:
         """Answer requests for paths like `pattern` with `fault`: the next `times`, or all."""
-        with self._lock:
+        with self.changed:
             self._faults.append((pattern, fault, times))
 
     def heal(self) -> None:
         """End all faults; what hangs is released."""
-        with self._lock:
+        with self.changed:
             faults, self._faults = self._faults, []
         for _, fault, _ in faults:
             if isinstance(fault, Hang):
@@ -159,11 +160,12 @@ class FileServer:
             handler.path,
             {name.lower(): value for name, value in handler.headers.items()},
         )
-        with self._lock:
+        with self.changed:
             self._requests.append(request)
             fault = self._fault_for(request.path)
             self._in_flight += 1
             self.peak = max(self.peak, self._in_flight)
+            self.changed.notify_all()
         try:
             if self.delay_seconds and self._stopping.wait(self.delay_seconds):
                 raise ConnectionAbortedError("the server stops")
@@ -174,7 +176,7 @@ class FileServer:
             else:
                 self._send(handler, fault)
         finally:
-            with self._lock:
+            with self.changed:
                 self._in_flight -= 1
 
     def _fault_for(self, path: str) -> Fault | None:

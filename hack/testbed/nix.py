@@ -11,7 +11,6 @@ for benchmarks against it.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,11 +30,6 @@ _SETTINGS: Final = {
 }
 _COMMAND_SECONDS: Final = 150
 _EXPORT_MAGIC: Final = 0x4558494E
-
-
-def is_installed() -> bool:
-    """Whether this machine has the nix commands."""
-    return shutil.which("nix") is not None and shutil.which("nix-store") is not None
 
 
 class Nix:

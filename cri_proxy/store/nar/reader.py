@@ -174,8 +174,8 @@ class _Unpacker:
         """Give a complete directory its final mode and time, and leave it."""
         os.fchmod(directory.fd, grammar.DIRECTORY_MODE)
         os.utime(directory.fd, ns=self.times)
-        os.close(directory.fd)
         self.open.pop()
+        os.close(directory.fd)
         if self.open:
             self.stream.expect(grammar.CLOSE)
 

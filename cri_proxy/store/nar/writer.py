@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,13 +30,13 @@ _DIRECTORY: Final = _FILE | os.O_DIRECTORY
 def write(path: Path, sink: Sink) -> None:
     """Give the archive of the tree at `path` to `sink`, piece by piece.
 
-    Raises ContentDamaged for what no archive can hold (a device, a socket) and for a file that
-    changes meanwhile; OSError as it comes.
+    Raises ContentDamaged for what no archive can hold (a device, a socket, directories deeper than
+    `unpack` takes) and for a file that becomes shorter meanwhile; OSError as it comes.
     """
     parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sink(grammar.MAGIC)
-        _node(parent, os.fsencode(path.name), sink, os.fsencode(path))
+        _Writer(sink, [os.fsencode(path)]).node(parent, os.fsencode(path.name))
     finally:
         os.close(parent)
 
@@ -53,56 +54,63 @@ def digest_of(path: Path) -> tuple[bytes, int]:
     return digest.digest(), size
 
 
-def _node(parent: int, name: bytes, sink: Sink, path: bytes) -> None:
-    """Write what `name` in `parent` is; `path` is its full name, for errors."""
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    match stat.S_IFMT(status.st_mode):
-        case stat.S_IFREG:
-            _file(parent, name, sink, path)
-        case stat.S_IFLNK:
-            target = grammar.string(os.readlink(name, dir_fd=parent))
-            sink(grammar.OPEN + grammar.SYMLINK + target + grammar.CLOSE)
-        case stat.S_IFDIR:
-            _directory(parent, name, sink, path)
-        case _:
-            raise errors.ContentDamaged(
-                f"{os.fsdecode(path)!a} is neither a file, a directory nor a symlink, "
-                "so it cannot be in a store path; remove it"
-            )
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """One archive being written; `names` lead from the tree's path to the current entry."""
 
+    sink: Sink
+    names: list[bytes]
 
-def _directory(parent: int, name: bytes, sink: Sink, path: bytes) -> None:
-    """Write a directory: its entries in the order of their bytes."""
-    fd = os.open(name, _DIRECTORY, dir_fd=parent)
-    try:
-        sink(grammar.OPEN + grammar.DIRECTORY)
-        for entry in sorted(os.fsencode(entry) for entry in os.listdir(fd)):  # noqa: PTH208
-            sink(grammar.ENTRY + grammar.string(entry) + grammar.NODE)
-            _node(fd, entry, sink, path + b"/" + entry)
-            sink(grammar.CLOSE)
-        sink(grammar.CLOSE)
-    finally:
-        os.close(fd)
+    def node(self, parent: int, name: bytes) -> None:
+        """Write what `name` in `parent` is."""
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        match stat.S_IFMT(status.st_mode):
+            case stat.S_IFREG:
+                self._file(parent, name)
+            case stat.S_IFLNK:
+                target = grammar.string(os.readlink(name, dir_fd=parent))
+                self.sink(grammar.OPEN + grammar.SYMLINK + target + grammar.CLOSE)
+            case stat.S_IFDIR:
+                self._directory(parent, name)
+            case _:
+                raise self._refusal("is neither a file, a directory nor a symlink: remove it")
 
+    def _directory(self, parent: int, name: bytes) -> None:
+        """Write a directory: its entries in the order of their bytes."""
+        if len(self.names) > grammar.DEPTH:
+            raise self._refusal(f"lies more than {grammar.DEPTH} directories deep: move it up")
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            self.sink(grammar.OPEN + grammar.DIRECTORY)
+            for entry in sorted(os.fsencode(entry) for entry in os.listdir(fd)):  # noqa: PTH208
+                self.sink(grammar.ENTRY + grammar.string(entry) + grammar.NODE)
+                self.names.append(entry)
+                self.node(fd, entry)
+                self.names.pop()
+                self.sink(grammar.CLOSE)
+            self.sink(grammar.CLOSE)
+        finally:
+            os.close(fd)
 
-def _file(parent: int, name: bytes, sink: Sink, path: bytes) -> None:
-    """Write a file, as long as it is when it is opened."""
-    fd = os.open(name, _FILE, dir_fd=parent)
-    try:
-        status = os.fstat(fd)
-        size = status.st_size
-        kind = grammar.EXECUTABLE if status.st_mode & stat.S_IXUSR else grammar.REGULAR
-        sink(grammar.OPEN + kind + size.to_bytes(8, "little"))
-        left = size
-        while left:
-            piece = os.read(fd, min(left, CHUNK_BYTES))
-            if not piece:
-                raise errors.ContentDamaged(
-                    f"{os.fsdecode(path)!a} became shorter while it was read; "
-                    "let nothing write to it, then try again"
-                )
-            sink(piece)
-            left -= len(piece)
-        sink(bytes(-size % 8) + grammar.CLOSE)
-    finally:
-        os.close(fd)
+    def _file(self, parent: int, name: bytes) -> None:
+        """Write a file, as long as it is when it is opened."""
+        fd = os.open(name, _FILE, dir_fd=parent)
+        try:
+            status = os.fstat(fd)
+            size = left = status.st_size
+            kind = grammar.EXECUTABLE if status.st_mode & stat.S_IXUSR else grammar.REGULAR
+            self.sink(grammar.OPEN + kind + size.to_bytes(8, "little"))
+            while left:
+                piece = os.read(fd, min(left, CHUNK_BYTES))
+                if not piece:
+                    raise self._refusal("became shorter while it was read: let nothing write to it")
+                self.sink(piece)
+                left -= len(piece)
+            self.sink(bytes(-size % 8) + grammar.CLOSE)
+        finally:
+            os.close(fd)
+
+    def _refusal(self, reason: str) -> errors.ContentDamaged:
+        """Return the error for the current entry."""
+        path = os.fsdecode(b"/".join(self.names))
+        return errors.ContentDamaged(f"{path!a} cannot be in an archive, for it {reason}")

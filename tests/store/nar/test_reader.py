@@ -233,11 +233,11 @@ def test_giant_length_is_refused_before_anything_is_allocated(head, length, prom
     refusal(head + length.to_bytes(8, "little") + bytes(64), nar_size=promised)
 
 
-@pytest.mark.parametrize("end", range(len(SAMPLE)))
-def test_archive_that_breaks_off_is_refused(end):
+def test_archive_that_breaks_off_anywhere_is_refused():
     """Both where the source ends early and where the promise is as short as the archive."""
-    refusal(SAMPLE[:end], nar_size=len(SAMPLE))
-    refusal(SAMPLE[:end])
+    for end in range(len(SAMPLE)):
+        refusal(SAMPLE[:end], nar_size=len(SAMPLE))
+        refusal(SAMPLE[:end])
 
 
 def test_breaking_off_inside_a_large_file_is_told(tmp_path):
@@ -329,7 +329,6 @@ def test_refusal_closes_all_files(tmp_path):
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(os.geteuid() != 0, reason="a file system can be mounted by root alone")
 def test_full_disk_is_an_error_of_the_system(tmp_path):
     """The caller knows what to do about space; damage would send it to another cache."""
     (tmp_path / "disk").mkdir()

@@ -94,6 +94,17 @@ def test_socket_is_refused_by_its_name():
             nar.digest_of(Path(short))
 
 
+@pytest.mark.parametrize("depth", [256, 257])
+def test_tree_is_refused_exactly_if_it_could_not_be_unpacked(tmp_path, depth):
+    (tmp_path / "/".join("d" * depth)).mkdir(parents=True)
+
+    if depth == 256:
+        assert len(archive_of(tmp_path / "d")) > 256
+    else:
+        with pytest.raises(errors.ContentDamaged, match="more than 256 directories deep"):
+            archive_of(tmp_path / "d")
+
+
 names = st.binary(min_size=1, max_size=12).filter(
     lambda name: name not in (b".", b"..") and not {0, 0x2F} & set(name)
 )

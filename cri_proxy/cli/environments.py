@@ -10,23 +10,24 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cri_proxy import settings
-from cri_proxy.cli import arguments, exits, screen, units
+from cri_proxy.cli import arguments, exits, quiet, screen, units
 from cri_proxy.daemon import inventory
 from cri_proxy.model.environments import Environment
+from cri_proxy.telemetry import logs
 
 _HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "IDENTITY")
 
 
 def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     """Write the list to standard output, the latest environment first."""
-    found = sorted(
-        inventory.environments(loaded.settings), key=lambda each: each.realized_at, reverse=True
-    )
+    wanted = quiet.settings_of(loaded, "warning")
+    logs.setup(wanted.log)
+    found = inventory.environments_of(wanted)
     if options.is_json:
         print(json.dumps([_record_of(each) for each in found], indent=2))
     elif not found:
         print(
-            f"no environment is below {loaded.settings.store.root} yet: "
+            f"no environment is below {wanted.store.root} yet: "
             "put one there with cri-proxy realize owner/name, or start a pod",
             file=sys.stderr,
         )

@@ -45,7 +45,7 @@ def _run(argv: Sequence[str]) -> int:
         case "worker":  # its settings come from the daemon that started it
             from cri_proxy.daemon import main as daemon
 
-            return daemon.worker()
+            return daemon.run_worker()
         case "version":  # told whatever the settings are
             from cri_proxy.cli import version
 

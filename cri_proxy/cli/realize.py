@@ -7,7 +7,6 @@ meanwhile. One that fails does not stop the others.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import assert_never
 import uvloop
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import arguments, exits, screen, tracks, units
+from cri_proxy.cli import arguments, exits, quiet, screen, tracks, units
 from cri_proxy.daemon import parts
 from cri_proxy.interposer import tokens
 from cri_proxy.model import references
@@ -31,9 +30,9 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     if problems:
         screen.refuse("\n".join(problems))
         return exits.USAGE
-    quiet = _quiet(loaded)
-    logs.setup(quiet.log)
-    found = uvloop.run(_realized(asked, Mode(options.mode), quiet))
+    wanted = quiet.settings_of(loaded, "error")
+    logs.setup(wanted.log)
+    found = uvloop.run(_realized(asked, Mode(options.mode), wanted))
     if options.is_json:
         print(json.dumps([_record_of(track) for track in found], indent=2))
     else:
@@ -43,10 +42,10 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
 
 
 async def _realized(
-    asked: Sequence[Reference], mode: Mode, quiet: settings.Settings
+    asked: Sequence[Reference], mode: Mode, wanted: settings.Settings
 ) -> list[tracks.Track]:
-    token = tokens.of_node(quiet.floxhub.token_file) if quiet.floxhub.token_file else None
-    async with parts.realizer_of(quiet) as realizer:
+    token = tokens.of_node(wanted.floxhub.token_file) if wanted.floxhub.token_file else None
+    async with parts.realizer_of(wanted) as realizer:
         found = [
             tracks.Track(reference, realizer.begin(reference, token=token, mode=mode))
             for reference in asked
@@ -65,14 +64,6 @@ def _parsed(texts: Sequence[str]) -> tuple[list[Reference], list[str]]:
         except errors.RequestInvalid as error:
             problems.append(str(error))
     return list(asked), problems
-
-
-def _quiet(loaded: settings.Loaded) -> settings.Settings:
-    """Return settings whose log does not repeat what this command tells, unless it was asked to."""
-    if any(str(each.key) == "log.level" and not each.is_default for each in loaded.origins):
-        return loaded.settings
-    log = dataclasses.replace(loaded.settings.log, level="error", format="text")
-    return dataclasses.replace(loaded.settings, log=log)
 
 
 def _tell(track: tracks.Track) -> None:

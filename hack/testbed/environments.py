@@ -1,8 +1,8 @@
 """Environments made here: store paths with static programs of this machine, and their lockfiles.
 
-    TOOLS   busybox and all its applets in bin/, httpd and sh among them
-    BASH    a bash, for environments with a hook
-    site    a package of files, say a web page and the script that serves it
+    tools     busybox and all its applets in bin/, httpd and sh among them
+    bash      a bash, for environments with a hook
+    package   files of any kind, say a web page and the script that serves it
 
 A static program needs nothing but itself, so that a pod with an empty image and one of these is
 proof that everything it runs came from the environment. Packages are locked as a catalog's.
@@ -32,6 +32,25 @@ class Package:
     install_id: str
     path: StorePath
     priority: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The packages that every environment may have, published once for many tests."""
+
+    publisher: Publisher
+    tools: Package
+    bash: Package
+
+    def package(self, name: str, files: Files) -> Package:
+        """Publish one more."""
+        return package(self.publisher, name, files)
+
+
+def published(directory: Path) -> Published:
+    """Publish tools and bash in a new binary cache in `directory`."""
+    publisher = Publisher(directory)
+    return Published(publisher, tools(publisher), bash(publisher))
 
 
 def tools(publisher: Publisher) -> Package:

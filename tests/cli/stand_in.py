@@ -111,7 +111,7 @@ if __name__ == "__main__":
     parts = types.ModuleType("cri_proxy.daemon.parts")
     parts.__dict__["realizer_of"] = realizer_of
     inventory = types.ModuleType("cri_proxy.daemon.inventory")
-    inventory.__dict__["environments"] = listed
+    inventory.__dict__["environments_of"] = listed
     import cri_proxy.daemon
 
     sys.modules |= {each.__name__: each for each in (parts, inventory)}

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from hack.testbed import environments, images, kubelet
-from hack.testbed.binary_cache import Files, Publisher
 from hack.testbed.containerd import Containerd
-from hack.testbed.environments import Package
+from hack.testbed.environments import Package, Published
 from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.pods import Container, Pod, Pods
@@ -27,19 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.e2e)
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The packages that every environment may have, published once for all tests."""
-
-    publisher: Publisher
-    tools: Package
-    bash: Package
-
-    def package(self, name: str, files: Files) -> Package:
-        """Publish one more."""
-        return environments.package(self.publisher, name, files)
 
 
 @dataclass(slots=True)
@@ -80,13 +66,6 @@ class Node:
 def spec(*command: str, **parts: Any) -> kubelet.Spec:
     """Return a container of the empty image that runs `command`."""
     return kubelet.Spec(**{"image": images.EMPTY, "command": command, **parts})
-
-
-@pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
-    """The packages of all environments."""
-    publisher = Publisher(tmp_path_factory.mktemp("cache"))
-    return Published(publisher, environments.tools(publisher), environments.bash(publisher))
 
 
 @pytest.fixture

@@ -186,4 +186,4 @@ def test_any_answer_is_locations_or_a_refusal(
     except errors.ContentDamaged:
         return
 
-    assert json.dumps(catalog.wire_of({APP: [location]}))
+    assert json.dumps(location.to_wire())

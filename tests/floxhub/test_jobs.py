@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -79,3 +81,17 @@ def test_without_a_catalog_there_is_no_job_about_locations(
     local: FloxHub, hub_of: Callable[[FloxHub], Hub]
 ) -> None:
     assert list(jobs.jobs(hub_of(local))) == [jobs.RESOLVE]
+
+
+def test_the_daemon_can_name_the_jobs_without_loading_git_or_http() -> None:
+    program = (
+        "import sys; import cri_proxy.floxhub.jobs, cri_proxy.floxhub.outputs; "
+        "import cri_proxy.floxhub.variables, cri_proxy.floxhub.lockfile; "
+        "print([each for each in ('dulwich', 'urllib3', 'ssl') if each in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120
+    )
+
+    assert done.stdout.strip() == "[]"

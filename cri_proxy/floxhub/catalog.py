@@ -15,7 +15,7 @@ kind for S3. Both are secrets: they are in no repr and no message.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -65,6 +65,18 @@ class Location:
     url: str
     auth: Basic | Variables | None
     public_keys: tuple[str, ...]
+
+    def to_wire(self) -> dict[str, object]:
+        """Return JSON: `{"url", "user", "password", "variables", "public_keys"}`, with secrets."""
+        basic = self.auth if isinstance(self.auth, Basic) else None
+        variables = self.auth if isinstance(self.auth, Variables) else None
+        return {
+            "url": self.url,
+            "user": basic.user if basic else None,
+            "password": basic.password if basic else None,
+            "variables": dict(variables.values) if variables else {},
+            "public_keys": list(self.public_keys),
+        }
 
 
 class Catalog:
@@ -135,24 +147,6 @@ class Catalog:
         if (cache.scheme, cache.netloc) == (api.scheme, api.netloc):
             return True
         return cache.scheme == "https" and cache.hostname in TOKEN_HOSTS | {api.hostname}
-
-
-def wire_of(found: Mapping[StorePath, Sequence[Location]]) -> dict[str, object]:
-    """Return locations as JSON: of each path a list of what `_wire_of` makes."""
-    return {str(path): [_wire_of(each) for each in locations] for path, locations in found.items()}
-
-
-def _wire_of(location: Location) -> dict[str, object]:
-    """Return `{"url", "user", "password", "variables", "public_keys"}` of one location."""
-    basic = location.auth if isinstance(location.auth, Basic) else None
-    variables = location.auth if isinstance(location.auth, Variables) else None
-    return {
-        "url": location.url,
-        "user": basic.user if basic else None,
-        "password": basic.password if basic else None,
-        "variables": dict(variables.values) if variables else {},
-        "public_keys": list(location.public_keys),
-    }
 
 
 def _variables_of(auth: fields.Field | None) -> tuple[tuple[str, str], ...]:

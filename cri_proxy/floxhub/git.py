@@ -37,6 +37,7 @@ PACK_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the largest list of branches and of the largest pack that are read."""
 
 _USER: Final = "oauth"
+_MOVES: Final = 5
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
@@ -65,8 +66,37 @@ class Repositories:
     ) -> Head:
         """Return the head of the environment's branch; `is_known` tells which packs to spare.
 
+        Somebody may push between our two questions: what the head is, and what it consists of.
+        Servers differ on whether they still give away the old head then, so a fetch that fails is
+        tried again with the new one.
+
         Raises AccessDenied, NotFound, SourceUnreachable and ContentDamaged.
         """
+        for _ in range(_MOVES):
+            seen: list[str] = []
+            try:
+                return self._fetch(reference, token, deadline, is_known=is_known, seen=seen)
+            except errors.ContentDamaged:
+                if not seen:
+                    raise
+                now = self._fetch(reference, token, deadline, is_known=lambda _: True, seen=[])
+                if now.revision == seen[0] and not is_known(now.revision):
+                    raise
+        raise errors.SourceUnreachable(
+            f"{reference.owner}/{reference.name} is being pushed to FloxHub again and again while "
+            f"it is read: try again"
+        )
+
+    def _fetch(
+        self,
+        reference: Reference,
+        token: str | None,
+        deadline: Deadline,
+        *,
+        is_known: Callable[[str], bool],
+        seen: list[str],
+    ) -> Head:
+        """Fetch once; the head is put into `seen` as soon as it is known."""
         subject = Subject(f"{reference.owner}/{reference.name}", token is not None)
         client = _Client(
             f"{self._git_url}/{reference.owner}/floxmeta/",
@@ -74,7 +104,6 @@ class Repositories:
             _authorization(token),
         )
         branch = Ref(f"refs/heads/{reference.name}".encode("ascii"))
-        heads: list[str] = []
 
         def wanted(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
             if branch not in refs:
@@ -85,13 +114,13 @@ class Repositories:
             head = refs[branch].decode("ascii")
             if not _COMMIT.fullmatch(head):
                 raise ValueError("the branch's head is no commit")
-            heads.append(head)
+            seen.append(head)
             return [] if is_known(head) else [refs[branch]]
 
         content = bytearray()
         with _faults_of(subject):
             client.fetch_pack("", wanted, _Newcomer(), _into(content), depth=1, ref_prefix=[branch])
-        return Head(heads[0], bytes(content) or None)
+        return Head(seen[0], bytes(content) or None)
 
 
 class _Newcomer:

@@ -13,31 +13,16 @@ nothing that way.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.floxhub import git, lockfile, metadata, pack, records
+from cri_proxy.floxhub.resolution import Resolution as Resolution
 from cri_proxy.floxhub.transport import Deadline, Transport
 from cri_proxy.model.references import Reference
 
 _TOKEN: Final = re.compile(r"[!-~]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """Which generation a reference means, and where its lockfile lies.
-
-    `reference` is pinned; `revision` is the commit, for audit; `lock_digest` is the SHA-256 of the
-    file in hexadecimal; `is_stale` when FloxHub could not be asked now.
-    """
-
-    reference: Reference
-    revision: str
-    lock_digest: str
-    lockfile: Path
-    is_stale: bool = False
 
 
 class Hub:

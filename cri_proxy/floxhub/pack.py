@@ -35,7 +35,7 @@ from cri_proxy import errors
 OBJECT_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of the largest object that a pack may have; a lockfile is the largest there is."""
 
-TOTAL_LIMIT: Final = 1024 * 1024 * 1024
+TOTAL_LIMIT: Final = 512 * 1024 * 1024
 """Bytes of all objects of a pack together."""
 
 FAULTS: Final = (

@@ -27,7 +27,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -61,12 +61,12 @@ class Records:
     """The directory of one node; made on first use, for root only."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
         self._heads = directory / "heads"
         self._revisions = directory / "revisions"
         self._locks = directory / "locks"
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._key = _key(directory / "key")
+        with _writing(directory):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._key = _key(directory / "key")
 
     def caller_of(self, reference: Reference, token: str | None) -> str:
         """Return the name under which this environment's heads are kept for a token's bearer."""
@@ -151,16 +151,19 @@ class Records:
         dropped = 0
         for file in self._files():
             try:
-                if file.stat().st_mtime < horizon:
-                    file.unlink()
-                    dropped += 1
+                if file.stat().st_mtime >= horizon:
+                    continue
+                file.unlink()
             except FileNotFoundError:
                 continue
+            dropped += 1
+            with suppress(OSError):
+                file.parent.rmdir()  # succeeds when that was the last file in there
         return dropped
 
     def _files(self) -> Iterator[Path]:
         for directory in (self._heads, self._revisions, self._locks):
-            yield from (each for each in directory.rglob("*") if each.is_file())
+            yield from [each for each in directory.rglob("*") if each.is_file()]
 
     def _lock_file(self, digest: str) -> Path:
         return self._locks / f"{digest}.lock"
@@ -202,29 +205,47 @@ def _read(file: Path, limit: int) -> bytes | None:
     try:
         with file.open("rb") as opened:
             content = opened.read(limit + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return content if len(content) <= limit else None
 
 
 def _place(file: Path, content: bytes) -> None:
     """Put a file in place at once, whoever else does the same."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = file.with_name(f".{secrets.token_hex(8)}")
+    with _writing(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write(beside, content)
+        except FileNotFoundError:  # somebody has just removed the directory, for it was empty
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write(beside, content)
+        try:
+            beside.replace(file)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Turn what prevents writing into NodeExhausted."""
     try:
-        _write(beside, content)
-        beside.replace(file)
+        yield
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise errors.NodeExhausted(
-            f"{file} cannot be written ({error.strerror}): free some space on its file system"
+            f"{place} cannot be written ({error.strerror}): check the file system's space"
         ) from error
 
 
 def _write(file: Path, content: bytes) -> None:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(content)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
+    except OSError:
+        file.unlink()
+        raise
 
 
 def _touch(file: Path) -> None:

@@ -34,7 +34,7 @@ AGENT: Final = f"cri-proxy/{cri_proxy.__version__}"
 """How we introduce ourselves to FloxHub."""
 
 _CHUNK_BYTES: Final = 64 * 1024
-_CONNECTIONS: Final = 8
+_CONNECTIONS: Final = 32  # kept for reuse; as many as a worker has threads
 _MOST_REDIRECTS: Final = 3
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PASSING: Final = frozenset({408, 425, 429})
@@ -266,10 +266,10 @@ def _reason(error: urllib3.exceptions.HTTPError, deadline: Deadline) -> str:
             return "its certificate is not trusted or TLS failed; check FloxHub's ca_file setting"
         case urllib3.exceptions.NameResolutionError():
             return "its name does not resolve; check the node's DNS"
+        case urllib3.exceptions.NewConnectionError():  # a TimeoutError, too, for urllib3
+            return "no connection can be made; check the network"
         case urllib3.exceptions.TimeoutError():
             return _late(deadline)
-        case urllib3.exceptions.NewConnectionError():
-            return "the connection is refused; check the network"
         case _:
             return f"the exchange failed ({type(error).__name__})"
 

@@ -103,7 +103,7 @@ def lockfile(
 
 def _locked(each: Package, system: str) -> dict[str, Any]:
     """Return a package's entry in a lockfile; what no node reads is made up."""
-    revision = hashlib.sha1(str(each.path).encode()).hexdigest()  # noqa: S324 - as git names it
+    revision = hashlib.sha1(str(each.path).encode()).hexdigest()
     return {
         "attr_path": each.install_id,
         "broken": False,

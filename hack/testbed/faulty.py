@@ -26,7 +26,7 @@ WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came; `password` is that of HTTP Basic, `bearer` a bearer token."""
+    """A request as it came; `password` is that of HTTP Basic, `port` the client's."""
 
     method: str
     path: str
@@ -36,6 +36,7 @@ class Request:
     password: str | None = None
     bearer: str | None = None
     content_type: str = ""
+    port: int = 0
     body: bytes = field(default=b"", repr=False)
 
 
@@ -304,6 +305,7 @@ class _Handler(BaseHTTPRequestHandler):
             path=self.path,
             protocol=self.headers.get("Git-Protocol", ""),
             agent=self.headers.get("User-Agent", ""),
+            port=self.client_address[1],
             content_type=self.headers.get("Content-Type", ""),
             user=user,
             password=password,
@@ -317,6 +319,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(length))
+        if status == 401:
+            self.send_header("WWW-Authenticate", 'Basic realm="testbed"')
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()

@@ -19,7 +19,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from dulwich.errors import NotGitRepository
+from dulwich.errors import GitProtocolError, NotGitRepository
+from dulwich.protocol import pkt_line
 from dulwich.repo import Repo
 from dulwich.server import Backend
 from dulwich.web import HTTPGitApplication
@@ -165,8 +166,11 @@ class FloxHub(FaultyServer):
             "CONTENT_LENGTH": str(len(request.body)),
             "wsgi.input": BytesIO(request.body),
         }
-        for chunk in self._git(environment, start):
-            body += chunk
+        try:
+            for chunk in self._git(environment, start):
+                body += chunk
+        except GitProtocolError as error:  # git tells it so, dulwich would say nothing
+            body = bytearray(pkt_line(f"ERR upload-pack: {error}".encode()))
         status, kind = begun[0]
         return int(status.split()[0]), kind, bytes(body)
 

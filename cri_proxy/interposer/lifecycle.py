@@ -113,7 +113,7 @@ class CreateContainer:
         if request is None:
             return await call.forward(payload)
         wanted = selection.of_annotations(request.sandbox_config.annotations)
-        asked = wanted and wanted.of_container(request.config.metadata.name)
+        asked = None if wanted is None else wanted.of_container(request.config.metadata.name)
         if wanted is None or asked is None:
             return await call.forward(payload)
         environment = await self._environment(request, wanted, asked, call)
@@ -161,57 +161,71 @@ class CreateContainer:
         return await realization.wait(timeout)
 
 
-class _Exec:
-    """What Exec and ExecSync share: where a container's programs are to be started."""
+class Annotations:
+    """What was noted in containers' annotations when they were created; see `adjustment`."""
 
     def __init__(self, upstream: runtime.Runtime) -> None:
         self._runtime = upstream
-        self._annotations: cachetools.LRUCache[str, Mapping[str, str]] = cachetools.LRUCache(
+        self._known: cachetools.LRUCache[str, Mapping[str, str]] = cachetools.LRUCache(
             _CONTAINERS_REMEMBERED
         )
 
-    async def _command(self, container_id: str, argv: list[str]) -> list[str] | None:
-        """Return `argv` as it runs inside the container's environment, None when it has none."""
-        notes = self._annotations.get(container_id)
+    async def of_container(self, container_id: str) -> Mapping[str, str]:
+        """Return our own annotations of a container, asked of the runtime once."""
+        notes = self._known.get(container_id)
         if notes is None:
-            status = await self._runtime.container_status(container_id)
+            answer = await self._runtime.container_status(container_id)
             notes = {
                 key: value
-                for key, value in status.status.annotations.items()
+                for key, value in answer.status.annotations.items()
                 if key.startswith(adjustment.ANNOTATION_PREFIX)
             }
-            self._annotations[status.status.id] = notes
-        return adjustment.exec_command(notes, argv)
+            self._known[answer.status.id] = notes
+        return notes
 
 
-class Exec(_Exec):
+async def _forward_inside(
+    request: api_pb2.ExecRequest | api_pb2.ExecSyncRequest | None,
+    annotations: Annotations,
+    payload: bytes,
+    call: Call,
+) -> bytes:
+    """Forward an exec with its container's activation in front, or as it came if it has none."""
+    if request is None:
+        return await call.forward(payload)
+    try:
+        notes = await annotations.of_container(request.container_id)
+    except errors.NotFound:
+        return await call.forward(payload)  # the runtime says it in its own words
+    command = adjustment.exec_command(notes, request.cmd)
+    if command is None:
+        return await call.forward(payload)
+    request.cmd[:] = command
+    return await call.forward(request.SerializeToString())
+
+
+class Exec:
     """Prepares a streaming exec inside the container's environment."""
 
+    def __init__(self, annotations: Annotations) -> None:
+        self._annotations = annotations
+
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the exec with the container's activation in front, if it has one."""
+        """Forward the exec, inside the container's environment if it has one."""
         request = decode(api_pb2.ExecRequest, payload)
-        if request is None:
-            return await call.forward(payload)
-        command = await self._command(request.container_id, list(request.cmd))
-        if command is None:
-            return await call.forward(payload)
-        request.cmd[:] = command
-        return await call.forward(request.SerializeToString())
+        return await _forward_inside(request, self._annotations, payload, call)
 
 
-class ExecSync(_Exec):
+class ExecSync:
     """Runs a program, such as a probe, inside the container's environment."""
 
+    def __init__(self, annotations: Annotations) -> None:
+        self._annotations = annotations
+
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the exec with the container's activation in front, if it has one."""
+        """Forward the exec, inside the container's environment if it has one."""
         request = decode(api_pb2.ExecSyncRequest, payload)
-        if request is None:
-            return await call.forward(payload)
-        command = await self._command(request.container_id, list(request.cmd))
-        if command is None:
-            return await call.forward(payload)
-        request.cmd[:] = command
-        return await call.forward(request.SerializeToString())
+        return await _forward_inside(request, self._annotations, payload, call)
 
 
 def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:

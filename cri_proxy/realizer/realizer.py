@@ -27,11 +27,14 @@ from typing import Any, Protocol
 import cachetools
 
 from cri_proxy import errors
+from cri_proxy.floxhub import jobs as hubjobs
+from cri_proxy.floxhub.hub import Resolution
 from cri_proxy.lib import singleflight
-from cri_proxy.model import environments, references, storepaths
+from cri_proxy.model import environments, storepaths
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
+from cri_proxy.realizer import jobs
 from cri_proxy.store import closures
 from cri_proxy.telemetry import logs, spans
 
@@ -97,29 +100,20 @@ class Options:
     remember_seconds: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Resolution:
-    """What FloxHub said about a reference."""
-
-    reference: Reference
-    revision: str
-    lock_digest: str
-    lockfile: str
-    is_stale: bool
-
-
 class Realizer:
     """Realizes environments below one root directory, each once however many ask."""
 
-    def __init__(self, root: Path, jobs: Jobs, store: closures.Closures, options: Options) -> None:
+    def __init__(
+        self, root: Path, workers: Jobs, store: closures.Closures, options: Options
+    ) -> None:
         self._environments = root / "environments"
-        self._jobs = jobs
+        self._jobs = workers
         self._store = store
         self._options = options
         self._running: dict[tuple[Reference, str | None, Mode], Realization] = {}
         self._making: singleflight.Flights[str, Environment] = singleflight.Flights()
         self._progress: dict[str, Progress] = {}
-        self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], _Resolution] = (
+        self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], Resolution] = (
             cachetools.TTLCache(_RESOLUTIONS_REMEMBERED, options.remember_seconds)
         )
 
@@ -175,10 +169,14 @@ class Realizer:
                 span.set_attribute("flox.environment.stale", resolution.is_stale)
                 made = await self._make(resolution, mode, realization)
             except errors.CriProxyError as error:
+                refusal = _naming(reference, error)
                 _log.warning(
-                    "environment refused", reference=reference, kind=type(error).__name__, why=error
+                    "environment refused",
+                    reference=reference,
+                    kind=type(refusal).__name__,
+                    why=refusal,
                 )
-                raise
+                raise refusal from error
         progress = realization.progress
         progress.phase = Phase.READY
         _log.info(
@@ -194,42 +192,37 @@ class Realizer:
             resolution.reference, resolution.revision, is_stale=resolution.is_stale
         )
 
-    async def _resolve(self, reference: Reference, token: str | None) -> _Resolution:
+    async def _resolve(self, reference: Reference, token: str | None) -> Resolution:
         """Ask FloxHub what `reference` is, or remember."""
         key = (reference, token)
         known = self._resolutions.get(key)
         if known is not None:
             return known
         with spans.span("floxhub.resolve", **{"flox.environment.reference": str(reference)}):
-            answer = await self._jobs.call(
-                "floxhub.resolve", {"reference": str(reference), "token": token}
+            resolution = hubjobs.resolution_of(
+                await self._jobs.call(
+                    hubjobs.RESOLVE, {"reference": str(reference), "token": token}
+                )
             )
-        resolution = _Resolution(
-            reference=references.parse(answer["reference"]),
-            revision=answer["revision"],
-            lock_digest=answer["lock_digest"],
-            lockfile=answer["lockfile"],
-            is_stale=answer["is_stale"],
-        )
         if not resolution.is_stale:
             self._resolutions[key] = resolution
         return resolution
 
     async def _make(
-        self, resolution: _Resolution, mode: Mode, realization: Realization
+        self, resolution: Resolution, mode: Mode, realization: Realization
     ) -> Environment:
         """Return the environment of a resolution, from its place or into it."""
         argument = {
             "reference": str(resolution.reference),
             "revision": resolution.revision,
-            "lockfile": resolution.lockfile,
+            "lockfile": str(resolution.lockfile),
             "lock_digest": resolution.lock_digest,
             "system": self._options.system,
             "mode": str(mode),
             "shell": self._options.shell,
             "certificates": str(self._options.certificates) if self._options.certificates else None,
         }
-        recipe = await self._jobs.call("realizer.recipe", argument)
+        recipe = await self._jobs.call(jobs.RECIPE, argument)
         identity = recipe["identity"]
         present = await self.load(identity)
         if present is not None:
@@ -281,7 +274,7 @@ class Realizer:
     ) -> dict[str, Any]:
         """Render FLOX_ENV and commit the view; the answer may ask for further store paths first."""
         return await self._jobs.call(
-            "realizer.assemble",
+            jobs.ASSEMBLE,
             {
                 **argument,
                 "identity": recipe["identity"],
@@ -289,3 +282,9 @@ class Realizer:
                 "nar_bytes": sum(record.nar_size for record in closure),
             },
         )
+
+
+def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:
+    """Return the refusal with the reference in it: faults of store paths do not know it."""
+    name = f"{reference.owner}/{reference.name}"
+    return error if name in str(error) else type(error)(f"environment {reference}: {error}")

@@ -27,6 +27,8 @@ SOCKET_PATH_BYTES: Final = 107
 """The longest path that fits Linux's sockaddr_un, without its closing NUL."""
 
 _SEPARATOR: Final = re.compile(r"[,\s]+")
+# Neither queries nor fragments: paths are put behind it. A comma would end it in a list.
+_URL: Final = re.compile(r"[^\x00-\x20\"#,<>?\x7f-\U0010ffff]+")
 _HANDLER: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _PUBLIC_KEY: Final = re.compile(r"[A-Za-z0-9._-]+:([A-Za-z0-9+/]{43}=)")
 
@@ -118,14 +120,16 @@ def url(*schemes: str) -> Kind[str]:
 
     def of_text(text: str) -> str:
         parts = urlsplit(text)
-        # urlsplit strips line ends and tabs silently; asking for a port parses it.
-        if parts.scheme not in schemes or not text.isascii() or re.search(r"[\s,]", text):
+        # urlsplit strips line ends and tabs silently.
+        if parts.scheme not in schemes or not _URL.fullmatch(text):
             raise ValueError
-        if parts.port is None and parts.netloc.endswith(":"):
+        if parts.scheme == "file":
+            is_place = not parts.netloc and parts.path.startswith("/")
+        else:
+            is_place = bool(parts.hostname) and parts.port != 0  # asking for the port parses it
+        if not is_place:
             raise ValueError
-        if not parts.path.startswith("/") if parts.scheme == "file" else not parts.hostname:
-            raise ValueError
-        return text if parts.query or parts.fragment else text.rstrip("/")
+        return text.rstrip("/")
 
     return _textual(f"a URL that begins with {_either(schemes)}", of_text)
 

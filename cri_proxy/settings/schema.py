@@ -80,6 +80,11 @@ class Pods:
         5.0,
         "time kept back from kubelet's deadline, to answer with progress instead of timing out",
     )
+    kubelet_root: Path = _key(
+        kinds.directory(),
+        "/var/lib/kubelet",
+        "kubelet's own directory, where the volumes of pods lie",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Store:
     caches: tuple[str, ...] = _key(
         kinds.listing(kinds.url("https", "http", "file")),
         ["https://cache.nixos.org", "https://cache.flox.dev"],
-        "binary caches, asked in this order",
+        "binary caches, asked in the order of their own priorities and in this order where equal",
     )
     public_keys: tuple[str, ...] = _key(
         kinds.listing(kinds.public_key()),

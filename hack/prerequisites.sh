@@ -147,7 +147,7 @@ install_packages() {
   fi
   say "installing the project and its tools into .venv ($("$interpreter" -V))"
   rm -f -- "$VENV/.installed"
-  local by_hand="delete .venv and run this again, with PIP_INDEX_URL set if this machine uses a mirror of PyPI"
+  local by_hand="run this again (PIP_INDEX_URL and PIP_CERT name a mirror of PyPI and its certificate)"
   quietly "$interpreter" -m venv --clear "$VENV" || fail "no virtual environment could be made in .venv"
   local -a pip=("$VENV/bin/python" -m pip --disable-pip-version-check install --constraint "$CONSTRAINTS")
   quietly "${pip[@]}" --upgrade pip setuptools || fail "pip could not renew itself; mend what it says above, then $by_hand"

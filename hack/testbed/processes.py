@@ -30,7 +30,7 @@ class Guard:
 
     def __init__(self, argv: Sequence[str], *, cwd: Path | None = None) -> None:
         self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", 'read -r word || exec "$@"', "guard", *argv],
+            ["/bin/sh", "-c", 'read -r word || "$@"', "guard", *argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             cwd=cwd,
@@ -71,7 +71,7 @@ class Program:
                 start_new_session=True,
             )
         self.pid: Final = self._process.pid
-        self._guard: Final = Guard(["kill", "-KILL", "--", f"-{self.pid}"])
+        self._guard: Final = Guard(["kill", "-KILL", f"-{self.pid}"])
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else f"ended with {self._process.returncode}"

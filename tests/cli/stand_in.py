@@ -1,8 +1,8 @@
 """The command line with a small realizer in the daemon's place: `python stand_in.py ARGUMENTS`.
 
 It counts as the real one does, over store paths that it makes up. What it does depends on the
-environment's name: `absent` is not on FloxHub, `away` cannot be asked for now, `stale` is known from
-before, `held` never ends, `present` is here already; any other is fetched in a moment.
+environment's name: `absent` is not on FloxHub, `away` cannot be asked for now, `stale` is known
+from before, `held` never ends, `present` is here already; any other is fetched in a moment.
 """
 
 import asyncio

@@ -66,9 +66,7 @@ class Runtime:
     ) -> api_pb2.ContainerStatusResponse:
         """Return the state of a container, named by its id or an unambiguous beginning of it."""
         request = api_pb2.ContainerStatusRequest(container_id=container_id)
-        return await self._ask(
-            "ContainerStatus", request, api_pb2.ContainerStatusResponse, within
-        )
+        return await self._ask("ContainerStatus", request, api_pb2.ContainerStatusResponse, within)
 
     async def _ask(
         self, name: str, request: Message, answer: type[_Answer], within: float

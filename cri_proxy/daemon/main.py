@@ -27,7 +27,7 @@ from cri_proxy.lib import notify, worker
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings import schema
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry import logs, spans
+from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -38,10 +38,9 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal says to stop; raise a CriProxyError when it cannot start."""
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
-        stack.callback(spans.setup(settings.tracing))
         realizer = await stack.enter_async_context(parts.realizer_of(settings))
         channel = channels.dial(settings.runtime.endpoint)
-        stack.push_async_callback(channel.close)
+        stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)
         relay = Relay(channel, interceptors_of(settings, realizer, runtime))
         server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))

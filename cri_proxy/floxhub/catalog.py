@@ -110,13 +110,12 @@ class Catalog:
             deadline,
         )
         items = fields.parse(answer.body, "the catalog's answer").require("items")
-        return {
-            path: tuple(
-                self._location(each, token)
-                for each in (listed.items() if (listed := items.get(str(path))) else ())
-            )
-            for path in paths
-        }
+        found: dict[StorePath, tuple[Location, ...]] = {}
+        for path in paths:
+            listed = items.get(str(path))
+            known = listed.items() if listed else ()
+            found[path] = tuple(self._location(each, token) for each in known)
+        return found
 
     def _location(self, root: fields.Field, token: str | None) -> Location:
         url = root.require("url").text()
@@ -139,11 +138,12 @@ class Catalog:
 
 
 def wire_of(found: Mapping[StorePath, Sequence[Location]]) -> dict[str, object]:
-    """Return locations as JSON: path → [{"url", "user", "password", "variables", "public_keys"}]."""
+    """Return locations as JSON: of each path a list of what `_wire_of` makes."""
     return {str(path): [_wire_of(each) for each in locations] for path, locations in found.items()}
 
 
 def _wire_of(location: Location) -> dict[str, object]:
+    """Return `{"url", "user", "password", "variables", "public_keys"}` of one location."""
     basic = location.auth if isinstance(location.auth, Basic) else None
     variables = location.auth if isinstance(location.auth, Variables) else None
     return {

@@ -133,7 +133,9 @@ class _Client(AbstractHttpGitClient):
     def __init__(
         self, base_url: str, ask: Callable[[Question], Answer], headers: dict[str, str]
     ) -> None:
-        super().__init__(base_url, thin_packs=False, quiet=True)
+        # A thin pack leaves out what the client has. We never have anything, so no pack is thin;
+        # but dulwich's own server refuses clients that would not take one.
+        super().__init__(base_url, thin_packs=True, quiet=True)
         self._ask = ask
         self._headers = headers
 

@@ -98,10 +98,10 @@ class Hub:
 
     def _is_known(self, reference: Reference, revision: str) -> bool:
         """Whether a fetch of this commit would tell nothing new about the reference."""
-        known = self._records.revision(revision)
+        known = self._records.metadata(revision)
         if known is None:
             return False
-        if reference.is_pinned and reference.generation not in known.metadata.generations:
+        if reference.is_pinned and reference.generation not in known.generations:
             return True
         return self._recalled(reference, revision, is_stale=False) is not None
 
@@ -121,20 +121,19 @@ class Hub:
 
         Raises NotFound when the commit has no such generation.
         """
-        known = self._records.revision(revision)
+        known = self._records.metadata(revision)
         if known is None:
             return None
-        generation = metadata.generation_of(known.metadata, reference)
-        digest = known.locks.get(generation)
-        file = digest and self._records.lock(digest)
-        if not digest or not file:
+        generation = metadata.generation_of(known, reference)
+        lock = self._records.lock(revision, generation)
+        if lock is None:
             return None
-        return Resolution(reference.at(generation), revision, digest, file, is_stale)
+        return Resolution(reference.at(generation), revision, lock.digest, lock.file, is_stale)
 
     def _learn(self, reference: Reference, revision: str, packed: bytes) -> None:
         """Keep what a fetched commit says about the reference.
 
-        Generations of another pin than this one's are left for when they are asked for.
+        Lockfiles of other generations are left for when they are asked for.
         """
         environment = f"{reference.owner}/{reference.name}"
         with pack.opened(packed, revision, environment) as objects:
@@ -144,8 +143,7 @@ class Hub:
                     f"{environment} has no metadata.json on FloxHub: push it again with `flox push`"
                 )
             said = metadata.parse(content, reference)
-            known = self._records.revision(revision)
-            locks = dict(known.locks) if known else {}
+            self._records.keep_metadata(revision, said)
             generation = metadata.generation_of(said, reference)
             lock = objects.file(f"{generation}/env/manifest.lock")
         if lock is None:
@@ -158,8 +156,7 @@ class Hub:
                 f"the lockfile of {reference.at(generation)} has {len(lock)} bytes, more than the "
                 f"{lockfile.SIZE_LIMIT} that cri-proxy reads"
             )
-        locks[generation] = self._records.keep_lock(lock)
-        self._records.keep_revision(revision, records.Revision(said, locks))
+        self._records.keep_lock(revision, generation, lock)
 
 
 def cleaned(token: str | None) -> str | None:

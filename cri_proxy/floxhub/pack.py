@@ -105,7 +105,8 @@ def opened(data: bytes, commit: str, document: str) -> Iterator[Objects]:
             entries = [(name, at, crc or 0) for name, at, crc in PackIndexer.for_pack_data(content)]
             index = MemoryPackIndex(sorted(entries), SHA1, content.get_stored_checksum())
             pack = Pack.from_objects(content, index)
-        yield Objects(pack, commit, document)
+        with pack:
+            yield Objects(pack, commit, document)
 
 
 def measure(data: bytes) -> int:

@@ -3,7 +3,8 @@
     <directory>/
       key                               32 random bytes, made once; names callers below
       heads/<owner>/<name>/<caller>     {"revision", "seen_at"}: the head last shown to that caller
-      revisions/<commit>                {"live", "generations", "locks"}: what that commit says
+      revisions/<commit>/metadata       {"live", "generations"}: what that commit says of itself
+      revisions/<commit>/<generation>   {"lock"}: the digest of that generation's lockfile
       locks/<sha256>.lock               lockfiles by their digest
 
 A caller is a token, or nobody: `public`, or the HMAC of environment and token under the node's key,
@@ -43,16 +44,17 @@ ACCEPTED_SECONDS: Final = 30 * 24 * 3600
 """How long an accepted token counts without FloxHub: as long as FloxHub's own tokens live."""
 
 _REVISION: Final = re.compile(r"[0-9a-f]{40}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _KEY_BYTES: Final = 32
 _SMALL_FILE_LIMIT: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Revision:
-    """What a commit says: its metadata, and the lockfile digests of generations read so far."""
+class Lock:
+    """A lockfile on this node, and the SHA-256 of its bytes in hexadecimal."""
 
-    metadata: Metadata
-    locks: Mapping[int, str]
+    digest: str
+    file: Path
 
 
 class Records:
@@ -99,44 +101,49 @@ class Records:
         """Note that FloxHub has just refused the caller."""
         self._head_file(reference, caller).unlink(missing_ok=True)
 
-    def revision(self, name: str) -> Revision | None:
-        """Return what is known of a commit."""
-        file = self._revisions / name
+    def metadata(self, revision: str) -> Metadata | None:
+        """Return the metadata of a commit."""
+        file = self._revisions / revision / "metadata"
         root = _load(file)
         if root is None:
             return None
         try:
+            live = root.require("live").integer()
             generations = tuple(each.integer() for each in root.require("generations").items())
-            locks = {int(key): each.text() for key, each in root.require("locks").members()}
-            found = Revision(Metadata(root.require("live").integer(), generations), locks)
-        except (errors.ContentDamaged, ValueError):
+        except errors.ContentDamaged:
             return None
         _touch(file)
-        return found
+        return Metadata(live, generations)
 
-    def keep_revision(self, name: str, revision: Revision) -> None:
-        """Keep what a commit says."""
-        record = {
-            "live": revision.metadata.live,
-            "generations": list(revision.metadata.generations),
-            "locks": {str(each): digest for each, digest in revision.locks.items()},
-        }
-        _place(self._revisions / name, _json(record))
+    def keep_metadata(self, revision: str, metadata: Metadata) -> None:
+        """Keep the metadata of a commit."""
+        record = {"live": metadata.live, "generations": list(metadata.generations)}
+        _place(self._revisions / revision / "metadata", _json(record))
 
-    def lock(self, digest: str) -> Path | None:
-        """Return the file of a lockfile whose bytes have just been found to have this digest."""
-        file = self._locks / f"{digest}.lock"
+    def lock(self, revision: str, generation: int) -> Lock | None:
+        """Return a generation's lockfile, whose bytes have just been found to have its digest."""
+        record = self._revisions / revision / str(generation)
+        root = _load(record)
+        try:
+            digest = None if root is None else root.require("lock").text()
+        except errors.ContentDamaged:
+            return None
+        if digest is None or not _DIGEST.fullmatch(digest):
+            return None
+        file = self._lock_file(digest)
         if _digest(_read(file, lockfile.SIZE_LIMIT)) != digest:
             return None
+        _touch(record)
         _touch(file)
-        return file
+        return Lock(digest, file)
 
-    def keep_lock(self, content: bytes) -> str:
-        """Keep a lockfile and return its digest, the SHA-256 in hexadecimal."""
+    def keep_lock(self, revision: str, generation: int, content: bytes) -> None:
+        """Keep a generation's lockfile."""
         digest = hashlib.sha256(content).hexdigest()
-        if self.lock(digest) is None:
-            _place(self._locks / f"{digest}.lock", content)
-        return digest
+        file = self._lock_file(digest)
+        if _digest(_read(file, lockfile.SIZE_LIMIT)) != digest:
+            _place(file, content)
+        _place(self._revisions / revision / str(generation), _json({"lock": digest}))
 
     def drop_older_than(self, seconds: float) -> int:
         """Remove what was not used for so long, and return how many files that were."""
@@ -154,6 +161,9 @@ class Records:
     def _files(self) -> Iterator[Path]:
         for directory in (self._heads, self._revisions, self._locks):
             yield from (each for each in directory.rglob("*") if each.is_file())
+
+    def _lock_file(self, digest: str) -> Path:
+        return self._locks / f"{digest}.lock"
 
     def _head_file(self, reference: Reference, caller: str) -> Path:
         return self._heads / reference.owner / reference.name / caller

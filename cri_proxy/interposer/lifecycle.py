@@ -113,7 +113,7 @@ class CreateContainer:
         if request is None:
             return await call.forward(payload)
         wanted = selection.of_annotations(request.sandbox_config.annotations)
-        asked = wanted and wanted.of_container(request.config.metadata.name)
+        asked = None if wanted is None else wanted.of_container(request.config.metadata.name)
         if wanted is None or asked is None:
             return await call.forward(payload)
         environment = await self._environment(request, wanted, asked, call)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,8 @@ from cri_proxy.realizer import assembly, recipes
 from cri_proxy.realizer.assembly import Origin
 from cri_proxy.realizer.recipes import Recipe
 from cri_proxy.realizer.trees import Trees
-from cri_proxy.store import local, views
+from cri_proxy.store.local import Store
+from cri_proxy.store.views import Views
 
 RECIPE: Final = "realizer.recipe"
 ASSEMBLE: Final = "realizer.assemble"
@@ -34,20 +36,30 @@ RECOVER: Final = "realizer.recover"
 
 def jobs(root: Path) -> Mapping[str, Job]:
     """Return the jobs for the node's state below `root`."""
+    store = Store(root / "store")
+    places = _Places(store, Views(root / "environments", store))
 
     def recipe(argument: dict[str, Any], task: Task) -> dict[str, Any]:
         made = _recipe_of(argument)
         return {"identity": made.identity, "roots": [str(path) for path in made.roots]}
 
     def assemble(argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        return _assemble(argument, _recipe_of(argument), root)
+        return _assemble(argument, _recipe_of(argument), places, task)
 
     def recover(argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        local.Store(root / "store").recover()
-        views.recover(root / "environments")
+        places.store.recover()
+        places.views.recover()
         return {}
 
     return {RECIPE: recipe, ASSEMBLE: assemble, RECOVER: recover}
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the node keeps store paths and the views of them."""
+
+    store: Store
+    views: Views
 
 
 def _recipe_of(argument: Mapping[str, Any]) -> Recipe:
@@ -70,9 +82,10 @@ def _recipe_of(argument: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _assemble(argument: Mapping[str, Any], recipe: Recipe, root: Path) -> dict[str, Any]:
+def _assemble(
+    argument: Mapping[str, Any], recipe: Recipe, places: _Places, task: Task
+) -> dict[str, Any]:
     """Commit the view of an environment, unless store paths are missing for it."""
-    store = root / "store"
     closure = tuple(storepaths.of_basename(name) for name in argument["closure"])
     origin = Origin(
         reference=references.parse(argument["reference"]),
@@ -84,20 +97,20 @@ def _assemble(argument: Mapping[str, Any], recipe: Recipe, root: Path) -> dict[s
     )
     bundle = argument["certificates"]
     rendered = assembly.render(
-        recipe, origin, closure, Trees(store), Path(bundle) if bundle else None
+        recipe, origin, closure, Trees(places.store.directory), Path(bundle) if bundle else None
     )
     if recipe.needs_shell and rendered.shell is None:
         return {"needs": [_shell_of(argument, closure)]}
-    with views.stage(root / "environments", recipe.identity) as view:
-        if view is not None:
-            for path in closure:
-                view.link(path, store)
-            assembly.write_tree(rendered, view.store / recipe.flox_env.basename)
+    with places.views.stage(recipe.identity, task.check) as stage:
+        if not places.views.has(recipe.identity):
+            stage.link(closure)
+            assembly.write_tree(rendered, stage.store / recipe.flox_env.basename)
+            place = places.views.locate(recipe.identity) / "store"
             environment = assembly.environment_of(
-                recipe, origin, rendered, closure, argument["nar_bytes"], view.place / "store"
+                recipe, origin, rendered, closure, argument["nar_bytes"], place
             )
-            view.record(assembly.record(environment))
-            view.commit()
+            (stage.directory / "environment.json").write_bytes(assembly.record(environment))
+            stage.commit()
     return {"identity": recipe.identity}
 
 

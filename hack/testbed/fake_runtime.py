@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     _Handler: TypeAlias = grpc.GenericRpcHandler[bytes, bytes]
     _MethodHandler: TypeAlias = grpc.RpcMethodHandler[bytes, bytes]
     Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
-else:
+else:  # the stubs are generic, the classes are not
     _Handler = grpc.GenericRpcHandler
+    Context = grpc.aio.ServicerContext
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
@@ -57,7 +58,7 @@ class Recorded:
         return [value for each, value in self.metadata if each == key]
 
 
-Behaviour: TypeAlias = Callable[[AsyncIterator[bytes], "Context"], Awaitable[None]]
+Behaviour: TypeAlias = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 """Takes the caller's payloads (each is recorded as it is taken) and answers on the context."""
 
 

@@ -8,14 +8,19 @@ below the initial windows. Source of the format: RFC 9113, sections 4 and 6; RFC
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 DATA: Final = 0
 HEADERS: Final = 1
+RST_STREAM: Final = 3
 SETTINGS: Final = 4
+PING: Final = 6
 
 END_STREAM: Final = 0x1
 ACK: Final = 0x1
@@ -55,15 +60,71 @@ def message_of(payload: bytes) -> bytes:
     return b"\x00" + len(payload).to_bytes(4, "big") + payload
 
 
-async def read(reader: asyncio.StreamReader) -> Frame:
-    """Return the next frame; raises IncompleteReadError at the end of the connection."""
-    head = await reader.readexactly(9)
-    payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
-    return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
+class Connection:
+    """One side of a connection; `next` keeps the peer content by acknowledging its settings."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, socket: Path) -> Self:
+        """Connect as a client."""
+        connection = cls(*await asyncio.open_unix_connection(socket))
+        connection._writer.write(PREFACE)
+        connection.send(Frame(SETTINGS, 0, 0, b""))
+        return connection
+
+    async def accept(self) -> None:
+        """Greet as a server."""
+        await self._reader.readexactly(len(PREFACE))
+        self.send(Frame(SETTINGS, 0, 0, b""))
+
+    def send(self, *frames: Frame) -> None:
+        """Send frames, each as it is."""
+        self._writer.write(b"".join(map(bytes_of, frames)))
+
+    async def next(self, kind: int) -> tuple[Frame, list[Frame]]:
+        """Return the next frame of a kind, and those of other kinds that came before it.
+
+        Raises IncompleteReadError when the peer hangs up instead.
+        """
+        others = []
+        while (frame := await self._read()).kind != kind:
+            if frame.kind == SETTINGS and not frame.flags & ACK:
+                self.send(Frame(SETTINGS, ACK, 0, b""))
+            if frame.kind == PING and not frame.flags & ACK:
+                self.send(Frame(PING, ACK, 0, frame.payload))
+            others.append(frame)
+        return frame, others
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+    async def _read(self) -> Frame:
+        head = await self._reader.readexactly(9)
+        payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+        return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
 
 
-async def read_kind(reader: asyncio.StreamReader, kind: int) -> Frame:
-    """Return the next frame of a kind, passing over others."""
-    while (frame := await read(reader)).kind != kind:
-        pass
-    return frame
+@contextlib.asynccontextmanager
+async def serving(
+    socket: Path, behaviour: Callable[[Connection], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Serve each connection to `socket` by `behaviour`, which gets it after the greeting."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer)
+        try:
+            await connection.accept()
+            await behaviour(connection)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the peer hung up
+        finally:
+            await connection.aclose()
+
+    async with await asyncio.start_unix_server(serve, socket):
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -12,6 +13,7 @@ import pytest
 from cri_proxy.cri import api_pb2, channels, methods
 from hack.testbed import plainhttp2
 from hack.testbed.fake_runtime import DEADLINE_SECONDS, Context, FakeRuntime
+from hack.testbed.proxies import Proxies
 
 VERSION = methods.path_of("Version")
 CREATE_CONTAINER = methods.path_of("CreateContainer")
@@ -74,9 +76,9 @@ async def test_every_method_of_the_cri_reaches_the_runtime(
 
 
 async def test_caller_that_is_synchronous_is_served_alike(
-    runtime: FakeRuntime, caller: grpc.aio.Channel, tmp_path: object
+    runtime: FakeRuntime, caller: grpc.aio.Channel
 ) -> None:
-    """kubelet is not asyncio: a client with threads of its own, in the same breath."""
+    """Kubelet is not asyncio: a client with threads of its own, in the same breath."""
     runtime.answer(VERSION, b"answer", trailers=(("x-trailer", "t"),))
     target = channels.address_of(runtime.socket.with_name("proxy.sock"))
 
@@ -212,6 +214,35 @@ async def test_call_that_fails_reaches_the_runtime_once(
     assert len(runtime.calls) == 1
 
 
+async def test_status_code_that_grpc_does_not_have_becomes_unknown(
+    proxies: Proxies, tmp_path: Path
+) -> None:
+    """As in every gRPC client; here the runtime is one that no gRPC library would be."""
+    trailers = {
+        ":status": "200",
+        "content-type": "application/grpc",
+        "grpc-status": "77",
+        "grpc-message": "odd",
+    }
+
+    async def runtime(connection: plainhttp2.Connection) -> None:
+        await connection.next(plainhttp2.DATA)
+        flags = plainhttp2.END_HEADERS | plainhttp2.END_STREAM
+        block = plainhttp2.block_of(trailers)
+        connection.send(plainhttp2.Frame(plainhttp2.HEADERS, flags, 1, block))
+        await connection.next(plainhttp2.DATA)
+
+    async with plainhttp2.serving(tmp_path / "odd.sock", runtime):
+        proxy = await proxies.start(upstream=tmp_path / "odd.sock")
+
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await proxy.caller.unary_unary(VERSION)(b"", timeout=DEADLINE_SECONDS)
+        await proxy.aclose()
+
+    assert failure.value.code() is grpc.StatusCode.UNKNOWN
+    assert failure.value.details() == "odd"
+
+
 # Deadlines
 
 
@@ -241,7 +272,7 @@ async def test_deadline_of_centuries_does_not_end_the_call_at_once(
     path: str, runtime: FakeRuntime, caller: grpc.aio.Channel
 ) -> None:
     """StopContainer's is the grace period and two minutes; a grace period may be any number."""
-    reader, writer = await asyncio.open_unix_connection(runtime.socket.with_name("proxy.sock"))
+    connection = await plainhttp2.Connection.open(runtime.socket.with_name("proxy.sock"))
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -251,8 +282,7 @@ async def test_deadline_of_centuries_does_not_end_the_call_at_once(
         "content-type": "application/grpc",
         "grpc-timeout": "99999999H",
     }
-    frames = (
-        plainhttp2.Frame(plainhttp2.SETTINGS, 0, 0, b""),
+    connection.send(
         plainhttp2.Frame(
             plainhttp2.HEADERS, plainhttp2.END_HEADERS, 1, plainhttp2.block_of(headers)
         ),
@@ -260,16 +290,14 @@ async def test_deadline_of_centuries_does_not_end_the_call_at_once(
             plainhttp2.DATA, plainhttp2.END_STREAM, 1, plainhttp2.message_of(b"question")
         ),
     )
-    writer.write(plainhttp2.PREFACE + b"".join(map(plainhttp2.bytes_of, frames)))
 
     async with asyncio.timeout(DEADLINE_SECONDS):
-        answer = await plainhttp2.read_kind(reader, plainhttp2.DATA)
+        answer, _ = await connection.next(plainhttp2.DATA)
+    await connection.aclose()
 
     assert answer.payload == plainhttp2.message_of(b"question")
     seconds_left = (await runtime.called(path)).seconds_left
     assert seconds_left is None or seconds_left > 365 * 86400
-    writer.close()
-    await writer.wait_closed()
 
 
 @pytest.mark.parametrize("path", [VERSION, FUTURE])

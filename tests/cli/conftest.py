@@ -13,11 +13,13 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from hack.testbed.sites import Site
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -115,6 +117,13 @@ def stand_in(commands: Commands) -> Callable[..., Ended]:
     return lambda *arguments, **options: commands.at_terminal(
         *arguments, is_stand_in=True, **options
     )
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A web server, which says that it is a binary cache."""
+    with Site() as running:
+        yield running
 
 
 def _take_terminal() -> None:

@@ -92,3 +92,13 @@ def test_one_that_cannot_be_read_is_told_and_the_others_are_listed(commands, roo
 
     assert len(done.output.splitlines()) == 2
     assert "acme-old-1" in done.errors
+
+
+def test_a_store_that_is_no_directory_is_told_without_a_traceback(commands):
+    commands.root.mkdir()
+    (commands.root / "environments").touch()
+
+    done = commands.in_pipe("environments")
+
+    assert done.code == 1
+    assert done.errors == f"error: {commands.root}/environments: Not a directory\n"

@@ -169,10 +169,14 @@ class Realizer:
                 span.set_attribute("flox.environment.stale", resolution.is_stale)
                 made = await self._make(resolution, mode, realization)
             except errors.CriProxyError as error:
+                refusal = _naming(reference, error)
                 _log.warning(
-                    "environment refused", reference=reference, kind=type(error).__name__, why=error
+                    "environment refused",
+                    reference=reference,
+                    kind=type(refusal).__name__,
+                    why=refusal,
                 )
-                raise
+                raise refusal from error
         progress = realization.progress
         progress.phase = Phase.READY
         _log.info(
@@ -278,3 +282,9 @@ class Realizer:
                 "nar_bytes": sum(record.nar_size for record in closure),
             },
         )
+
+
+def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:
+    """Return the refusal with the reference in it: faults of store paths do not know it."""
+    name = f"{reference.owner}/{reference.name}"
+    return error if name in str(error) else type(error)(f"environment {reference}: {error}")

@@ -61,6 +61,9 @@ def _run(argv: Sequence[str]) -> int:
     except errors.CriProxyError as error:
         screen.refuse(str(error))
         return exits.of_error(error)
-    except PermissionError as error:
-        screen.refuse(f"{error.filename}: permission denied; run this command as root")
+    except OSError as error:
+        if error.filename is None:  # not of a file, so nothing that a person could mend
+            raise
+        advice = "; run this command as root" if isinstance(error, PermissionError) else ""
+        screen.refuse(f"{error.filename}: {error.strerror}{advice}")
         return exits.FAILED

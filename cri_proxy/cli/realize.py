@@ -16,8 +16,6 @@ import uvloop
 
 from cri_proxy import errors, settings
 from cri_proxy.cli import arguments, exits, quiet, screen, tracks, units
-from cri_proxy.daemon import parts
-from cri_proxy.interposer import tokens
 from cri_proxy.model import references
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.references import Reference
@@ -44,6 +42,10 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
 async def _realized(
     asked: Sequence[Reference], mode: Mode, wanted: settings.Settings
 ) -> list[tracks.Track]:
+    # Half a second of imports, which somebody who mistyped a reference need not wait for.
+    from cri_proxy.daemon import parts
+    from cri_proxy.interposer import tokens
+
     token = tokens.of_node(wanted.floxhub.token_file) if wanted.floxhub.token_file else None
     async with parts.realizer_of(wanted) as realizer:
         found = [

@@ -7,11 +7,15 @@ import uvloop
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits
 from cri_proxy.daemon import main
-from cri_proxy.telemetry import logs
+from cri_proxy.telemetry import logs, spans
 
 
 def run(_: arguments.Options, loaded: settings.Loaded) -> int:
     """Run the daemon until it is told to stop."""
     logs.setup(loaded.settings.log)
-    uvloop.run(main.serve(loaded.settings))
+    send_spans = spans.setup(loaded.settings.tracing)
+    try:
+        uvloop.run(main.serve(loaded.settings))
+    finally:
+        send_spans()
     return exits.OK

@@ -1,8 +1,8 @@
 """The command line with a small realizer in the daemon's place: `python stand_in.py ARGUMENTS`.
 
 It counts as the real one does, over store paths that it makes up. What it does depends on the
-environment's name: `absent` is not on FloxHub, `away` cannot be asked for now, `stale` is known from
-before, `held` never ends, `present` is here already; any other is fetched in a moment.
+environment's name: `absent` is not on FloxHub, `away` cannot be asked for now, `stale` is known
+from before, `held` never ends, `present` is here already; any other is fetched in a moment.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
 from cri_proxy.settings import Settings
+from cri_proxy.telemetry import logs, spans
 
 _PATHS = 300
 _PATH_BYTES = 4_000_000
@@ -107,13 +108,23 @@ def listed(settings: Settings) -> list[Environment]:
     return [each for each in found if each is not None]
 
 
+async def serve(settings: Settings) -> None:
+    """Say that it serves and end, or refuse to when its socket is called `taken.sock`."""
+    if settings.serve.listen.name == "taken.sock":
+        raise errors.RequestInvalid(f"{settings.serve.listen} is taken: set serve.listen")
+    with spans.span("serve"):
+        logs.of("cri_proxy.daemon.main").info("serving", listen=settings.serve.listen)
+
+
 if __name__ == "__main__":
+    daemon = types.ModuleType("cri_proxy.daemon.main")
+    daemon.__dict__["serve"] = serve
     parts = types.ModuleType("cri_proxy.daemon.parts")
     parts.__dict__["realizer_of"] = realizer_of
     inventory = types.ModuleType("cri_proxy.daemon.inventory")
     inventory.__dict__["environments_of"] = listed
     import cri_proxy.daemon
 
-    sys.modules |= {each.__name__: each for each in (parts, inventory)}
-    cri_proxy.daemon.__dict__.update(parts=parts, inventory=inventory)
+    sys.modules |= {each.__name__: each for each in (daemon, parts, inventory)}
+    cri_proxy.daemon.__dict__.update(main=daemon, parts=parts, inventory=inventory)
     sys.exit(main())

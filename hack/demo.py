@@ -108,7 +108,7 @@ def _demonstrate(console: Console, directory: Path) -> None:
         paths = _push(publisher, hub)
         runtime = stack.enter_context(containerd.Containerd())
         kubelet_root = runtime.pods().directory / "kubelet"
-        settings = {
+        settings: dict[str, dict[str, object]] = {
             "floxhub": {"url": hub.url, "git_url": hub.git_url},
             "store": {"caches": [cache.url], "public_keys": [publisher.public_key]},
         }

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from cri_proxy.floxhub import jobs as hubjobs
-from cri_proxy.floxhub.catalog import Catalog
-from cri_proxy.floxhub.hub import Hub
 from cri_proxy.lib import certificates, worker, workers
 from cri_proxy.model import systems
 from cri_proxy.realizer import jobs as realizerjobs
@@ -82,7 +80,13 @@ def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
 
 
 def jobs_of(greeting: Mapping[str, Any]) -> Mapping[str, worker.Job]:
-    """Return every job of a worker that was greeted so."""
+    """Return every job of a worker that was greeted so.
+
+    What only workers need is imported here, so that the daemon does not carry it.
+    """
+    from cri_proxy.floxhub.catalog import Catalog
+    from cri_proxy.floxhub.hub import Hub
+
     hub = greeting["floxhub"]
     ca_file = None if hub["ca_file"] is None else Path(hub["ca_file"])
     timeout = hub["timeout_seconds"]

@@ -1,13 +1,14 @@
 """The calls that the proxy changes, one class each, named as the CRI names them.
 
-    RunPodSandbox    the environments that the pod will need begin to be realized beside the sandbox;
-                     a mapped runtime handler becomes the runtime's own
+    RunPodSandbox    the environments that the pod will need begin to be realized beside the
+                     sandbox; a mapped runtime handler becomes the runtime's own
     CreateContainer  waits for the environment, adds it to the container
     Exec, ExecSync   run inside the environment that the container was created with
 
-A call that concerns no annotated pod goes on as the very bytes that came. One that cannot be decoded
-goes on as well, unless our annotation's key stands in its bytes: then it is refused, because a pod
-that asks for an environment never runs without it. Nothing here is tried twice against the runtime.
+A call that concerns no annotated pod goes on as the very bytes that came. One that cannot be
+decoded goes on as well, unless our annotation's key stands in its bytes: then it is refused,
+because a pod that asks for an environment never runs without it. Nothing here is tried twice
+against the runtime.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ import cachetools
 
 from cri_proxy import errors
 from cri_proxy.floxhub import jobs as hubjobs
-from cri_proxy.floxhub.hub import Resolution
+from cri_proxy.floxhub.resolution import Resolution
 from cri_proxy.lib import singleflight
 from cri_proxy.model import environments, storepaths
 from cri_proxy.model.environments import Environment, Mode

@@ -60,7 +60,7 @@ def tools(publisher: Publisher) -> Package:
         raise FileNotFoundError("a statically linked busybox: install busybox-static")
     listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     applets = {f"bin/{name}": Symlink("busybox") for name in listed.stdout.split()}
-    files = {**applets, "bin/busybox": Executable(busybox.read_bytes())}
+    files: Files = {**applets, "bin/busybox": Executable(busybox.read_bytes())}
     return Package("tools", publisher.add("busybox-static", files))
 
 

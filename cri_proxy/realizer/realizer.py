@@ -117,6 +117,10 @@ class Realizer:
             cachetools.TTLCache(_RESOLUTIONS_REMEMBERED, options.remember_seconds)
         )
 
+        self._identities: cachetools.LRUCache[tuple[Reference, str, Mode], str] = (
+            cachetools.LRUCache(_RESOLUTIONS_REMEMBERED)
+        )
+
     def begin(
         self, reference: Reference, *, token: str | None = None, mode: Mode = Mode.RUN
     ) -> Realization:
@@ -222,14 +226,14 @@ class Realizer:
             "shell": self._options.shell,
             "certificates": str(self._options.certificates) if self._options.certificates else None,
         }
+        known = self._identities.get((resolution.reference, resolution.lock_digest, mode))
+        if known is not None and (present := await self.load(known)) is not None:
+            return _all_present(present, realization.progress)
         recipe = await self._jobs.call(jobs.RECIPE, argument)
         identity = recipe["identity"]
-        present = await self.load(identity)
-        if present is not None:
-            progress = realization.progress
-            progress.paths_total = progress.paths_done = len(present.closure)
-            progress.paths_present = progress.paths_total
-            return present
+        self._identities[(resolution.reference, resolution.lock_digest, mode)] = identity
+        if (present := await self.load(identity)) is not None:
+            return _all_present(present, realization.progress)
         shared = self._progress.setdefault(identity, realization.progress)
         realization.progress = shared
         try:
@@ -282,6 +286,12 @@ class Realizer:
                 "nar_bytes": sum(record.nar_size for record in closure),
             },
         )
+
+
+def _all_present(environment: Environment, progress: Progress) -> Environment:
+    """Count an environment in place as done, and return it."""
+    progress.paths_total = progress.paths_done = progress.paths_present = len(environment.closure)
+    return environment
 
 
 def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:

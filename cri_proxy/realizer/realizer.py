@@ -40,6 +40,7 @@ from cri_proxy.telemetry import logs, spans
 
 _log = logs.of(__name__)
 _RESOLUTIONS_REMEMBERED = 1024
+_ENVIRONMENTS_REMEMBERED = 256
 
 
 class Jobs(Protocol):
@@ -117,6 +118,9 @@ class Realizer:
             cachetools.TTLCache(_RESOLUTIONS_REMEMBERED, options.remember_seconds)
         )
 
+        self._loaded: cachetools.LRUCache[str, Environment] = cachetools.LRUCache(
+            _ENVIRONMENTS_REMEMBERED
+        )
         self._identities: cachetools.LRUCache[tuple[Reference, str, Mode], str] = (
             cachetools.LRUCache(_RESOLUTIONS_REMEMBERED)
         )
@@ -141,8 +145,19 @@ class Realizer:
         return realization
 
     async def load(self, identity: str) -> Environment | None:
-        """Return the environment in place under `identity`, None when there is none."""
-        return environments.load(self._environments / identity)
+        """Return the environment in place under `identity`, None when there is none.
+
+        The record of a large closure takes a while to read, so that is done in a thread, and once:
+        a record never changes, only its place can be gone.
+        """
+        place = self._environments / identity
+        known = self._loaded.get(identity)
+        if known is not None and known.store.is_dir():
+            return known
+        found = await asyncio.to_thread(environments.load, place)
+        if found is not None:
+            self._loaded[identity] = found
+        return found
 
     async def aclose(self) -> None:
         """Stop what is under way; what is in place stays, what is half done is thrown away."""

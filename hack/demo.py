@@ -159,7 +159,7 @@ def _start(pods: Pods, name: str, title: str) -> Running:
     serve = f'exec httpd -f -p {PORT} -h "$FLOX_ENV/share/site"'
     with startup.step("RunPodSandbox"):
         pod = pods.run_pod(name, {"flox.dev/environment": REFERENCE})
-    return _serve(startup, pod, Spec(image=images.EMPTY, command=("sh", "-c", serve)))
+    return _serve(startup, pod, Spec(image=images.PLACEHOLDER, command=("sh", "-c", serve)))
 
 
 def _start_ordinary(pods: Pods) -> Running:

@@ -24,8 +24,9 @@ from google.protobuf.message import DecodeError, Message
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2, runtime
-from cri_proxy.interposer import adjustment, images, pins, selection, tokens
+from cri_proxy.interposer import adjustment, handlers, images, pins, selection, tokens
 from cri_proxy.interposer.calls import Call
+from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer.realizer import Realizer
@@ -43,12 +44,11 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 class Policy:
     """What the node's settings say about pods.
 
-    `handlers` maps names of RuntimeClass handlers to the runtime's own; `margin_seconds` is kept
-    back from a call's deadline for the runtime's own work; `token_file` holds the token for pods
-    that bring none.
+    `margin_seconds` is kept back from a call's deadline for the runtime's own work; `token_file`
+    holds the token for pods that bring none.
     """
 
-    handlers: Mapping[str, str]
+    handlers: Handlers
     margin_seconds: float
     kubelet_root: Path
     token_file: Path | None = None
@@ -67,17 +67,13 @@ class RunPodSandbox:
         if request is None:
             return await call.forward(payload)
         wanted = selection.of_annotations(request.config.annotations)
-        handler = self._policy.handlers.get(request.runtime_handler)
+        handler = self._policy.handlers.real(request.runtime_handler)
         if wanted is None:
-            if handler is not None and request.runtime_handler:
-                raise errors.RequestInvalid(
-                    f"runtimeClassName {request.runtime_handler!r} runs pods in FloxHub "
-                    f"environments, and pod {_pod_name(request.config)} names none: add the "
-                    f'annotation {selection.ENVIRONMENT}: "owner/name"'
-                )
+            if handler is not None:
+                raise handlers.without_environment(request.runtime_handler, request.config)
             return await call.forward(payload)
         self._begin(request.config, wanted)
-        if handler is None or not request.runtime_handler:
+        if handler is None:
             return await call.forward(payload)
         request.runtime_handler = handler
         return await call.forward(request.SerializeToString())
@@ -117,6 +113,7 @@ class CreateContainer:
         asked = None if wanted is None else wanted.of_container(request.config.metadata.name)
         if wanted is None or asked is None:
             return await call.forward(payload)
+        self._policy.handlers.map_container(request.config)
         environment = await self._environment(request, wanted, asked, call)
         adjustment.apply(
             request.config,
@@ -253,8 +250,3 @@ def _ensure_in_place(environment: Environment) -> None:
             f"environment {environment.reference} was removed from this node while a container "
             f"was about to start in it ({environment.store}): the next try realizes it anew"
         )
-
-
-def _pod_name(config: api_pb2.PodSandboxConfig) -> str:
-    """Return `namespace/name` of a pod."""
-    return f"{config.metadata.namespace}/{config.metadata.name}"

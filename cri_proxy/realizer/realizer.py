@@ -40,6 +40,7 @@ from cri_proxy.telemetry import logs, spans
 
 _log = logs.of(__name__)
 _RESOLUTIONS_REMEMBERED = 1024
+_ENVIRONMENTS_REMEMBERED = 256
 
 
 class Jobs(Protocol):
@@ -117,6 +118,13 @@ class Realizer:
             cachetools.TTLCache(_RESOLUTIONS_REMEMBERED, options.remember_seconds)
         )
 
+        self._loaded: cachetools.LRUCache[str, Environment] = cachetools.LRUCache(
+            _ENVIRONMENTS_REMEMBERED
+        )
+        self._identities: cachetools.LRUCache[tuple[Reference, str, Mode], str] = (
+            cachetools.LRUCache(_RESOLUTIONS_REMEMBERED)
+        )
+
     def begin(
         self, reference: Reference, *, token: str | None = None, mode: Mode = Mode.RUN
     ) -> Realization:
@@ -137,8 +145,19 @@ class Realizer:
         return realization
 
     async def load(self, identity: str) -> Environment | None:
-        """Return the environment in place under `identity`, None when there is none."""
-        return environments.load(self._environments / identity)
+        """Return the environment in place under `identity`, None when there is none.
+
+        The record of a large closure takes a while to read, so that is done in a thread, and once:
+        a record never changes, only its place can be gone.
+        """
+        place = self._environments / identity
+        known = self._loaded.get(identity)
+        if known is not None and known.store.is_dir():
+            return known
+        found = await asyncio.to_thread(environments.load, place)
+        if found is not None:
+            self._loaded[identity] = found
+        return found
 
     async def aclose(self) -> None:
         """Stop what is under way; what is in place stays, what is half done is thrown away."""
@@ -222,14 +241,14 @@ class Realizer:
             "shell": self._options.shell,
             "certificates": str(self._options.certificates) if self._options.certificates else None,
         }
+        known = self._identities.get((resolution.reference, resolution.lock_digest, mode))
+        if known is not None and (present := await self.load(known)) is not None:
+            return _all_present(present, realization.progress)
         recipe = await self._jobs.call(jobs.RECIPE, argument)
         identity = recipe["identity"]
-        present = await self.load(identity)
-        if present is not None:
-            progress = realization.progress
-            progress.paths_total = progress.paths_done = len(present.closure)
-            progress.paths_present = progress.paths_total
-            return present
+        self._identities[(resolution.reference, resolution.lock_digest, mode)] = identity
+        if (present := await self.load(identity)) is not None:
+            return _all_present(present, realization.progress)
         shared = self._progress.setdefault(identity, realization.progress)
         realization.progress = shared
         try:
@@ -282,6 +301,12 @@ class Realizer:
                 "nar_bytes": sum(record.nar_size for record in closure),
             },
         )
+
+
+def _all_present(environment: Environment, progress: Progress) -> Environment:
+    """Count an environment in place as done, and return it."""
+    progress.paths_total = progress.paths_done = progress.paths_present = len(environment.closure)
+    return environment
 
 
 def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:

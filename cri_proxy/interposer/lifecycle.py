@@ -60,6 +60,7 @@ class RunPodSandbox:
     def __init__(self, realizer: Realizer, policy: Policy) -> None:
         self._realizer = realizer
         self._policy = policy
+        self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the sandbox; its environments are realized meanwhile."""
@@ -80,9 +81,7 @@ class RunPodSandbox:
 
     def _begin(self, config: api_pb2.PodSandboxConfig, wanted: selection.Selection) -> None:
         """Start realizing what the pod will need; CreateContainer reports what comes of it."""
-        token = tokens.of_volumes(self._policy.kubelet_root, config.metadata.uid)
-        if token is None and self._policy.token_file is not None:
-            token = tokens.of_node(self._policy.token_file)
+        token = self._tokens.of_pod(config.metadata.uid)
         for reference in wanted.references:
             self._realizer.begin(reference, token=token, mode=wanted.mode)
 
@@ -101,6 +100,7 @@ class CreateContainer:
         self._images = image_configs
         self._pins = pod_pins
         self._policy = policy
+        self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the container with its environment, or as it came when it asks for none."""
@@ -142,10 +142,10 @@ class CreateContainer:
         asked: Reference,
         call: Call,
     ) -> Environment:
-        """Return the environment for the container, waiting as long as the call's deadline lets."""
-        token = tokens.of_mounts(request.config.mounts)
-        if token is None and self._policy.token_file is not None:
-            token = tokens.of_node(self._policy.token_file)
+        """Return the environment for the container, waiting as long as the call's deadline lets.
+
+        What the pod was given before it keeps, whatever has become of its token meanwhile.
+        """
         uid = request.sandbox_config.metadata.uid
         pin = await self._pins.find(uid, request.pod_sandbox_id, asked, wanted.mode)
         if pin is not None:
@@ -153,6 +153,7 @@ class CreateContainer:
             if present is not None:
                 return present.resolved_as(pin.reference, present.revision, is_stale=False)
             asked = pin.reference
+        token = await self._tokens.of_container(request.config.mounts)
         realization = self._realizer.begin(asked, token=token, mode=wanted.mode)
         remaining = call.remaining()
         timeout = None if remaining is None else max(0.0, remaining - self._policy.margin_seconds)

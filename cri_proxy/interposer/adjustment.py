@@ -29,12 +29,16 @@ EXEC_ANNOTATION: Final = ANNOTATION_PREFIX + "exec"
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """What of an image's configuration the runtime would use where the pod says nothing."""
+    """What of an image's configuration the runtime would use where the pod says nothing.
+
+    `is_known` is false when the runtime does not tell; all the rest is empty then.
+    """
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
+    is_known: bool = True
 
 
 def apply(
@@ -125,6 +129,11 @@ def _wrap(
         program = [*config.command, *config.args]
     else:
         program = [*image.entrypoint, *(config.args or image.cmd)]
+    if not config.command and not image.is_known:
+        raise errors.RequestInvalid(
+            f"container {config.metadata.name} has no command, and the runtime does not tell what "
+            f"its image would run in environment {environment.reference}: add a command to the pod"
+        )
     if not program:
         raise errors.RequestInvalid(
             f"container {config.metadata.name} has no command, and its image names none, so there "

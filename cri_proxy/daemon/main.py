@@ -21,6 +21,7 @@ from cri_proxy.cri.runtime import Runtime
 from cri_proxy.daemon import parts
 from cri_proxy.interposer import images, lifecycle, pins, sockets
 from cri_proxy.interposer.calls import Interceptor
+from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
 from cri_proxy.lib import notify, worker
@@ -38,11 +39,13 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal says to stop; raise a CriProxyError when it cannot start."""
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
-        realizer = await stack.enter_async_context(parts.realizer_of(settings))
+        built = await stack.enter_async_context(parts.parts_of(settings))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)
-        relay = Relay(channel, interceptors_of(settings, realizer, runtime))
+        mutability = Mutability(settings.store.root, built.pool, runtime)
+        interceptors = interceptors_of(settings, built.realizer, runtime, mutability)
+        relay = Relay(channel, interceptors)
         server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))
         await server.start()
         _log.info(
@@ -52,9 +55,10 @@ async def serve(settings: Settings) -> None:
             runtime=settings.runtime.endpoint,
             store=settings.store.root,
         )
-        announcing = asyncio.create_task(_announce(runtime))
+        beside = [asyncio.create_task(_announce(runtime)), asyncio.create_task(mutability.keep())]
         await stopping.wait()
-        announcing.cancel()
+        for task in beside:
+            task.cancel()
         notify.systemd("STOPPING=1")
         stopping.clear()
         await _drain(server, settings.serve.drain_seconds, stopping)
@@ -62,7 +66,7 @@ async def serve(settings: Settings) -> None:
 
 
 def interceptors_of(
-    settings: Settings, realizer: Realizer, runtime: Runtime
+    settings: Settings, realizer: Realizer, runtime: Runtime, mutability: Mutability
 ) -> Mapping[str, Interceptor]:
     """Return what answers in the relay's stead, by method path."""
     policy = lifecycle.Policy(
@@ -75,8 +79,10 @@ def interceptors_of(
     return {
         methods.path_of("RunPodSandbox"): lifecycle.RunPodSandbox(realizer, policy),
         methods.path_of("CreateContainer"): lifecycle.CreateContainer(
-            realizer, images.Images(runtime), pins.Pins(runtime.containers), policy
+            realizer, images.Images(runtime), pins.Pins(runtime.containers), mutability, policy
         ),
+        methods.path_of("RemoveContainer"): mutability,
+        methods.path_of("RemovePodSandbox"): mutability,
         methods.path_of("Exec"): lifecycle.Exec(annotations),
         methods.path_of("ExecSync"): lifecycle.ExecSync(annotations),
     }

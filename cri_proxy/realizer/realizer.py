@@ -42,6 +42,9 @@ _log = logs.of(__name__)
 _RESOLUTIONS_REMEMBERED = 1024
 
 
+_Key = tuple[Reference, str | None, Mode, bool]
+
+
 class Jobs(Protocol):
     """Who runs worker jobs: `lib.workers.Pool`."""
 
@@ -110,7 +113,7 @@ class Realizer:
         self._jobs = workers
         self._store = store
         self._options = options
-        self._running: dict[tuple[Reference, str | None, Mode], Realization] = {}
+        self._running: dict[_Key, Realization] = {}
         self._making: singleflight.Flights[str, Environment] = singleflight.Flights()
         self._progress: dict[str, Progress] = {}
         self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], Resolution] = (
@@ -118,19 +121,25 @@ class Realizer:
         )
 
     def begin(
-        self, reference: Reference, *, token: str | None = None, mode: Mode = Mode.RUN
+        self,
+        reference: Reference,
+        *,
+        token: str | None = None,
+        mode: Mode = Mode.RUN,
+        has_shell: bool = False,
     ) -> Realization:
         """Return the realization of `reference`, joining one that is under way for the same token.
 
-        `token` is what FloxHub is asked with; two tokens never share an answer.
+        `token` is what FloxHub is asked with; two tokens never share an answer. `has_shell` asks
+        for a shell in the environment even if nothing has to run before its programs.
         """
-        key = (reference, token, mode)
+        key = (reference, token, mode, has_shell)
         running = self._running.get(key)
         if running is not None:
             return running
         realization = Realization(reference)
         realization._task = asyncio.create_task(
-            self._realize(realization, token, mode), name=f"realize {reference}"
+            self._realize(realization, token, mode, has_shell), name=f"realize {reference}"
         )
         self._running[key] = realization
         realization._task.add_done_callback(lambda _: self._finished(key))
@@ -147,14 +156,14 @@ class Realizer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _finished(self, key: tuple[Reference, str | None, Mode]) -> None:
+    def _finished(self, key: _Key) -> None:
         """Forget a realization that ended, and look at its error so that asyncio need not."""
         realization = self._running.pop(key)
         if not realization._task.cancelled():
             realization._task.exception()
 
     async def _realize(
-        self, realization: Realization, token: str | None, mode: Mode
+        self, realization: Realization, token: str | None, mode: Mode, has_shell: bool
     ) -> Environment:
         """Do the whole work for one reference, told by one span and one log line."""
         started = time.monotonic()
@@ -167,7 +176,7 @@ class Realizer:
                 resolution = await self._resolve(reference, token)
                 span.set_attribute("flox.environment.generation", str(resolution.reference))
                 span.set_attribute("flox.environment.stale", resolution.is_stale)
-                made = await self._make(resolution, mode, realization)
+                made = await self._make(resolution, mode, has_shell, realization)
             except errors.CriProxyError as error:
                 refusal = _naming(reference, error)
                 _log.warning(
@@ -209,7 +218,7 @@ class Realizer:
         return resolution
 
     async def _make(
-        self, resolution: Resolution, mode: Mode, realization: Realization
+        self, resolution: Resolution, mode: Mode, has_shell: bool, realization: Realization
     ) -> Environment:
         """Return the environment of a resolution, from its place or into it."""
         argument = {
@@ -220,6 +229,7 @@ class Realizer:
             "system": self._options.system,
             "mode": str(mode),
             "shell": self._options.shell,
+            "has_shell": has_shell,
             "certificates": str(self._options.certificates) if self._options.certificates else None,
         }
         recipe = await self._jobs.call(jobs.RECIPE, argument)
@@ -247,8 +257,11 @@ class Realizer:
         progress.phase = Phase.FETCHING
         roots = [storepaths.parse(path) for path in recipe["roots"]]
         name = {"flox.environment.reference": argument["reference"]}
-        with spans.span("store.fetch", **name):
-            closure = await self._store.realize(roots, progress)
+        try:
+            with spans.span("store.fetch", **name):
+                closure = await self._store.realize(roots, progress)
+        except errors.NotFound as error:
+            raise _advised(recipe["advice"], error) from error
         progress.phase = Phase.RENDERING
         with spans.span("realizer.assemble", **name):
             made = await self._assemble(argument, recipe, closure)
@@ -282,6 +295,14 @@ class Realizer:
                 "nar_bytes": sum(record.nar_size for record in closure),
             },
         )
+
+
+def _advised(advice: Mapping[str, str], error: errors.NotFound) -> errors.NotFound:
+    """Return the refusal with what is known of the package whose store path it names."""
+    for path, text in advice.items():
+        if path in str(error):
+            return errors.NotFound(f"{error}; {text}")
+    return error
 
 
 def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:

@@ -55,13 +55,15 @@ async def serve(settings: Settings) -> None:
             runtime=settings.runtime.endpoint,
             store=settings.store.root,
         )
-        beside = [asyncio.create_task(_announce(runtime)), asyncio.create_task(mutability.keep())]
+        keeping = asyncio.create_task(mutability.keep())
+        announcing = asyncio.create_task(_announce(runtime))
         await stopping.wait()
-        for task in beside:
-            task.cancel()
+        announcing.cancel()
         notify.systemd("STOPPING=1")
         stopping.clear()
         await _drain(server, settings.serve.drain_seconds, stopping)
+        keeping.cancel()
+        await asyncio.wait({keeping})
     _log.info("stopped")
 
 

@@ -15,9 +15,9 @@ refused it to us; such a container is never started.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -30,6 +30,7 @@ from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _SWEEP_SECONDS: Final = 60.0
+_LAST_SWEEP_SECONDS: Final = 5.0
 
 
 class Jobs(Protocol):
@@ -57,7 +58,7 @@ class Mutability:
         self._runtime = runtime
         self._poked = asyncio.Event()
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lend(self, view: Path) -> AsyncIterator[adjustment.Writable]:
         """Make a writable /nix over `view`, for the container that is created inside.
 
@@ -81,7 +82,7 @@ class Mutability:
 
         Raises SourceUnreachable, and removes nothing, when the runtime cannot be asked.
         """
-        with ExitStack() as held:
+        with contextlib.ExitStack() as held:
             free = set()
             for token in self._overlays.tokens():
                 lock = self._overlays.hold(token)
@@ -98,18 +99,29 @@ class Mutability:
                 _log.debug("writable /nix removed", count=len(gone))
 
     async def keep(self) -> None:
-        """Sweep for as long as the daemon lives."""
-        while True:
-            try:
-                await self.sweep()
-            except (errors.CriProxyError, OSError) as error:
-                _log.info("writable /nix of removed containers stays for now", why=error)
-            try:
-                async with asyncio.timeout(_SWEEP_SECONDS):
-                    await self._poked.wait()
-            except TimeoutError:
-                continue
-            self._poked.clear()
+        """Sweep for as long as the daemon lives, and when it ends, if there is something left."""
+        try:
+            while True:
+                await self._sweep()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_SWEEP_SECONDS):
+                        await self._poked.wait()
+        finally:
+            if self._poked.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_SWEEP_SECONDS):
+                        await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Sweep; what fails is tried again the next time."""
+        self._poked.clear()
+        try:
+            await self.sweep()
+        except (errors.CriProxyError, OSError) as error:
+            _log.info("writable /nix of removed containers stays for now", why=error)
+        except asyncio.CancelledError:
+            self._poked.set()
+            raise
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the removal of a container or pod as it came; sweep when it has succeeded."""

@@ -92,9 +92,9 @@ async def test_what_is_present_is_not_fetched_for_a_closure_that_has_changed(
 
 async def test_closures_at_once_request_each_archive_once(daemon, forest, server, publisher):
     async with daemon() as ours:
-        found = await asyncio.gather(*(realize(ours, root) for root in forest), *(
-            realize(ours, root) for root in forest
-        ))
+        found = await asyncio.gather(
+            *(realize(ours, root) for root in forest), *(realize(ours, root) for root in forest)
+        )
 
     assert found == [*forest.values(), *forest.values()]
     wanted = {f"/{publisher.narinfo(path).url}" for path in set().union(*forest.values())}
@@ -106,9 +106,7 @@ async def test_two_daemons_on_one_store_request_each_archive_once(
     daemon, forest, server, publisher, sound
 ):
     async with daemon() as ours, daemon() as theirs:
-        await asyncio.gather(
-            *(realize(which, root) for root in forest for which in (ours, theirs))
-        )
+        await asyncio.gather(*(realize(which, root) for root in forest for which in (ours, theirs)))
 
     every = set().union(*forest.values())
     assert set(sound()) == every

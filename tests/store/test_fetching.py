@@ -351,7 +351,10 @@ def small_disk(tmp_path):
     ("tree", "reason"),
     [
         ({"data": os.urandom(3_000_000)}, r"\d{7} bytes are needed and \d+ are free"),
-        ({f"file-{n}": b"x" for n in range(100)}, r"\d+ bytes are needed and \d+ are free and no inode"),
+        (
+            {f"file-{n}": b"x" for n in range(100)},
+            r"\d+ bytes are needed and \d+ are free and no inode",
+        ),
     ],
     ids=["bytes", "inodes"],
 )

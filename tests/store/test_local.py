@@ -51,9 +51,7 @@ def publisher(publisher):
 
 def files_of(store):
     """Everything that the store's own directories hold."""
-    return {
-        name: sorted(os.listdir(store.directory / name)) for name in (".narinfo", ".stage")
-    }
+    return {name: sorted(os.listdir(store.directory / name)) for name in (".narinfo", ".stage")}
 
 
 def as_if_after_a_crash_of_the_machine(store, path):
@@ -309,9 +307,7 @@ def test_names_that_end_like_stage_entries_are_kept_apart(store, publisher):
         info = publisher.publish(path, {"name": path.name.encode()})
         with store.stage(path, worker.Task(lambda report: None).check) as stage:
             with stage.filling(0) as place, publisher_tree(publisher, path) as source:
-                nar.unpack(
-                    source, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label="x"
-                )
+                nar.unpack(source, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label="x")
             stage.commit(info)
     store.settle()
     store.recover()

@@ -170,9 +170,7 @@ def test_path_that_has_vanished_is_named(environments, publisher):
         stage.link([absent])
 
 
-def test_file_with_as_many_links_as_there_may_be_is_copied(
-    environments, store, put, monkeypatch
-):
+def test_file_with_as_many_links_as_there_may_be_is_copied(environments, store, put, monkeypatch):
     """ext4 stops at 65,000 links: too many to make here, so the kernel's answer is given early."""
     tree = put("tree", TREE)
     link = os.link

@@ -1,12 +1,15 @@
 """The realizer's worker jobs: from JSON to recipes and assembly, and back.
 
     realizer.recipe     {"reference", "revision", "lockfile", "lock_digest", "system", "mode",
-                         "shell", "certificates"} -> {"identity", "roots": [path, ...]}
+                         "shell", "certificates", "has_shell"}
+                        -> {"identity", "roots": [path, ...], "published": [path, ...],
+                            "advice": {path: text}}
     realizer.assemble   the same and {"identity", "closure": [basename, ...], "nar_bytes"}
                         -> {"identity"}, or {"needs": [path, ...]}: store paths to fetch first
     realizer.recover    {} -> {}: the node's directories exist, and hold nothing half done
 
-`shell` and `certificates` are a store path and a file of the node, or None.
+`shell` and `certificates` are a store path and a file of the node, or None; `has_shell` asks for a
+shell whatever the environment is. `advice` is for refusals of paths that cannot be had.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cri_proxy import errors
 from cri_proxy.floxhub import lockfile
@@ -34,6 +37,14 @@ ASSEMBLE: Final = "realizer.assemble"
 RECOVER: Final = "realizer.recover"
 
 
+class Runner(Protocol):
+    """Who runs worker jobs for the daemon: `lib.workers.Pool`."""
+
+    async def call(self, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the job and return its result."""
+        ...
+
+
 def jobs(root: Path) -> Mapping[str, Job]:
     """Return the jobs for the node's state below `root`."""
     store = Store(root / "store")
@@ -41,7 +52,12 @@ def jobs(root: Path) -> Mapping[str, Job]:
 
     def recipe(argument: dict[str, Any], task: Task) -> dict[str, Any]:
         made = _recipe_of(argument)
-        return {"identity": made.identity, "roots": [str(path) for path in made.roots]}
+        return {
+            "identity": made.identity,
+            "roots": [str(path) for path in made.roots],
+            "published": [str(path) for path in made.published],
+            "advice": {str(path): text for path, text in made.advice.items()},
+        }
 
     def assemble(argument: dict[str, Any], task: Task) -> dict[str, Any]:
         return _assemble(argument, _recipe_of(argument), places, task)
@@ -79,6 +95,7 @@ def _recipe_of(argument: Mapping[str, Any]) -> Recipe:
             if bundle
             else "",
         ),
+        has_shell=argument["has_shell"],
     )
 
 

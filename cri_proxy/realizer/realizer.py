@@ -7,10 +7,12 @@ making of one environment. What is asked, in order:
 
     floxhub.resolve    which generation, which lockfile            (a worker job)
     realizer.recipe    what that lockfile needs on this system     (a worker job)
+    published          where published packages are, if there are  (worker jobs)
     store.closures     every store path of the closure, in place
     realizer.assemble  FLOX_ENV rendered, the view committed       (a worker job)
 
-An environment that is already in place costs the first two only. Resolutions are remembered for
+An environment that is already in place costs the first three only, without published packages the
+first: that FloxHub gives it to this token is asked for every start. Resolutions are remembered for
 some seconds, so that the containers of a rollout do not ask FloxHub one by one. Nothing here reads
 or writes a file but the record of an environment in place.
 """
@@ -22,7 +24,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cachetools
 
@@ -34,7 +36,9 @@ from cri_proxy.model import environments, storepaths
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
+from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import jobs
+from cri_proxy.realizer.published import Located, Published
 from cri_proxy.store import closures
 from cri_proxy.telemetry import logs, spans
 
@@ -42,13 +46,7 @@ _log = logs.of(__name__)
 _RESOLUTIONS_REMEMBERED = 1024
 _ENVIRONMENTS_REMEMBERED = 256
 
-
-class Jobs(Protocol):
-    """Who runs worker jobs: `lib.workers.Pool`."""
-
-    async def call(self, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the job and return its result."""
-        ...
+_Key = tuple[Reference, str | None, Mode, bool]
 
 
 @dataclass(slots=True)
@@ -105,40 +103,46 @@ class Realizer:
     """Realizes environments below one root directory, each once however many ask."""
 
     def __init__(
-        self, root: Path, workers: Jobs, store: closures.Closures, options: Options
+        self, root: Path, workers: jobs.Runner, store: closures.Closures, options: Options
     ) -> None:
         self._environments = root / "environments"
         self._jobs = workers
         self._store = store
         self._options = options
-        self._running: dict[tuple[Reference, str | None, Mode], Realization] = {}
+        self._running: dict[_Key, Realization] = {}
         self._making: singleflight.Flights[str, Environment] = singleflight.Flights()
         self._progress: dict[str, Progress] = {}
         self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], Resolution] = (
             cachetools.TTLCache(_RESOLUTIONS_REMEMBERED, options.remember_seconds)
         )
-
         self._loaded: cachetools.LRUCache[str, Environment] = cachetools.LRUCache(
             _ENVIRONMENTS_REMEMBERED
         )
-        self._identities: cachetools.LRUCache[tuple[Reference, str, Mode], str] = (
+        self._recipes: cachetools.LRUCache[tuple[Reference, str, Mode, bool], _Known] = (
             cachetools.LRUCache(_RESOLUTIONS_REMEMBERED)
         )
+        self._published = Published(workers, store, remember_seconds=options.remember_seconds)
 
     def begin(
-        self, reference: Reference, *, token: str | None = None, mode: Mode = Mode.RUN
+        self,
+        reference: Reference,
+        *,
+        token: str | None = None,
+        mode: Mode = Mode.RUN,
+        has_shell: bool = False,
     ) -> Realization:
         """Return the realization of `reference`, joining one that is under way for the same token.
 
-        `token` is what FloxHub is asked with; two tokens never share an answer.
+        `token` is what FloxHub is asked with; two tokens never share an answer. `has_shell` asks
+        for a shell in the environment even if nothing has to run before its programs.
         """
-        key = (reference, token, mode)
+        key = (reference, token, mode, has_shell)
         running = self._running.get(key)
         if running is not None:
             return running
         realization = Realization(reference)
         realization._task = asyncio.create_task(
-            self._realize(realization, token, mode), name=f"realize {reference}"
+            self._realize(realization, token, mode, has_shell), name=f"realize {reference}"
         )
         self._running[key] = realization
         realization._task.add_done_callback(lambda _: self._finished(key))
@@ -166,14 +170,14 @@ class Realizer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _finished(self, key: tuple[Reference, str | None, Mode]) -> None:
+    def _finished(self, key: _Key) -> None:
         """Forget a realization that ended, and look at its error so that asyncio need not."""
         realization = self._running.pop(key)
         if not realization._task.cancelled():
             realization._task.exception()
 
     async def _realize(
-        self, realization: Realization, token: str | None, mode: Mode
+        self, realization: Realization, token: str | None, mode: Mode, has_shell: bool
     ) -> Environment:
         """Do the whole work for one reference, told by one span and one log line."""
         started = time.monotonic()
@@ -186,15 +190,16 @@ class Realizer:
                 resolution = await self._resolve(reference, token)
                 span.set_attribute("flox.environment.generation", str(resolution.reference))
                 span.set_attribute("flox.environment.stale", resolution.is_stale)
-                made = await self._make(resolution, mode, realization)
+                if resolution.is_stale:
+                    _log.warning(
+                        "floxhub away, last known generation used", reference=resolution.reference
+                    )
+                made = await self._make(resolution, token, mode, has_shell, realization)
             except errors.CriProxyError as error:
+                # Whoever waits refuses a call with it, and that is logged there. With nobody
+                # waiting it was an early beginning, perhaps without the token to come.
                 refusal = _naming(reference, error)
-                _log.warning(
-                    "environment refused",
-                    reference=reference,
-                    kind=type(refusal).__name__,
-                    why=refusal,
-                )
+                _log.debug("environment not realized", reference=reference, why=refusal)
                 raise refusal from error
         progress = realization.progress
         progress.phase = Phase.READY
@@ -228,7 +233,12 @@ class Realizer:
         return resolution
 
     async def _make(
-        self, resolution: Resolution, mode: Mode, realization: Realization
+        self,
+        resolution: Resolution,
+        token: str | None,
+        mode: Mode,
+        has_shell: bool,
+        realization: Realization,
     ) -> Environment:
         """Return the environment of a resolution, from its place or into it."""
         argument = {
@@ -239,43 +249,46 @@ class Realizer:
             "system": self._options.system,
             "mode": str(mode),
             "shell": self._options.shell,
+            "has_shell": has_shell,
             "certificates": str(self._options.certificates) if self._options.certificates else None,
         }
-        known = self._identities.get((resolution.reference, resolution.lock_digest, mode))
-        if known is not None and (present := await self.load(known)) is not None:
+        key = (resolution.reference, resolution.lock_digest, mode, has_shell)
+        known = self._recipes.get(key)
+        if known is None or (present := await self.load(known.identity)) is None:
+            recipe = await self._jobs.call(jobs.RECIPE, argument)
+            known = self._recipes[key] = _Known(recipe["identity"], tuple(recipe["published"]))
+            present = await self.load(known.identity)
+        located = await self._published.locate(known.published, token)
+        if present is not None:
             return _all_present(present, realization.progress)
-        recipe = await self._jobs.call(jobs.RECIPE, argument)
-        identity = recipe["identity"]
-        self._identities[(resolution.reference, resolution.lock_digest, mode)] = identity
-        if (present := await self.load(identity)) is not None:
-            return _all_present(present, realization.progress)
+        identity = known.identity
         shared = self._progress.setdefault(identity, realization.progress)
         realization.progress = shared
         try:
             return await self._making.fly(
-                identity, lambda: self._fetch_and_assemble(argument, recipe, shared)
+                identity, lambda: self._fetch_and_assemble(argument, recipe, located, shared)
             )
         finally:
             if self._progress.get(identity) is shared:
                 del self._progress[identity]
 
     async def _fetch_and_assemble(
-        self, argument: dict[str, Any], recipe: dict[str, Any], progress: Progress
+        self,
+        argument: dict[str, Any],
+        recipe: dict[str, Any],
+        located: Located,
+        progress: Progress,
     ) -> Environment:
         """Bring the closure onto the node and commit the view of it."""
-        progress.phase = Phase.FETCHING
         roots = [storepaths.parse(path) for path in recipe["roots"]]
         name = {"flox.environment.reference": argument["reference"]}
         with spans.span("store.fetch", **name):
-            closure = await self._store.realize(roots, progress)
-        progress.phase = Phase.RENDERING
+            closure = await self._fetch(roots, located, recipe["advice"], progress)
         with spans.span("realizer.assemble", **name):
             made = await self._assemble(argument, recipe, closure)
             if "needs" in made:
-                progress.phase = Phase.FETCHING
                 roots += [storepaths.parse(path) for path in made["needs"]]
-                closure = await self._store.realize(roots, progress)
-                progress.phase = Phase.RENDERING
+                closure = await self._fetch(roots, located, recipe["advice"], progress)
                 made = await self._assemble(argument, recipe, closure)
         environment = await self.load(made["identity"])
         if environment is None:
@@ -284,6 +297,23 @@ class Realizer:
                 f"{self._environments / made['identity']}: something else removed it; try again"
             )
         return environment
+
+    async def _fetch(
+        self,
+        roots: list[StorePath],
+        located: Located,
+        advice: Mapping[str, str],
+        progress: Progress,
+    ) -> tuple[closures.PathRecord, ...]:
+        """Bring the closure of `roots` onto the node, leaving `progress` at the next phase."""
+        try:
+            closure = await self._store.realize(roots, progress, located.places)
+        except errors.NotFound as error:
+            if located.refusal is None:
+                raise _advised(advice, error) from error
+            raise located.refusal from error  # it would be where the catalog did not tell
+        progress.phase = Phase.RENDERING
+        return closure
 
     async def _assemble(
         self,
@@ -303,10 +333,26 @@ class Realizer:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What of a recipe is needed for an environment that is in place."""
+
+    identity: str
+    published: tuple[str, ...]
+
+
 def _all_present(environment: Environment, progress: Progress) -> Environment:
     """Count an environment in place as done, and return it."""
     progress.paths_total = progress.paths_done = progress.paths_present = len(environment.closure)
     return environment
+
+
+def _advised(advice: Mapping[str, str], error: errors.NotFound) -> errors.NotFound:
+    """Return the refusal with what is known of the package whose store path it names."""
+    for path, text in advice.items():
+        if path in str(error):
+            return errors.NotFound(f"{error}; {text}")
+    return error
 
 
 def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:

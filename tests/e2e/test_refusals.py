@@ -205,7 +205,9 @@ def test_malformed_bytes_in_the_annotations(node: Node) -> None:
     request = api_pb2.CreateContainerRequest(
         pod_sandbox_id=pod.id,
         sandbox_config=pod.config,
-        config=kubelet.container_config(pod.laid, pod.config, spec("true"), image_id=images.EMPTY),
+        config=kubelet.container_config(
+            pod.laid, pod.config, spec("true"), image_id=images.PLACEHOLDER
+        ),
     ).SerializeToString()
     broken = request.replace(b"acme/web", b"acme/\xff\xfe\xfd")
     channel = grpc.insecure_channel(f"unix:{node.proxy.socket}")

@@ -147,7 +147,7 @@ def pause_of(attempt: int, asked: float) -> float:
 
     Twice as long each time, and not the same for all who wait; longer if the cache asks for it.
     """
-    longest = FIRST_PAUSE_SECONDS * 2**attempt
+    longest = FIRST_PAUSE_SECONDS * float(2**attempt)
     jittered = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
     return min(max(asked, jittered), LONGEST_PAUSE_SECONDS)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -24,8 +25,10 @@ from google.protobuf.message import DecodeError, Message
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2, runtime
-from cri_proxy.interposer import adjustment, images, pins, selection, tokens
+from cri_proxy.interposer import adjustment, handlers, images, notices, pins, selection, tokens
 from cri_proxy.interposer.calls import Call
+from cri_proxy.interposer.handlers import Handlers
+from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer.realizer import Realizer
@@ -33,6 +36,7 @@ from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _CONTAINERS_REMEMBERED: Final = 8192
+_BEGUN_AT_ONCE: Final = 16  # a pod may name thousands; the rest begin when their containers come
 # Shared memory of the pod: in every container, writable also when the root file system is not.
 _KEEP: Final = "/dev/shm/.flox-activation-{}"  # noqa: S108
 
@@ -43,12 +47,11 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 class Policy:
     """What the node's settings say about pods.
 
-    `handlers` maps names of RuntimeClass handlers to the runtime's own; `margin_seconds` is kept
-    back from a call's deadline for the runtime's own work; `token_file` holds the token for pods
-    that bring none.
+    `margin_seconds` is kept back from a call's deadline for the runtime's own work; `token_file`
+    holds the token for pods that bring none.
     """
 
-    handlers: Mapping[str, str]
+    handlers: Handlers
     margin_seconds: float
     kubelet_root: Path
     token_file: Path | None = None
@@ -68,17 +71,13 @@ class RunPodSandbox:
         if request is None:
             return await call.forward(payload)
         wanted = selection.of_annotations(request.config.annotations)
-        handler = self._policy.handlers.get(request.runtime_handler)
+        handler = self._policy.handlers.real(request.runtime_handler)
         if wanted is None:
-            if handler is not None and request.runtime_handler:
-                raise errors.RequestInvalid(
-                    f"runtimeClassName {request.runtime_handler!r} runs pods in FloxHub "
-                    f"environments, and pod {_pod_name(request.config)} names none: add the "
-                    f'annotation {selection.ENVIRONMENT}: "owner/name"'
-                )
+            if handler is not None:
+                raise handlers.without_environment(request.runtime_handler, request.config)
             return await call.forward(payload)
         self._begin(request.config, wanted)
-        if handler is None or not request.runtime_handler:
+        if handler is None:
             return await call.forward(payload)
         request.runtime_handler = handler
         return await call.forward(request.SerializeToString())
@@ -86,8 +85,8 @@ class RunPodSandbox:
     def _begin(self, config: api_pb2.PodSandboxConfig, wanted: selection.Selection) -> None:
         """Start realizing what the pod will need; CreateContainer reports what comes of it."""
         token = self._tokens.of_pod(config.metadata.uid)
-        for reference in wanted.references:
-            self._realizer.begin(reference, token=token, mode=wanted.mode)
+        for reference, has_shell in wanted.realizations[:_BEGUN_AT_ONCE]:
+            self._realizer.begin(reference, token=token, mode=wanted.mode, has_shell=has_shell)
 
 
 class CreateContainer:
@@ -98,11 +97,14 @@ class CreateContainer:
         realizer: Realizer,
         image_configs: images.Images,
         pod_pins: pins.Pins,
+        mutability: Mutability,
         policy: Policy,
     ) -> None:
         self._realizer = realizer
         self._images = image_configs
         self._pins = pod_pins
+        self._mutability = mutability
+        self._notices = notices.Notices()
         self._policy = policy
         self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
 
@@ -117,18 +119,27 @@ class CreateContainer:
         asked = None if wanted is None else wanted.of_container(request.config.metadata.name)
         if wanted is None or asked is None:
             return await call.forward(payload)
+        self._policy.handlers.map_container(request.config)
         environment = await self._environment(request, wanted, asked, call)
-        adjustment.apply(
-            request.config,
-            environment,
-            await self._images.config_of(request.config.image),
-            asked=str(asked),
-            keep=_KEEP.format(secrets.token_hex(8)),
-            disable_metrics=wanted.disable_metrics,
-            wrap_exec=request.config.metadata.name not in wanted.skipped_exec,
-        )
-        _ensure_in_place(environment)
-        answer = await call.forward(request.SerializeToString())
+        self._notices.give(environment)
+        image = await self._images.config_of(request.config.image)
+        async with AsyncExitStack() as stack:
+            writable = None
+            if wanted.nix_mutable:
+                lent = self._mutability.lend(environment.store)
+                writable = await stack.enter_async_context(lent)
+            adjustment.apply(
+                request.config,
+                environment,
+                image,
+                asked=str(asked),
+                keep=_KEEP.format(secrets.token_hex(8)),
+                disable_metrics=wanted.disable_metrics,
+                wrap_exec=not wanted.leaves_exec_outside(request.config.metadata.name),
+                writable=writable,
+            )
+            _ensure_in_place(environment)
+            answer = await call.forward(request.SerializeToString())
         self._pins.remember(
             request.sandbox_config.metadata.uid,
             request.pod_sandbox_id,
@@ -150,14 +161,17 @@ class CreateContainer:
         What the pod was given before it keeps, whatever has become of its token meanwhile.
         """
         uid = request.sandbox_config.metadata.uid
+        has_shell = wanted.leaves_exec_outside(request.config.metadata.name)
         pin = await self._pins.find(uid, request.pod_sandbox_id, asked, wanted.mode)
         if pin is not None:
             present = await self._realizer.load(pin.identity)
-            if present is not None:
+            if present is not None and not (has_shell and present.is_static):
                 return present.resolved_as(pin.reference, present.revision, is_stale=False)
             asked = pin.reference
         token = await self._tokens.of_container(request.config.mounts)
-        realization = self._realizer.begin(asked, token=token, mode=wanted.mode)
+        realization = self._realizer.begin(
+            asked, token=token, mode=wanted.mode, has_shell=has_shell
+        )
         remaining = call.remaining()
         timeout = None if remaining is None else max(0.0, remaining - self._policy.margin_seconds)
         return await realization.wait(timeout)
@@ -254,8 +268,3 @@ def _ensure_in_place(environment: Environment) -> None:
             f"environment {environment.reference} was removed from this node while a container "
             f"was about to start in it ({environment.store}): the next try realizes it anew"
         )
-
-
-def _pod_name(config: api_pb2.PodSandboxConfig) -> str:
-    """Return `namespace/name` of a pod."""
-    return f"{config.metadata.namespace}/{config.metadata.name}"

@@ -29,8 +29,8 @@ from cri_proxy.store.cache import Cache, Offer
 from cri_proxy.store.locations import Locations
 
 ATTEMPTS: Final = 4
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 4.0
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 4.0
 _ADVICE: Final[dict[type[errors.CriProxyError], str]] = {  # gravest first: it names the whole
     errors.ContentDamaged: "{path} is damaged in a binary cache: publish it there again",
     errors.RequestInvalid: "{path} could not be fetched: mend the list of binary caches",
@@ -120,24 +120,41 @@ def _insist(
     for attempt in range(ATTEMPTS):
         check()
         try:
-            return use(offer or source.lookup(path))
+            return _use_latest(source, path, use, offer)
         except cache.Passing as passing:
             if attempt == ATTEMPTS - 1 or source.is_shunned:
                 source.shun()
                 raise
-            _pause(attempt, passing.pause)
-            offer = None  # what it said of the path may have changed, too
+            time.sleep(pause_of(attempt, passing.pause))
         except errors.SourceUnreachable:
             source.shun()
             raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _pause(attempt: int, asked: float) -> None:
-    """Wait before the next attempt: twice as long each time, and not all at the same moment."""
-    longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+def _use_latest(
+    source: Cache, path: StorePath, use: Callable[[Offer], T], known: Offer | None
+) -> T:
+    """Use a known offer, or what the cache says now if that is new: paths get published anew."""
+    if known is None:
+        return use(source.lookup(path))
+    try:
+        return use(known)
+    except errors.ContentDamaged:
+        latest = source.lookup(path)
+        if latest.narinfo == known.narinfo:
+            raise
+    return use(latest)
+
+
+def pause_of(attempt: int, asked: float) -> float:
+    """Return the seconds to wait after an attempt, the first being 0.
+
+    Twice as long each time, and not the same for all who wait; longer if the cache asks for it.
+    """
+    longest: float = FIRST_PAUSE_SECONDS * 2**attempt
     jittered = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-    time.sleep(min(max(asked, jittered), _LONGEST_PAUSE_SECONDS))
+    return min(max(asked, jittered), LONGEST_PAUSE_SECONDS)
 
 
 def _summary_of(

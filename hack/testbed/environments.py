@@ -91,10 +91,15 @@ def lockfile(
     *packages: Package,
     variables: Mapping[str, str] | None = None,
     hook: str | None = None,
+    profile: str | None = None,
+    services: Mapping[str, str] | None = None,
     system: str | None = None,
     schema: str | None = "1.14.0",
 ) -> dict[str, Any]:
-    """Return a lockfile of `packages` as Flox writes it; `schema` None is the older manifest."""
+    """Return a lockfile of `packages` as Flox writes it; `schema` None is the older manifest.
+
+    `profile` is its `common` script, `services` name → command.
+    """
     system = system or systems.of_node()
     manifest: dict[str, Any] = {"schema-version": schema} if schema else {"version": 1}
     manifest["install"] = {each.install_id: {"pkg-path": each.pkg_path} for each in packages}
@@ -102,6 +107,10 @@ def lockfile(
         manifest["vars"] = dict(variables)
     if hook is not None:
         manifest["hook"] = {"on-activate": hook}
+    if profile is not None:
+        manifest["profile"] = {"common": profile}
+    if services:
+        manifest["services"] = {name: {"command": text} for name, text in services.items()}
     manifest["options"] = {"systems": [system]}
     return {
         "lockfile-version": 1,

@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 import grpc
 
 from cri_proxy.cri import api_pb2
+from cri_proxy.lib import mounts
 from hack.testbed import cri, processes, waiting
 
 _REPOSITORY: Final = Path(__file__).parents[2]
@@ -77,6 +78,10 @@ class Proxy:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            place = line.split()[4]
+            if place.startswith(f"{self.root}/"):  # a killed one had no time, or the runtime died
+                mounts.detach(Path(place))
 
     @property
     def pid(self) -> int:

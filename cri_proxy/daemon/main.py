@@ -18,7 +18,7 @@ from typing import Final
 from cri_proxy import __version__, errors
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import parts
+from cri_proxy.daemon import observing, parts
 from cri_proxy.interposer import images, lifecycle, pins, sockets
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.relay import Relay
@@ -38,11 +38,17 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal says to stop; raise a CriProxyError when it cannot start."""
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(observing.provider_of(settings))
         realizer = await stack.enter_async_context(parts.realizer_of(settings))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)
-        relay = Relay(channel, interceptors_of(settings, realizer, runtime))
+        interceptors = interceptors_of(settings, realizer, runtime)
+        if provider is not None:
+            interceptors = await stack.enter_async_context(
+                observing.traced(interceptors, settings, provider, runtime)
+            )
+        relay = Relay(channel, interceptors)
         server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))
         await server.start()
         _log.info(

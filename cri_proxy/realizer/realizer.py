@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cachetools
+from opentelemetry.trace import SpanContext
 
 from cri_proxy import errors
 from cri_proxy.floxhub import jobs as hubjobs
@@ -54,11 +55,13 @@ class Jobs(Protocol):
 class Realization:
     """One environment on its way: everybody who wants it waits on the same one.
 
-    `progress` tells of the work that is really done, which other references may share.
+    `progress` tells of the work that is really done, which other references may share; `span` is
+    the work's own, which is of the trace of whoever began it.
     """
 
     reference: Reference
     progress: Progress = field(default_factory=Progress)
+    span: SpanContext | None = None
     _task: asyncio.Task[Environment] = field(init=False, repr=False)
 
     @property
@@ -77,13 +80,17 @@ class Realization:
         Raises StillRealizing with the progress when it is not there in time, and whatever refusal
         ended the work. Giving up waiting does not stop the work.
         """
-        done, _ = await asyncio.wait({self._task}, timeout=timeout_seconds)
-        if not done:
-            raise errors.StillRealizing(
-                f"environment {self.reference} is not on this node yet: {self.progress}; "
-                "the work goes on, the next try joins it"
-            )
-        return self._task.result()
+        name = {"flox.environment.reference": str(self.reference)}
+        with spans.span("realizer.wait", **name) as span:
+            done, _ = await asyncio.wait({self._task}, timeout=timeout_seconds)
+            if self.span is not None:
+                span.add_link(self.span)
+            if not done:
+                raise errors.StillRealizing(
+                    f"environment {self.reference} is not on this node yet: {self.progress}; "
+                    "the work goes on, the next try joins it"
+                )
+            return self._task.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +174,7 @@ class Realizer:
             "realizer.realize",
             **{"flox.environment.reference": str(reference), "flox.environment.mode": str(mode)},
         ) as span:
+            realization.span = span.get_span_context()
             try:
                 resolution = await self._resolve(reference, token)
                 span.set_attribute("flox.environment.generation", str(resolution.reference))
@@ -181,7 +189,14 @@ class Realizer:
                     why=refusal,
                 )
                 raise refusal from error
-        progress = realization.progress
+            progress = realization.progress
+            span.set_attributes(
+                {
+                    "cri_proxy.paths": len(made.closure),
+                    "cri_proxy.paths.fetched": progress.paths_done - progress.paths_present,
+                    "cri_proxy.bytes": made.nar_bytes,
+                }
+            )
         progress.phase = Phase.READY
         _log.info(
             "environment ready",
@@ -229,7 +244,8 @@ class Realizer:
         known = self._identities.get((resolution.reference, resolution.lock_digest, mode))
         if known is not None and (present := await self.load(known)) is not None:
             return _all_present(present, realization.progress)
-        recipe = await self._jobs.call(jobs.RECIPE, argument)
+        with spans.span("realizer.recipe"):
+            recipe = await self._jobs.call(jobs.RECIPE, argument)
         identity = recipe["identity"]
         self._identities[(resolution.reference, resolution.lock_digest, mode)] = identity
         if (present := await self.load(identity)) is not None:
@@ -277,7 +293,7 @@ class Realizer:
         closure: tuple[closures.PathRecord, ...],
     ) -> dict[str, Any]:
         """Render FLOX_ENV and commit the view; the answer may ask for further store paths first."""
-        return await self._jobs.call(
+        made = await self._jobs.call(
             jobs.ASSEMBLE,
             {
                 **argument,
@@ -286,6 +302,8 @@ class Realizer:
                 "nar_bytes": sum(record.nar_size for record in closure),
             },
         )
+        spans.replay(made["steps"])
+        return made
 
 
 def _all_present(environment: Environment, progress: Progress) -> Environment:

@@ -69,6 +69,12 @@ def seconds(low: float, high: float) -> Kind[float]:
     return Kind(accepted, of_toml, lambda text: of_toml(float(text)))
 
 
+def share() -> Kind[float]:
+    """Return the kind of parts of a whole, from nothing to all of it."""
+    inner = seconds(0, 1)
+    return Kind("a number from 0 to 1", inner.of_toml, inner.of_text)
+
+
 def choice(*words: str) -> Kind[str]:
     """Return the kind of a few words."""
 

@@ -22,6 +22,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from cri_proxy.lib.steps import Steps
 from cri_proxy.lib.worker import Cancelled, Job, Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
@@ -90,21 +91,24 @@ class Fetching:
     def fetch(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{"path", "cache", "narinfo"} → the fact of the path, which is present then.
 
-        Reports {"bytes": so many of the NAR} from time to time.
+        Reports {"bytes": so many of the NAR} from time to time. The fact has "steps" (lib.steps).
         """
+        steps = Steps()
         path = storepaths.of_basename(argument["path"])
         known = self._caches.offer_of(path, argument["cache"], argument["narinfo"])
         with self._store.stage(path, task.check) as stage:
             record = self._store.record(path)  # a survey's news are old: others fetch, too
             if record is None:
-                record = self._caches.seek(
-                    path,
-                    lambda offer: self._bring(offer, stage, task),
-                    check=task.check,
-                    known=known,
-                )
-                stage.commit(record)
-        return _fact_of(record)
+                with steps("store.unpack"):
+                    record = self._caches.seek(
+                        path,
+                        lambda offer: self._bring(offer, stage, task),
+                        check=task.check,
+                        known=known,
+                    )
+                with steps("store.commit"):
+                    stage.commit(record)
+        return _fact_of(record) | {"steps": steps.taken}
 
     def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{} → {}: the store's directories exist and hold nothing that a crash left."""

@@ -22,7 +22,8 @@ Value: TypeAlias = "str | bool | int | float | Sequence[str | bool | int | float
 class Startup:
     """Whose trace it is.
 
-    `span_id` is the root's, `parent_id` that of kubelet's span if it sent a sampled one; `attempt` counts the sandboxes that kubelet has made for the pod.
+    `span_id` is the root's, `parent_id` that of kubelet's span if it sent a sampled one; `attempt`
+    counts the sandboxes that kubelet has made for the pod.
     """
 
     trace_id: str

@@ -69,7 +69,10 @@ class Pod:
 
 @dataclass(eq=False, slots=True)
 class Startup:
-    """One startup; its root is gone once it is over, what names the root stays."""
+    """One startup; its root is gone once it is over, what names the root stays.
+
+    `containers` has name and attempt of each, by its id.
+    """
 
     pod: Pod
     context: SpanContext
@@ -79,6 +82,7 @@ class Startup:
     ended_at: int = 0
     failure: str | None = None
     tries: dict[str, tuple[int, SpanContext]] = field(default_factory=dict)
+    containers: dict[str, tuple[str, int]] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
 
     @property
@@ -130,12 +134,14 @@ class Startups:
         """Return the startup that the container was created in."""
         return self._containers.get(container_id)
 
-    def remember(self, startup: Startup, *, container_id: str = "", sandbox_id: str = "") -> None:
-        """Know the startup again by what the runtime calls its parts."""
-        if container_id:
-            self._containers[container_id] = startup
-        if sandbox_id:
-            self._sandboxes[sandbox_id] = startup
+    def created(self, startup: Startup, container_id: str, name: str, attempt: int) -> None:
+        """Know the startup again by a container's id."""
+        startup.containers[container_id] = (name, attempt)
+        self._containers[container_id] = startup
+
+    def ran(self, startup: Startup, sandbox_id: str) -> None:
+        """Know the startup again by its sandbox's id."""
+        self._sandboxes[sandbox_id] = startup
 
     def enter(self, startup: Startup) -> None:
         """Count a call that begins: meanwhile the startup is not over."""
@@ -237,14 +243,19 @@ class Startups:
             if span.kind == _SERVER:
                 is_fine = span.attributes.get("rpc.status_code") == "OK"
                 startup.failure = None if is_fine else span.message or "the call before failed"
-                self.remember(
-                    startup,
-                    container_id=str(span.attributes.get("container.id", "")),
-                    sandbox_id=str(span.attributes.get("cri_proxy.sandbox.id", "")),
-                )
+                self._recall(startup, span.attributes)
         # The restart itself may be why nothing has come for a while.
         self._settle_in(startup, max(self._settle_seconds, min(left, self._patience(startup))))
         return True
+
+    def _recall(self, startup: Startup, attributes: Mapping[str, traces.Value]) -> None:
+        """Know again what a call of the last daemon made."""
+        if "cri_proxy.sandbox.id" in attributes:
+            self.ran(startup, str(attributes["cri_proxy.sandbox.id"]))
+        if "container.id" in attributes and "k8s.container.name" in attributes:
+            attempt = int(str(attributes.get("k8s.container.restart_count", 0)))
+            name = str(attributes["k8s.container.name"])
+            self.created(startup, str(attributes["container.id"]), name, attempt)
 
     def _patience(self, startup: Startup) -> float:
         return self._settle_seconds * (1 if startup.failure is None else AFTER_FAILURE)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -93,6 +93,9 @@ class Traced:
             return await self._inner(payload, call)
         kubelets = spans.context_of(call.metadata)
         startup = self._startup_of(subject, kubelets)
+        if startup is not None and subject.container_id in startup.containers:
+            name, attempt = startup.containers[subject.container_id]
+            subject = replace(subject, container=name, attempt=attempt)
         if startup is None:
             if not self._is_kubelets_own(subject, kubelets):
                 return await self._inner(payload, call)
@@ -170,10 +173,10 @@ class Traced:
             span.set_attribute("rpc.status_code", "OK")
             made = subjects.of_answer(self._path, answer)
             span.set_attributes(made.attributes)
-        if startup is not None:
-            self._startups.remember(
-                startup, container_id=made.container_id, sandbox_id=made.sandbox_id
-            )
+        if startup is not None and made.sandbox_id:
+            self._startups.ran(startup, made.sandbox_id)
+        if startup is not None and made.container_id:
+            self._startups.created(startup, made.container_id, subject.container, subject.attempt)
         return answer
 
 

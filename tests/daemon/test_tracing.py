@@ -136,6 +136,7 @@ async def test_a_startup_is_one_trace_that_the_pod_determines(
 async def test_calls_are_told_by_the_conventions(traced: Station, collector: Collector) -> None:
     await call(traced, RUN, run_request())
     await call(traced, CREATE, create_request())
+    await call(traced, START, START_REQUEST)
 
     await wait(collector, "pod.startup")
 
@@ -150,6 +151,9 @@ async def test_calls_are_told_by_the_conventions(traced: Station, collector: Col
         assert span.attributes["container.image.name"] == "shop/web:1"
         assert span.attributes["k8s.pod.uid"] == UID
     assert server.attributes["container.id"] == "container-1"
+    start = collector.spans(START[1:])[0]
+    assert start.attributes["container.id"] == "container-1"
+    assert start.attributes["k8s.container.name"] == "main"
     assert server.attributes["server.address"] == str(traced.proxy.socket)
     assert client.attributes["server.address"] == str(traced.runtime.socket)
     assert client.attributes["cri_proxy.rewritten"] is False

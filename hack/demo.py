@@ -7,23 +7,28 @@ Everything is real and local: a private containerd with runc and a bridge networ
 over smart HTTP), a signed binary cache over HTTP, and cri-proxy between all of them. The demo plays
 kubelet: it makes the calls that kubelet makes, through cri-proxy's socket. What it prints has been
 checked: it exits with 0 only if all of it held.
+
+All of its files are in the directory of the private containerd, which nothing outlives: Ctrl-C,
+SIGTERM and a closed terminal take everything down at once, and after SIGKILL the testbed's guard
+does. What is printed fits 80 columns; only lines that are there to be copied may be longer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
-import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NoReturn
+from types import TracebackType
+from typing import Final
 
+import grpc
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -40,6 +45,8 @@ REFERENCE: Final = "demo/web"
 PORT: Final = 8080
 PAGE: Final = "Hello from {}, generation 1: this pod has no image.\n"
 ORDINARY: Final = "Hello from an ordinary pod.\n"
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOG_BYTES: Final = 3000
 
 
 class NotAsPromised(Exception):
@@ -51,19 +58,14 @@ class Startup:
     """How long the steps of one pod's start took, in seconds."""
 
     title: str
-    steps: list[tuple[str, float]] = field(default_factory=list)
+    steps: dict[str, float] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Time one step."""
         begun = time.monotonic()
         yield
-        self.steps.append((name, time.monotonic() - begun))
-
-    @property
-    def total(self) -> float:
-        """All steps together."""
-        return sum(seconds for _, seconds in self.steps)
+        self.steps[name] = time.monotonic() - begun
 
 
 @dataclass(slots=True)
@@ -77,6 +79,37 @@ class Running:
     answer: str
 
 
+class Interruption:
+    """Makes the first signal to stop a KeyboardInterrupt, and has the others wait for the end.
+
+    While it is `held` the signal is put off: what is just being started would not be known yet to
+    those who take it down.
+    """
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._has_come = False
+        for number in _SIGNALS:
+            signal.signal(number, self._come)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Put the signal off until the end of the block."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            if self._has_come:
+                raise KeyboardInterrupt
+
+    def _come(self, _number: int, _frame: object) -> None:
+        if not self._has_come:
+            self._has_come = True
+            if not self._is_held:
+                raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run the demo; return the exit status."""
     console = Console(highlight=False, soft_wrap=True)
@@ -84,62 +117,69 @@ def main() -> int:
         console.print(f"[red]This machine lacks {escape('; '.join(missing))}.[/]")
         console.print("Run 'make demo' as root: it installs what a Debian machine lacks.")
         return 1
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruption = Interruption()
     try:
-        with tempfile.TemporaryDirectory(prefix="cri-proxy-demo-") as directory:
-            _demonstrate(console, Path(directory))
+        _demonstrate(console, interruption)
     except KeyboardInterrupt:
-        console.print("\nInterrupted; everything was taken down.")
+        console.print("\nInterrupted. Nothing of the demo is left on this machine.")
         return 130
-    except (NotAsPromised, AssertionError, waiting.NeverHappened) as error:
+    except (NotAsPromised, AssertionError) as error:
         console.print(f"\n[red]Not as promised:[/] {escape(str(error))}")
+        return 1
+    except grpc.RpcError as error:
+        console.print(f"\n[red]Not as promised:[/] {escape(f'{error.code()}: {error.details()}')}")
         return 1
     console.print("[green]All of this was verified,[/] and nothing of it is left on this machine.")
     return 0
 
 
-def _demonstrate(console: Console, directory: Path) -> None:
+def _demonstrate(console: Console, interruption: Interruption) -> None:
     """Show everything, one chapter after the other."""
     with contextlib.ExitStack() as stack:
-        console.print("[bold]cri-proxy demo[/]: a node, without kubelet, on this machine\n")
+        console.print("[bold]cri-proxy demo[/]: a node without kubelet, on this machine\n")
+        runtime = stack.enter_context(containerd.Containerd())
+        directory = runtime.directory / "demo"
         publisher = Publisher(directory / "cache")
         cache = stack.enter_context(FileServer(publisher.directory))
         hub = stack.enter_context(FloxHub(directory / "floxhub"))
         paths = _push(publisher, hub)
-        runtime = stack.enter_context(containerd.Containerd())
-        kubelet_root = runtime.pods().directory / "kubelet"
         settings: dict[str, dict[str, object]] = {
             "floxhub": {"url": hub.url, "git_url": hub.git_url},
             "store": {"caches": [cache.url], "public_keys": [publisher.public_key]},
         }
+        kubelet_root = runtime.directory / "kubelet"
         proxy = Proxy(directory / "proxy", runtime.socket, settings, kubelet_root=kubelet_root)
-        stack.enter_context(proxy)
+        stack.push(_Explanation(console, proxy))
+        stack.callback(proxy.stop)
+        with interruption.held():
+            proxy.start(awaited=False)
+        waiting.until(proxy.socket.exists, what="cri-proxy to listen")
         pods = stack.enter_context(runtime.pods(proxy.socket))
-        console.print(f"  runtime       containerd {runtime.version()} at {runtime.socket}")
-        console.print(f"  FloxHub       {hub.url}, where {REFERENCE} has been pushed")
-        console.print(f"  binary cache  {cache.url}, signed by {publisher.key.public.name}")
-        console.print(f"  cri-proxy     {proxy.socket}, in front of the runtime\n")
+        console.print(f"  containerd    {runtime.version()}, with runc and a bridge network")
+        console.print("  cri-proxy     in front of it, on a CRI socket of its own")
+        console.print(f"  FloxHub       {hub.url}, has the environment {REFERENCE}")
+        console.print(f"  binary cache  {cache.url}, signs as {publisher.key.public.name}\n")
 
         console.print(f"[bold]1. A pod annotated flox.dev/environment: {REFERENCE}[/], image empty")
-        cold = _start(pods, "web", "cold: nothing of it was on the node")
-        _expect(cold.answer == PAGE.format(REFERENCE), f"{cold.url} answered {cold.answer!r}")
-        console.print(f"  GET {cold.url}  →  [green]{escape(cold.answer.strip())}[/]")
+        cold = _start(pods, "web", "cold")
+        _show_answer(console, cold, PAGE.format(REFERENCE))
         _show_inside(console, cold.container, paths)
 
         console.print("\n[bold]2. An ordinary pod beside it[/], with an image and no annotation")
         plain = _start_ordinary(pods)
-        _expect(plain.answer == ORDINARY, f"{plain.url} answered {plain.answer!r}")
-        console.print(f"  GET {plain.url}  →  [green]{escape(plain.answer.strip())}[/]")
+        _show_answer(console, plain, ORDINARY)
 
         console.print("\n[bold]3. The annotated pod once more[/]: its environment is on the node")
         requests = cache.count()
-        warm = _start(pods, "web-again", "warm: all of it was on the node")
-        _expect(warm.answer == PAGE.format(REFERENCE), f"{warm.url} answered {warm.answer!r}")
+        warm = _start(pods, "web-again", "warm")
         _expect(cache.count() == requests, "the second start asked the binary cache again")
-        console.print(f"  GET {warm.url}  →  [green]{escape(warm.answer.strip())}[/]")
-        console.print("  and the binary cache was not asked for anything\n")
+        _show_answer(console, warm, PAGE.format(REFERENCE))
+        console.print("  The binary cache was not asked for anything.")
 
-        console.print(_timings(cold.startup, plain.startup, warm.startup))
+        console.print("\n[bold]From nothing to the first answer[/]")
+        console.print(_timings(cold.startup, warm.startup, plain.startup))
+        console.print("  cold, warm  the annotated pod, when none or all of it was on the node")
+        console.print("  ordinary    the pod with an image, which was on the node\n")
         if os.environ.get("DEMO_KEEP") == "1":
             _keep(console, runtime, proxy, cold)
 
@@ -156,15 +196,15 @@ def _push(publisher: Publisher, hub: FloxHub) -> set[str]:
 def _start(pods: Pods, name: str, title: str) -> Running:
     """Start an annotated pod; its image is empty, its command comes from the environment."""
     startup = Startup(title)
-    serve = f'exec httpd -f -p {PORT} -h "$FLOX_ENV/share/site"'
+    serve = f'cd "$FLOX_ENV/share/site" && exec httpd -f -p {PORT}'
     with startup.step("RunPodSandbox"):
         pod = pods.run_pod(name, {"flox.dev/environment": REFERENCE})
-    return _serve(startup, pod, Spec(image=images.EMPTY, command=("sh", "-c", serve)))
+    return _serve(startup, pod, Spec(image=images.PLACEHOLDER, command=("sh", "-c", serve)))
 
 
 def _start_ordinary(pods: Pods) -> Running:
     """Start a pod that does not know cri-proxy."""
-    startup = Startup("ordinary: its image was on the node")
+    startup = Startup("ordinary")
     serve = f"echo {ORDINARY.strip()!r} >/tmp/index.html; exec httpd -f -p {PORT} -h /tmp"
     with startup.step("RunPodSandbox"):
         pod = pods.run_pod("ordinary")
@@ -188,8 +228,15 @@ def _get(url: str) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return str(answer.read().decode())
-    except urllib.error.URLError:
+    except OSError:
         return None
+
+
+def _show_answer(console: Console, running: Running, expected: str) -> None:
+    """Show what a pod answers over HTTP, if that is what it should."""
+    _expect(running.answer == expected, f"{running.url} answered {running.answer!r}")
+    console.print(f"  GET {running.url}")
+    console.print(f"      [green]{escape(running.answer.strip())}[/]")
 
 
 def _show_inside(console: Console, container: Container, paths: set[str]) -> None:
@@ -200,51 +247,76 @@ def _show_inside(console: Console, container: Container, paths: set[str]) -> Non
     _expect(len(environment) == 1, f"/nix/store has {len(environment)} environments")
     written = container.exec_sync(["sh", "-c", "touch /nix/store/mine"])
     _expect(written.exit_code != 0, "root in the container could write to /nix/store")
-    process = container.exec_sync(["sh", "-c", "tr '\\0' ' ' </proc/1/cmdline"]).stdout.decode()
-    _expect(process.startswith("httpd"), f"process 1 is {process!r}")
+    show = "tr '\\0' ' ' </proc/1/cmdline"
+    process = container.exec_sync(["sh", "-c", show]).stdout.decode().strip()
+    _expect(process == f"httpd -f -p {PORT}", f"process 1 is {process!r}")
     console.print("  $ ls /nix/store")
     for name in listed:
         console.print(f"      {name}")
     console.print(f"  $ touch /nix/store/mine\n      {written.stderr.decode().strip()}")
-    console.print(f"  process 1 is the program itself: {process.strip()}")
+    console.print(f"  $ {show}    [dim]# process 1 is the program itself[/]\n      {process}")
 
 
 def _timings(*startups: Startup) -> Table:
-    """Return the startups side by side, in milliseconds."""
-    table = Table("start of a pod", title="Milliseconds", title_justify="left", box=None)
-    for name, _ in startups[0].steps:
-        table.add_column(name, justify="right")
-    table.add_column("together", justify="right", style="bold")
-    for startup in startups:
-        cells = [f"{seconds * 1000:.0f}" for _, seconds in startup.steps]
-        table.add_row(startup.title, *cells, f"{startup.total * 1000:.0f}")
+    """Return the startups side by side, a row for each step."""
+    table = Table("", *(startup.title for startup in startups), box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify, column.width = "right", 9
+    for name in startups[0].steps:
+        table.add_row(f"  {name}", *(_duration(startup.steps[name]) for startup in startups))
+    totals = [_duration(sum(startup.steps.values())) for startup in startups]
+    table.add_row("  together", *totals, style="bold")
     return table
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms"
 
 
 def _keep(console: Console, runtime: containerd.Containerd, proxy: Proxy, cold: Running) -> None:
     """Leave everything running until somebody interrupts."""
-    command = " ".join(proxy.argv("environments"))
-    console.print("\n[bold]Everything keeps running. Look around from another terminal:[/]")
-    console.print(f"  curl {cold.url}")
-    console.print(f"  {command}")
-    console.print(f"  {command.replace('environments', 'check')}")
-    console.print(f"  tail -f {proxy.log}")
-    console.print(f"  ls {proxy.root}/store {proxy.environments}")
-    shell = f"tasks exec -t --exec-id me {cold.container.id} sh"
-    console.print(f"  ctr --address {runtime.socket} --namespace k8s.io {shell}")
-    console.print("[bold]Ctrl-C takes everything down.[/]")
-    signal.pause()
+    script = Path(sys.executable).with_name("cri-proxy")
+    cri_proxy = script if script.exists() else f"{sys.executable} -m cri_proxy"
+    fetch = "curl" if shutil.which("curl") else "busybox wget -qO -"
+    ctr = f"ctr --address {runtime.socket} --namespace k8s.io"
+    console.print("[bold]Everything keeps running. Look around from another terminal:[/]\n")
+    for line in (
+        f"{fetch} {cold.url}",
+        f"{cri_proxy} environments --config {proxy.config}",
+        f"{cri_proxy} check --config {proxy.config}",
+        f"find {proxy.root} -maxdepth 2",
+        f"tail {proxy.log}",
+        f"{ctr} containers list",
+        f"{ctr} tasks exec --tty --exec-id me {cold.container.id} sh",
+    ):
+        console.print(f"  {escape(line)}")
+    console.print("\n[bold]Ctrl-C takes everything down.[/]")
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+    console.print()
+
+
+@dataclass(frozen=True, slots=True)
+class _Explanation:
+    """On the way out of a demo that failed, the end of the proxy's log."""
+
+    console: Console
+    proxy: Proxy
+
+    def __call__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception):
+            self.console.print(f"\n{escape(self.proxy.log_text()[-_LOG_BYTES:])}", style="dim")
 
 
 def _expect(holds: bool, otherwise: str) -> None:
     """Go on only if what is shown holds."""
     if not holds:
         raise NotAsPromised(otherwise)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    """Treat SIGTERM as Ctrl-C, so that everything is taken down."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

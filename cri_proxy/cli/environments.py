@@ -15,7 +15,7 @@ from cri_proxy.daemon import inventory
 from cri_proxy.model.environments import Environment
 from cri_proxy.telemetry import logs
 
-_HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "IDENTITY")
+_HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "IDENTITY")
 
 
 def run(options: arguments.Options, loaded: settings.Loaded) -> int:
@@ -70,6 +70,7 @@ def _row_of(each: Environment) -> tuple[str, ...]:
         str(len(each.closure)),
         units.size(each.nar_bytes),
         units.ago(time.time() - each.realized_at),
+        "stale" if each.is_stale else "confirmed",
         each.identity,
     )
 
@@ -83,6 +84,7 @@ def _record_of(each: Environment) -> dict[str, object]:
         "directory": str(each.store.parent),
         "flox_env": str(each.flox_env),
         "lock_digest": each.lock_digest,
+        "is_stale": each.is_stale,
         "paths": len(each.closure),
         "bytes": each.nar_bytes,
         "realized_at": datetime.fromtimestamp(each.realized_at, UTC).isoformat(timespec="seconds"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cri_proxy import errors
+from cri_proxy.floxhub import records
 from cri_proxy.model import environments
 from cri_proxy.model.environments import Environment
 from cri_proxy.settings.schema import Settings
@@ -12,7 +15,10 @@ _log = logs.of(__name__)
 
 
 def environments_of(settings: Settings) -> list[Environment]:
-    """Return the environments in place, newest first; one that cannot be read is logged."""
+    """Return the environments in place, newest first; one that cannot be read is logged.
+
+    Stale are those last given to a pod from memory, with FloxHub out of reach.
+    """
     found = []
     root = settings.store.root / "environments"
     try:
@@ -27,4 +33,12 @@ def environments_of(settings: Settings) -> list[Environment]:
             continue
         if environment is not None:
             found.append(environment)
+    stale = records.stale_locks(settings.store.root / "floxhub")
+    found = [
+        replace(
+            each,
+            is_stale=(each.reference.owner, each.reference.name, each.lock_digest) in stale,
+        )
+        for each in found
+    ]
     return sorted(found, key=lambda each: -each.realized_at)

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
 from cri_proxy import __version__, errors
+from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.daemon import observing, parts
-from cri_proxy.interposer import images, lifecycle, pins, sockets
+from cri_proxy.interposer import handlers, images, lifecycle, pins, pulls, restoration, sockets
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
 from cri_proxy.lib import notify, worker
+from cri_proxy.model.imagenames import ImageName
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings import schema
 from cri_proxy.settings.schema import Settings
@@ -43,7 +45,8 @@ async def serve(settings: Settings) -> None:
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)
-        interceptors = interceptors_of(settings, realizer, runtime)
+        imports = containerd_images.Images(channel)
+        interceptors = interceptors_of(settings, realizer, runtime, imports)
         if provider is not None:
             interceptors = await stack.enter_async_context(
                 observing.traced(interceptors, settings, provider, runtime)
@@ -68,11 +71,12 @@ async def serve(settings: Settings) -> None:
 
 
 def interceptors_of(
-    settings: Settings, realizer: Realizer, runtime: Runtime
+    settings: Settings, realizer: Realizer, runtime: Runtime, imports: pulls.Imports
 ) -> Mapping[str, Interceptor]:
     """Return what answers in the relay's stead, by method path."""
+    known = handlers.Handlers(settings.runtime.handlers)
     policy = lifecycle.Policy(
-        handlers=settings.runtime.handlers,
+        handlers=known,
         margin_seconds=settings.pods.deadline_margin_seconds,
         kubelet_root=settings.pods.kubelet_root,
         token_file=settings.floxhub.token_file,
@@ -85,6 +89,30 @@ def interceptors_of(
         ),
         methods.path_of("Exec"): lifecycle.Exec(annotations),
         methods.path_of("ExecSync"): lifecycle.ExecSync(annotations),
+        methods.path_of("RestorePod"): restoration.RestorePod(known),
+        **_mappings_of(known),
+        **_pulls_of(settings.pods.placeholder_images, runtime, imports, known),
+    }
+
+
+def _pulls_of(
+    names: Sequence[ImageName], runtime: Runtime, imports: pulls.Imports, known: handlers.Handlers
+) -> Mapping[str, Interceptor]:
+    """Return what is done when an image is pulled, if the settings ask for anything."""
+    if not names and not known:
+        return {}
+    return {methods.path_of("PullImage"): pulls.PullImage(names, runtime, imports, known)}
+
+
+def _mappings_of(known: handlers.Handlers) -> Mapping[str, Interceptor]:
+    """Return what is done for nothing but the other names of handlers, if there are any."""
+    if not known:
+        return {}
+    return {
+        methods.path_of("Status"): handlers.Status(known),
+        methods.path_of("ImageStatus"): handlers.ImageStatus(known),
+        methods.path_of("RemoveImage"): handlers.RemoveImage(known),
+        methods.path_of("ListImages"): handlers.ListImages(known),
     }
 
 

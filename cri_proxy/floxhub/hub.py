@@ -13,6 +13,7 @@ nothing that way.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from cri_proxy.floxhub import git, lockfile, metadata, pack, records
 from cri_proxy.floxhub.resolution import Resolution as Resolution
 from cri_proxy.floxhub.transport import Deadline, Transport
 from cri_proxy.model.references import Reference
+from cri_proxy.model.storepaths import StorePath
 
 _TOKEN: Final = re.compile(r"[!-~]+")
 
@@ -53,7 +55,19 @@ class Hub:
                     f"{away}; and this node has no {reference} from before to start with"
                     + (" that this token was accepted for" if token else "")
                 ) from away
+            self._records.mark_stale(reference, caller, remembered.lock_digest)
             return remembered
+
+    def was_given(self, paths: Sequence[StorePath], token: str | None) -> bool:
+        """Whether these published packages were last given to the bearer of `token`.
+
+        For when the catalog cannot be asked; a permission like that of a remembered head.
+        """
+        return self._records.was_given(paths, cleaned(token))
+
+    def note_given(self, paths: Sequence[StorePath], token: str | None, *, is_given: bool) -> None:
+        """Remember that these packages have just been given to the bearer, or refused."""
+        self._records.note_given(paths, cleaned(token), is_given=is_given)
 
     def drop_older_than(self, seconds: float) -> int:
         """Forget what no resolution used for so long; return the number of files removed."""

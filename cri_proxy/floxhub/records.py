@@ -2,15 +2,18 @@
 
     <directory>/
       key                               32 random bytes, made once; names callers below
-      heads/<owner>/<name>/<caller>     {"revision", "seen_at"}: the head last shown to that caller
+      heads/<owner>/<name>/<caller>     {"revision", "seen_at"}: the head last shown to that caller;
+                                        {"stale"}: lockfiles given from memory since then
+      published/<caller>                {"seen_at"}: that caller was given these published packages
       revisions/<commit>/metadata       {"live", "generations"}: what that commit says of itself
       revisions/<commit>/<generation>   {"lock"}: the digest of that generation's lockfile
       locks/<sha256>.lock               lockfiles by their digest
 
 A caller is a token, or nobody: `public`, or the HMAC of environment and token under the node's key,
-so that no token is on disk and the names of one token tell nothing of another environment's. A head
-is kept per caller because it is a permission: what FloxHub showed to one token is no promise that
-it would show it to another. Revisions and lockfiles are facts, named by their content, and shared.
+so that no token is on disk and the names of one token tell nothing of another environment's. For
+published packages it is the HMAC of their paths and token. Heads and published packages are kept
+per caller because they are permissions: what FloxHub showed to one token is no promise that it
+would show it to another. Revisions and lockfiles are facts, named by their content, and shared.
 
 Every file is written beside its place and renamed into it, without fsync: each is checked when it
 is read, and one that is damaged counts as absent, to be fetched again. So processes and threads
@@ -26,7 +29,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +39,7 @@ from cri_proxy import errors
 from cri_proxy.floxhub import fields, lockfile
 from cri_proxy.floxhub.metadata import Metadata
 from cri_proxy.model.references import Reference
+from cri_proxy.model.storepaths import StorePath
 
 PUBLIC: Final = "public"
 """The caller that has no token."""
@@ -43,6 +47,7 @@ PUBLIC: Final = "public"
 ACCEPTED_SECONDS: Final = 30 * 24 * 3600
 """How long an accepted token counts without FloxHub: as long as FloxHub's own tokens live."""
 
+_HEADS: Final = "heads"
 _REVISION: Final = re.compile(r"[0-9a-f]{40}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _KEY_BYTES: Final = 32
@@ -61,7 +66,8 @@ class Records:
     """The directory of one node; made on first use, for root only."""
 
     def __init__(self, directory: Path) -> None:
-        self._heads = directory / "heads"
+        self._heads = directory / _HEADS
+        self._published = directory / "published"
         self._revisions = directory / "revisions"
         self._locks = directory / "locks"
         with _writing(directory):
@@ -72,8 +78,7 @@ class Records:
         """Return the name under which this environment's heads are kept for a token's bearer."""
         if token is None:
             return PUBLIC
-        message = f"{reference.owner}/{reference.name}\0{token}".encode()
-        return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+        return self._name_of(f"{reference.owner}/{reference.name}\0{token}")
 
     def head(self, reference: Reference, caller: str) -> str | None:
         """Return the revision last shown to the caller, or None when it was never or too long ago.
@@ -100,6 +105,35 @@ class Records:
     def forget_head(self, reference: Reference, caller: str) -> None:
         """Note that FloxHub has just refused the caller."""
         self._head_file(reference, caller).unlink(missing_ok=True)
+
+    def mark_stale(self, reference: Reference, caller: str, lock_digest: str) -> None:
+        """Note that this lockfile was given to the caller from memory; `keep_head` ends that."""
+        file = self._head_file(reference, caller)
+        root = _load(file)
+        if root is None or not isinstance(root.value, dict):
+            return
+        stale = root.value.get("stale", [])
+        if lock_digest not in stale:
+            _place(file, _json({**root.value, "stale": [*stale, lock_digest]}))
+
+    def was_given(self, paths: Iterable[StorePath], token: str | None) -> bool:
+        """Whether the token's bearer was given these published packages, not too long ago."""
+        root = _load(self._published / self._caller_of_paths(paths, token))
+        if root is None:
+            return False
+        try:
+            age = time.time() - root.require("seen_at").integer()
+        except errors.ContentDamaged:
+            return False
+        return token is None or age <= ACCEPTED_SECONDS
+
+    def note_given(self, paths: Iterable[StorePath], token: str | None, *, is_given: bool) -> None:
+        """Note that the token's bearer has just been given these packages, or refused them."""
+        file = self._published / self._caller_of_paths(paths, token)
+        if is_given:
+            _place(file, _json({"seen_at": int(time.time())}))
+        else:
+            file.unlink(missing_ok=True)
 
     def metadata(self, revision: str) -> Metadata | None:
         """Return the metadata of a commit."""
@@ -161,8 +195,15 @@ class Records:
                 file.parent.rmdir()  # succeeds when that was the last file in there
         return dropped
 
+    def _caller_of_paths(self, paths: Iterable[StorePath], token: str | None) -> str:
+        listed = " ".join(sorted(each.basename for each in paths))
+        return self._name_of(f"{listed}\0{token or ''}")
+
+    def _name_of(self, secret: str) -> str:
+        return hmac.new(self._key, secret.encode(), hashlib.sha256).hexdigest()
+
     def _files(self) -> Iterator[Path]:
-        for directory in (self._heads, self._revisions, self._locks):
+        for directory in (self._heads, self._published, self._revisions, self._locks):
             yield from [each for each in directory.rglob("*") if each.is_file()]
 
     def _lock_file(self, digest: str) -> Path:
@@ -170,6 +211,23 @@ class Records:
 
     def _head_file(self, reference: Reference, caller: str) -> Path:
         return self._heads / reference.owner / reference.name / caller
+
+
+def stale_locks(directory: Path) -> frozenset[tuple[str, str, str]]:
+    """Return owner, name and lockfile digest of what some caller was last given from memory.
+
+    For whoever lists environments: reads only, and makes no directory.
+    """
+    found: set[tuple[str, str, str]] = set()
+    for file in (directory / _HEADS).glob("*/*/*"):
+        root = _load(file)
+        try:
+            stale = root and root.get("stale")
+            digests = stale.texts() if stale else ()
+        except errors.ContentDamaged:
+            continue
+        found.update((file.parent.parent.name, file.parent.name, each) for each in digests)
+    return frozenset(found)
 
 
 def _key(file: Path) -> bytes:

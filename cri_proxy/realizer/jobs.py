@@ -1,7 +1,8 @@
 """The realizer's worker jobs: from JSON to recipes and assembly, and back.
 
     realizer.recipe     {"reference", "revision", "lockfile", "lock_digest", "system", "mode",
-                         "shell", "certificates"} -> {"identity", "roots": [path, ...]}
+                         "shell", "certificates"}
+                        -> {"identity", "roots": [path, ...], "published": [path, ...]}
     realizer.assemble   the same and {"identity", "closure": [basename, ...], "nar_bytes"}
                         -> {"identity"}, or {"needs": [path, ...]}: store paths to fetch first;
                         both with "steps" (lib.steps)
@@ -16,7 +17,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cri_proxy import errors
 from cri_proxy.floxhub import lockfile
@@ -36,6 +37,14 @@ ASSEMBLE: Final = "realizer.assemble"
 RECOVER: Final = "realizer.recover"
 
 
+class Runner(Protocol):
+    """Who runs worker jobs for the daemon: `lib.workers.Pool`."""
+
+    async def call(self, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the job and return its result."""
+        ...
+
+
 def jobs(root: Path) -> Mapping[str, Job]:
     """Return the jobs for the node's state below `root`."""
     store = Store(root / "store")
@@ -43,7 +52,11 @@ def jobs(root: Path) -> Mapping[str, Job]:
 
     def recipe(argument: dict[str, Any], task: Task) -> dict[str, Any]:
         made = _recipe_of(argument)
-        return {"identity": made.identity, "roots": [str(path) for path in made.roots]}
+        return {
+            "identity": made.identity,
+            "roots": [str(path) for path in made.roots],
+            "published": [str(path) for path in made.published],
+        }
 
     def assemble(argument: dict[str, Any], task: Task) -> dict[str, Any]:
         return _assemble(argument, _recipe_of(argument), places, task)

@@ -21,7 +21,8 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from cri_proxy import errors
-from cri_proxy.model import storepaths
+from cri_proxy.model import imagenames, storepaths
+from cri_proxy.model.imagenames import ImageName
 
 SOCKET_PATH_BYTES: Final = 107
 """The longest path that fits Linux's sockaddr_un, without its closing NUL."""
@@ -190,6 +191,21 @@ def handlers() -> Kind[Mapping[str, str]]:
         of_toml,
         lambda text: of_toml(_table_of(text)),
     )
+
+
+def image_name() -> Kind[ImageName]:
+    """Return the kind of names of images, with a tag (left out, it is latest) and no digest."""
+
+    def of_text(text: str) -> ImageName:
+        try:
+            name = imagenames.parse(text)
+        except errors.RequestInvalid:
+            raise ValueError from None
+        if name.digest:
+            raise ValueError
+        return name
+
+    return _textual("an image's name such as flox/empty:1.0.0, without a digest", of_text)
 
 
 def store_path_by_system(default: Mapping[str, str]) -> Kind[Mapping[str, storepaths.StorePath]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from cri_proxy.model.imagenames import ImageName
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.settings import kinds
 
@@ -84,6 +85,11 @@ class Pods:
         kinds.directory(),
         "/var/lib/kubelet",
         "kubelet's own directory, where the volumes of pods lie",
+    )
+    placeholder_images: tuple[ImageName, ...] = _key(
+        kinds.listing(kinds.image_name()),
+        ["flox/empty:1.0.0"],
+        "names under which the proxy itself supplies an image with nothing in it",
     )
 
 

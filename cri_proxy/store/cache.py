@@ -237,27 +237,36 @@ class Connections:
         )
 
 
-def of_url(url: str, connections: Connections) -> Cache:
+def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None = None) -> Cache:
     """Return the cache of a configured URL; raise RequestInvalid for a URL of another kind.
 
-    `user:password@` in it goes to that site alone and is never shown.
+    `login` (user and password), or else `user:password@` in the URL, goes to that site alone and
+    is never shown.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return Directory(Path(urllib.parse.unquote(parts.path)))
     if parts.scheme in {"http", "https"} and parts.hostname and not parts.query:
-        credentials, _, host = parts.netloc.rpartition("@")
+        written, _, host = parts.netloc.rpartition("@")
+        credentials = ":".join(login) if login is not None else urllib.parse.unquote(written)
         headers = {}
         if credentials:
-            token = base64.b64encode(urllib.parse.unquote(credentials).encode()).decode()
+            token = base64.b64encode(credentials.encode()).decode()
             headers["Authorization"] = f"Basic {token}"
         path = parts.path.rstrip("/") + "/"
         base = urllib.parse.urlunsplit((parts.scheme, host, path, "", ""))
         return Site(base, headers, connections)
     raise errors.RequestInvalid(
-        f"{url.rpartition('@')[2][:200]!a} is not the URL of a binary cache: write "
+        f"{shown(url)[:200]!a} is not the URL of a binary cache: write "
         f"https://host/path, http://host/path or file:///directory"
     )
+
+
+def shown(url: str) -> str:
+    """Return a URL without what may be secret in it: login, query and fragment."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 class _Body:

@@ -17,7 +17,7 @@ import contextlib
 import heapq
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from cri_proxy.lib.workers import Pool
 from cri_proxy.model import storepaths
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import fetching
+from cri_proxy.store import fetching, locations
 from cri_proxy.telemetry import spans
 
 CONNECTIONS: Final = 32
@@ -57,63 +57,91 @@ class Closures:
             is_lasting=False
         )
         self._listeners: dict[str, set[Callable[[int], None]]] = {}
+        self._numbers = itertools.count(1)
 
     async def recover(self) -> None:
         """Make the store ready; once, before anything is realized."""
         await self._pool.call(fetching.RECOVER, {})
 
     async def realize(
-        self, roots: Iterable[StorePath], progress: Progress
+        self, roots: Iterable[StorePath], progress: Progress, places: Sequence[locations.Wire] = ()
     ) -> tuple[PathRecord, ...]:
         """Return the closure of `roots`, sorted, when all of it is present.
 
-        Raises NotFound, SignatureUntrusted, ContentDamaged, SourceUnreachable or NodeExhausted
-        for the first path that cannot be had.
+        `places` are locations beside the configured caches, with their logins. Raises NotFound,
+        SignatureUntrusted, ContentDamaged, SourceUnreachable or NodeExhausted for the first path
+        that cannot be had.
         """
         progress.phase = Phase.FETCHING
-        return await _Realization(self, progress).run(roots)
+        own = _Own(tuple(places), next(self._numbers))
+        return await _Realization(self, progress, own).run(roots)
+
+    async def find(self, paths: Iterable[StorePath], places: Sequence[locations.Wire] = ()) -> None:
+        """Make sure that caches have all of `paths`, present or not; raise as `realize` does."""
+        names = sorted(each.basename for each in paths)
+        await self._pool.call(fetching.FIND, {"paths": names, "locations": list(places)})
 
     async def aclose(self) -> None:
         """Give up all that is under way."""
         await self._flights.aclose()
 
-    async def survey(self, roots: Iterable[str], on_facts: OnFacts) -> None:
+    async def survey(self, roots: Iterable[str], on_facts: OnFacts, own: _Own) -> None:
         """Have `on_facts` told of every path in the closure, some at a time."""
         result = await self._pool.call(
             fetching.SURVEY,
-            {"roots": sorted(roots)},
+            {"roots": sorted(roots), "locations": list(own.places)},
             on_progress=lambda report: on_facts(report["facts"]),
         )
         on_facts(result["facts"])
 
-    async def fetch(self, fact: fetching.Fact, on_bytes: Callable[[int], None]) -> fetching.Fact:
+    async def fetch(
+        self, fact: fetching.Fact, on_bytes: Callable[[int], None], own: _Own
+    ) -> fetching.Fact:
         """Return the fact of a path when it is present; `on_bytes` gets how much has come."""
-        name: str = fact["path"]
-        listeners = self._listeners.setdefault(name, set())
+        argument = {key: fact[key] for key in ("path", "cache", "narinfo")}
+        flight: str = fact["path"]
+        if own.has(fact["cache"]):
+            flight += f" {own.number}"
+            argument["locations"] = list(own.places)
+        listeners = self._listeners.setdefault(flight, set())
         listeners.add(on_bytes)
+
+        def on_progress(report: dict[str, Any]) -> None:
+            for listener in self._listeners.get(flight, ()):
+                listener(report["bytes"])
+
+        async def work() -> fetching.Fact:
+            async with self._slots.one(size=fact["nar_size"]):
+                return await self._pool.call(fetching.FETCH, argument, on_progress=on_progress)
+
         try:
-            return await self._flights.fly(name, lambda: self._fetch_now(fact))
+            return await self._flights.fly(flight, work)
         finally:
             listeners.discard(on_bytes)
             if not listeners:
-                self._listeners.pop(name, None)
+                self._listeners.pop(flight, None)
 
-    async def _fetch_now(self, fact: fetching.Fact) -> fetching.Fact:
-        def on_progress(report: dict[str, Any]) -> None:
-            for listener in self._listeners.get(fact["path"], ()):
-                listener(report["bytes"])
 
-        argument = {key: fact[key] for key in ("path", "cache", "narinfo")}
-        async with self._slots.one(size=fact["nar_size"]):
-            return await self._pool.call(fetching.FETCH, argument, on_progress=on_progress)
+class _Own:
+    """The locations of one realization, and the number that tells it from all others."""
+
+    def __init__(self, places: Sequence[locations.Wire], number: int) -> None:
+        self.places = places
+        self.number = number
+        self._urls = frozenset(locations.url_of(each) for each in places)
+
+    def has(self, url: str) -> bool:
+        """Whether the cache at `url` is one of them."""
+        return url in self._urls
 
 
 class _Realization:
     """One closure on its way: what is known of it and what has arrived, by basename."""
 
-    def __init__(self, closures: Closures, progress: Progress) -> None:
+    def __init__(self, closures: Closures, progress: Progress, own: _Own) -> None:
         self._closures = closures
         self._progress = progress
+        self._own = own
         self._paths: dict[str, StorePath] = {}
         self._known: set[str] = set()
         self._referenced: set[str] = set()
@@ -133,7 +161,7 @@ class _Realization:
             try:
                 async with asyncio.TaskGroup() as self._group:
                     with spans.span("store.survey"):
-                        await self._closures.survey(wanted, self._learn)
+                        await self._closures.survey(wanted, self._learn, self._own)
             except BaseExceptionGroup as group:
                 raise _first_of(group) from None
             finally:
@@ -167,7 +195,7 @@ class _Realization:
 
         begun = time.time_ns()
         try:
-            arrived = await self._closures.fetch(fact, on_bytes)
+            arrived = await self._closures.fetch(fact, on_bytes, self._own)
         except BaseException:
             self._is_failing = True  # the group takes no more tasks
             raise

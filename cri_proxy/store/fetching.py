@@ -9,6 +9,11 @@ itself where that leads nowhere. `recover` and `remove` are the store's own.
 A path is believed only if a trusted key has signed its narinfo, which covers hash, size and
 references. Both jobs check that: nothing that travels between processes is taken as verified.
 
+A realization may have caches of its own beside the configured ones (`locations`). What comes from
+those is reserved: present for realizations that can show the same contents from a cache of theirs,
+and for all once a configured cache has it. So one tenant's login opens nothing to another, and a
+publisher's key vouches for nothing outside the environments that use the publisher's packages.
+
 A fact, as JSON: {"path": basename, "references": [basename, ...], "nar_size": bytes}, and for an
 absent path also {"cache": url, "narinfo": text}.
 """
@@ -17,11 +22,12 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from cri_proxy import errors
 from cri_proxy.lib.steps import Steps
 from cri_proxy.lib.worker import Cancelled, Job, Task
 from cri_proxy.model import storepaths
@@ -30,10 +36,12 @@ from cri_proxy.store import compression, local, nar, narinfo, signatures
 from cri_proxy.store.cache import Offer
 from cri_proxy.store.caches import Caches
 from cri_proxy.store.local import Stage, Store
+from cri_proxy.store.locations import Locations
 from cri_proxy.store.narinfo import NarInfo
-from cri_proxy.store.signatures import Keyring
+from cri_proxy.store.signatures import Keyring, PublicKey
 
 SURVEY: Final = "store.survey"
+FIND: Final = "store.find"
 FETCH: Final = "store.fetch"
 RECOVER: Final = "store.recover"
 REMOVE: Final = "store.remove"
@@ -43,6 +51,7 @@ _REPORTED_BYTES: Final = 4 * 1024 * 1024
 
 Fact = dict[str, Any]
 LookUp = Callable[[StorePath, Callable[[], None]], Offer]
+Learn = Callable[[StorePath, Callable[[], None]], tuple[Fact, tuple[StorePath, ...]]]
 
 
 def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
@@ -60,11 +69,12 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
             ca_file=None if ca_file is None else Path(ca_file),
             connections=2 * connections,  # lookups and downloads
         ),
-        Keyring(signatures.parse_public(key) for key in greeting["keys"]),
+        [signatures.parse_public(key) for key in greeting["keys"]],
         lookups=connections,
     )
     return {
         SURVEY: fetching.survey,
+        FIND: fetching.find,
         FETCH: fetching.fetch,
         RECOVER: fetching.recover,
         REMOVE: fetching.remove,
@@ -74,41 +84,77 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
 class Fetching:
     """The jobs' methods, and what they share; safe for threads."""
 
-    def __init__(self, store: Store, caches: Caches, keyring: Keyring, *, lookups: int) -> None:
+    def __init__(
+        self, store: Store, caches: Caches, keys: Sequence[PublicKey], *, lookups: int
+    ) -> None:
         self._store = store
         self._caches = caches
-        self._keyring = keyring
+        self._keys = tuple(keys)
+        self._keyring = Keyring(self._keys)
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
 
     def survey(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{"roots": [basename]} → {"facts": [...]}: the closure, less what was reported before.
+        """{"roots": [basename], "locations"?} → {"facts": [...]}: the closure, less what was told.
 
         Raises what `Caches.seek` raises for the first path that cannot be found.
         """
-        walk = _Walk(self._store, task, self._look_up, self._lookups)
+        locations = self._locations_of(argument)
+        look_up = self._looker(locations)
+
+        def learn(path: StorePath, check: Callable[[], None]) -> tuple[Fact, tuple[StorePath, ...]]:
+            offer = look_up(path, check)
+            info, record = offer.narinfo, self._store.record(path)
+            if record is None or not _is_same(record, info) or self._is_shared(offer, locations):
+                return _fact_of(info, offer), info.references  # `fetch` looks again, and decides
+            return _fact_of(record), record.references
+
+        walk = _Walk(self._store, task, learn, self._lookups)
         return {"facts": walk.run(storepaths.of_basename(each) for each in argument["roots"])}
 
+    def find(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"paths": [basename], "locations"?} → {}: caches have each, whatever is present here."""
+        look_up = self._looker(self._locations_of(argument))
+        paths = [storepaths.of_basename(each) for each in argument["paths"]]
+        for _ in self._lookups.map(lambda path: look_up(path, task.check), paths):
+            task.check()
+        return {}
+
     def fetch(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{"path", "cache", "narinfo"} → the fact of the path, which is present then.
+        """{"path", "cache", "narinfo", "locations"?} → the fact of the path, which is present then.
 
         Reports {"bytes": so many of the NAR} from time to time. The fact has "steps" (lib.steps).
         """
         steps = Steps()
         path = storepaths.of_basename(argument["path"])
-        known = self._caches.offer_of(path, argument["cache"], argument["narinfo"])
+        locations = self._locations_of(argument)
+        known = self._caches.offer_of(path, argument["cache"], argument["narinfo"], locations)
         with self._store.stage(path, task.check) as stage:
             record = self._store.record(path)  # a survey's news are old: others fetch, too
-            if record is None:
-                with steps("store.unpack"):
-                    record = self._caches.seek(
-                        path,
-                        lambda offer: self._bring(offer, stage, task),
-                        check=task.check,
-                        known=known,
+            if record is not None and not self._store.is_reserved(path):
+                return _fact_of(record) | {"steps": steps.taken}
+
+            def take(offer: Offer) -> NarInfo:
+                info = self._trusted(offer, locations).narinfo
+                is_shared = self._is_shared(offer, locations)
+                if record is not None and _is_same(record, info):
+                    if is_shared:
+                        stage.share()
+                    return record
+                if record is not None and not is_shared:
+                    raise errors.ContentDamaged(
+                        "has other contents than those on this node, which another publisher's "
+                        "key vouches for: find out which of the two is right"
                     )
+                with steps("store.unpack"):
+                    self._bring(offer, stage, task)
                 with steps("store.commit"):
-                    stage.commit(record)
-        return _fact_of(record) | {"steps": steps.taken}
+                    stage.commit(info, is_reserved=not is_shared)
+                return info
+
+            brought = self._caches.seek(
+                path, take, check=task.check, known=known, locations=locations
+            )
+        return _fact_of(brought) | {"steps": steps.taken}
 
     def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{} → {}: the store's directories exist and hold nothing that a crash left."""
@@ -120,17 +166,37 @@ class Fetching:
         paths = [storepaths.of_basename(each) for each in argument["paths"]]
         return {"paths": [each.basename for each in self._store.remove(paths)]}
 
-    def _look_up(self, path: StorePath, check: Callable[[], None]) -> Offer:
-        """Return an offer of the path that a trusted key has signed."""
-        return self._caches.seek(path, self._trusted, check=check)
+    def _locations_of(self, argument: Mapping[str, Any]) -> Locations | None:
+        """Return the caches that are this job's own."""
+        wires = argument.get("locations")
+        return Locations(wires, self._caches.connections, self._keys) if wires else None
 
-    def _trusted(self, offer: Offer) -> Offer:
-        self._keyring.verify(offer.narinfo)
+    def _looker(self, locations: Locations | None) -> LookUp:
+        """Return what finds an offer of a path that a trusted key has signed."""
+
+        def look_up(path: StorePath, check: Callable[[], None]) -> Offer:
+            return self._caches.seek(
+                path,
+                lambda offer: self._trusted(offer, locations),
+                check=check,
+                locations=locations,
+            )
+
+        return look_up
+
+    def _trusted(self, offer: Offer, locations: Locations | None) -> Offer:
+        """Return the offer if a key that is good for its cache has signed it."""
+        own = None if locations is None else locations.keyring_of(offer.cache)
+        (own or self._keyring).verify(offer.narinfo)
         return offer
 
-    def _bring(self, offer: Offer, stage: Stage, task: Task) -> NarInfo:
+    def _is_shared(self, offer: Offer, locations: Locations | None) -> bool:
+        """Whether what is offered is for everybody on the node: a configured cache has it."""
+        return locations is None or locations.keyring_of(offer.cache) is None
+
+    def _bring(self, offer: Offer, stage: Stage, task: Task) -> None:
         """Fill the stage from an offer, verifying everything that it promises."""
-        info = self._trusted(offer).narinfo
+        info = offer.narinfo
         label = f"{info.path} from {offer.cache.url}"
         with stage.filling(info.nar_size) as tree, offer.open() as body:
             archive = compression.reader_of(body, info.compression, label=label)
@@ -141,21 +207,22 @@ class Fetching:
                 nar_hash=info.nar_hash,
                 label=label,
             )
-        return info
 
 
 class _Walk:
     """One survey: what has been seen, what is being looked up, what is still to be told."""
 
-    def __init__(self, store: Store, task: Task, look_up: LookUp, executor: Executor) -> None:
+    def __init__(self, store: Store, task: Task, learn: Learn, executor: Executor) -> None:
         self._store = store
         self._task = task
-        self._look_up = look_up
+        self._learn = learn
         self._executor = executor
         self._frontier: list[StorePath] = []
         self._seen: set[StorePath] = set()
-        self._asked: set[Future[Offer]] = set()
-        self._answered: queue.SimpleQueue[Future[Offer]] = queue.SimpleQueue()
+        self._asked: set[Future[tuple[Fact, tuple[StorePath, ...]]]] = set()
+        self._answered: queue.SimpleQueue[Future[tuple[Fact, tuple[StorePath, ...]]]] = (
+            queue.SimpleQueue()
+        )
         self._facts: list[Fact] = []
         self._told_at = time.monotonic()
         self._is_over = False
@@ -178,16 +245,19 @@ class _Walk:
         return self._facts
 
     def _visit(self, path: StorePath) -> None:
-        """Learn of a path from its record, or ask the caches for it."""
+        """Learn of a path from its record, or ask the caches for it.
+
+        A reserved path is asked for as if it were absent: see the module.
+        """
         if path in self._seen:
             return
         self._seen.add(path)
-        record = self._store.record(path)
+        record = self._store.shared_record(path)
         if record is not None:
             self._frontier.extend(record.references)
             self._facts.append(_fact_of(record))
             return
-        future = self._executor.submit(self._look_up, path, self._check)
+        future = self._executor.submit(self._learn, path, self._check)
         self._asked.add(future)
         future.add_done_callback(self._answered.put)
 
@@ -198,9 +268,9 @@ class _Walk:
         except queue.Empty:
             return
         self._asked.discard(future)
-        offer = future.result()
-        self._frontier.extend(offer.narinfo.references)
-        self._facts.append(_fact_of(offer.narinfo, offer))
+        fact, references = future.result()
+        self._frontier.extend(references)
+        self._facts.append(fact)
 
     def _tell(self) -> None:
         """Report the new facts when they are many, or have waited long enough."""
@@ -235,6 +305,11 @@ class _Watched:
             self._task.report({"bytes": self._bytes})
             self._unreported = 0
         return piece
+
+
+def _is_same(one: NarInfo, other: NarInfo) -> bool:
+    """Whether both describe the same contents and references of one path."""
+    return (one.nar_hash, one.references) == (other.nar_hash, other.references)
 
 
 def _fact_of(info: NarInfo, offer: Offer | None = None) -> Fact:

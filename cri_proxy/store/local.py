@@ -3,13 +3,15 @@
     store/<hash>-<name>                      the path itself, read-only
     store/.narinfo/<hash>-<name>.narinfo     its record, lasting
     store/.narinfo/<hash>-<name>.<boot>      its record, good until the machine stops
+    store/.narinfo/<hash>-<name>.reserved    it is not for everybody: see `fetching`
     store/.stage/                            see `staging`
 
 A path is present if it is there and so is its record, lasting or of this boot. Committing, in
 this order, under the path's lock:
 
 1. the tree is whole in the stage, its hash checked;
-2. the record is renamed into place, under the name that holds in this boot only;
+2. the record is renamed into place, under the name that holds in this boot only, and beside it
+   the mark of a reserved path;
 3. the tree is renamed into place: present from here on;
 4. later, and nobody waits: syncfs, then the record gets its lasting name.
 
@@ -38,6 +40,8 @@ from cri_proxy.store import narinfo, staging
 from cri_proxy.store.narinfo import NarInfo
 
 _LASTING: Final = "narinfo"
+_RESERVED: Final = "reserved"
+_SUFFIXES: Final = (_LASTING, _RESERVED)
 _BOOT: Final = re.compile("[0-9a-f]{8}")
 _SMALL_BYTES: Final = 4096
 _logger = logging.getLogger(__name__)
@@ -64,6 +68,10 @@ class Store:
             for suffix in (_LASTING, self._boot, _LASTING)  # settling may rename it meanwhile
         )
 
+    def is_reserved(self, path: StorePath) -> bool:
+        """Whether a present path is only for realizations whose own caches have it."""
+        return os.path.lexists(self._record_at(path.basename, _RESERVED))
+
     def record(self, path: StorePath) -> NarInfo | None:
         """Return what was verified of a present path; None for one that is absent.
 
@@ -80,6 +88,14 @@ class Store:
                 _logger.warning("record on this node is damaged: path=%s: %s", path, error)
                 break
         return None
+
+    def shared_record(self, path: StorePath) -> NarInfo | None:
+        """Return what was verified of a present path that is for everybody, else None.
+
+        The mark is looked for on both sides: a reserved path may come or go meanwhile.
+        """
+        record = None if self.is_reserved(path) else self.record(path)
+        return None if record is None or self.is_reserved(path) else record
 
     def paths(self) -> tuple[StorePath, ...]:
         """Return all present paths, sorted."""
@@ -99,16 +115,22 @@ class Store:
         ):
             yield Stage(self, path, tree)
 
-    def commit(self, path: StorePath, record: NarInfo) -> None:
+    def commit(self, path: StorePath, record: NarInfo, *, is_reserved: bool) -> None:
         """Put the staged tree of a path that is held in place (`Stage.commit`)."""
         basename = path.basename
         self._forget(basename)
-        self._area.discard(basename)  # neither is there, unless the machine or a disk failed
+        self._area.discard(basename)  # another one of a reserved path, or what a disk left of one
+        if is_reserved:
+            self._record_at(basename, _RESERVED).touch()
         beside = self._records / f".{basename}"
         beside.write_text(narinfo.text_of(record))
         beside.rename(self._record_at(basename, self._boot))
         self._area.place(basename)
         self._settler.poke()
+
+    def share(self, path: StorePath) -> None:
+        """Make a path that is held present for everybody (`Stage.share`)."""
+        self._record_at(path.basename, _RESERVED).unlink(missing_ok=True)
 
     def settle(self) -> None:
         """Make lasting what was committed in this boot; waits for the disk.
@@ -129,12 +151,16 @@ class Store:
         self._area.make()
         self._records.mkdir(mode=0o755, exist_ok=True)
         recorded: set[str] = set()
+        reserved: set[str] = set()
         for name, suffix in self._listed_records():
             if suffix in (_LASTING, self._boot):
                 recorded.add(name)
+            elif suffix == _RESERVED:
+                reserved.add(name)
             else:
                 self._record_at(name, suffix).unlink(missing_ok=True)
-        for name in sorted(self._area.names() | (recorded ^ self._placed())):
+        broken = (recorded ^ self._placed()) | (reserved - recorded)
+        for name in sorted(self._area.names() | broken):
             with self._area.try_hold(name) as is_held:
                 if is_held:
                     self._tidy(name)
@@ -166,7 +192,7 @@ class Store:
             self._area.discard(name)
 
     def _forget(self, name: str) -> None:
-        for suffix in (_LASTING, self._boot):
+        for suffix in (_LASTING, self._boot, _RESERVED):
             self._record_at(name, suffix).unlink(missing_ok=True)
 
     def _placed(self) -> set[str]:
@@ -179,7 +205,7 @@ class Store:
         return [
             (name, suffix)
             for name, _, suffix in split
-            if _is_basename(name) and (suffix == _LASTING or _BOOT.fullmatch(suffix))
+            if _is_basename(name) and (suffix in _SUFFIXES or _BOOT.fullmatch(suffix))
         ]
 
     def _record_at(self, name: str, suffix: str) -> Path:
@@ -211,9 +237,13 @@ class Stage:
                 durable.remove_tree(self._tree)
                 raise
 
-    def commit(self, record: NarInfo) -> None:
+    def commit(self, record: NarInfo, *, is_reserved: bool = False) -> None:
         """Put the tree in place with its record: from now on the path is present."""
-        self._store.commit(self._path, record)
+        self._store.commit(self._path, record, is_reserved=is_reserved)
+
+    def share(self) -> None:
+        """Make the path, which is in place and reserved, present for everybody."""
+        self._store.share(self._path)
 
 
 def _is_basename(name: str) -> bool:

@@ -53,7 +53,7 @@ class Node:
         )
 
     def run(self, environment: str, *command: str, **parts: Any) -> Container:
-        """Run a program in a new pod of `environment`, in the empty image."""
+        """Run a program in a new pod of `environment`, in the placeholder image."""
         return self.pod(environment).run(spec(*command, **parts))
 
     def output(self, environment: str, *command: str, **parts: Any) -> str:
@@ -64,8 +64,8 @@ class Node:
 
 
 def spec(*command: str, **parts: Any) -> kubelet.Spec:
-    """Return a container of the empty image that runs `command`."""
-    return kubelet.Spec(**{"image": images.EMPTY, "command": command, **parts})
+    """Return a container of the placeholder image that runs `command`."""
+    return kubelet.Spec(**{"image": images.PLACEHOLDER, "command": command, **parts})
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from cri_proxy.cri import api_pb2
 from cri_proxy.store import nar
 from cri_proxy.store.local import Store
-from hack.testbed import environments, images, kubelet
+from hack.testbed import environments, images, kubelet, waiting
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.environments import Package
 from hack.testbed.file_server import Corruption, FileServer, Truncation
@@ -49,14 +49,18 @@ def assert_starts(node: Node, environment: str) -> None:
 
 
 def assert_nothing_half_made(node: Node) -> None:
-    """Hold the disk to what is promised: whole paths, whole environments, empty stages."""
+    """Hold the disk to what is promised: whole paths, whole environments, empty stages.
+
+    Other paths of the refused environment may still be on their way out when kubelet is answered.
+    """
     store = Store(node.proxy.root / "store")
     for path in store.paths():
         record = store.record(path)
         assert record is not None
         assert nar.digest_of(store.locate(path)) == (record.nar_hash, record.nar_size)
-    assert list((node.proxy.root / "store" / ".stage").iterdir()) == []
-    assert list((node.proxy.environments / ".stage").iterdir()) == []
+    for place in (node.proxy.root / "store", node.proxy.environments):
+        stage = place / ".stage"
+        waiting.until(lambda stage=stage: not list(stage.iterdir()), what=f"{stage} to be empty")
     made = [place for place in node.proxy.environments.iterdir() if place.name != ".stage"]
     assert all((place / "environment.json").exists() for place in made)
 
@@ -201,7 +205,9 @@ def test_malformed_bytes_in_the_annotations(node: Node) -> None:
     request = api_pb2.CreateContainerRequest(
         pod_sandbox_id=pod.id,
         sandbox_config=pod.config,
-        config=kubelet.container_config(pod.laid, pod.config, spec("true"), image_id=images.EMPTY),
+        config=kubelet.container_config(
+            pod.laid, pod.config, spec("true"), image_id=images.PLACEHOLDER
+        ),
     ).SerializeToString()
     broken = request.replace(b"acme/web", b"acme/\xff\xfe\xfd")
     channel = grpc.insecure_channel(f"unix:{node.proxy.socket}")
@@ -244,7 +250,8 @@ def test_a_full_disk(node: Node, small_disk: Callable[[str], Path]) -> None:
     details = found.value.details() or ""
     assert "acme/web" in details
     assert "are needed" in details
-    assert list((root / "store" / ".stage").iterdir()) == []
+    stage = root / "store" / ".stage"
+    waiting.until(lambda: not list(stage.iterdir()), what=f"{stage} to be empty")
     assert Store(root / "store").paths() == ()
     small_disk("64m")
     assert_starts(node, "acme/web")

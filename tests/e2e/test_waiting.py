@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from cri_proxy.cri import api_pb2
-from hack.testbed import cri, images, kubelet, waiting
+from hack.testbed import cri, kubelet, waiting
 from hack.testbed.file_server import Hang
 from hack.testbed.pods import Pod
 from tests.e2e.conftest import Node, spec
@@ -18,14 +18,10 @@ def create(node: Node, pod: Pod, *, seconds: float) -> str:
     """Create a container as kubelet does, with a deadline; return its id."""
     wanted = spec("true")
     kubelet.lay_container(pod.laid, wanted)
-    image = node.pods.client.call(
-        "ImageStatus",
-        api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=images.EMPTY)),
-        api_pb2.ImageStatusResponse,
-    ).image
+    image_id = pod.image_id(wanted.image)
     request = api_pb2.CreateContainerRequest(
         pod_sandbox_id=pod.id,
-        config=kubelet.container_config(pod.laid, pod.config, wanted, image_id=image.id),
+        config=kubelet.container_config(pod.laid, pod.config, wanted, image_id=image_id),
         sandbox_config=pod.config,
     )
     answer = node.pods.client.call(

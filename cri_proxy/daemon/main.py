@@ -19,9 +19,19 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import observing, parts
-from cri_proxy.interposer import handlers, images, lifecycle, pins, pulls, restoration, sockets
+from cri_proxy.daemon import measuring, observing, parts
+from cri_proxy.interposer import (
+    handlers,
+    images,
+    lifecycle,
+    metering,
+    pins,
+    pulls,
+    restoration,
+    sockets,
+)
 from cri_proxy.interposer.calls import Interceptor
+from cri_proxy.interposer.counting import CountingRelay
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
 from cri_proxy.lib import notify, worker
@@ -51,7 +61,11 @@ async def serve(settings: Settings) -> None:
             interceptors = await stack.enter_async_context(
                 observing.traced(interceptors, settings, provider, runtime)
             )
-        relay = Relay(channel, interceptors)
+        tally = await stack.enter_async_context(measuring.measured(settings, runtime))
+        if tally is None:
+            relay = Relay(channel, interceptors)
+        else:
+            relay = CountingRelay(channel, metering.around(interceptors), tally)
         server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))
         await server.start()
         _log.info(

@@ -16,24 +16,19 @@ context is a child of `pod.startup` and has a link to that context.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import grpc
-import grpc.aio
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext, SpanKind
 from opentelemetry.util.types import AttributeValue
 
-from cri_proxy import errors
 from cri_proxy.interposer import status, subjects
 from cri_proxy.interposer.calls import Call, Interceptor, Metadata
 from cri_proxy.interposer.startups import Startup, Startups
 from cri_proxy.interposer.subjects import Subject
-from cri_proxy.lib import redaction
 from cri_proxy.telemetry import spans
 
 METHODS: Final = subjects.METHODS
@@ -106,7 +101,7 @@ class Traced:
             answer = await self._answer(payload, call, subject, startup, kubelets)
             failure = None
         except BaseException as error:
-            failure = _outcome_of(error)[1]
+            failure = status.of_outcome(error)[1]
             raise
         finally:
             self._startups.leave(startup, failure)
@@ -254,7 +249,7 @@ def _count(span: trace.Span, startup: Startup, what: str) -> None:
 
 def _tell(span: trace.Span, error: BaseException, *, is_server: bool) -> None:
     """Tell how a call failed; whether that is an error depends on whose span it is."""
-    code, message = _outcome_of(error)
+    code, message = status.of_outcome(error)
     span.set_attributes({"rpc.status_code": code})
     if is_server and code not in _FAULTS:
         # Refused as it should be: the words are worth having all the same.
@@ -262,18 +257,3 @@ def _tell(span: trace.Span, error: BaseException, *, is_server: bool) -> None:
         return
     span.set_attribute("error.type", code)
     span.set_status(trace.StatusCode.ERROR, message)
-
-
-def _outcome_of(error: BaseException) -> tuple[str, str]:
-    """Return the gRPC status that the caller will get for `error`: code and words."""
-    if isinstance(error, Exception):
-        error = status.cause_of(error)
-    match error:
-        case grpc.aio.AioRpcError():
-            return error.code().name, redaction.text(error.details() or "")
-        case errors.CriProxyError():
-            return status.code_of(error).name, redaction.text(status.message_of(error))
-        case asyncio.CancelledError():
-            return grpc.StatusCode.CANCELLED.name, "the caller gave up"
-        case _:
-            return grpc.StatusCode.INTERNAL.name, type(error).__name__

@@ -40,9 +40,14 @@ from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import jobs
 from cri_proxy.realizer.published import Located, Published
 from cri_proxy.store import closures
-from cri_proxy.telemetry import logs, spans
+from cri_proxy.telemetry import logs, meters, spans
 
 _log = logs.of(__name__)
+_seconds = meters.histogram(
+    "cri_proxy.realization.duration",
+    "s",
+    "realizations by outcome: present on the node, fetched, or the kind of refusal",
+)
 _RESOLUTIONS_REMEMBERED = 1024
 _ENVIRONMENTS_REMEMBERED = 256
 
@@ -199,6 +204,9 @@ class Realizer:
                 # waiting it was an early beginning, perhaps without the token to come.
                 refusal = _naming(reference, error)
                 _log.debug("environment not realized", reference=reference, why=refusal)
+                _seconds.record(
+                    time.monotonic() - started, {"cri_proxy.outcome": type(refusal).__name__}
+                )
                 raise refusal from error
             progress = realization.progress
             span.set_attributes(
@@ -209,6 +217,11 @@ class Realizer:
                 }
             )
         progress.phase = Phase.READY
+        is_present = progress.paths_present == progress.paths_total
+        _seconds.record(
+            time.monotonic() - started,
+            {"cri_proxy.outcome": "present" if is_present else "fetched"},
+        )
         _log.info(
             "environment ready",
             reference=resolution.reference,

@@ -261,6 +261,17 @@ class Tracing:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where others look after the daemon."""
+
+    listen: str = _key(
+        kinds.optional_address(),
+        "",
+        "address and port, such as 127.0.0.1:9464, that answers /metrics, /healthz and /readyz",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All sections, in the order of the documentation."""
 
@@ -272,6 +283,7 @@ class Settings:
     activation: Activation = field(default_factory=Activation)
     log: Log = field(default_factory=Log)
     tracing: Tracing = field(default_factory=Tracing)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def contradictions_of(settings: Settings) -> list[str]:

@@ -27,13 +27,16 @@ from cri_proxy.model import storepaths
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import fetching, locations
-from cri_proxy.telemetry import spans
+from cri_proxy.telemetry import meters, spans
 
 CONNECTIONS: Final = 32
 # A path has a span of its own when it is large or slow, and the slowest of those only.
 SPAN_BYTES: Final = 8 * 1024 * 1024
 SPAN_SECONDS: Final = 0.25
 SPANS_AT_MOST: Final = 32
+
+_paths = meters.counter("cri_proxy.fetched.paths", "{path}", "store paths that were fetched")
+_bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
 
 OnFacts = Callable[[list[fetching.Fact]], None]
 
@@ -112,7 +115,10 @@ class Closures:
 
         async def work() -> fetching.Fact:
             async with self._slots.one(size=fact["nar_size"]):
-                return await self._pool.call(fetching.FETCH, argument, on_progress=on_progress)
+                fetched = await self._pool.call(fetching.FETCH, argument, on_progress=on_progress)
+            _paths.add(1)
+            _bytes.add(fetched["nar_size"])
+            return fetched
 
         try:
             return await self._flights.fly(flight, work)

@@ -62,13 +62,12 @@ class CountingRelay(Relay):
 
         async def counted(request: object, context: _Context) -> object:
             try:
-                return await answer(request, context)
-            finally:
-                self._count(method, context)
+                answered = await answer(request, context)
+            except BaseException:
+                # An abort leaves its code there; a caller that gave up leaves none.
+                self._tally.count(method, _NAMES.get(context.code(), "CANCELLED"))
+                raise
+            self._tally.count(method, "OK")
+            return answered
 
         return cast("_MethodHandler", make(counted))
-
-    def _count(self, method: str, context: _Context) -> None:
-        # An abort leaves its code there; a caller that gave up leaves none.
-        code = "CANCELLED" if context.cancelled() else _NAMES.get(context.code(), "UNKNOWN")
-        self._tally.count(method, code)

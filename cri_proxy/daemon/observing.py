@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cri_proxy import errors
 from cri_proxy.cri.runtime import Runtime
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cri_proxy.telemetry.provider import Provider
 
 _log = logs.of(__name__)
+_TURN_SECONDS: Final = 0.0005
 
 
 def traces_below(root: Path) -> Path:
@@ -41,6 +43,8 @@ async def provider_of(settings: Settings) -> AsyncIterator[Provider | None]:
     if not keep and not provider.is_sent(settings.tracing):
         yield None
         return
+    # Threads that send and write take turns with the loop: short ones, so that it is not kept long.
+    sys.setswitchinterval(_TURN_SECONDS)
     ring = Ring(traces_below(settings.store.root), keep=keep) if keep else None
     installed = provider.install(settings.tracing, ring=ring)
     try:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from cri_proxy.lib import redaction
 from cri_proxy.model import traces
-from cri_proxy.model.traces import Link, Span, Startup, Trace
+from cri_proxy.model.traces import Span, Startup, Trace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -37,6 +37,7 @@ _TEXT_AT_MOST: Final = 2000
 _QUEUED_AT_MOST: Final = 10_000
 _WARN_SECONDS: Final = 60.0
 _CLOSE_SECONDS: Final = 5.0
+_GATHER_SECONDS: Final = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +51,7 @@ class Ring:
         self._counts: dict[str, int] = dict.fromkeys(self._names, 0)
         self._queue: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
         self._warned_at = -_WARN_SECONDS
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="trace ring", daemon=True)
         self._thread.start()
 
@@ -77,6 +79,7 @@ class Ring:
 
     def close(self) -> None:
         """Write what is left; what a full or hanging disk does not take is given up."""
+        self._closing.set()
         self._queue.put(None)
         self._thread.join(_CLOSE_SECONDS)
 
@@ -85,8 +88,13 @@ class Ring:
             self._queue.put((trace_id, what))
 
     def _write(self) -> None:
-        """Write what comes until there is no more, as much at a time as there is."""
+        """Write what comes until there is no more, as much at a time as there is.
+
+        What comes first waits for the rest of its call, which is then over: a thread that works
+        takes the interpreter from the loop.
+        """
         while (first := self._queue.get()) is not None:
+            self._closing.wait(_GATHER_SECONDS)
             pieces = [first]
             is_last = False
             while not self._queue.empty():
@@ -105,7 +113,7 @@ class Ring:
     def _append(self, pieces: Iterable[_Piece]) -> None:
         lines: dict[str, list[str]] = {}
         for trace_id, what in pieces:
-            record = what if isinstance(what, dict) else {"span": traces.record_of(_span_of(what))}
+            record = what if isinstance(what, dict) else {"span": _record_of(what)}
             lines.setdefault(trace_id, []).append(json.dumps(record, separators=(",", ":")))
         for trace_id, texts in lines.items():
             name = self._names.get(trace_id)
@@ -177,28 +185,31 @@ def _trace_of(place: Path) -> Trace | None:
     return Trace(startup, tuple(sorted(spans, key=lambda span: (span.start, -span.end))))
 
 
-def _span_of(span: ReadableSpan) -> Span:
-    """Return what is kept of an SDK's span; of its events, the sentence of the exception."""
+def _record_of(span: ReadableSpan) -> dict[str, Any]:
+    """Return what `traces.span_of` reads of an SDK's span; its events are left out.
+
+    Written out, because it is done for every span: the fields are those of `traces.Span`.
+    """
     context = span.get_span_context()
     assert context is not None
-    return Span(
-        name=span.name,
-        span_id=f"{context.span_id:016x}",
-        parent_id=None if span.parent is None else f"{span.parent.span_id:016x}",
-        kind=span.kind.name.lower(),
-        start=span.start_time or 0,
-        end=span.end_time or 0,
-        status=span.status.status_code.name.lower(),
-        message=_short(span.status.description or ""),
-        attributes=_attributes_of(span.attributes or {}),
-        links=tuple(
-            Link(
-                trace_id=f"{link.context.trace_id:032x}",
-                span_id=f"{link.context.span_id:016x}",
-            )
+    return {
+        "name": span.name,
+        "span_id": f"{context.span_id:016x}",
+        "parent_id": None if span.parent is None else f"{span.parent.span_id:016x}",
+        "kind": span.kind.name.lower(),
+        "start": span.start_time or 0,
+        "end": span.end_time or 0,
+        "status": span.status.status_code.name.lower(),
+        "message": _short(span.status.description or ""),
+        "attributes": _attributes_of(span.attributes or {}),
+        "links": [
+            {
+                "trace_id": f"{link.context.trace_id:032x}",
+                "span_id": f"{link.context.span_id:016x}",
+            }
             for link in span.links
-        ),
-    )
+        ],
+    }
 
 
 def _attributes_of(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -159,9 +159,15 @@ def traceparent_of(context: SpanContext) -> str:
 
 def tracer() -> trace.Tracer:
     """Return the tracer for spans that need more: a kind, a parent, links, an end of their own."""
-    return trace.get_tracer("cri_proxy", cri_proxy.__version__)
+    return _tracer_of(trace.get_tracer_provider())
 
 
 def is_on() -> bool:
     """Whether spans go anywhere; callers may skip work that only a span would need."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+@functools.lru_cache(maxsize=1)
+def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
+    """Return the provider's tracer, which takes longer to be looked up than a span to be made."""
+    return provider.get_tracer("cri_proxy", cri_proxy.__version__)

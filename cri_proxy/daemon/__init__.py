@@ -2,5 +2,7 @@
 
 parts      builds what a daemon and a command line share: workers, store, realizer
 main       the daemon's life: sockets, signals, drain; and the worker program's jobs
+observing  builds what traces pods' startups
+measuring  what is counted and measured, and where others read it
 inventory  what is in place on this node, read from disk
 """

@@ -42,24 +42,52 @@ def _slow_cache(options: Options) -> Iterator[Figure]:
     with _server(made.directory, delay=0.02) as cache:
 
         def ours() -> float:
-            with grounds.fresh() as ground, sides.ours(ground, cache=cache, key=made.public_key) as program:
+            with (
+                grounds.fresh() as ground,
+                sides.ours(ground, cache=cache, key=made.public_key) as program,
+            ):
                 seconds = program.fetch(made.roots)
                 changes.append(program.fetch(made.changed))
                 return seconds
 
         def realise() -> float:
             with grounds.fresh() as ground:
-                return sides.nix_realise(ground, made.roots, cache=cache, key=made.public_key, jobs=32)
+                return sides.nix_realise(
+                    ground, made.roots, cache=cache, key=made.public_key, jobs=32
+                )
 
         times = 2 if options.is_quick else 3
-        results = rounds.run(options, {"ours": ours, "nix-store --realise -j32": realise}, times=times)
+        results = rounds.run(
+            options, {"ours": ours, "nix-store --realise -j32": realise}, times=times
+        )
         with grounds.fresh() as ground:
             copied = sides.nix_copy(ground, made.roots, cache=cache, key=made.public_key)
     name = f"{shape.paths} paths of 100 KB, 20 ms a request"
     for side in ("nix-store --realise -j32",):
-        yield Figure(name=name, unit="s", ours=results.median("ours"), theirs=results.median(side), against=side, limit=0.4)
-    yield Figure(name=name, unit="s", ours=results.median("ours"), theirs=copied, against="nix copy", limit=0.4)
-    yield Figure(name=f"one path of {shape.paths} changed", unit="s", ours=sorted(changes)[len(changes) // 2], theirs=results.median("ours"), against="the first realization", limit=0.1)
+        yield Figure(
+            name=name,
+            unit="s",
+            ours=results.median("ours"),
+            theirs=results.median(side),
+            against=side,
+            limit=0.4,
+        )
+    yield Figure(
+        name=name,
+        unit="s",
+        ours=results.median("ours"),
+        theirs=copied,
+        against="nix copy",
+        limit=0.4,
+    )
+    yield Figure(
+        name=f"one path of {shape.paths} changed",
+        unit="s",
+        ours=sorted(changes)[len(changes) // 2],
+        theirs=results.median("ours"),
+        against="the first realization",
+        limit=0.1,
+    )
 
 
 def _large_closure(options: Options, compression: str) -> Iterator[Figure]:
@@ -71,7 +99,10 @@ def _large_closure(options: Options, compression: str) -> Iterator[Figure]:
     peaks: list[float] = []
 
     def ours() -> float:
-        with grounds.fresh() as ground, sides.ours(ground, cache=made.url, key=made.public_key) as program:
+        with (
+            grounds.fresh() as ground,
+            sides.ours(ground, cache=made.url, key=made.public_key) as program,
+        ):
             seconds = program.fetch(made.roots)
             views.append(program.ask("view", "all"))
             peaks.extend(program.peaks)
@@ -79,13 +110,24 @@ def _large_closure(options: Options, compression: str) -> Iterator[Figure]:
 
     def realise() -> float:
         with grounds.fresh() as ground:
-            return sides.nix_realise(ground, made.roots, cache=made.url, key=made.public_key, jobs=8)
+            return sides.nix_realise(
+                ground, made.roots, cache=made.url, key=made.public_key, jobs=8
+            )
 
     results = rounds.run(options, {"ours": ours, "nix-store --realise": realise}, times=3)
     name = f"{shape.bytes // 1_000_000} MB, {shape.files} files, {compression}"
-    yield Figure(name=name, unit="s", ours=results.median("ours"), theirs=results.median("nix-store --realise"), against="nix-store --realise -j8", limit=0.8)
+    yield Figure(
+        name=name,
+        unit="s",
+        ours=results.median("ours"),
+        theirs=results.median("nix-store --realise"),
+        against="nix-store --realise -j8",
+        limit=0.8,
+    )
     yield Figure(name=f"{name}: peak memory of a process", unit="MiB", ours=max(peaks), limit=256)
-    yield Figure(name=f"{name}: view of hard links", unit="s", ours=sorted(views)[len(views) // 2], limit=0.5)
+    yield Figure(
+        name=f"{name}: view of hard links", unit="s", ours=sorted(views)[len(views) // 2], limit=0.5
+    )
 
 
 @contextlib.contextmanager

@@ -80,7 +80,7 @@ async def _node(settings: Settings) -> AsyncIterator[_Node]:
     pool = workers.Pool(parts.WORKER_ARGV, size=size, greeting=greeting)
     try:
         await pool.call(jobs.RECOVER, {})
-        store = closures.Closures(pool, connections=int(os.environ.get("CONN","64")))
+        store = closures.Closures(pool, connections=int(os.environ.get("CONN", "64")))
         realizer = Realizer(settings.store.root, pool, store, parts.options_of(settings))
         yield _Node(settings.store.root, pool, store, realizer)
         await realizer.aclose()

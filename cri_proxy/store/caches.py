@@ -26,6 +26,7 @@ from cri_proxy import errors
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import cache, narinfo
 from cri_proxy.store.cache import Cache, Offer
+from cri_proxy.store.locations import Locations
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -52,8 +53,8 @@ class Caches:
     def __init__(
         self, urls: Sequence[str], *, ca_file: Path | None = None, connections: int = 32
     ) -> None:
-        pool = cache.Connections(ca_file=ca_file, size=connections)
-        self._caches = tuple(cache.of_url(url, pool) for url in urls)
+        self.connections = cache.Connections(ca_file=ca_file, size=connections)
+        self._caches = tuple(cache.of_url(url, self.connections) for url in urls)
 
     def seek(
         self,
@@ -62,15 +63,17 @@ class Caches:
         *,
         check: Callable[[], None],
         known: Offer | None = None,
+        locations: Locations | None = None,
     ) -> T:
         """Return what `use` makes of the first good offer of `path`.
 
         `use` refuses an offer by raising ContentDamaged, SignatureUntrusted or SourceUnreachable;
         anything else ends the search. `known` is an offer to begin with, from an earlier search.
-        `check` is called before each attempt and may raise. Raises the gravest of what went wrong.
+        `check` is called before each attempt and may raise. `locations` are asked as well.
+        Raises the gravest of what went wrong.
         """
         failures: list[tuple[Cache, errors.CriProxyError]] = []
-        for each in self._in_order(known):
+        for each in self._in_order(path, known, locations):
             try:
                 return _insist(each, path, use, check, known)
             except _REFUSALS as error:
@@ -79,28 +82,30 @@ class Caches:
                     _logger.info("no use: path=%s cache=%s: %s", path, each.url, error)
         raise _summary_of(path, failures)
 
-    def offer_of(self, path: StorePath, url: str, text: str) -> Offer | None:
+    def offer_of(
+        self, path: StorePath, url: str, text: str, locations: Locations | None = None
+    ) -> Offer | None:
         """Return an offer that an earlier search, perhaps in another process, has found.
 
         None if there is no such cache. Raises ContentDamaged for a text that is no narinfo.
         """
-        for each in self._caches:
-            if each.url == url:
-                return Offer(each, narinfo.parse(text.encode(), path))
-        return None
+        source = next((each for each in self._caches if each.url == url), None)
+        if source is None and locations is not None:
+            source = locations.at(url)
+        return None if source is None else Offer(source, narinfo.parse(text.encode(), path))
 
-    def _in_order(self, known: Offer | None) -> Sequence[Cache]:
+    def _in_order(
+        self, path: StorePath, known: Offer | None, locations: Locations | None
+    ) -> Sequence[Cache]:
         """Return the caches in the order to ask them."""
-        if len(self._caches) == 1:
-            return self._caches
-        return sorted(
-            self._caches,
-            key=lambda each: (
-                known is None or each is not known.cache,
-                each.is_shunned,
-                each.priority,
-            ),
-        )
+        ordered: Sequence[Cache] = self._caches
+        if len(ordered) > 1:
+            ordered = sorted(ordered, key=lambda each: (each.is_shunned, each.priority))
+        if locations is not None:
+            ordered = locations.in_order(path, ordered)
+        if known is not None and len(ordered) > 1:
+            ordered = sorted(ordered, key=lambda each: each is not known.cache)
+        return ordered
 
 
 def _insist(
@@ -147,7 +152,7 @@ def pause_of(attempt: int, asked: float) -> float:
 
     Twice as long each time, and not the same for all who wait; longer if the cache asks for it.
     """
-    longest = FIRST_PAUSE_SECONDS * float(2**attempt)
+    longest: float = FIRST_PAUSE_SECONDS * 2**attempt
     jittered = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
     return min(max(asked, jittered), LONGEST_PAUSE_SECONDS)
 

@@ -32,6 +32,9 @@ class Options:
     is_json: bool = False
     references: tuple[str, ...] = ()
     mode: str = "run"
+    pod: str | None = None
+    count: int = 5
+    html: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,9 @@ def parse(argv: Sequence[str]) -> Options:
         is_json=getattr(second, "json", False),
         references=tuple(getattr(second, "references", ())),
         mode=getattr(second, "mode", "run"),
+        pod=getattr(second, "pod", None),
+        count=getattr(second, "count", 5),
+        html=getattr(second, "html", None),
     )
 
 
@@ -107,6 +113,29 @@ def _references(parser: argparse.ArgumentParser) -> None:
         help="run (what pods get unless they say otherwise), or dev with build tools as well",
     )
     _json(parser)
+
+
+def _startups(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "pod",
+        metavar="POD",
+        nargs="?",
+        help="a pod's name, namespace/name or uid, or a trace id; by default every pod",
+    )
+    parser.add_argument(
+        "--count", type=_count, default=5, metavar="N", help="how many startups at most (5)"
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", help="write one page for a browser, with nothing beside it"
+    )
+    _json(parser)
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
 
 
 COMMANDS: Final = (
@@ -135,6 +164,14 @@ COMMANDS: Final = (
         "list the environments on this node",
         "Lists what was realized here and is still there, the latest first.",
         _json,
+    ),
+    Command(
+        "trace",
+        "show the last startups of pods, and what each waited for",
+        "Shows the startups that the daemon keeps on this node, the latest first: every call of "
+        "kubelet's, what happened within it, and how long each took. A dot marks what the startup "
+        "waited for.",
+        _startups,
     ),
     Command(
         "version",

@@ -7,15 +7,11 @@ import uvloop
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits
 from cri_proxy.daemon import main
-from cri_proxy.telemetry import logs, spans
+from cri_proxy.telemetry import logs
 
 
 def run(_: arguments.Options, loaded: settings.Loaded) -> int:
     """Run the daemon until it is told to stop."""
     logs.setup(loaded.settings.log)
-    send_spans = spans.setup(loaded.settings.tracing)
-    try:
-        uvloop.run(main.serve(loaded.settings))
-    finally:
-        send_spans()
+    uvloop.run(main.serve(loaded.settings))
     return exits.OK

@@ -19,9 +19,19 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import parts
-from cri_proxy.interposer import handlers, images, lifecycle, pins, pulls, restoration, sockets
+from cri_proxy.daemon import measuring, observing, parts
+from cri_proxy.interposer import (
+    handlers,
+    images,
+    lifecycle,
+    metering,
+    pins,
+    pulls,
+    restoration,
+    sockets,
+)
 from cri_proxy.interposer.calls import Interceptor
+from cri_proxy.interposer.counting import CountingRelay
 from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
@@ -40,6 +50,7 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal says to stop; raise a CriProxyError when it cannot start."""
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(observing.provider_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
@@ -47,7 +58,15 @@ async def serve(settings: Settings) -> None:
         mutability = Mutability(settings.store.root, built.pool, runtime)
         imports = containerd_images.Images(channel)
         interceptors = interceptors_of(settings, built.realizer, runtime, mutability, imports)
-        relay = Relay(channel, interceptors)
+        if provider is not None:
+            interceptors = await stack.enter_async_context(
+                observing.traced(interceptors, settings, provider, runtime)
+            )
+        tally = await stack.enter_async_context(measuring.measured(settings, runtime))
+        if tally is None:
+            relay = Relay(channel, interceptors)
+        else:
+            relay = CountingRelay(channel, metering.around(interceptors), tally)
         server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))
         await server.start()
         _log.info(

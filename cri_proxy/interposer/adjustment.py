@@ -20,6 +20,7 @@ from cri_proxy.cri import api_pb2
 from cri_proxy.model import storepaths
 from cri_proxy.model.environments import Environment
 from cri_proxy.realizer import activation
+from cri_proxy.telemetry import spans
 
 ANNOTATION_PREFIX: Final = "cri-proxy.flox.dev/"
 REFERENCE_ANNOTATION: Final = ANNOTATION_PREFIX + "environment"
@@ -57,6 +58,7 @@ class Writable:
     rest: Path
 
 
+@spans.of_function("interposer.rewrite")
 def apply(
     config: api_pb2.ContainerConfig,
     environment: Environment,

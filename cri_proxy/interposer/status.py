@@ -2,16 +2,20 @@
 
 Interceptors raise errors of cri_proxy.errors, which know nothing of gRPC; here, and only here,
 they get the code that makes kubelet do the right thing and a message that fits an event. The
-runtime's own statuses never come here: the relay passes them on as they are.
+runtime's own statuses are not made here: the relay passes them on as they are, and `of_outcome`
+only tells of them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
+import grpc.aio
 from grpc import StatusCode
 
 from cri_proxy import errors
+from cri_proxy.lib import redaction
 
 # A pod's event holds one KiB and kubelet logs the rest; more helps nobody and costs every hop.
 MESSAGE_BYTES: Final = 4096
@@ -46,6 +50,21 @@ def message_of(error: errors.CriProxyError) -> str:
     half = (MESSAGE_BYTES - len(gap)) // 2
     # Cutting may split a letter; the halves of it are dropped.
     return (text[:half] + gap + text[-half:]).decode(errors="ignore")
+
+
+def of_outcome(error: BaseException) -> tuple[str, str]:
+    """Return the status that the caller gets for what an interceptor raised: code and words."""
+    if isinstance(error, Exception):
+        error = cause_of(error)
+    match error:
+        case grpc.aio.AioRpcError():
+            return error.code().name, redaction.text(error.details() or "")
+        case errors.CriProxyError():
+            return code_of(error).name, redaction.text(message_of(error))
+        case asyncio.CancelledError():
+            return StatusCode.CANCELLED.name, "the caller gave up"
+        case _:
+            return StatusCode.INTERNAL.name, type(error).__name__
 
 
 def cause_of(error: Exception) -> Exception:

@@ -5,7 +5,8 @@
                         -> {"identity", "roots": [path, ...], "published": [path, ...],
                             "advice": {path: text}}
     realizer.assemble   the same and {"identity", "closure": [basename, ...], "nar_bytes"}
-                        -> {"identity"}, or {"needs": [path, ...]}: store paths to fetch first
+                        -> {"identity"}, or {"needs": [path, ...]}: store paths to fetch first;
+                        both with "steps" (lib.steps)
     realizer.recover    {} -> {}: the node's directories exist, and hold nothing half done
 
 `shell` and `certificates` are a store path and a file of the node, or None; `has_shell` asks for a
@@ -22,6 +23,7 @@ from typing import Any, Final, Protocol
 
 from cri_proxy import errors
 from cri_proxy.floxhub import lockfile
+from cri_proxy.lib.steps import Steps
 from cri_proxy.lib.worker import Job, Task
 from cri_proxy.model import references, storepaths
 from cri_proxy.model.environments import Mode
@@ -113,22 +115,25 @@ def _assemble(
         mode=Mode(argument["mode"]),
     )
     bundle = argument["certificates"]
-    rendered = assembly.render(
-        recipe, origin, closure, Trees(places.store.directory), Path(bundle) if bundle else None
-    )
+    steps = Steps()
+    with steps("realizer.render"):
+        trees = Trees(places.store.directory)
+        rendered = assembly.render(recipe, origin, closure, trees, Path(bundle) if bundle else None)
     if recipe.needs_shell and rendered.shell is None:
-        return {"needs": [_shell_of(argument, closure)]}
+        return {"needs": [_shell_of(argument, closure)], "steps": steps.taken}
     with places.views.stage(recipe.identity, task.check) as stage:
         if not places.views.has(recipe.identity):
-            stage.link(closure)
+            with steps("store.link"):
+                stage.link(closure)
             assembly.write_tree(rendered, stage.store / recipe.flox_env.basename)
             place = places.views.locate(recipe.identity) / "store"
             environment = assembly.environment_of(
                 recipe, origin, rendered, closure, argument["nar_bytes"], place
             )
             (stage.directory / "environment.json").write_bytes(assembly.record(environment))
-            stage.commit()
-    return {"identity": recipe.identity}
+            with steps("store.commit"):
+                stage.commit()
+    return {"identity": recipe.identity, "steps": steps.taken}
 
 
 def _shell_of(argument: Mapping[str, Any], closure: tuple[storepaths.StorePath, ...]) -> str:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import cachetools
+from opentelemetry.trace import SpanContext
 
 from cri_proxy import errors
 from cri_proxy.floxhub import jobs as hubjobs
@@ -40,9 +41,14 @@ from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import jobs
 from cri_proxy.realizer.published import Located, Published
 from cri_proxy.store import closures
-from cri_proxy.telemetry import logs, spans
+from cri_proxy.telemetry import logs, meters, spans
 
 _log = logs.of(__name__)
+_seconds = meters.histogram(
+    "cri_proxy.realization.duration",
+    "s",
+    "realizations by outcome: present on the node, fetched, or the kind of refusal",
+)
 _RESOLUTIONS_REMEMBERED = 1024
 _ENVIRONMENTS_REMEMBERED = 256
 
@@ -53,11 +59,13 @@ _Key = tuple[Reference, str | None, Mode, bool]
 class Realization:
     """One environment on its way: everybody who wants it waits on the same one.
 
-    `progress` tells of the work that is really done, which other references may share.
+    `progress` tells of the work that is really done, which other references may share; `span` is
+    the work's own, which is of the trace of whoever began it.
     """
 
     reference: Reference
     progress: Progress = field(default_factory=Progress)
+    span: SpanContext | None = None
     _task: asyncio.Task[Environment] = field(init=False, repr=False)
 
     @property
@@ -76,13 +84,17 @@ class Realization:
         Raises StillRealizing with the progress when it is not there in time, and whatever refusal
         ended the work. Giving up waiting does not stop the work.
         """
-        done, _ = await asyncio.wait({self._task}, timeout=timeout_seconds)
-        if not done:
-            raise errors.StillRealizing(
-                f"environment {self.reference} is not on this node yet: {self.progress}; "
-                "the work goes on, the next try joins it"
-            )
-        return self._task.result()
+        name = {"flox.environment.reference": str(self.reference)}
+        with spans.span("realizer.wait", **name) as span:
+            done, _ = await asyncio.wait({self._task}, timeout=timeout_seconds)
+            if self.span is not None:
+                span.add_link(self.span)
+            if not done:
+                raise errors.StillRealizing(
+                    f"environment {self.reference} is not on this node yet: {self.progress}; "
+                    "the work goes on, the next try joins it"
+                )
+            return self._task.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +198,7 @@ class Realizer:
             "realizer.realize",
             **{"flox.environment.reference": str(reference), "flox.environment.mode": str(mode)},
         ) as span:
+            realization.span = span.get_span_context()
             try:
                 resolution = await self._resolve(reference, token)
                 span.set_attribute("flox.environment.generation", str(resolution.reference))
@@ -200,9 +213,24 @@ class Realizer:
                 # waiting it was an early beginning, perhaps without the token to come.
                 refusal = _naming(reference, error)
                 _log.debug("environment not realized", reference=reference, why=refusal)
+                _seconds.record(
+                    time.monotonic() - started, {"cri_proxy.outcome": type(refusal).__name__}
+                )
                 raise refusal from error
-        progress = realization.progress
+            progress = realization.progress
+            span.set_attributes(
+                {
+                    "cri_proxy.paths": len(made.closure),
+                    "cri_proxy.paths.fetched": progress.paths_done - progress.paths_present,
+                    "cri_proxy.bytes": made.nar_bytes,
+                }
+            )
         progress.phase = Phase.READY
+        is_present = progress.paths_present == progress.paths_total
+        _seconds.record(
+            time.monotonic() - started,
+            {"cri_proxy.outcome": "present" if is_present else "fetched"},
+        )
         _log.info(
             "environment ready",
             reference=resolution.reference,
@@ -255,7 +283,8 @@ class Realizer:
         key = (resolution.reference, resolution.lock_digest, mode, has_shell)
         known = self._recipes.get(key)
         if known is None or (present := await self.load(known.identity)) is None:
-            recipe = await self._jobs.call(jobs.RECIPE, argument)
+            with spans.span("realizer.recipe"):
+                recipe = await self._jobs.call(jobs.RECIPE, argument)
             known = self._recipes[key] = _Known(recipe["identity"], tuple(recipe["published"]))
             present = await self.load(known.identity)
         located = await self._published.locate(known.published, token)
@@ -322,7 +351,7 @@ class Realizer:
         closure: tuple[closures.PathRecord, ...],
     ) -> dict[str, Any]:
         """Render FLOX_ENV and commit the view; the answer may ask for further store paths first."""
-        return await self._jobs.call(
+        made = await self._jobs.call(
             jobs.ASSEMBLE,
             {
                 **argument,
@@ -331,6 +360,8 @@ class Realizer:
                 "nar_bytes": sum(record.nar_size for record in closure),
             },
         )
+        spans.replay(made["steps"])
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ In text form the elements of a list stand between commas or spaces, those of a t
 from __future__ import annotations
 
 import base64
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -68,6 +69,12 @@ def seconds(low: float, high: float) -> Kind[float]:
 
     accepted = f"a number of seconds from {low:g} to {high:g}"
     return Kind(accepted, of_toml, lambda text: of_toml(float(text)))
+
+
+def share() -> Kind[float]:
+    """Return the kind of parts of a whole, from nothing to all of it."""
+    inner = seconds(0, 1)
+    return Kind("a number from 0 to 1", inner.of_toml, inner.of_text)
 
 
 def choice(*words: str) -> Kind[str]:
@@ -139,6 +146,22 @@ def optional_url(*schemes: str) -> Kind[str]:
     """Return the kind of URLs that may be left empty."""
     inner = url(*schemes)
     return _textual(f"{inner.accepted}, or empty", lambda text: inner.of_text(text) if text else "")
+
+
+def optional_address() -> Kind[str]:
+    """Return the kind of IP addresses with a port, such as `[::1]:9464`, that may be left empty."""
+
+    def of_text(text: str) -> str:
+        if not text:
+            return text
+        host, _, port = text.rpartition(":")
+        is_v6 = host.startswith("[") and host.endswith("]")
+        ipaddress.IPv6Address(host[1:-1]) if is_v6 else ipaddress.IPv4Address(host)
+        if not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ValueError
+        return text
+
+    return _textual("an IP address and port such as 127.0.0.1:9464, or empty", of_text)
 
 
 def public_key() -> Kind[str]:

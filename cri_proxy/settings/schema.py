@@ -226,7 +226,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where the traces of pod starts go; the OTEL_* variables of OpenTelemetry work as well."""
+    """Traces of pod startups and where they go; OpenTelemetry's own OTEL_* variables work too."""
 
     exporter: str = _key(
         kinds.choice("none", "otlp"),
@@ -237,6 +237,37 @@ class Tracing:
         kinds.optional_url("https", "http"),
         "",
         "OTLP collector, such as http://localhost:4318; empty for OpenTelemetry's own default",
+    )
+    pods: str = _key(
+        kinds.choice("all", "annotated", "none"),
+        "all",
+        "pods whose startups are traced: every one, those that ask for an environment, or none",
+    )
+    share: float = _key(
+        kinds.share(),
+        1,
+        "part of the startups that is sent; those that kubelet samples itself always are",
+    )
+    keep: int = _key(
+        kinds.whole(0, 10_000),
+        200,
+        "startups kept on this node for cri-proxy trace, with or without a collector; 0 for none",
+    )
+    settle_seconds: float = _key(
+        kinds.seconds(0.1, 3600),
+        30,
+        "quiet after a start before the pod's startup is over; ten times that after a failure",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where others look after the daemon."""
+
+    listen: str = _key(
+        kinds.optional_address(),
+        "",
+        "address and port, such as 127.0.0.1:9464, that answers /metrics, /healthz and /readyz",
     )
 
 
@@ -252,6 +283,7 @@ class Settings:
     activation: Activation = field(default_factory=Activation)
     log: Log = field(default_factory=Log)
     tracing: Tracing = field(default_factory=Tracing)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def contradictions_of(settings: Settings) -> list[str]:

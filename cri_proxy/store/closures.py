@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,9 +26,21 @@ from cri_proxy.lib.workers import Pool
 from cri_proxy.model import storepaths
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.storepaths import StorePath
+<<<<<<< HEAD
 from cri_proxy.store import wire
+=======
+from cri_proxy.store import fetching, locations
+from cri_proxy.telemetry import meters, spans
+>>>>>>> main
 
 CONNECTIONS: Final = 32
+# A path has a span of its own when it is large or slow, and the slowest of those only.
+SPAN_BYTES: Final = 8 * 1024 * 1024
+SPAN_SECONDS: Final = 0.25
+SPANS_AT_MOST: Final = 32
+
+_paths = meters.counter("cri_proxy.fetched.paths", "{path}", "store paths that were fetched")
+_bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
 
 OnFacts = Callable[[list[wire.Fact]], None]
 
@@ -103,7 +116,14 @@ class Closures:
 
         async def work() -> wire.Fact:
             async with self._slots.one(size=fact["nar_size"]):
+<<<<<<< HEAD
                 return await self._pool.call(wire.FETCH, argument, on_progress=on_progress)
+=======
+                fetched = await self._pool.call(fetching.FETCH, argument, on_progress=on_progress)
+            _paths.add(1)
+            _bytes.add(fetched["nar_size"])
+            return fetched
+>>>>>>> main
 
         try:
             return await self._flights.fly(flight, work)
@@ -137,6 +157,7 @@ class _Realization:
         self._known: set[str] = set()
         self._referenced: set[str] = set()
         self._records: dict[str, PathRecord] = {}
+        self._fetched: list[_Fetched] = []
         self._group: asyncio.TaskGroup
         self._is_failing = False
 
@@ -150,9 +171,12 @@ class _Realization:
         while wanted:
             try:
                 async with asyncio.TaskGroup() as self._group:
-                    await self._closures.survey(wanted, self._learn, self._own)
+                    with spans.span("store.survey"):
+                        await self._closures.survey(wanted, self._learn, self._own)
             except BaseExceptionGroup as group:
                 raise _first_of(group) from None
+            finally:
+                self._tell()
             wanted = self._referenced - self._records.keys()
         return tuple(self._records[name] for name in sorted(self._records))
 
@@ -180,11 +204,13 @@ class _Realization:
             self._progress.bytes_done += count - counted
             counted = count
 
+        begun = time.time_ns()
         try:
             arrived = await self._closures.fetch(fact, on_bytes, self._own)
         except BaseException:
             self._is_failing = True  # the group takes no more tasks
             raise
+        self._fetched.append(_Fetched(arrived, begun, time.time_ns()))
         self._progress.bytes_total += arrived["nar_size"] - fact["nar_size"]
         self._arrived(arrived, counted)
 
@@ -199,12 +225,58 @@ class _Realization:
             fact["nar_size"],
         )
 
+    def _tell(self) -> None:
+        """Tell of the paths that were fetched: of the large and slow ones each, of the rest a sum.
+
+        A path's time begins when its download does; waiting for a slot is nobody's work.
+        """
+        fetched, self._fetched = self._fetched, []
+        fetched.sort(key=lambda each: each.start - each.end)
+        telling = [each for each in fetched if each.is_notable][:SPANS_AT_MOST]
+        for each in telling:
+            span = spans.record(
+                ("store.fetch_path", each.start, each.end),
+                **{
+                    "cri_proxy.path": each.fact["path"],
+                    "cri_proxy.bytes": each.fact["nar_size"],
+                },
+            )
+            spans.replay(each.fact["steps"], span)
+        rest = [each for each in fetched if each not in telling]
+        if rest:
+            spans.annotate(
+                **{
+                    "cri_proxy.rest.paths": len(rest),
+                    "cri_proxy.rest.bytes": sum(each.fact["nar_size"] for each in rest),
+                    "cri_proxy.rest.seconds": sum(each.seconds for each in rest),
+                }
+            )
+
     def _path_of(self, basename: str) -> StorePath:
         """Return the path of a basename: the same few are referenced again and again."""
         path = self._paths.get(basename)
         if path is None:
             path = self._paths[basename] = storepaths.of_basename(basename)
         return path
+
+
+class _Fetched:
+    """A path that was fetched, and when; another realization may have begun it earlier."""
+
+    __slots__ = ("end", "fact", "start")
+
+    def __init__(self, fact: fetching.Fact, begun: int, end: int) -> None:
+        self.fact = fact
+        self.start = max(begun, min((start for _, start, _ in fact["steps"]), default=begun))
+        self.end = end
+
+    @property
+    def seconds(self) -> float:
+        return (self.end - self.start) / 1e9
+
+    @property
+    def is_notable(self) -> bool:
+        return self.fact["nar_size"] >= SPAN_BYTES or self.seconds >= SPAN_SECONDS
 
 
 class _Slots:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy import errors
+from cri_proxy.lib.steps import Steps
 from cri_proxy.lib.worker import Cancelled, Job, Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
@@ -123,15 +124,16 @@ class Fetching:
     def fetch(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{"path", "cache", "narinfo", "locations"?} → the fact of the path, which is present then.
 
-        Reports {"bytes": so many of the NAR} from time to time.
+        Reports {"bytes": so many of the NAR} from time to time. The fact has "steps" (lib.steps).
         """
+        steps = Steps()
         path = storepaths.of_basename(argument["path"])
         locations = self._locations_of(argument)
         known = self._caches.offer_of(path, argument["cache"], argument["narinfo"], locations)
         with self._store.stage(path, task.check) as stage:
             record = self._store.record(path)  # a survey's news are old: others fetch, too
             if record is not None and not self._store.is_reserved(path):
-                return _fact_of(record)
+                return _fact_of(record) | {"steps": steps.taken}
 
             def take(offer: Offer) -> NarInfo:
                 info = self._trusted(offer, locations).narinfo
@@ -145,13 +147,16 @@ class Fetching:
                         "has other contents than those on this node, which another publisher's "
                         "key vouches for: find out which of the two is right"
                     )
-                self._bring(offer, stage, task)
-                stage.commit(info, is_reserved=not is_shared)
+                with steps("store.unpack"):
+                    self._bring(offer, stage, task)
+                with steps("store.commit"):
+                    stage.commit(info, is_reserved=not is_shared)
                 return info
 
-            return _fact_of(
-                self._caches.seek(path, take, check=task.check, known=known, locations=locations)
+            brought = self._caches.seek(
+                path, take, check=task.check, known=known, locations=locations
             )
+        return _fact_of(brought) | {"steps": steps.taken}
 
     def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{} → {}: the store's directories exist and hold nothing that a crash left."""

@@ -1,35 +1,42 @@
-"""Spans: one line around each outward step, a trace per pod start when somebody collects them.
+"""Spans: one line around each outward step, a trace per pod start for whoever looks.
 
     with spans.span("realizer.realize", **{"flox.environment.reference": str(reference)}) as span:
         ...
         span.set_attribute("cri_proxy.paths", 300)
 
 The API is OpenTelemetry's; this module only makes the usual thing short and the unused thing free:
-without a collector `span` does nothing at all, not even for logs. `setup` installs the SDK when the
-settings or OpenTelemetry's own variables name a collector; it is imported only then.
+where spans are neither sent nor kept `span` does nothing at all, not even for logs. `provider`
+installs the SDK, and is imported only when it is wanted.
 
-Every span of ours belongs to a pod that asked for an environment, so all are sampled by default:
-kubelet passes on unsampled contexts when its own tracing is off, and following them would lose the
-one trace that an operator looks for. OTEL_TRACES_SAMPLER decides otherwise.
+A span may also tell of what is over (`record`), of work in another process for one, and it may be
+given its ids (`root`): the trace of a pod's startup is known by the pod, not by the proxy's memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
-from urllib.parse import urlsplit
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanContext, SpanKind
+from opentelemetry.trace.propagation import tracecontext
 from opentelemetry.util.types import AttributeValue
 
 import cri_proxy
-from cri_proxy.settings import schema
+from cri_proxy.lib import steps
 
-_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_TRACES: Final = "/v1/traces"
+TRACEPARENT: Final = "traceparent"
+_PROPAGATOR: Final = tracecontext.TraceContextTextMapPropagator()
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Ids: TypeAlias = tuple[int, int]
+FORCED: Final[ContextVar[Ids | None]] = ContextVar("forced", default=None)
+"""The trace and span id of the span that is being started, where they are not left to chance."""
 
 
 @contextlib.contextmanager
@@ -45,9 +52,114 @@ def span(name: str, /, **attributes: AttributeValue) -> Iterator[trace.Span]:
         yield current
 
 
+def of_function(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return a decorator that runs a function in an inner span."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def within(*arguments: P.args, **named: P.kwargs) -> T:
+            with span(name):
+                return function(*arguments, **named)
+
+        return within
+
+    return decorate
+
+
+def record(step: steps.Step, /, **attributes: AttributeValue) -> trace.Span:
+    """Tell of something that is over, as a child of the current span."""
+    if not is_on():
+        return trace.INVALID_SPAN
+    name, start, end = step
+    found = tracer().start_span(name, start_time=start, attributes=attributes)
+    found.end(end)
+    return found
+
+
+def replay(taken: Iterable[steps.Step], parent: trace.Span | None = None) -> None:
+    """Tell of the steps that a job took, by default as children of the current span."""
+    if not is_on():
+        return
+    context = None if parent is None else trace.set_span_in_context(parent)
+    for name, start, end in taken:
+        tracer().start_span(name, context=context, start_time=start).end(end)
+
+
+def root(
+    name: str,
+    ids: Ids,
+    *,
+    parent: SpanContext | None,
+    start: int,
+    attributes: Mapping[str, AttributeValue],
+) -> trace.Span:
+    """Return a span with ids of its own, started at `start`; with a parent it is of its trace."""
+    forced = FORCED.set(ids)
+    try:
+        return tracer().start_span(
+            name,
+            context=Context() if parent is None else context_in(parent),
+            start_time=start,
+            attributes=attributes,
+        )
+    finally:
+        FORCED.reset(forced)
+
+
+def started(
+    name: str,
+    *,
+    kind: SpanKind,
+    parent: SpanContext | None = None,
+    links: Iterable[SpanContext] = (),
+    attributes: Mapping[str, AttributeValue],
+) -> contextlib.AbstractContextManager[trace.Span]:
+    """Return the context of a span that leaves exceptions to the body; by default an inner one."""
+    return tracer().start_as_current_span(
+        name,
+        context=None if parent is None else context_in(parent),
+        kind=kind,
+        links=[Link(each) for each in links],
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    )
+
+
+def annotate(**attributes: AttributeValue) -> None:
+    """Say more about the current span, whoever has begun it."""
+    trace.get_current_span().set_attributes(attributes)
+
+
+def context_in(parent: SpanContext) -> Context:
+    """Return a context that holds `parent` and nothing else."""
+    return trace.set_span_in_context(trace.NonRecordingSpan(parent), Context())
+
+
+def context_of(metadata: Iterable[tuple[str, str | bytes]]) -> SpanContext | None:
+    """Return what a caller's metadata says about its own span; None if nothing valid."""
+    carrier = {
+        key: value
+        for key, value in metadata
+        if key in ("traceparent", "tracestate") and isinstance(value, str)
+    }
+    if TRACEPARENT not in carrier:
+        return None
+    found = _PROPAGATOR.extract(carrier, Context())
+    context = trace.get_current_span(found).get_span_context()
+    return context if context.is_valid else None
+
+
+def traceparent_of(context: SpanContext) -> str:
+    """Return the header of W3C Trace Context that names a span."""
+    trace_id = trace.format_trace_id(context.trace_id)
+    span_id = trace.format_span_id(context.span_id)
+    return f"00-{trace_id}-{span_id}-{context.trace_flags & 1:02x}"
+
+
 def tracer() -> trace.Tracer:
     """Return the tracer for spans that need more: a kind, a parent, links, an end of their own."""
-    return trace.get_tracer("cri_proxy", cri_proxy.__version__)
+    return _tracer_of(trace.get_tracer_provider())
 
 
 def is_on() -> bool:
@@ -55,53 +167,7 @@ def is_on() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def setup(
-    settings: schema.Tracing, *, environment: Mapping[str, str] = os.environ
-) -> Callable[[], None]:
-    """Install the exporter if one is wanted; return what sends the rest and stops it.
-
-    Can be done once in a process: OpenTelemetry keeps one provider.
-    """
-    if not _is_wanted(settings, environment):
-        return _nothing
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-
-    resource = Resource.create(
-        {
-            "service.name": environment.get("OTEL_SERVICE_NAME", "cri-proxy"),
-            "service.version": cri_proxy.__version__,
-            "host.name": socket.gethostname(),
-        }
-    )
-    sampler = None if "OTEL_TRACES_SAMPLER" in environment else ALWAYS_ON
-    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
-    endpoint = endpoint_of(settings.endpoint)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    trace.set_tracer_provider(provider)
-    return provider.shutdown
-
-
-def endpoint_of(url: str) -> str | None:
-    """Return where spans are posted: OTLP's path unless `url` has one; None for the SDK's own."""
-    if not url:
-        return None
-    return url if urlsplit(url).path else url + _TRACES
-
-
-def _is_wanted(settings: schema.Tracing, environment: Mapping[str, str]) -> bool:
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return False
-    if settings.exporter == "otlp":
-        return True
-    # The specification's own way to say no although an endpoint is set for other signals.
-    if environment.get("OTEL_TRACES_EXPORTER") == "none":
-        return False
-    return any(environment.get(variable) for variable in _VARIABLES)
-
-
-def _nothing() -> None:
-    pass
+@functools.lru_cache(maxsize=1)
+def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
+    """Return the provider's tracer, which takes longer to be looked up than a span to be made."""
+    return provider.get_tracer("cri_proxy", cri_proxy.__version__)

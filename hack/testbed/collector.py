@@ -1,23 +1,157 @@
-"""A collector of traces on 127.0.0.1: keeps what OTLP exporters post to it, as it came.
+"""A collector of traces: receives OTLP over HTTP as OpenTelemetry's own does, and keeps the spans.
 
-with Collector() as collector:
-...  # a program exports to collector.url
-collector.bodies
+    with Collector() as collector:
+        ...                                        # something that sends to collector.url
+        span = collector.wait("pod.startup")
+        assert collector.children(span) == [...]
+
+The messages are the published ones (opentelemetry-proto). It may be told to be slow to answer, or
+not to answer well.
 """
 
 from __future__ import annotations
 
-from hack.testbed.faulty import Answer, FaultyServer, Request
+import http.server
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as Message
+
+from hack.testbed import waiting
+
+_KINDS: Final = {2: "server", 3: "client"}
+_ERROR: Final = 2
 
 
-class Collector(FaultyServer):
-    """Takes every export; a context manager that serves while it is entered."""
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span as it was received; ids are hexadecimal, times nanoseconds."""
 
-    @property
-    def bodies(self) -> list[bytes]:
-        """What was posted so far: messages of OTLP in protobuf."""
-        return [each.body for each in list(self.requests)]
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    kind: str
+    start: int
+    end: int
+    is_error: bool
+    message: str
+    attributes: dict[str, Any]
+    links: tuple[tuple[str, str], ...]
+    events: tuple[str, ...]
 
-    def answer(self, request: Request) -> Answer:
-        """Return an empty ExportTraceServiceResponse: all spans were taken."""
-        return 200, "application/x-protobuf", b""
+
+class Collector:
+    """A collector at `url`, while the context lasts; `status` is what it answers with.
+
+    `bodies` are the messages as they came, for looking for what must not be in them.
+    """
+
+    def __init__(self) -> None:
+        self.paths: Final[list[str]] = []
+        self.bodies: Final[list[bytes]] = []
+        self.resources: Final[list[dict[str, Any]]] = []
+        self.status = 200
+        self._spans: Final[list[Span]] = []
+        self._lock: Final = threading.Lock()
+        self._server: Final = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url: Final = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def spans(self, name: str = "") -> list[Span]:
+        """Return the spans so far, all or those of a name, by their beginning."""
+        with self._lock:
+            found = [span for span in self._spans if name in ("", span.name)]
+        return sorted(found, key=lambda span: span.start)
+
+    def wait(self, name: str, *, count: int = 1) -> Span:
+        """Wait until so many spans of `name` have come, and return the last that began."""
+        return waiting.until(
+            lambda: self.spans(name) if len(self.spans(name)) >= count else None,
+            what=f"{count} spans {name} at the collector",
+            explain=lambda: f"it has {[span.name for span in self.spans()]}",
+        )[-1]
+
+    def children(self, parent: Span) -> list[Span]:
+        """Return the spans directly below `parent`, by their beginning."""
+        return [span for span in self.spans() if span.parent_id == parent.span_id]
+
+    def tree(self, parent: Span) -> list[Any]:
+        """Return `parent` as [name, [children…]], for comparing with what is expected."""
+        return [parent.name, [self.tree(child) for child in self.children(parent)]]
+
+    def _take(self, path: str, request: ExportTraceServiceRequest) -> None:
+        with self._lock:
+            self.paths.append(path)
+            for group in request.resource_spans:
+                self.resources.append(_attributes_of(group.resource.attributes))
+                for scope in group.scope_spans:
+                    self._spans.extend(_span_of(message) for message in scope.spans)
+
+    def _handler(self) -> Callable[..., http.server.BaseHTTPRequestHandler]:
+        collector = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                collector.bodies.append(body)
+                if collector.status == 200:
+                    collector._take(self.path, ExportTraceServiceRequest.FromString(body))
+                answer = ExportTraceServiceResponse().SerializeToString()
+                self.send_response(collector.status)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+def _span_of(message: Message) -> Span:
+    return Span(
+        name=message.name,
+        trace_id=message.trace_id.hex(),
+        span_id=message.span_id.hex(),
+        parent_id=message.parent_span_id.hex(),
+        kind=_KINDS.get(message.kind, "internal"),
+        start=message.start_time_unix_nano,
+        end=message.end_time_unix_nano,
+        is_error=message.status.code == _ERROR,
+        message=message.status.message,
+        attributes=_attributes_of(message.attributes),
+        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in message.links),
+        events=tuple(event.name for event in message.events),
+    )
+
+
+def _attributes_of(pairs: Any) -> dict[str, Any]:
+    return {pair.key: _value_of(pair.value) for pair in pairs}
+
+
+def _value_of(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    return None if kind is None else getattr(value, kind)

@@ -19,7 +19,7 @@ from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
 from cri_proxy.settings import Settings
-from cri_proxy.telemetry import logs, spans
+from cri_proxy.telemetry import logs
 
 _PATHS = 300
 _PATH_BYTES = 4_000_000
@@ -112,8 +112,7 @@ async def serve(settings: Settings) -> None:
     """Say that it serves and end, or refuse to when its socket is called `taken.sock`."""
     if settings.serve.listen.name == "taken.sock":
         raise errors.RequestInvalid(f"{settings.serve.listen} is taken: set serve.listen")
-    with spans.span("serve"):
-        logs.of("cri_proxy.daemon.main").info("serving", listen=settings.serve.listen)
+    logs.of("cri_proxy.daemon.main").info("serving", listen=settings.serve.listen)
 
 
 if __name__ == "__main__":

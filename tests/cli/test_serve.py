@@ -20,20 +20,6 @@ def test_the_log_can_be_set_like_any_setting(commands):
     assert commands.in_pipe("serve", "--log-level=error", is_stand_in=True).errors == ""
 
 
-def test_a_daemon_with_a_collector_traces(commands):
-    done = commands.in_pipe(
-        "serve",
-        "--tracing-exporter=otlp",
-        is_stand_in=True,
-        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1",
-        OTEL_EXPORTER_OTLP_TIMEOUT="1",
-    )
-
-    lines = [json.loads(line) for line in done.errors.splitlines()]
-    assert len(lines[0]["trace_id"]) == 32
-    assert any("export" in line["event"] for line in lines[1:])
-
-
 def test_a_daemon_that_cannot_start_says_why_in_a_line(commands):
     done = commands.in_pipe("serve", "--serve-listen=/run/taken.sock", is_stand_in=True)
 

@@ -7,9 +7,6 @@ node's own file. FloxHub is asked for every start; what is on the node is no per
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import grpc
@@ -19,68 +16,18 @@ from cri_proxy.interposer.tokens import FILE, MOUNT
 from hack.testbed import environments, kubelet, waiting
 from hack.testbed.faulty import Status
 from hack.testbed.file_server import Hang
-from hack.testbed.pods import Container, Pod
+from hack.testbed.pods import Pod
+from hack.testbed.private import VOLUME, away, output, refusal, renew, run_pod
 from tests.e2e.conftest import Node, spec
 
 MACHINE = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJub2RlQGNsaWVudHMifQ.c2lnbmF0dXJl-_x"
 PERSONAL = "flox_pat_0123456789abcdefghijABCDEFGHIJ"
 SAY = ("echo", "private")
-VOLUME = "floxhub"
-_numbers = count()
 
 
-def private_pod(node: Node, environment: str, token: str | None) -> Pod:
-    """Run a pod that has the token in a Secret, or has none."""
-    secrets = {} if token is None else {VOLUME: {FILE: f"{token}\n".encode()}}
-    return node.pods.run_pod(
-        f"private-{next(_numbers)}", {"flox.dev/environment": environment}, secrets=secrets
-    )
-
-
-def create(pod: Pod, *command: str, attempt: int = 0, place: str = MOUNT) -> Container:
-    """Create a container that mounts the pod's Secret, if it has one."""
-    mounts = [pod.secret_mount(VOLUME, place)] if pod.laid.volume(VOLUME).exists() else []
-    return pod.create(spec(*(command or SAY), mounts=mounts, attempt=attempt))
-
-
-def run(pod: Pod, *command: str, attempt: int = 0, place: str = MOUNT) -> bytes:
+def run(pod: Pod, *, attempt: int = 0, place: str = MOUNT) -> bytes:
     """Return what a program wrote that ran in the pod and ended well."""
-    container = create(pod, *command, attempt=attempt, place=place)
-    container.start()
-    assert container.wait() == 0, container.logs()
-    return container.logs().stdout
-
-
-def refusal(pod: Pod, code: grpc.StatusCode, *words: str, attempt: int = 0) -> str:
-    """Hold the pod's container to being refused with `code`, in a sentence that has the words."""
-    with pytest.raises(grpc.RpcError) as refused:
-        create(pod, attempt=attempt)
-    details = refused.value.details() or ""
-    assert refused.value.code() is code, details
-    for word in words:
-        assert word in details, details
-    return details
-
-
-def lay_token(pod: Pod, token: str) -> None:
-    """Renew the pod's Secret as kubelet does: another version, and one rename of `..data`."""
-    volume = pod.laid.volume(VOLUME)
-    version = volume / f"..renewed-{next(_numbers)}"
-    version.mkdir()
-    (version / FILE).write_text(token)
-    beside = volume / "..data_tmp"
-    beside.symlink_to(version.name)
-    beside.rename(volume / "..data")
-
-
-@contextmanager
-def away(node: Node) -> Iterator[None]:
-    """Take FloxHub off the network for a while."""
-    node.hub.stop()
-    try:
-        yield
-    finally:
-        node.hub.start()
+    return output(pod, *SAY, attempt=attempt, place=place)
 
 
 @pytest.fixture
@@ -96,11 +43,11 @@ def private(node: Node) -> Node:
 def test_a_token_in_the_pods_secret_opens_a_private_environment(
     private: Node, token: str, place: str
 ) -> None:
-    assert run(private_pod(private, "acme/web", token), place=place) == b"private\n"
+    assert run(run_pod(private.pods, "acme/web", token), place=place) == b"private\n"
 
 
 def test_the_tokens_file_may_be_mounted_alone(private: Node) -> None:
-    pod = private_pod(private, "acme/web", PERSONAL)
+    pod = run_pod(private.pods, "acme/web", PERSONAL)
     file = pod.laid.volume(VOLUME) / FILE
     mount = kubelet.Mount(file.resolve(), f"{MOUNT}/{FILE}", is_read_only=True)
 
@@ -115,13 +62,13 @@ def test_the_nodes_token_is_for_pods_that_bring_none(private: Node, tmp_path: Pa
     private.proxy.configure({"floxhub": {"token_file": str(file)}})
     private.proxy.restart()
 
-    assert run(private_pod(private, "acme/web", None)) == b"private\n"
-    refusal(private_pod(private, "acme/web", "wrong"), grpc.StatusCode.PERMISSION_DENIED)
+    assert run(run_pod(private.pods, "acme/web", None)) == b"private\n"
+    refusal(run_pod(private.pods, "acme/web", "wrong"), grpc.StatusCode.PERMISSION_DENIED)
 
     file.write_text("expired")
-    refusal(private_pod(private, "acme/web", None), grpc.StatusCode.PERMISSION_DENIED)
+    refusal(run_pod(private.pods, "acme/web", None), grpc.StatusCode.PERMISSION_DENIED)
     file.write_text(PERSONAL)
-    assert run(private_pod(private, "acme/web", None)) == b"private\n"
+    assert run(run_pod(private.pods, "acme/web", None)) == b"private\n"
 
 
 def test_a_node_without_its_token_still_runs_public_environments(
@@ -131,8 +78,8 @@ def test_a_node_without_its_token_still_runs_public_environments(
     private.proxy.configure({"floxhub": {"token_file": str(tmp_path / "absent")}})
     private.proxy.restart()
 
-    assert run(private_pod(private, "free/web", None)) == b"private\n"
-    refusal(private_pod(private, "acme/web", None), grpc.StatusCode.PERMISSION_DENIED)
+    assert run(run_pod(private.pods, "free/web", None)) == b"private\n"
+    refusal(run_pod(private.pods, "acme/web", None), grpc.StatusCode.PERMISSION_DENIED)
     assert f"{tmp_path}/absent" in private.proxy.log_text()
 
 
@@ -140,11 +87,11 @@ def test_a_node_without_its_token_still_runs_public_environments(
 def test_a_pod_without_a_good_token_is_refused_though_the_environment_is_here(
     private: Node, token: str | None
 ) -> None:
-    assert run(private_pod(private, "acme/web", PERSONAL))
+    assert run(run_pod(private.pods, "acme/web", PERSONAL))
 
     for reference in ("acme/web", "acme/web:1"):
         refusal(
-            private_pod(private, reference, token),
+            run_pod(private.pods, reference, token),
             grpc.StatusCode.PERMISSION_DENIED,
             "acme/web",
             "flox auth token" if token else "floxhub-token at /var/run/secrets/flox.dev",
@@ -154,25 +101,25 @@ def test_a_pod_without_a_good_token_is_refused_though_the_environment_is_here(
 def test_remembering_is_for_one_token(private: Node) -> None:
     private.proxy.configure({"floxhub": {"remember_seconds": 600}})
     private.proxy.restart()
-    assert run(private_pod(private, "acme/web", PERSONAL))
+    assert run(run_pod(private.pods, "acme/web", PERSONAL))
     asked = private.hub.count("/git/")
 
-    assert run(private_pod(private, "acme/web", PERSONAL))
+    assert run(run_pod(private.pods, "acme/web", PERSONAL))
     assert private.hub.count("/git/") == asked
-    refusal(private_pod(private, "acme/web", None), grpc.StatusCode.PERMISSION_DENIED)
-    refusal(private_pod(private, "acme/web", "wrong"), grpc.StatusCode.PERMISSION_DENIED)
+    refusal(run_pod(private.pods, "acme/web", None), grpc.StatusCode.PERMISSION_DENIED)
+    refusal(run_pod(private.pods, "acme/web", "wrong"), grpc.StatusCode.PERMISSION_DENIED)
 
 
 def test_a_public_environment_needs_no_token_and_bears_none(private: Node) -> None:
     private.hub.push("free", "web", _lock(private))
 
-    assert run(private_pod(private, "free/web", None)) == b"private\n"
+    assert run(run_pod(private.pods, "free/web", None)) == b"private\n"
 
 
 def test_a_container_that_restarts_keeps_the_environment_whatever_became_of_the_token(
     private: Node,
 ) -> None:
-    pod = private_pod(private, "acme/web", PERSONAL)
+    pod = run_pod(private.pods, "acme/web", PERSONAL)
     assert run(pod)
     private.hub.require_token("acme", MACHINE)
 
@@ -181,13 +128,13 @@ def test_a_container_that_restarts_keeps_the_environment_whatever_became_of_the_
     assert run(pod, attempt=2) == b"private\n"
     (pod.laid.volume(VOLUME) / "..data").unlink()
     assert run(pod, attempt=3) == b"private\n"
-    refusal(private_pod(private, "acme/web", PERSONAL), grpc.StatusCode.PERMISSION_DENIED)
+    refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.PERMISSION_DENIED)
 
 
 def test_what_a_pod_was_given_opens_no_other_private_environment(private: Node) -> None:
     private.push("other", variables={"OTHER": "1"})
     pod = private.pods.run_pod(
-        f"private-{next(_numbers)}",
+        "private-twice",
         {"flox.dev/environment": "acme/web", "flox.dev/environment.second": "acme/other"},
         secrets={VOLUME: {FILE: PERSONAL.encode()}},
     )
@@ -200,31 +147,23 @@ def test_what_a_pod_was_given_opens_no_other_private_environment(private: Node) 
 
 
 def test_a_renewed_token_counts_at_the_next_try(private: Node) -> None:
-    pod = private_pod(private, "acme/web", "expired")
+    pod = run_pod(private.pods, "acme/web", "expired")
     refusal(pod, grpc.StatusCode.PERMISSION_DENIED, "expired, or it has no access")
 
-    lay_token(pod, MACHINE)
+    renew(pod, MACHINE)
 
     assert run(pod, attempt=1) == b"private\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"two words", b"two\nlines", b"\xff\x00", b"x" * 70_000])
 def test_a_secret_that_holds_no_token_is_refused(private: Node, content: bytes) -> None:
-    pod = private.pods.run_pod(
-        f"private-{next(_numbers)}",
-        {"flox.dev/environment": "acme/web"},
-        secrets={VOLUME: {FILE: content}},
-    )
+    pod = run_pod(private.pods, "acme/web", content)
 
     refusal(pod, grpc.StatusCode.INVALID_ARGUMENT, FILE, MOUNT, "holds no token")
 
 
 def test_a_secret_with_another_key_is_refused(private: Node) -> None:
-    pod = private.pods.run_pod(
-        f"private-{next(_numbers)}",
-        {"flox.dev/environment": "acme/web"},
-        secrets={VOLUME: {"token": PERSONAL.encode()}},
-    )
+    pod = run_pod(private.pods, "acme/web", PERSONAL, key="token")
 
     refusal(pod, grpc.StatusCode.INVALID_ARGUMENT, "give the Secret the key floxhub-token")
 
@@ -249,7 +188,7 @@ def test_a_token_outside_the_mounted_volume_is_refused_and_never_read(
             os.mkfifo(volume / FILE)
         case "device":
             (volume / FILE).symlink_to("/dev/zero")
-    pod = private_pod(private, "acme/web", None)
+    pod = run_pod(private.pods, "acme/web", None)
 
     with pytest.raises(grpc.RpcError) as refused:
         pod.create(spec(*SAY, mounts=[kubelet.Mount(volume, MOUNT)]))
@@ -263,9 +202,9 @@ def test_the_sandbox_begins_with_the_pods_token_and_the_container_joins(private:
     archive = private.published.publisher.narinfo(private.published.tools.path).url
     hang = Hang(1000)
     private.cache.fail(f"*{archive}", hang, times=1)
-    pod = private_pod(private, "acme/web", PERSONAL)
+    pod = run_pod(private.pods, "acme/web", PERSONAL)
     waiting.until(lambda: private.cache.count(f"*{archive}"), what="the download to begin")
-    stranger = private_pod(private, "acme/web", None)
+    stranger = run_pod(private.pods, "acme/web", None)
     asked = private.hub.count("/git/")
 
     refusal(stranger, grpc.StatusCode.PERMISSION_DENIED)
@@ -281,7 +220,7 @@ def test_the_sandbox_begins_with_the_pods_token_and_the_container_joins(private:
 def test_a_secret_of_the_pod_that_the_container_does_not_mount_is_no_permission(
     private: Node,
 ) -> None:
-    pod = private_pod(private, "acme/web", PERSONAL)
+    pod = run_pod(private.pods, "acme/web", PERSONAL)
 
     with pytest.raises(grpc.RpcError) as refused:
         pod.create(spec(*SAY))
@@ -291,7 +230,7 @@ def test_a_secret_of_the_pod_that_the_container_does_not_mount_is_no_permission(
 
 def test_a_sandbox_whose_token_is_not_known_yet_alarms_nobody(private: Node) -> None:
     asked = private.hub.count("/git/")
-    private_pod(private, "acme/web", None)
+    run_pod(private.pods, "acme/web", None)
 
     waiting.until(
         lambda: "environment not realized" in private.proxy.log_text(), what="the early refusal"
@@ -304,12 +243,12 @@ def test_a_sandbox_whose_token_is_not_known_yet_alarms_nobody(private: Node) -> 
 def test_without_floxhub_a_token_that_was_accepted_gets_the_last_known_generation(
     private: Node,
 ) -> None:
-    assert run(private_pod(private, "acme/web", PERSONAL))
-    with away(private):
-        assert run(private_pod(private, "acme/web", PERSONAL)) == b"private\n"
+    assert run(run_pod(private.pods, "acme/web", PERSONAL))
+    with away(private.hub):
+        assert run(run_pod(private.pods, "acme/web", PERSONAL)) == b"private\n"
         for token in (None, "wrong", MACHINE):
             refusal(
-                private_pod(private, "acme/web", token),
+                run_pod(private.pods, "acme/web", token),
                 grpc.StatusCode.UNAVAILABLE,
                 "acme/web",
                 "gave no answer",
@@ -320,26 +259,26 @@ def test_without_floxhub_a_token_that_was_accepted_gets_the_last_known_generatio
     log = private.proxy.log_text()
     assert "floxhub away, last known generation used" in log
     assert "stale=true" in log
-    assert run(private_pod(private, "acme/web", PERSONAL)) == b"private\n"
+    assert run(run_pod(private.pods, "acme/web", PERSONAL)) == b"private\n"
     assert " confirmed " in private.proxy.run("environments")
 
 
 def test_a_token_that_floxhub_has_refused_gets_nothing_in_an_outage(private: Node) -> None:
-    assert run(private_pod(private, "acme/web", PERSONAL))
+    assert run(run_pod(private.pods, "acme/web", PERSONAL))
     private.hub.require_token("acme", MACHINE)
-    refusal(private_pod(private, "acme/web", PERSONAL), grpc.StatusCode.PERMISSION_DENIED)
+    refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.PERMISSION_DENIED)
 
-    with away(private):
-        refusal(private_pod(private, "acme/web", PERSONAL), grpc.StatusCode.UNAVAILABLE)
+    with away(private.hub):
+        refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.UNAVAILABLE)
 
 
 def test_a_floxhub_that_answers_with_faults_counts_as_away(private: Node) -> None:
-    assert run(private_pod(private, "acme/web", PERSONAL))
+    assert run(run_pod(private.pods, "acme/web", PERSONAL))
 
     private.hub.fail(Status(503))
 
-    assert run(private_pod(private, "acme/web", PERSONAL)) == b"private\n"
-    refusal(private_pod(private, "acme/web", "wrong"), grpc.StatusCode.UNAVAILABLE)
+    assert run(run_pod(private.pods, "acme/web", PERSONAL)) == b"private\n"
+    refusal(run_pod(private.pods, "acme/web", "wrong"), grpc.StatusCode.UNAVAILABLE)
 
 
 def _lock(node: Node) -> dict[str, object]:

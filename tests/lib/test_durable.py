@@ -12,6 +12,11 @@ from cri_proxy import errors
 from cri_proxy.lib import durable
 
 
+def names_in(directory):
+    """What a directory holds, sorted."""
+    return sorted(each.name for each in directory.iterdir())
+
+
 def test_boot_has_one_name_everywhere():
     program = "from cri_proxy.lib import durable; print(durable.boot_id())"
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -27,7 +32,7 @@ def test_file_is_written_whole_with_its_mode_and_nothing_beside_it(tmp_path):
 
     assert file.read_bytes() == b"two"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert os.listdir(tmp_path) == ["file"]
+    assert names_in(tmp_path) == ["file"]
 
 
 def test_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path):
@@ -35,7 +40,7 @@ def test_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path):
 
     with pytest.raises(IsADirectoryError):
         durable.write(tmp_path / "directory", b"data")
-    assert os.listdir(tmp_path) == ["directory"]
+    assert names_in(tmp_path) == ["directory"]
 
 
 def test_syncing_reports_what_is_no_directory(tmp_path):
@@ -69,7 +74,7 @@ def test_lock_excludes_through_all_its_removals(tmp_path):
                 pass
             inside[0] += 1
             most[0] = max(most[0], inside[0])
-            os.stat(tmp_path)  # lets other threads run
+            tmp_path.stat()  # lets other threads run
             inside[0] -= 1
             lock.release()
 
@@ -121,7 +126,7 @@ def test_read_only_tree_is_removed_and_links_out_of_it_are_not_followed(tmp_path
 
     durable.remove_tree(tmp_path / "tree")
 
-    assert os.listdir(tmp_path) == ["outside"]
+    assert names_in(tmp_path) == ["outside"]
     assert (outside / "kept").exists()
 
 
@@ -143,9 +148,9 @@ def test_read_only_tree_is_removed_by_an_ordinary_user(tmp_path):
     for parent in list(shared.parents)[:-2]:
         parent.chmod(parent.stat().st_mode | 0o011)
 
-    subprocess.run([sys.executable, "-c", program, str(shared), os.getcwd()], check=True)
+    subprocess.run([sys.executable, "-c", program, str(shared), Path.cwd()], check=True)
 
-    assert os.listdir(shared) == []
+    assert names_in(shared) == []
 
 
 @pytest.mark.parametrize("make", [lambda p: p.touch(), lambda p: p.symlink_to("nowhere")])
@@ -155,7 +160,7 @@ def test_file_or_symlink_is_removed_like_a_tree(tmp_path, make):
     durable.remove_tree(tmp_path / "it")
     durable.remove_tree(tmp_path / "it")
 
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_deep_tree_is_removed(tmp_path):
@@ -170,7 +175,7 @@ def test_deep_tree_is_removed(tmp_path):
 
     durable.remove_tree(tmp_path / "d")
 
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_full_disk_is_explained_and_other_faults_pass(tmp_path):

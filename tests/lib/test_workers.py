@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,11 @@ from cri_proxy.lib import worker, workers
 
 ARGV = [sys.executable, "-m", "tests.lib.worker_program"]
 DEADLINE_SECONDS = 60
+
+
+def names_in(directory):
+    """What a directory holds, sorted."""
+    return sorted(each.name for each in directory.iterdir())
 
 
 def pool_of(argv=ARGV, *, size=2, greeting=None, **options):
@@ -63,8 +69,7 @@ def fifos(tmp_path):
 
 def release(fifo):
     """Let the job that reads this FIFO go on."""
-    with open(fifo, "w") as file:
-        file.write("released")
+    Path(fifo).write_text("released")
 
 
 async def test_job_returns_what_it_makes_of_its_argument():
@@ -100,7 +105,7 @@ async def test_error_of_ours_arrives_as_the_same_class():
 
 async def test_other_exception_is_an_internal_fault_with_its_traceback_in_the_log(capfd):
     async with pool_of() as pool:
-        with pytest.raises(errors.InternalFault, match="job crash .*LookupError: .*lost thing"):
+        with pytest.raises(errors.InternalFault, match=r"job crash .*LookupError: .*lost thing"):
             await pool.call("crash", {})
 
     assert 'raise LookupError("the lost thing")' in capfd.readouterr().err
@@ -163,7 +168,7 @@ async def test_job_that_kills_two_workers_fails(tmp_path):
     for life in lives:
         life.touch()
     async with pool_of() as pool:
-        with pytest.raises(errors.InternalFault, match="two worker processes died during .* die"):
+        with pytest.raises(errors.InternalFault, match=r"two worker processes died during .* die"):
             await pool.call("die", {"lives": [str(life) for life in lives]})
 
         assert lives[2].exists()
@@ -214,8 +219,7 @@ async def test_cancelling_the_call_cancels_the_job_and_no_other(fifos):
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        with open(first) as file:
-            said = await asyncio.wait_for(asyncio.to_thread(file.read), DEADLINE_SECONDS)
+        said = await asyncio.wait_for(asyncio.to_thread(Path(first).read_text), DEADLINE_SECONDS)
         await asyncio.to_thread(release, second)
 
         assert said == "cancelled"
@@ -286,11 +290,11 @@ async def test_pools_leave_no_descriptor_and_no_zombie():
             await pool.call("echo", {})
 
     await use_one()  # what the loop opens once for all
-    before = os.listdir("/proc/self/fd")
+    before = names_in(Path("/proc/self/fd"))
     for _ in range(3):
         await use_one()
 
-    await until(lambda: len(os.listdir("/proc/self/fd")) <= len(before))
+    await until(lambda: len(names_in(Path("/proc/self/fd"))) <= len(before))
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -371,7 +375,8 @@ from cri_proxy.lib import workers
 
 async def main():
     pool = workers.Pool([sys.executable, "-m", "tests.lib.worker_program"], size=1, greeting={})
-    await pool.call("hold", {"fifo": sys.argv[1]}, on_progress=lambda r: print(r["pid"], flush=True))
+    show = lambda report: print(report["pid"], flush=True)
+    await pool.call("hold", {"fifo": sys.argv[1]}, on_progress=show)
 
 asyncio.run(main())
 """

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def describe(greeting):
         "nice": os.nice(0),
         "environment": dict(os.environ),
         "greeting": greeting,
-        "descriptors": len(os.listdir("/proc/self/fd")),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
     }
 
 
@@ -95,7 +96,8 @@ def desert(argument, task):
 
 def chatter(argument, task):
     """Print, from Python and from a program."""
-    print("this is no frame", flush=True)
+    sys.stdout.write("this is no frame\n")
+    sys.stdout.flush()
     os.system("echo nor is this")
     return {"input": os.read(0, 10).decode()}
 

@@ -136,3 +136,22 @@ def test_an_image_name_is_completed_and_has_no_digest():
     assert str(kind.of_toml("flox/empty:1.0.0")) == "docker.io/flox/empty:1.0.0"
     refuses(kind.of_text, "", "Flox/Empty", "flox/empty@sha256:" + "0" * 64)
     refuses(kind.of_toml, None, 1)
+
+
+def test_a_share_is_a_part_of_a_whole():
+    kind = kinds.share()
+
+    assert kind.of_toml(1) == 1.0
+    assert kind.of_text("0.25") == 0.25
+    refuses(kind.of_toml, 1.1, -0.1, True, "1")
+    refuses(kind.of_text, "2", "all")
+
+
+def test_an_address_is_an_ip_with_a_port_or_nothing():
+    kind = kinds.optional_address()
+
+    assert kind.of_text("127.0.0.1:9464") == "127.0.0.1:9464"
+    assert kind.of_text("[::1]:0") == "[::1]:0"
+    assert kind.of_text("") == ""
+    refuses(kind.of_text, "localhost:1", ":9464", "127.0.0.1", "127.0.0.1:65536", "::1:80", "1.2:x")
+    refuses(kind.of_toml, 9464, None)

@@ -63,8 +63,7 @@ def sites(tmp_path):
 def closed_port():
     """A port at which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    return port
+        return listener.getsockname()[1]
 
 
 def test_path_is_found_over_http_and_its_archive_streams(publisher, server):
@@ -460,9 +459,19 @@ def secure_server(server, tmp_path):
     """The server with TLS, and the authority that vouches for it."""
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-        + ["-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=127.0.0.1"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1"],
+        [
+            *(
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+            ),
+            *("-nodes", "-keyout", key, "-out", certificate, "-days", "2"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
         check=True,
         capture_output=True,
     )
@@ -477,5 +486,5 @@ def test_authority_of_ones_own_is_trusted_and_no_other(publisher, secure_server)
     path = publisher.add("thing", b"x")
 
     assert caches.Caches([url], ca_file=certificate).seek(path, cache_of, check=never) == url
-    with pytest.raises(errors.SourceUnreachable, match="TLS failed: .*certificate verify failed"):
+    with pytest.raises(errors.SourceUnreachable, match=r"TLS failed: .*certificate verify failed"):
         caches.Caches([url]).seek(path, cache_of, check=never)

@@ -14,6 +14,11 @@ from hack.testbed.binary_cache import Executable, Publisher, Symlink
 from hack.testbed.file_server import FileServer
 
 
+def names_in(directory):
+    """What a directory holds, sorted."""
+    return sorted(each.name for each in directory.iterdir())
+
+
 @pytest.fixture(autouse=True)
 def brief_pauses(monkeypatch):
     """Caches in tests recover quickly."""
@@ -95,7 +100,7 @@ def test_survey_reports_while_it_goes(greeting, publisher):
     result = fetching.jobs(greeting())[fetching.SURVEY](
         {"roots": [root.basename]}, Task(lambda report: reports.append(report["facts"]))
     )
-    told = sum(reports, [])
+    told = [fact for report in reports for fact in report]
 
     assert told[0]["path"] == root.basename
     assert len(told) + len(result["facts"]) == 51
@@ -148,7 +153,7 @@ def test_fetched_path_is_in_place_and_proved(greeting, publisher, store, sound, 
     assert sound() == (path,)
     assert result.items() <= fact.items()
     assert os.access(store.locate(path) / "bin/x", os.X_OK)
-    assert os.listdir(store.directory / ".stage") == []
+    assert names_in(store.directory / ".stage") == []
 
 
 def test_path_that_is_present_by_now_is_not_fetched_again(greeting, publisher, server):
@@ -183,7 +188,7 @@ def test_fetch_that_is_cancelled_leaves_nothing(greeting, publisher, store):
     with pytest.raises(Cancelled):
         fetch(jobs, fact, task)
     assert not store.has(path)
-    assert os.listdir(store.directory / ".stage") == []
+    assert names_in(store.directory / ".stage") == []
     fetch(jobs, fact)
     assert store.has(path)
 
@@ -206,7 +211,7 @@ def test_archive_of_flipped_bits_is_damage_of_that_cache_and_of_no_use(
     with pytest.raises(errors.ContentDamaged, match=f"{path} is damaged .*{server.url}"):
         fetch(jobs, fact)
     assert not store.has(path)
-    assert os.listdir(store.directory / ".stage") == []
+    assert names_in(store.directory / ".stage") == []
     server.heal()
     fetch(jobs, fact)
     assert store.has(path)
@@ -370,7 +375,7 @@ def test_full_disk_is_told_leaves_no_stage_and_once_there_is_room_all_is_well(
 
     with pytest.raises(errors.NodeExhausted, match=f"no room for {path}: {reason}"):
         fetch(jobs, fact)
-    assert os.listdir(store.directory / ".stage") == []
+    assert names_in(store.directory / ".stage") == []
     subprocess.run(enlarge, check=True)
     fetch(jobs, fact)
     assert store.has(path)
@@ -396,4 +401,4 @@ def test_disk_that_fills_up_in_the_middle_is_told(greeting, publisher, small_dis
     with pytest.raises(errors.NodeExhausted, match=f"no room for {path}: .* are free"):
         fetch(jobs, fact, Meanwhile(lambda report: None))
     assert not store.has(path)
-    assert os.listdir(store.directory / ".stage") == []
+    assert names_in(store.directory / ".stage") == []

@@ -1,9 +1,13 @@
-import os
 import threading
 
 import pytest
 
 from cri_proxy.store import staging
+
+
+def names_in(directory):
+    """What a directory holds, sorted."""
+    return sorted(each.name for each in directory.iterdir())
 
 
 class GivenUp(Exception):
@@ -84,7 +88,7 @@ def test_discarding_takes_away_what_is_in_place_and_nothing_is_fine(area, tmp_pa
         area.discard("name")
         area.discard("name")
 
-    assert os.listdir(tmp_path) == [".stage"]
+    assert names_in(tmp_path) == [".stage"]
     assert area.names() == set()
 
 

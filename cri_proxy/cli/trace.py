@@ -1,0 +1,71 @@
+"""`cri-proxy trace`: the last startups of this node's pods, and what each waited for.
+
+Reads what the daemon keeps on disk, with or without one running.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cri_proxy import errors, settings
+from cri_proxy.cli import arguments, exits, quiet, units
+from cri_proxy.cli.waterfall import page, rows, terminal
+from cri_proxy.daemon import observing
+from cri_proxy.model import traces
+from cri_proxy.model.traces import Trace
+from cri_proxy.telemetry import logs, ring
+
+
+def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+    """Show the startups that were asked for, the newest first."""
+    wanted = quiet.settings_of(loaded, "warning")
+    logs.setup(wanted.log)
+    directory = observing.traces_below(wanted.store.root)
+    kept = ring.load(directory)
+    found = [trace for trace in kept if options.pod is None or _is_of(trace, options.pod)]
+    if options.pod is not None and not found:
+        raise errors.NotFound(
+            f"none of the {units.counted(len(kept), 'startup')} kept in {directory} is of a pod "
+            f"called {options.pod}: name it as pod, namespace/pod, or by its uid or trace id"
+        )
+    found = found[: options.count]
+    if options.html is not None:
+        _write(found, Path(options.html))
+    if options.is_json:
+        print(json.dumps([_record_of(trace) for trace in found], indent=2))
+    elif options.html is None:
+        if not found:
+            print(
+                f"no startup is kept in {directory} yet: start a pod "
+                "(and see that tracing.keep is not 0)",
+                file=sys.stderr,
+            )
+        terminal.show(found)
+    return exits.OK
+
+
+def _write(found: Sequence[Trace], place: Path) -> None:
+    place.write_text(page.of_traces(found), encoding="utf-8")
+    print(f"{units.counted(len(found), 'startup')} written to {place}", file=sys.stderr)
+
+
+def _is_of(trace: Trace, pod: str) -> bool:
+    """Whether `pod` means the pod of a trace: its name, namespace/name, uid, or the trace's id."""
+    startup = trace.startup
+    return pod in (startup.name, startup.pod, startup.uid, startup.trace_id)
+
+
+def _record_of(trace: Trace) -> dict[str, object]:
+    return {
+        **traces.record_of(trace.startup),
+        "seconds": trace.seconds,
+        "is_over": trace.root is not None,
+        "failure": rows.failure_of(trace),
+        "spans": [
+            {**traces.record_of(row.span), "is_critical": row.is_critical}
+            for row in rows.of_trace(trace)
+        ],
+    }

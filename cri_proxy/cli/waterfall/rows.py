@@ -1,0 +1,185 @@
+"""A trace as rows: the tree of its spans from top to bottom, what mattered, and a note to each.
+
+Spans stand below their parents in the order of their beginning. A span whose parent is not here
+(kubelet's own, or one that was lost with a crash) stands below the startup.
+
+The critical path is what the startup waited for. It is followed backwards from the end: of the
+spans below one, the one that ended last, then what ended before that began, and so on, and the same
+within each. Somebody who waits for a realization waits for what that does: the path crosses the
+link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from cri_proxy.cli import units
+from cri_proxy.model import traces
+from cri_proxy.model.traces import Span, Trace
+
+_SERVICE = "runtime.v1."
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a waterfall; `start` and `end` are nanoseconds from the startup's beginning."""
+
+    span: Span
+    depth: int
+    label: str
+    start: int
+    end: int
+    is_critical: bool
+    note: str
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is to be told as a failure."""
+        status = self.span.attributes.get("rpc.status_code", "OK")
+        return self.span.status == "error" or status != "OK"
+
+
+def of_trace(trace: Trace) -> list[Row]:
+    """Return the rows of a trace, the startup itself first."""
+    root = trace.root or _unfinished(trace)
+    tree = _Tree(root, [span for span in trace.spans if span.span_id != root.span_id])
+    critical = tree.critical()
+    return [
+        Row(
+            span,
+            depth,
+            _label_of(span),
+            span.start - root.start,
+            span.end - root.start,
+            span.span_id in critical,
+            _note_of(span),
+        )
+        for span, depth in tree.walk()
+    ]
+
+
+def failure_of(trace: Trace) -> str:
+    """Return the words of the failure that a startup ended with; empty if it went well."""
+    root = trace.root
+    if root is None or root.status != "error":
+        return ""
+    return root.message or "failed"
+
+
+def is_stopped_short(trace: Trace) -> bool:
+    """Whether the startup has not ended, as far as the node knows."""
+    return trace.root is None
+
+
+class _Tree:
+    """The spans of a trace by their parents."""
+
+    def __init__(self, root: Span, others: Iterable[Span]) -> None:
+        self._root = root
+        self._by_id: Mapping[str, Span] = {span.span_id: span for span in others}
+        self._below: dict[str, list[Span]] = {}
+        for span in self._by_id.values():
+            parent = span.parent_id if span.parent_id in self._by_id else root.span_id
+            self._below.setdefault(str(parent), []).append(span)
+
+    def walk(self) -> Iterator[tuple[Span, int]]:
+        """Yield every span with its depth, from top to bottom; a cycle of parents is left out."""
+        left = [(self._root, 0)]
+        while left:
+            span, depth = left.pop()
+            yield span, depth
+            below = sorted(self._below.get(span.span_id, ()), key=lambda each: each.start)
+            left += [(child, depth + 1) for child in reversed(below)]
+
+    def critical(self) -> set[str]:
+        """Return the ids of the spans that the end of the startup waited for."""
+        found: set[str] = set()
+        left = [(self._root, self._root.end)]
+        while left:
+            span, until = left.pop()
+            if span.span_id in found:
+                continue
+            found.add(span.span_id)
+            left += self._awaited(span, until)
+        return found
+
+    def _awaited(self, span: Span, until: int) -> Iterator[tuple[Span, int]]:
+        """Yield what `span` waited for up to a time, the last first."""
+        linked = [self._by_id[link.span_id] for link in span.links if link.span_id in self._by_id]
+        # A repeated call has a link to the one before, for which it did not wait.
+        working = [each for each in linked if each.kind == span.kind == "internal"]
+        below = [*self._below.get(span.span_id, ()), *working]
+        for child in sorted(below, key=lambda each: each.end, reverse=True):
+            begun = max(child.start, span.start)
+            if begun < until and child.end > span.start and child.end <= until:
+                yield child, min(child.end, until)
+                until = begun
+
+
+def _unfinished(trace: Trace) -> Span:
+    """Return what the root of a startup under way would be now."""
+    startup = trace.startup
+    return Span(
+        name=traces.ROOT,
+        span_id=startup.span_id,
+        parent_id=startup.parent_id,
+        kind="internal",
+        start=startup.started,
+        end=max(trace.end, startup.started + 1),
+    )
+
+
+def _label_of(span: Span) -> str:
+    """Return what a span is called on a line."""
+    if span.kind == "internal":
+        return span.name
+    method = span.name.removeprefix(_SERVICE).rpartition("/")[2]
+    container = span.attributes.get("k8s.container.name")
+    if span.kind == "client":
+        return f"{method} → runtime"
+    return f"{method} {container}" if container else method
+
+
+def _note_of(span: Span) -> str:
+    """Return what else is worth a glance: hits, bytes, repetitions, refusals."""
+    attributes = span.attributes
+    notes: list[str] = []
+    if reference := attributes.get("flox.environment.generation") or attributes.get(
+        "flox.environment.reference"
+    ):
+        notes.append(str(reference))
+    if "cri_proxy.paths.fetched" in attributes:
+        notes.append(_paths_of(attributes))
+    if span.name == "store.fetch_path":
+        path = str(attributes.get("cri_proxy.path", ""))
+        notes.append(f"{path.partition('-')[2] or path}, {_size(attributes, 'cri_proxy.bytes')}")
+    if "cri_proxy.rest.paths" in attributes:
+        count = int(str(attributes["cri_proxy.rest.paths"]))
+        notes.append(
+            f"{units.counted(count, 'smaller path')}, {_size(attributes, 'cri_proxy.rest.bytes')}"
+        )
+    if attributes.get("flox.environment.stale"):
+        notes.append("last known generation")
+    if "cri_proxy.try" in attributes:
+        notes.append(f"try {attributes['cri_proxy.try']}")
+    status = attributes.get("rpc.status_code", "OK")
+    if status != "OK":
+        notes.append(str(status))
+    message = span.message or str(attributes.get("cri_proxy.status.message", ""))
+    if message and span.kind != "client":
+        notes.append(message)
+    return ", ".join(notes)
+
+
+def _paths_of(attributes: Mapping[str, traces.Value]) -> str:
+    fetched = int(str(attributes["cri_proxy.paths.fetched"]))
+    count = int(str(attributes.get("cri_proxy.paths", 0)))
+    size = _size(attributes, "cri_proxy.bytes")
+    if not fetched:
+        return f"on the node already: {units.counted(count, 'path')}, {size}"
+    return f"fetched {fetched} of {units.counted(count, 'path')}, {size} in all"
+
+
+def _size(attributes: Mapping[str, traces.Value], name: str) -> str:
+    return units.size(float(str(attributes.get(name, 0))))

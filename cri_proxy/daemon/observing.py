@@ -1,0 +1,97 @@
+"""What observes the daemon's work: the provider of traces and the startups that they tell of."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cri_proxy import errors
+from cri_proxy.cri.runtime import Runtime
+from cri_proxy.interposer import tracing
+from cri_proxy.interposer.calls import Interceptor
+from cri_proxy.interposer.startups import Startups
+from cri_proxy.settings.schema import Settings
+from cri_proxy.telemetry import logs
+
+if TYPE_CHECKING:
+    from cri_proxy.telemetry.provider import Provider
+
+_log = logs.of(__name__)
+_TURN_SECONDS: Final = 0.0005
+
+
+def traces_below(root: Path) -> Path:
+    """Return where a daemon whose store is at `root` keeps its traces."""
+    return root / "traces"
+
+
+@contextlib.asynccontextmanager
+async def provider_of(settings: Settings) -> AsyncIterator[Provider | None]:
+    """Install what sends and keeps traces, None when the settings want neither."""
+    if settings.tracing.pods == "none":
+        yield None
+        return
+    # The SDK is imported only where it is used.
+    from cri_proxy.telemetry import provider
+    from cri_proxy.telemetry.ring import Ring
+
+    keep = settings.tracing.keep
+    if not keep and not provider.is_sent(settings.tracing):
+        yield None
+        return
+    # Threads that send and write take turns with the loop: short ones, so that it is not kept long.
+    sys.setswitchinterval(_TURN_SECONDS)
+    ring = Ring(traces_below(settings.store.root), keep=keep) if keep else None
+    installed = provider.install(settings.tracing, ring=ring)
+    try:
+        yield installed
+    finally:
+        await asyncio.to_thread(installed.close)
+
+
+@contextlib.asynccontextmanager
+async def traced(
+    interceptors: Mapping[str, Interceptor],
+    settings: Settings,
+    provider: Provider,
+    runtime: Runtime,
+) -> AsyncIterator[Mapping[str, Interceptor]]:
+    """Put tracing around the interceptors, and go on with the startups of the last daemon."""
+    facts: dict[str, str] = {}
+    startups = Startups(
+        ring=provider.ring,
+        settle_seconds=settings.tracing.settle_seconds,
+        facts=lambda: facts,
+    )
+    resumed = startups.resume()
+    if resumed:
+        _log.info("startups go on", count=resumed)
+    options = tracing.Options(
+        pods=settings.tracing.pods,
+        listen=settings.serve.listen,
+        endpoint=settings.runtime.endpoint,
+        is_sending=provider.is_sending,
+    )
+    asking = asyncio.create_task(_learn(facts, runtime))
+    try:
+        yield tracing.around(interceptors, startups, options)
+    finally:
+        asking.cancel()
+        startups.close()
+
+
+async def _learn(facts: dict[str, str], runtime: Runtime) -> None:
+    """Ask the runtime who it is, for the roots of traces; again after a while, as it may change."""
+    while True:
+        try:
+            version = await runtime.version()
+        except errors.CriProxyError:
+            await asyncio.sleep(1)
+            continue
+        facts["container.runtime.name"] = version.runtime_name
+        facts["container.runtime.version"] = version.runtime_version
+        await asyncio.sleep(300)

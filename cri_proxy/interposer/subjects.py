@@ -1,0 +1,122 @@
+"""Subjects: what a traced call is about, read from its payload and from its answer's.
+
+Only what a span may say is taken from a message: names, ids and the image. A PullImage carries
+registry credentials and a CreateContainer a pod's variables; those are looked at by nobody here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from opentelemetry.util.types import AttributeValue
+
+from cri_proxy.cri import api_pb2, methods
+from cri_proxy.interposer import selection
+from cri_proxy.interposer.startups import Pod
+
+RUN_SANDBOX: Final = methods.path_of("RunPodSandbox")
+PULL_IMAGE: Final = methods.path_of("PullImage")
+CREATE_CONTAINER: Final = methods.path_of("CreateContainer")
+START_CONTAINER: Final = methods.path_of("StartContainer")
+STOP_SANDBOX: Final = methods.path_of("StopPodSandbox")
+
+METHODS: Final = frozenset(
+    (RUN_SANDBOX, PULL_IMAGE, CREATE_CONTAINER, START_CONTAINER, STOP_SANDBOX)
+)
+"""Paths of the calls of a startup, the ones that are traced; polling is not among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What one call is about; `pod` where the message names it, ids where it names those only.
+
+    `attempt` is that of the container, which counts its restarts.
+    """
+
+    pod: Pod | None = None
+    container: str = ""
+    attempt: int = 0
+    image: str = ""
+    container_id: str = ""
+    sandbox_id: str = ""
+
+    @property
+    def attributes(self) -> dict[str, AttributeValue]:
+        """What spans say about the call, apart from the pod."""
+        found: dict[str, AttributeValue] = {}
+        if self.container:
+            found["k8s.container.name"] = self.container
+            found["k8s.container.restart_count"] = self.attempt
+        if self.image:
+            found["container.image.name"] = self.image
+        if self.container_id:
+            found["container.id"] = self.container_id
+        if self.sandbox_id:
+            found["cri_proxy.sandbox.id"] = self.sandbox_id
+        return found
+
+
+def of_call(path: str, payload: bytes) -> Subject | None:
+    """Return the subject of a call of METHODS, None when its payload cannot be decoded."""
+    try:
+        return _of_call(path, payload)
+    except DecodeError:
+        return None
+
+
+def of_answer(path: str, payload: bytes) -> Subject:
+    """Return what the runtime's answer adds: the id of what was made."""
+    try:
+        if path == RUN_SANDBOX:
+            answer = api_pb2.RunPodSandboxResponse.FromString(payload)
+            return Subject(sandbox_id=answer.pod_sandbox_id)
+        if path == CREATE_CONTAINER:
+            made = api_pb2.CreateContainerResponse.FromString(payload)
+            return Subject(container_id=made.container_id)
+    except DecodeError:
+        pass
+    return Subject()
+
+
+def _of_call(path: str, payload: bytes) -> Subject:
+    if path == RUN_SANDBOX:
+        return Subject(_pod_of(api_pb2.RunPodSandboxRequest.FromString(payload).config))
+    if path == PULL_IMAGE:
+        pull = api_pb2.PullImageRequest.FromString(payload)
+        return Subject(_pod_of(pull.sandbox_config), image=pull.image.image)
+    if path == CREATE_CONTAINER:
+        create = api_pb2.CreateContainerRequest.FromString(payload)
+        config = create.config
+        return Subject(
+            _pod_of(create.sandbox_config),
+            container=config.metadata.name,
+            attempt=config.metadata.attempt,
+            image=config.image.user_specified_image or config.image.image,
+            sandbox_id=create.pod_sandbox_id,
+        )
+    if path == START_CONTAINER:
+        start = api_pb2.StartContainerRequest.FromString(payload)
+        return Subject(container_id=start.container_id)
+    stop = api_pb2.StopPodSandboxRequest.FromString(payload)
+    return Subject(sandbox_id=stop.pod_sandbox_id)
+
+
+def _pod_of(config: api_pb2.PodSandboxConfig) -> Pod | None:
+    """Return the pod of a sandbox's configuration; None where there is no uid to know it by."""
+    metadata = config.metadata
+    if not metadata.uid:
+        return None
+    return Pod(
+        metadata.uid,
+        metadata.attempt,
+        metadata.namespace,
+        metadata.name,
+        is_annotated=_is_annotated(config.annotations),
+    )
+
+
+def _is_annotated(annotations: Mapping[str, str]) -> bool:
+    return any(key.startswith(selection.ENVIRONMENT) for key in annotations)

@@ -1,0 +1,87 @@
+"""An endpoint: a few answers over HTTP for those who watch a daemon, and nothing more.
+
+    GET /healthz HTTP/1.1        ->  what the route of that path returns
+
+One request a connection, small and soon, or the connection is closed; bodies are not read. It is
+made for a local address: there is no encryption and no authentication.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, TypeAlias
+
+REQUEST_SECONDS: Final = 10.0
+_HEAD_BYTES: Final = 16 * 1024
+_CONNECTIONS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a route returns."""
+
+    body: bytes
+    status: HTTPStatus = HTTPStatus.OK
+    type: str = "text/plain; charset=utf-8"
+
+
+Route: TypeAlias = Callable[[], Awaitable[Answer]]
+
+
+class Endpoint:
+    """Serves `routes` by path; usable from `start` to `stop`."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        self._routes = routes
+        self._server: asyncio.Server | None = None
+        self._open = 0
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; return the port, which the system chooses for 0. Raises OSError if it cannot."""
+        self._server = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES)
+        chosen: int = self._server.sockets[0].getsockname()[1]
+        return chosen
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
+        try:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    if self._open <= _CONNECTIONS:
+                        await self._answer(reader, writer)
+        finally:
+            self._open -= 1
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return
+        method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
+        path = rest.partition(b" ")[0].partition(b"?")[0].decode("ascii", "replace")
+        route = self._routes.get(path)
+        if route is None:
+            known = ", ".join(self._routes)
+            answer = Answer(f"nothing here but {known}\n".encode(), HTTPStatus.NOT_FOUND)
+        elif method not in (b"GET", b"HEAD"):
+            answer = Answer(b"only GET and HEAD\n", HTTPStatus.METHOD_NOT_ALLOWED)
+        else:
+            answer = await route()
+        writer.write(
+            f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
+            f"Content-Type: {answer.type}\r\nContent-Length: {len(answer.body)}\r\n"
+            "Connection: close\r\n\r\n".encode()
+        )
+        if method != b"HEAD":
+            writer.write(answer.body)
+        await writer.drain()

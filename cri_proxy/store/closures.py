@@ -26,12 +26,8 @@ from cri_proxy.lib.workers import Pool
 from cri_proxy.model import storepaths
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.storepaths import StorePath
-<<<<<<< HEAD
 from cri_proxy.store import wire
-=======
-from cri_proxy.store import fetching, locations
 from cri_proxy.telemetry import meters, spans
->>>>>>> main
 
 CONNECTIONS: Final = 32
 # A path has a span of its own when it is large or slow, and the slowest of those only.
@@ -116,14 +112,10 @@ class Closures:
 
         async def work() -> wire.Fact:
             async with self._slots.one(size=fact["nar_size"]):
-<<<<<<< HEAD
-                return await self._pool.call(wire.FETCH, argument, on_progress=on_progress)
-=======
-                fetched = await self._pool.call(fetching.FETCH, argument, on_progress=on_progress)
+                fetched = await self._pool.call(wire.FETCH, argument, on_progress=on_progress)
             _paths.add(1)
             _bytes.add(fetched["nar_size"])
             return fetched
->>>>>>> main
 
         try:
             return await self._flights.fly(flight, work)
@@ -265,7 +257,7 @@ class _Fetched:
 
     __slots__ = ("end", "fact", "start")
 
-    def __init__(self, fact: fetching.Fact, begun: int, end: int) -> None:
+    def __init__(self, fact: wire.Fact, begun: int, end: int) -> None:
         self.fact = fact
         self.start = max(begun, min((start for _, start, _ in fact["steps"]), default=begun))
         self.end = end

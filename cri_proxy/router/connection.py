@@ -409,6 +409,7 @@ class Connection:
         if flags & frames.ACK:
             if payload:
                 raise Violation(frames.FRAME_SIZE_ERROR, "an acknowledgement with a payload")
+            self._downstream_sender.is_bound = self._has_greeted
             return None
         self._settings += 1
         told, _ = self._downstream_terms.announce(payload)
@@ -547,6 +548,7 @@ class Connection:
 
     def _upstream_settings(self, flags: int, payload: bytes) -> bytes | None:
         if flags & frames.ACK:
+            self._upstream_sender.is_bound = True
             self._acknowledged += 1
             if self._acknowledged <= self._acknowledged_by_interposer:
                 return None
@@ -617,6 +619,7 @@ class Connection:
             case frames.CONTINUATION | frames.PUSH_PROMISE:
                 raise Violation(frames.PROTOCOL_ERROR, f"a frame of kind {kind} has no place here")
             case frames.SETTINGS if flags & frames.ACK:
+                self._interposer_sender.is_bound = True
                 self._interposer_acknowledged += 1
                 self._release_acknowledgements()
             case frames.SETTINGS:

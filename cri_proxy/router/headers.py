@@ -49,10 +49,12 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Sender:
     """Who sends header blocks: with a table, until it has said that it keeps none."""
 
-    __slots__ = ("_decoder", "is_stateless")
+    __slots__ = ("_decoder", "is_bound", "is_stateless")
 
     def __init__(self) -> None:
         self.is_stateless = False
+        self.is_bound = False
+        """It has acknowledged the size of zero, and may announce no other any more."""
         self._decoder: hpack.Decoder | None = _decoder()
 
     def read(self, fragment: bytes) -> tuple[bytes, Headers | None]:
@@ -61,6 +63,11 @@ class Sender:
         Only for blocks of a sender that is not stateless, or that begin with a size update.
         Raises Violation if the block cannot be read.
         """
+        if self.is_bound and any(
+            _is_size_update(fragment[place : place + 1]) and fragment[place] != SIZE_UPDATE
+            for place in (0, 1)
+        ):
+            raise frames.Violation(frames.COMPRESSION_ERROR, "the table size exceeds the limit")
         if fragment[:1] == _ZERO_SIZE and not _is_size_update(fragment[1:2]):
             self.is_stateless = True
             self._decoder = None

@@ -20,6 +20,7 @@ import stat
 import struct
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +35,26 @@ FIRST_INHERITED: Final = 3
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
-def listen(place: Path, *, like: Path, is_replacing: bool = False) -> socket.socket:
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that listens at a place."""
+
+    socket: socket.socket
+    place: Path
+    inode: int
+
+    def withdraw(self) -> None:
+        """Close the socket and remove its file, unless another process has taken the place."""
+        self.socket.close()
+        with _lock(self.place):
+            try:
+                if self.place.lstat().st_ino == self.inode:
+                    self.place.unlink()
+            except FileNotFoundError:
+                return
+
+
+def listen(place: Path, *, like: Path, is_replacing: bool = False) -> Listener:
     """Return a socket that listens at `place`, with mode and owner of the socket `like`.
 
     Raises RequestInvalid if a live process has the place and `is_replacing` is not asked, or if
@@ -55,12 +75,13 @@ def listen(place: Path, *, like: Path, is_replacing: bool = False) -> socket.soc
             listener.bind(os.fspath(beside))
             _resemble(beside, like)
             listener.listen(BACKLOG)
+            inode = beside.lstat().st_ino
             beside.rename(place)
         except BaseException:
             listener.close()
             beside.unlink(missing_ok=True)
             raise
-    return listener
+    return Listener(listener, place, inode)
 
 
 def inherited(environ: MutableMapping[str, str]) -> list[socket.socket]:
@@ -124,37 +145,6 @@ def holder(place: Path) -> int | None:
         raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, _, _ = _CREDENTIALS.unpack(raw)
     return pid if pid > 1 and pid != os.getpid() else None
-
-
-def withdraw(listener: socket.socket, place: Path) -> None:
-    """Remove the socket file, unless another process has taken the place."""
-    with _lock(place):
-        try:
-            at_place = place.stat()
-        except FileNotFoundError:
-            return
-        if stat.S_ISSOCK(at_place.st_mode) and _is_ours(listener, place):
-            place.unlink(missing_ok=True)
-
-
-def _is_ours(listener: socket.socket, place: Path) -> bool:
-    """Return whether who connects to the place comes to this listener.
-
-    A bound socket knows the name that it was bound to, not the one that it was renamed to, and its
-    own inode is not that of its file. So its file is known by who answers: not our process, not
-    our file. A file that nobody answers at is as good as ours.
-    """
-    if listener.fileno() == -1:
-        return not is_live(place)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(os.fspath(place))
-        except OSError:
-            return True
-        raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, _, _ = _CREDENTIALS.unpack(raw)
-    return bool(pid == os.getpid())
 
 
 def _check(place: Path, *, is_replacing: bool) -> None:

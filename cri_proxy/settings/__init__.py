@@ -1,1 +1,15 @@
-"""Placeholder."""
+"""Settings: one table of keys, four sources, and a refusal for whatever is not understood.
+
+`schema` is the table: sections are frozen dataclasses, each key has a kind (`kinds`), a default and
+a line of help. `keys` derives every name from it mechanically, so that one word serves everywhere:
+`store.root` in the file is CRI_PROXY_STORE_ROOT in the environment and --store-root as a flag.
+`sources` reads defaults < file < environment < flags and remembers where each value came from;
+`page` writes docs/settings.md.
+
+Nothing here reads the environment or a file at import: the CLI hands them in, once.
+"""
+
+from cri_proxy.settings.schema import Settings
+from cri_proxy.settings.sources import CONFIG_FILE, CONFIG_VARIABLE, Loaded, load
+
+__all__ = ["CONFIG_FILE", "CONFIG_VARIABLE", "Loaded", "Settings", "load"]

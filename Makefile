@@ -1,0 +1,47 @@
+# What one does with this repository. Each target installs first what it needs and this machine lacks.
+#   make test ARGS="-k sweeping -x"     hands arguments on
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+ARGS ?=
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## run a pod in an environment, on this machine, start to finish (as root)
+	@hack/prerequisites.sh demo
+	$(PYTHON) -m hack.demo $(ARGS)
+
+.PHONY: test
+test: ## run all tests; as root also those that run pods
+	@hack/prerequisites.sh test
+	$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: verify
+verify: ## check style, types, floors, generated files and shell scripts
+	@hack/prerequisites.sh verify
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+	hack/protos.sh --check
+	find .ci/run hack cri_proxy -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck {} +
+
+.PHONY: protos
+protos: ## generate the CRI's messages from api/cri
+	@hack/prerequisites.sh
+	hack/protos.sh
+
+.PHONY: bench
+bench: ## measure against the figures to reach (as root)
+	@hack/prerequisites.sh test
+	$(PYTHON) -m hack.bench $(ARGS)
+
+.PHONY: clean
+clean: ## remove what was installed, built or cached here
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find cri_proxy hack tests -name __pycache__ -prune -exec rm -rf {} +

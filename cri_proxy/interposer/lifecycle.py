@@ -1,0 +1,245 @@
+"""The calls that the proxy changes, one class each, named as the CRI names them.
+
+    RunPodSandbox    the environments that the pod will need begin to be realized beside the sandbox;
+                     a mapped runtime handler becomes the runtime's own
+    CreateContainer  waits for the environment, adds it to the container
+    Exec, ExecSync   run inside the environment that the container was created with
+
+A call that concerns no annotated pod goes on as the very bytes that came. One that cannot be decoded
+goes on as well, unless our annotation's key stands in its bytes: then it is refused, because a pod
+that asks for an environment never runs without it. Nothing here is tried twice against the runtime.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import cachetools
+from google.protobuf.message import DecodeError, Message
+
+from cri_proxy import errors
+from cri_proxy.cri import api_pb2, runtime
+from cri_proxy.interposer import adjustment, images, pins, selection, tokens
+from cri_proxy.interposer.calls import Call
+from cri_proxy.model.environments import Environment
+from cri_proxy.model.references import Reference
+from cri_proxy.realizer.realizer import Realizer
+from cri_proxy.telemetry import logs
+
+_log = logs.of(__name__)
+_CONTAINERS_REMEMBERED: Final = 8192
+# Shared memory of the pod: in every container, writable also when the root file system is not.
+_KEEP: Final = "/dev/shm/.flox-activation-{}"  # noqa: S108
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the node's settings say about pods.
+
+    `handlers` maps names of RuntimeClass handlers to the runtime's own; `margin_seconds` is kept
+    back from a call's deadline for the runtime's own work; `token_file` holds the token for pods
+    that bring none.
+    """
+
+    handlers: Mapping[str, str]
+    margin_seconds: float
+    kubelet_root: Path
+    token_file: Path | None = None
+
+
+class RunPodSandbox:
+    """Begins the pod's environments and maps its runtime handler."""
+
+    def __init__(self, realizer: Realizer, policy: Policy) -> None:
+        self._realizer = realizer
+        self._policy = policy
+
+    async def __call__(self, payload: bytes, call: Call) -> bytes:
+        """Forward the sandbox; its environments are realized meanwhile."""
+        request = decode(api_pb2.RunPodSandboxRequest, payload)
+        if request is None:
+            return await call.forward(payload)
+        wanted = selection.of_annotations(request.config.annotations)
+        handler = self._policy.handlers.get(request.runtime_handler)
+        if wanted is None:
+            if handler is not None and request.runtime_handler:
+                raise errors.RequestInvalid(
+                    f"runtimeClassName {request.runtime_handler!r} runs pods in FloxHub "
+                    f"environments, and pod {_pod_name(request.config)} names none: add the "
+                    f'annotation {selection.ENVIRONMENT}: "owner/name"'
+                )
+            return await call.forward(payload)
+        self._begin(request.config, wanted)
+        if handler is None or not request.runtime_handler:
+            return await call.forward(payload)
+        request.runtime_handler = handler
+        return await call.forward(request.SerializeToString())
+
+    def _begin(self, config: api_pb2.PodSandboxConfig, wanted: selection.Selection) -> None:
+        """Start realizing what the pod will need; CreateContainer reports what comes of it."""
+        token = tokens.of_volumes(self._policy.kubelet_root, config.metadata.uid)
+        if token is None and self._policy.token_file is not None:
+            token = tokens.of_node(self._policy.token_file)
+        for reference in wanted.references:
+            self._realizer.begin(reference, token=token, mode=wanted.mode)
+
+
+class CreateContainer:
+    """Adds the environment to a container, or refuses the container."""
+
+    def __init__(
+        self,
+        realizer: Realizer,
+        image_configs: images.Images,
+        pod_pins: pins.Pins,
+        policy: Policy,
+    ) -> None:
+        self._realizer = realizer
+        self._images = image_configs
+        self._pins = pod_pins
+        self._policy = policy
+
+    async def __call__(self, payload: bytes, call: Call) -> bytes:
+        """Forward the container with its environment, or as it came when it asks for none."""
+        if not selection.is_near(payload):
+            return await call.forward(payload)
+        request = decode(api_pb2.CreateContainerRequest, payload)
+        if request is None:
+            return await call.forward(payload)
+        wanted = selection.of_annotations(request.sandbox_config.annotations)
+        asked = wanted and wanted.of_container(request.config.metadata.name)
+        if wanted is None or asked is None:
+            return await call.forward(payload)
+        environment = await self._environment(request, wanted, asked, call)
+        adjustment.apply(
+            request.config,
+            environment,
+            await self._images.config_of(request.config.image),
+            asked=str(asked),
+            keep=_KEEP.format(secrets.token_hex(8)),
+            disable_metrics=wanted.disable_metrics,
+            wrap_exec=request.config.metadata.name not in wanted.skipped_exec,
+        )
+        _ensure_in_place(environment)
+        answer = await call.forward(request.SerializeToString())
+        self._pins.remember(
+            request.sandbox_config.metadata.uid,
+            request.pod_sandbox_id,
+            asked,
+            wanted.mode,
+            pins.Pin(environment.identity, environment.reference),
+        )
+        return answer
+
+    async def _environment(
+        self,
+        request: api_pb2.CreateContainerRequest,
+        wanted: selection.Selection,
+        asked: Reference,
+        call: Call,
+    ) -> Environment:
+        """Return the environment for the container, waiting as long as the call's deadline lets."""
+        token = tokens.of_mounts(request.config.mounts)
+        if token is None and self._policy.token_file is not None:
+            token = tokens.of_node(self._policy.token_file)
+        uid = request.sandbox_config.metadata.uid
+        pin = await self._pins.find(uid, request.pod_sandbox_id, asked, wanted.mode)
+        if pin is not None:
+            present = await self._realizer.load(pin.identity)
+            if present is not None:
+                return present.resolved_as(pin.reference, present.revision, is_stale=False)
+            asked = pin.reference
+        realization = self._realizer.begin(asked, token=token, mode=wanted.mode)
+        remaining = call.remaining()
+        timeout = None if remaining is None else max(0.0, remaining - self._policy.margin_seconds)
+        return await realization.wait(timeout)
+
+
+class _Exec:
+    """What Exec and ExecSync share: where a container's programs are to be started."""
+
+    def __init__(self, upstream: runtime.Runtime) -> None:
+        self._runtime = upstream
+        self._annotations: cachetools.LRUCache[str, Mapping[str, str]] = cachetools.LRUCache(
+            _CONTAINERS_REMEMBERED
+        )
+
+    async def _command(self, container_id: str, argv: list[str]) -> list[str] | None:
+        """Return `argv` as it runs inside the container's environment, None when it has none."""
+        notes = self._annotations.get(container_id)
+        if notes is None:
+            status = await self._runtime.container_status(container_id)
+            notes = {
+                key: value
+                for key, value in status.status.annotations.items()
+                if key.startswith(adjustment.ANNOTATION_PREFIX)
+            }
+            self._annotations[status.status.id] = notes
+        return adjustment.exec_command(notes, argv)
+
+
+class Exec(_Exec):
+    """Prepares a streaming exec inside the container's environment."""
+
+    async def __call__(self, payload: bytes, call: Call) -> bytes:
+        """Forward the exec with the container's activation in front, if it has one."""
+        request = decode(api_pb2.ExecRequest, payload)
+        if request is None:
+            return await call.forward(payload)
+        command = await self._command(request.container_id, list(request.cmd))
+        if command is None:
+            return await call.forward(payload)
+        request.cmd[:] = command
+        return await call.forward(request.SerializeToString())
+
+
+class ExecSync(_Exec):
+    """Runs a program, such as a probe, inside the container's environment."""
+
+    async def __call__(self, payload: bytes, call: Call) -> bytes:
+        """Forward the exec with the container's activation in front, if it has one."""
+        request = decode(api_pb2.ExecSyncRequest, payload)
+        if request is None:
+            return await call.forward(payload)
+        command = await self._command(request.container_id, list(request.cmd))
+        if command is None:
+            return await call.forward(payload)
+        request.cmd[:] = command
+        return await call.forward(request.SerializeToString())
+
+
+def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:
+    """Return the message in `payload`, None when it cannot be decoded and none of ours is in it.
+
+    Raises RequestInvalid when it cannot be decoded and our annotation's key is somewhere within.
+    """
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        if selection.is_near(payload):
+            raise errors.RequestInvalid(
+                f"the {kind.DESCRIPTOR.name} carries the annotation {selection.ENVIRONMENT} and "
+                f"cannot be decoded ({error}), so its environment cannot be added: annotations "
+                "must be UTF-8 text"
+            ) from error
+        return None
+
+
+def _ensure_in_place(environment: Environment) -> None:
+    """Make sure of the view at the last moment: the runtime would create a missing one, empty."""
+    if not (environment.store / environment.flox_env.basename).is_dir():
+        raise errors.SourceUnreachable(
+            f"environment {environment.reference} was removed from this node while a container "
+            f"was about to start in it ({environment.store}): the next try realizes it anew"
+        )
+
+
+def _pod_name(config: api_pb2.PodSandboxConfig) -> str:
+    """Return `namespace/name` of a pod."""
+    return f"{config.metadata.namespace}/{config.metadata.name}"

@@ -1,0 +1,250 @@
+"""The relay: every method of every service goes to the runtime and back as bytes.
+
+It is one generic gRPC handler. A method that the CRI is known to have with one answer takes the
+cheap way, one message each way in two batches; any other (streams, methods of a newer CRI,
+containerd's own services) is carried as a stream of messages both ways, which is what every gRPC
+call is underneath. Between kubelet and the runtime pass unchanged: the payloads (the very bytes
+object, unless an interceptor answers the method), metadata both ways, the deadline as time that is
+left, half-close, cancellation, the status with its details, and the trailers.
+
+What is not passed: `user-agent` and the `grpc-*` headers of one connection (C-core keeps those to
+itself), and compression, which belongs to a hop. Nothing is retried, and no deadline is added. The
+headers of a unary answer go with the answer, those of a stream at once, so that a stream on which
+nothing happens is seen to be open.
+
+An interceptor's refusal becomes a status here, by `status`; its other exceptions are our own
+faults, logged once and told as INTERNAL. A failure of the call that it forwarded is the runtime's
+word and passes untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
+
+import grpc
+import grpc.aio
+
+from cri_proxy import errors
+from cri_proxy.cri import methods
+from cri_proxy.interposer import status
+from cri_proxy.interposer.calls import Call, Interceptor, Metadata
+
+if TYPE_CHECKING:
+    _Handler: TypeAlias = grpc.GenericRpcHandler[bytes, bytes]
+    _MethodHandler: TypeAlias = grpc.RpcMethodHandler[bytes, bytes]
+    _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+    _Upstream: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    _UpstreamStream: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
+else:  # the stubs are generic, the classes are not
+    _Handler = grpc.GenericRpcHandler
+
+# A deadline of some hundred years overflows C-core's clock and would be over at once.
+LONGEST_SECONDS: Final = 1e9
+
+_NO_INTERCEPTORS: Final[Mapping[str, Interceptor]] = MappingProxyType({})
+_log = logging.getLogger(__name__)
+
+
+class Relay(_Handler):
+    """The generic handler of a grpc.aio server, in front of the runtime behind `channel`.
+
+    `interceptors` maps a method's path to what answers it; such a method must be unary.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        interceptors: Mapping[str, Interceptor] = _NO_INTERCEPTORS,
+    ) -> None:
+        self._channel = channel
+        self._streams: set[_Stream] = set()
+        self._unary = {
+            path: _unary_handler(path, channel, interceptors.get(path, _pass_on))
+            for path in methods.UNARY | interceptors.keys()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> _MethodHandler:
+        """Return what carries the method of a call that begins; there is none without."""
+        path = handler_call_details.method
+        return self._unary.get(path) or self._stream_handler(path)
+
+    def end_streams(self) -> None:
+        """End the streams that would not end by themselves, with UNAVAILABLE; see server.drain."""
+        for stream in tuple(self._streams):
+            if stream.is_endless:
+                stream.end()
+
+    def _stream_handler(self, path: str) -> _MethodHandler:
+        async def handle(payloads: AsyncIterator[bytes], context: _Context) -> None:
+            upstream = self._channel.stream_stream(path, None, None)(
+                payloads, timeout=_remaining(context), metadata=_metadata_of(context)
+            )
+            stream = _Stream(path, upstream, context)
+            self._streams.add(stream)
+            try:
+                await stream.carry()
+            finally:
+                self._streams.discard(stream)
+                upstream.cancel()
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+
+class _Stream:
+    """One call that is carried as a stream, whatever its method."""
+
+    def __init__(self, path: str, upstream: _UpstreamStream, context: _Context) -> None:
+        self._is_known = path in methods.STREAMING
+        self._has_answered = False
+        self._is_ended = False
+        self._upstream = upstream
+        self._context = context
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the call has no deadline and is a stream, not a unary call we do not know."""
+        return self._context.time_remaining() is None and (self._is_known or self._has_answered)
+
+    def end(self) -> None:
+        """Cancel upstream, and tell the caller that it was us."""
+        self._is_ended = True
+        self._upstream.cancel()
+
+    async def carry(self) -> None:
+        """Pass the answers on until there are no more, then the status.
+
+        gRPC itself takes the caller's messages from the one call to the other.
+        """
+        context, upstream = self._context, self._upstream
+        try:
+            await context.send_initial_metadata(tuple(await upstream.initial_metadata()))
+            async for payload in upstream:
+                self._has_answered = True
+                await context.write(payload)
+            context.set_trailing_metadata(tuple(await upstream.trailing_metadata()))
+            return
+        except grpc.aio.AioRpcError as failure:
+            refusal = failure
+        except asyncio.CancelledError:
+            if not self._is_ended or _is_cancelled():
+                raise
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "cri-proxy is stopping: call again")
+        await _abort_as(refusal, context)
+
+
+class _UnaryCall:
+    """The call that an interceptor is given, and what is to be told to its caller besides."""
+
+    def __init__(self, path: str, upstream: _Upstream, context: _Context) -> None:
+        self.method = path
+        self.metadata = _metadata_of(context)
+        self._upstream = upstream
+        self._context = context
+        self._headers: Metadata = ()
+        self._trailers: Metadata = ()
+
+    def remaining(self) -> float | None:
+        return _remaining(self._context)
+
+    async def forward(
+        self, payload: bytes, *, metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> bytes:
+        upstream = self._upstream(
+            payload, timeout=self.remaining(), metadata=_merged(self.metadata, metadata)
+        )
+        answer = await upstream  # cancels the call upstream if it is cancelled itself
+        self._headers = tuple(await upstream.initial_metadata())
+        self._trailers = tuple(await upstream.trailing_metadata())
+        return answer
+
+    async def send_metadata(self) -> None:
+        """Give the caller what came with the answer."""
+        if self._headers:
+            await self._context.send_initial_metadata(self._headers)
+        if self._trailers:
+            self._context.set_trailing_metadata(self._trailers)
+
+
+def _unary_handler(
+    path: str, channel: grpc.aio.Channel, interceptor: Interceptor
+) -> _MethodHandler:
+    upstream = channel.unary_unary(path, None, None)
+
+    async def handle(payload: bytes, context: _Context) -> bytes:
+        call = _UnaryCall(path, upstream, context)
+        try:
+            answer = await interceptor(payload, call)
+            await call.send_metadata()
+        except Exception as error:  # noqa: BLE001 - one call must not take others with it
+            refusal = status.cause_of(error)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            # Something that the interceptor waited for was cancelled by another. Without a status
+            # the caller would wait for ever.
+            refusal = errors.InternalFault(f"{path} was given up by cri-proxy itself: call again")
+            refusal.__cause__ = error
+        else:
+            return answer
+        return await _refuse(refusal, path, context)
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+async def _pass_on(payload: bytes, call: Call) -> bytes:
+    """Stand in nobody's way: what every method does that is not intercepted."""
+    return await call.forward(payload)
+
+
+async def _refuse(error: Exception, path: str, context: _Context) -> NoReturn:
+    """End the call with the status of `error`, and log it unless it is the runtime's."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        await _abort_as(error, context)
+    if not isinstance(error, errors.CriProxyError):
+        _log.error("method=%s fault=%s", path, type(error).__name__, exc_info=error)
+        error = errors.InternalFault(
+            f"{path} met a fault in cri-proxy ({type(error).__name__}): see the log of cri-proxy"
+        )
+    else:
+        _log.warning("method=%s refused=%s message=%s", path, type(error).__name__, error)
+    await context.abort(status.code_of(error), status.message_of(error))
+
+
+async def _abort_as(failure: grpc.aio.AioRpcError, context: _Context) -> NoReturn:
+    """End the call as the runtime ended its own: headers, code, message, details, trailers."""
+    headers: Metadata = tuple(failure.initial_metadata() or ())
+    if headers:
+        await context.send_initial_metadata(headers)
+    # abort() takes a tuple and nothing else; given grpc's own Metadata, every error is UNKNOWN.
+    trailers: Metadata = tuple(failure.trailing_metadata() or ())
+    await context.abort(failure.code(), failure.details() or "", trailers)
+
+
+def _remaining(context: _Context) -> float | None:
+    """Return the seconds that the caller leaves us, in what C-core can count; None for no end."""
+    seconds: float | None = context.time_remaining()
+    return None if seconds is None else min(seconds, LONGEST_SECONDS)
+
+
+def _metadata_of(context: _Context) -> Metadata:
+    """Return the caller's metadata, less the name of its gRPC library: C-core sends its own."""
+    pairs = context.invocation_metadata() or ()
+    return tuple((key, value) for key, value in pairs if key != "user-agent")
+
+
+def _merged(metadata: Metadata, others: Sequence[tuple[str, str | bytes]]) -> Metadata:
+    """Return `metadata` with `others` added, each instead of all pairs with its key."""
+    if not others:
+        return metadata
+    replaced = {key for key, _ in others}
+    return (*(pair for pair in metadata if pair[0] not in replaced), *others)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this very call that is being cancelled, not just what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

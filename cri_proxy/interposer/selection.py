@@ -1,0 +1,130 @@
+"""Selection: which environment a pod asks for, for which of its containers, and how.
+
+Reads the annotations of the pod sandbox, which kubelet sends with every container, and nothing
+else. All of it is pure: annotations in, a `Selection` out, or RequestInvalid with the annotation's
+name and what to write instead. A pod without our annotations selects nothing and is never touched.
+
+    flox.dev/environment               owner/name or owner/name:7     the pod's environment
+    flox.dev/environment.<container>   the same, or empty for none    one container's, instead
+    flox.dev/activate-mode             run (default) or dev
+    flox.dev/disable-metrics           true or false (default)
+    flox.dev/nix-mutable               true or false (default)
+    flox.dev/skip-containers           names, by commas: not touched at all
+    flox.dev/skip-containers-exec      names, by commas: exec runs outside the environment
+
+Source of the keys: Flox documentation, "Imageless Kubernetes", configuration; the one with a
+container's name is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.model import references
+from cri_proxy.model.environments import Mode
+from cri_proxy.model.references import Reference
+
+PREFIX: Final = "flox.dev/"
+ENVIRONMENT: Final = PREFIX + "environment"
+ACTIVATE_MODE: Final = PREFIX + "activate-mode"
+DISABLE_METRICS: Final = PREFIX + "disable-metrics"
+NIX_MUTABLE: Final = PREFIX + "nix-mutable"
+SKIP_CONTAINERS: Final = PREFIX + "skip-containers"
+SKIP_CONTAINERS_EXEC: Final = PREFIX + "skip-containers-exec"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a pod asks for; `by_container` holds None for a container that wants no environment."""
+
+    environment: Reference | None = None
+    by_container: tuple[tuple[str, Reference | None], ...] = ()
+    mode: Mode = Mode.RUN
+    disable_metrics: bool = False
+    nix_mutable: bool = False
+    skipped: frozenset[str] = frozenset()
+    skipped_exec: frozenset[str] = frozenset()
+
+    def of_container(self, name: str) -> Reference | None:
+        """Return the environment of the pod's container `name`, None when it is left alone."""
+        if name in self.skipped:
+            return None
+        return dict(self.by_container).get(name, self.environment)
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Every environment that some container of the pod may need, the pod's own first."""
+        wanted = [self.environment, *(reference for _, reference in self.by_container)]
+        return tuple(dict.fromkeys(reference for reference in wanted if reference is not None))
+
+
+def of_annotations(annotations: Mapping[str, str]) -> Selection | None:
+    """Return what the pod's annotations ask for, None when they name no environment.
+
+    Raises RequestInvalid for a value that cannot be read.
+    """
+    by_container = tuple(
+        (key.removeprefix(ENVIRONMENT + "."), _environment(key, value))
+        for key, value in sorted(annotations.items())
+        if key.startswith(ENVIRONMENT + ".")
+    )
+    own = annotations.get(ENVIRONMENT)
+    if own is None and not by_container:
+        return None
+    if own is not None and not own.strip():
+        raise errors.RequestInvalid(
+            f"the annotation {ENVIRONMENT} is empty: write owner/name, or take it off the pod"
+        )
+    return Selection(
+        environment=None if own is None else _environment(ENVIRONMENT, own),
+        by_container=by_container,
+        mode=_mode(annotations.get(ACTIVATE_MODE, Mode.RUN)),
+        disable_metrics=_flag(annotations, DISABLE_METRICS),
+        nix_mutable=_flag(annotations, NIX_MUTABLE),
+        skipped=_names(annotations, SKIP_CONTAINERS),
+        skipped_exec=_names(annotations, SKIP_CONTAINERS_EXEC),
+    )
+
+
+def is_near(payload: bytes) -> bool:
+    """Whether the bytes of a request may hold an annotation of ours; false is certain."""
+    return ENVIRONMENT.encode() in payload
+
+
+def _environment(key: str, value: str) -> Reference | None:
+    """Return the reference of one annotation, None for the empty value."""
+    text = value.strip()
+    if not text:
+        return None
+    try:
+        return references.parse(text)
+    except errors.RequestInvalid as error:
+        raise errors.RequestInvalid(f"annotation {key}: {error}") from error
+
+
+def _mode(value: str) -> Mode:
+    """Return the activation mode that `value` names."""
+    try:
+        return Mode(value.strip())
+    except ValueError:
+        raise errors.RequestInvalid(
+            f"annotation {ACTIVATE_MODE}: {value[:100]!a} is no mode: write run or dev"
+        ) from None
+
+
+def _flag(annotations: Mapping[str, str], key: str) -> bool:
+    """Return a yes-or-no annotation; absent means no."""
+    value = annotations.get(key, "false").strip()
+    if value not in {"true", "false"}:
+        raise errors.RequestInvalid(
+            f'annotation {key}: {value[:100]!a} is neither "true" nor "false"'
+        )
+    return value == "true"
+
+
+def _names(annotations: Mapping[str, str], key: str) -> frozenset[str]:
+    """Return the container names of a comma-separated annotation."""
+    return frozenset(name for part in annotations.get(key, "").split(",") if (name := part.strip()))

@@ -1,0 +1,18 @@
+"""Did-you-mean: the known word that a person most likely meant to type."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the member of `known` that is closest to `word`, or None when none comes near."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean X?` to put behind a refusal of `word`, or the empty string."""
+    found = nearest(word, known)
+    return f"; did you mean {found}?" if found else ""

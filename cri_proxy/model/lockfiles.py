@@ -1,0 +1,110 @@
+"""A lockfile: what an environment's generation consists of, down to store paths.
+
+`floxhub.lockfile` makes these values out of the JSON of a manifest.lock; `floxhub.outputs` tells
+which of the store paths a node links, and the realizer fetches and renders those. Only what a node
+needs is kept: licenses, descriptions, build recipes and the composer's own manifests are left out.
+
+Nothing here computes; the order of every tuple is the order of the lockfile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cri_proxy.model import storepaths
+
+DEFAULT_PRIORITY = 5
+
+
+class Kind(StrEnum):
+    """Where a package was locked from."""
+
+    CATALOG = "catalog"
+    FLAKE = "flake"
+    STORE_PATH = "store path"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What the manifest's `[install]` section asks for under one install id.
+
+    `package` is the pkg-path of a catalog package; `outputs` are names, or None when the manifest
+    leaves the choice to the package; `takes_all_outputs` is the manifest's `outputs = "all"`;
+    `systems` is None when the package is wanted on every system.
+    """
+
+    install_id: str
+    package: str | None = None
+    outputs: tuple[str, ...] | None = None
+    takes_all_outputs: bool = False
+    systems: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The manifest inside a lockfile, merged with what it includes.
+
+    `schema` is the text of schema-version, or None for manifests of `version = 1`, which link every
+    output of a package. `variables` are the `[vars]`, names unique, in declared order; their values
+    are shell text for double quotes. `activate_mode` is what the environment's author prefers.
+    """
+
+    schema: str | None
+    install: tuple[Descriptor, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    on_activate: str | None = None
+    has_profile: bool = False
+    services: tuple[str, ...] = ()
+    systems: tuple[str, ...] | None = None
+    activate_mode: str | None = None
+
+    @property
+    def links_all_outputs(self) -> bool:
+        """Whether the manifest is of the kind that knows no choice of outputs."""
+        return self.schema is None
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One package, locked for one system; a lower `priority` wins where files clash.
+
+    `outputs_to_install` names each output once; None when the lockfile does not say.
+    `is_custom_catalog` marks what its publisher's store holds, not the public caches.
+    """
+
+    install_id: str
+    name: str
+    kind: Kind
+    system: str
+    outputs: Mapping[str, storepaths.StorePath]
+    outputs_to_install: tuple[str, ...] | None = None
+    priority: int = DEFAULT_PRIORITY
+    is_unfree: bool = False
+    is_broken: bool = False
+    is_custom_catalog: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lockfile:
+    """A whole manifest.lock; `includes` names the environments that were merged into it."""
+
+    manifest: Manifest
+    packages: tuple[Package, ...] = ()
+    includes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedOutput:
+    """A store path to be linked into the environment.
+
+    `priority` is a thousand times the package's and then some (see `floxhub.outputs`): a file of
+    the lower one wins. `may_collide` means that a clash at the same priority is let pass: whichever
+    was linked first stays; elsewhere such a clash is refused.
+    """
+
+    path: storepaths.StorePath
+    priority: int
+    install_id: str
+    may_collide: bool = False

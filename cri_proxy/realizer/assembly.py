@@ -1,0 +1,214 @@
+"""Assembly: a closure in the store and a recipe become an environment in place.
+
+Runs in a worker. The packages' trees are listed, FLOX_ENV is planned (`rendering`) and laid beside
+hard links of the whole closure, the record is written, and the view is committed as one. FLOX_ENV
+holds, beside the packages' links, what is Flox's in Flox's own environments:
+
+    activate                        what becomes the program (`activation`)
+    activate.d/envrc                exports of [vars]
+    activate.d/hook-on-activate     the hook, when there is one
+    activate.d/ca-bundle.crt        the node's CA certificates, when no package brings any
+    manifest.lock  requisites.txt   what the environment was made from, and its closure
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.model import environments, storepaths
+from cri_proxy.model.environments import Environment, Mode
+from cri_proxy.model.references import Reference
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.realizer import activation, rendering
+from cri_proxy.realizer.recipes import Recipe
+from cri_proxy.realizer.rendering import Kind, Linked, Plan
+from cri_proxy.realizer.trees import Trees
+
+_PROPAGATED: Final = "nix-support/propagated-user-env-packages"
+_PROPAGATED_TO_BUILDS: Final = "nix-support/propagated-build-inputs"
+_STEPS: Final = 1000
+_OURS: Final = ("activate", "activate.d", "manifest.lock", "requisites.txt")
+_CA_BUNDLE: Final = "etc/ssl/certs/ca-bundle.crt"
+_LOCALES: Final = "lib/locale/locale-archive"
+_BASH: Final = "bin/bash"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an environment comes from, for its record."""
+
+    reference: Reference
+    revision: str
+    lock_digest: str
+    lockfile: Path
+    system: str
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """FLOX_ENV, ready to be written, and what the record says of it."""
+
+    plan: Plan
+    files: dict[str, bytes]
+    shell: str | None
+    certificates: str | None
+    locale_archive: str | None
+
+
+def packages_of(recipe: Recipe, mode: Mode, trees: Trees) -> tuple[Linked, ...]:
+    """Return what to link: the recipe's outputs and, behind them, what these propagate."""
+    linked = [
+        Linked(output.path, output.priority, output.install_id, output.may_collide)
+        for output in recipe.linked
+    ]
+    known = {each.path for each in linked}
+    steps = count(1)
+    for each in linked:
+        for path in _propagated(each.path, mode, trees):
+            if path not in known:
+                known.add(path)
+                priority = each.priority // _STEPS * _STEPS + next(steps)
+                linked.append(Linked(path, priority, path.name, may_collide=True))
+    return tuple(linked)
+
+
+def find_shell(
+    recipe: Recipe, closure: Iterable[StorePath], plan: Plan, trees: Trees
+) -> str | None:
+    """Return the path of a bash in the closure, the environment's own before any other."""
+    if _found(plan, _BASH, trees):
+        return f"{recipe.flox_env}/{_BASH}"
+    for path in sorted(closure, key=lambda each: each.name):
+        if trees.entry(f"{path}/{_BASH}").kind is Kind.FILE:
+            return f"{path}/{_BASH}"
+    return None
+
+
+def render(
+    recipe: Recipe,
+    origin: Origin,
+    closure: tuple[StorePath, ...],
+    trees: Trees,
+    certificates: Path | None,
+) -> Rendered:
+    """Return FLOX_ENV for a closure that is all in the store; `shell` is None if none was found.
+
+    Raises EnvironmentUnsuitable when packages conflict.
+    """
+    plan = rendering.plan(packages_of(recipe, origin.mode, trees), trees.listing)
+    for name in _OURS:
+        plan.links.pop(name, None)
+    files = {
+        "activate": activation.script(),
+        "activate.d/envrc": activation.envrc(recipe.variables).encode(),
+        "manifest.lock": origin.lockfile.read_bytes(),
+        "requisites.txt": "".join(
+            f"{path}\n" for path in sorted({*closure, recipe.flox_env})
+        ).encode(),
+    }
+    if recipe.hook:
+        files["activate.d/hook-on-activate"] = recipe.hook.encode()
+    bundle = _CA_BUNDLE if _found(plan, _CA_BUNDLE, trees) else None
+    if bundle is None and certificates is not None:
+        bundle = "activate.d/ca-bundle.crt"
+        files[bundle] = certificates.read_bytes()
+    return Rendered(
+        plan=plan,
+        files=files,
+        shell=find_shell(recipe, closure, plan, trees) if recipe.needs_shell else None,
+        certificates=bundle and f"{recipe.flox_env}/{bundle}",
+        locale_archive=f"{recipe.flox_env}/{_LOCALES}" if _found(plan, _LOCALES, trees) else None,
+    )
+
+
+def environment_of(
+    recipe: Recipe,
+    origin: Origin,
+    rendered: Rendered,
+    closure: tuple[StorePath, ...],
+    nar_bytes: int,
+    store: Path,
+) -> Environment:
+    """Return the record of the environment whose view is to be at `store`."""
+    return Environment(
+        identity=recipe.identity,
+        reference=origin.reference,
+        revision=origin.revision,
+        lock_digest=origin.lock_digest,
+        system=origin.system,
+        mode=origin.mode,
+        flox_env=recipe.flox_env,
+        shell=rendered.shell,
+        variables=activation.static_variables(recipe.variables),
+        closure=tuple(sorted({*closure, recipe.flox_env})),
+        nar_bytes=nar_bytes,
+        realized_at=time.time(),
+        store=store,
+        has_services=recipe.has_services,
+        certificates=rendered.certificates,
+        locale_archive=rendered.locale_archive,
+    )
+
+
+def write_tree(rendered: Rendered, target: Path) -> None:
+    """Lay FLOX_ENV out at `target`, with the modes and times of a store path."""
+    directories = ["", *rendered.plan.directories, "activate.d"]
+    for place in directories:
+        (target / place).mkdir()
+    for place, destination in rendered.plan.links.items():
+        (target / place).symlink_to(destination)
+        os.utime(target / place, (1, 1), follow_symlinks=False)
+    for place, data in rendered.files.items():
+        path = target / place
+        path.write_bytes(data)
+        path.chmod(0o555 if place == "activate" else 0o444)
+        os.utime(path, (1, 1))
+    for place in reversed(directories):
+        (target / place).chmod(0o555)
+        os.utime(target / place, (1, 1))
+
+
+def record(environment: Environment) -> bytes:
+    """Return the bytes of environment.json."""
+    return json.dumps(environments.to_json(environment), indent=1).encode() + b"\n"
+
+
+def _propagated(path: StorePath, mode: Mode, trees: Trees) -> list[StorePath]:
+    """Return the store paths that `path` wants beside itself wherever it is linked."""
+    words = list(trees.words(f"{path}/{_PROPAGATED}"))
+    if mode is Mode.DEV:
+        words += [
+            word
+            for word in trees.words(f"{path}/{_PROPAGATED_TO_BUILDS}")
+            if not word.endswith("-stubs")
+        ]
+    found = []
+    for word in words:
+        try:
+            found.append(storepaths.parse(word))
+        except errors.RequestInvalid:
+            raise errors.EnvironmentUnsuitable(
+                f"{path} propagates {word[:200]!a}, which is no store path: take the package out "
+                "of the environment or report it to its publisher"
+            ) from None
+    return found
+
+
+def _found(plan: Plan, place: str, trees: Trees) -> bool:
+    """Whether FLOX_ENV has a file at `place`, be it below a directory that is one link."""
+    parts = place.split("/")
+    for length in range(1, len(parts) + 1):
+        link = plan.links.get("/".join(parts[:length]))
+        if link is not None:
+            below = "/".join([link, *parts[length:]])
+            return trees.entry(below).kind is Kind.FILE
+    return False

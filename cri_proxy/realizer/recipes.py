@@ -1,0 +1,100 @@
+"""A recipe: what one lockfile comes to on this system, before anything is fetched.
+
+It says which store paths are linked (and so, with all they reference, fetched), which variables are
+set and whether a shell is needed, and it names the environment: the identity is a digest over
+everything that the result depends on, so that equal environments are made once and one that is in
+place is known by its name alone. Pure: a lockfile and the node's settings in, a `Recipe` out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from cri_proxy.floxhub import outputs, variables
+from cri_proxy.lib import nixbase32
+from cri_proxy.model.environments import Mode
+from cri_proxy.model.lockfiles import LinkedOutput, Lockfile
+from cri_proxy.model.references import Reference
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.realizer import activation
+
+# What assembly makes out of the same inputs; counted up when that changes.
+EDITION: Final = 1
+_DIGEST_BYTES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What of the node goes into every environment.
+
+    `certificates_digest` is the SHA-256 of the CA bundle that is given to environments without one,
+    empty when none is.
+    """
+
+    system: str
+    shell: str | None
+    certificates_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to fetch, link and set for one environment; `variables` are in the order of setting."""
+
+    identity: str
+    flox_env: StorePath
+    linked: tuple[LinkedOutput, ...]
+    variables: tuple[tuple[str, str], ...]
+    hook: str | None
+    needs_shell: bool
+    has_services: bool
+
+    @property
+    def roots(self) -> tuple[StorePath, ...]:
+        """The store paths that must be on the node with all that they reference."""
+        return tuple(dict.fromkeys(output.path for output in self.linked))
+
+
+def of_lockfile(
+    lock: Lockfile, lock_digest: str, reference: Reference, mode: Mode, node: Node
+) -> Recipe:
+    """Return the recipe of `lock`, whose SHA-256 in hex is `lock_digest`.
+
+    Raises EnvironmentUnsuitable when the environment is not locked for the node's system or cannot
+    be activated.
+    """
+    outputs.suits(lock, node.system)
+    ordered = variables.in_dependency_order(lock.manifest.variables)
+    activation.envrc(ordered)
+    hook = lock.manifest.on_activate
+    needs_shell = not activation.is_static(ordered, hook)
+    digest = _digest(
+        {
+            "edition": EDITION,
+            "owner": reference.owner,
+            "name": reference.name,
+            "lock": lock_digest,
+            "system": node.system,
+            "mode": str(mode),
+            "shell": node.shell if needs_shell else None,
+            "certificates": node.certificates_digest,
+            "activate": hashlib.sha256(activation.script()).hexdigest(),
+        }
+    )
+    return Recipe(
+        identity=f"{digest}-{reference.owner}-{reference.name}",
+        flox_env=StorePath(digest, f"environment-{mode}"),
+        linked=outputs.linked_outputs(lock, node.system),
+        variables=ordered,
+        hook=hook,
+        needs_shell=needs_shell,
+        has_services=bool(lock.manifest.services),
+    )
+
+
+def _digest(inputs: dict[str, object]) -> str:
+    """Return 32 letters for `inputs`, as the digest of a store path has them."""
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+    return nixbase32.encode(hashlib.sha256(text.encode()).digest()[:_DIGEST_BYTES])

@@ -1,0 +1,141 @@
+"""Rendering: from the trees of an environment's packages to the one tree of FLOX_ENV.
+
+What Flox's buildenv does, decided here without touching a disk: `plan` asks for directory listings
+and returns symbolic links. A name that one package has becomes one link, directories included; a
+directory that several have is made, and its entries are merged the same way. Between files of one
+name the lower priority number wins; equal numbers are a conflict, unless both lead to the same file
+or one side may collide (outputs that nobody asked to install, propagated packages).
+
+Source of the rules: the merging that Flox and nixpkgs document for buildEnv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.model.storepaths import StorePath
+
+# Written by tools for their own package only; meaningless in a merged tree.
+_IGNORED_PATHS: Final = frozenset({"propagated-build-inputs", "nix-support", "info/dir"})
+_IGNORED_NAMES: Final = frozenset({"log", "perllocal.pod"})
+_MIME: Final = "share/mime"
+_MIME_KEPT: Final = "packages"
+
+
+class Kind(Enum):
+    """What a path leads to, after all its symbolic links."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a directory of the store: what it leads to, and where that really is."""
+
+    kind: Kind
+    resolved: str
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A store path to be linked into FLOX_ENV; lower priority numbers win."""
+
+    path: StorePath
+    priority: int
+    package: str
+    may_collide: bool = False
+
+
+Listing = Callable[[str], Mapping[str, Entry]]
+"""Entries by name of a directory of the store, `/nix/store/…`; empty when it is no directory."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """The tree of FLOX_ENV: directories to make and symbolic links, by relative path."""
+
+    directories: list[str] = field(default_factory=list)
+    links: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """One package's claim to a name."""
+
+    source: str
+    entry: Entry
+    linked: Linked
+
+
+def plan(packages: Iterable[Linked], listing: Listing) -> Plan:
+    """Return how to lay `packages` into one tree.
+
+    Raises EnvironmentUnsuitable naming both packages and the path when two of equal priority claim
+    it. A package that is no directory is left out: there is no name under which to link it.
+    """
+    result = Plan()
+    roots = [
+        _Candidate(str(linked.path), Entry(Kind.DIRECTORY, str(linked.path)), linked)
+        for linked in _without_repetitions(packages)
+    ]
+    _merge("", roots, listing, result)
+    return result
+
+
+def _without_repetitions(packages: Iterable[Linked]) -> list[Linked]:
+    """Return each store path once, at its best priority, in order of precedence."""
+    best: dict[StorePath, Linked] = {}
+    for linked in packages:
+        known = best.get(linked.path)
+        if known is None or linked.priority < known.priority:
+            best[linked.path] = linked
+    return sorted(best.values(), key=lambda linked: linked.priority)
+
+
+def _merge(at: str, sources: list[_Candidate], listing: Listing, result: Plan) -> None:
+    """Lay the entries of all `sources`, directories that share the place `at`, into `result`."""
+    claims: dict[str, list[_Candidate]] = {}
+    for source in sources:
+        for name, entry in listing(source.source).items():
+            if not _is_ignored(at, name):
+                claim = _Candidate(f"{source.source}/{name}", entry, source.linked)
+                claims.setdefault(name, []).append(claim)
+    for name in sorted(claims):
+        place = f"{at}/{name}" if at else name
+        candidates = claims[name]
+        if len(candidates) == 1 and place != _MIME:
+            result.links[place] = candidates[0].source
+        elif all(candidate.entry.kind is Kind.DIRECTORY for candidate in candidates):
+            result.directories.append(place)
+            _merge(place, candidates, listing, result)
+        else:
+            result.links[place] = _winner(place, candidates).source
+
+
+def _winner(place: str, candidates: list[_Candidate]) -> _Candidate:
+    """Return who gets `place`: the first in precedence, if nobody has an equal claim."""
+    first, *others = candidates
+    for other in others:
+        is_equal = other.linked.priority == first.linked.priority
+        is_same = other.entry == first.entry and first.entry.kind is not Kind.NOTHING
+        if is_equal and not is_same and not (first.linked.may_collide or other.linked.may_collide):
+            raise errors.EnvironmentUnsuitable(
+                f"packages {first.linked.package!r} and {other.linked.package!r} both bring "
+                f"{place} with priority {first.linked.priority}: uninstall one of them or give "
+                "one another priority in the manifest, then push the environment"
+            )
+    return first
+
+
+def _is_ignored(at: str, name: str) -> bool:
+    """Whether buildenv leaves this entry out of every environment."""
+    place = f"{at}/{name}" if at else name
+    if place in _IGNORED_PATHS or name in _IGNORED_NAMES or place.endswith("/info/dir"):
+        return True
+    return at == _MIME and name != _MIME_KEPT

@@ -1,0 +1,82 @@
+"""Keys: every setting by name, derived from the sections of `schema`.
+
+One rule makes all names: key `k` of section `s` is `s.k`, CRI_PROXY_S_K and --s-k (with dashes for
+underscores). `toml_of` writes a default the way it would stand in the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cri_proxy.settings import schema
+from cri_proxy.settings.kinds import Kind
+
+PREFIX: Final = "CRI_PROXY_"
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Key:
+    """One setting, of which there is one object; `default` is in TOML's form."""
+
+    section: str
+    name: str
+    kind: Kind[object]
+    default: object
+    about: str
+
+    def __str__(self) -> str:
+        return f"{self.section}.{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return f"{PREFIX}{self.section}_{self.name}".upper()
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return f"--{self.section}-{self.name}".replace("_", "-")
+
+
+def _keys_of(section: str, table: type) -> list[Key]:
+    return [
+        Key(
+            section,
+            each.name,
+            each.metadata["kind"],
+            each.metadata["default"],
+            each.metadata["about"],
+        )
+        for each in dataclasses.fields(table)
+    ]
+
+
+SECTIONS: Final[Mapping[str, type]] = {
+    each.name: type(getattr(schema.Settings(), each.name))
+    for each in dataclasses.fields(schema.Settings)
+}
+KEYS: Final = tuple(key for name, table in SECTIONS.items() for key in _keys_of(name, table))
+
+
+def toml_of(value: object) -> str:
+    """Return the TOML text, on one line, of a value in TOML's form."""
+    match value:
+        case Mapping():
+            pairs = [f"{_name_of(name)} = {toml_of(each)}" for name, each in value.items()]
+            return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
+        case list() | tuple():
+            return f"[{', '.join(toml_of(each) for each in value)}]"
+        case _:
+            # JSON's text, whole numbers and fractions are TOML's too.
+            return json.dumps(value, ensure_ascii=False)
+
+
+def _name_of(name: object) -> str:
+    text = str(name)
+    return text if _BARE.fullmatch(text) else json.dumps(text)

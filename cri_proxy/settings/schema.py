@@ -1,0 +1,272 @@
+"""The table of settings: every section, key, default and line of help stands here and only here.
+
+A section is a frozen dataclass, a key is one of its fields. Add a key by adding a field: its names
+in the file, in the environment and as a flag, its line in --help-settings and its row in
+docs/settings.md follow. `Settings()` is all defaults.
+
+A field holds what was written, parsed. What follows from several of them, or from the node, is a
+property or a method beside the fields, so that replacing one field never leaves a stale other.
+"""
+
+# ruff: noqa: RUF009 - `_key` is `dataclasses.field` with the names filled in
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.settings import kinds
+
+# bashNonInteractive 5.3p15 as Flox's base catalog has it, so the default caches hold it, signed.
+SHELLS: Final = {
+    "x86_64-linux": "/nix/store/7ik8057hajl6vq9j40h3jracxjn0bb5x-bash-5.3p15",
+    "aarch64-linux": "/nix/store/rzpv2vlq1zmhjqjinjgff1v83nw0b3hz-bash-5.3p15",
+}
+_WORKERS_AT_MOST: Final = 4
+
+T = TypeVar("T")
+
+
+def _key(kind: kinds.Kind[T], default: object, about: str) -> T:
+    """Return the field of one key; `default` is in TOML's form and parsed by `kind` as well."""
+    return field(
+        default_factory=lambda: kind.of_toml(default),
+        metadata={"kind": kind, "default": default, "about": about},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Where kubelet finds the proxy."""
+
+    listen: Path = _key(
+        kinds.unix_socket(),
+        "/run/cri-proxy/cri-proxy.sock",
+        "socket that kubelet is pointed to",
+    )
+    drain_seconds: float = _key(
+        kinds.seconds(0, 3600),
+        30,
+        "how long a stopping daemon waits for calls in flight",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The container runtime behind the proxy."""
+
+    endpoint: Path = _key(
+        kinds.unix_socket(),
+        "/run/containerd/containerd.sock",
+        "CRI socket of the container runtime",
+    )
+    handlers: Mapping[str, str] = _key(
+        kinds.handlers(),
+        {"flox": ""},
+        "RuntimeClass handlers that the runtime does not know, and which of its own to use instead",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """How pods with an environment are started."""
+
+    deadline_margin_seconds: float = _key(
+        kinds.seconds(0, 60),
+        5.0,
+        "time kept back from kubelet's deadline, to answer with progress instead of timing out",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Store paths on this node and the binary caches that they come from."""
+
+    root: Path = _key(
+        kinds.directory(),
+        "/var/lib/cri-proxy",
+        "directory of store paths, environments and remembered lockfiles, on one file system",
+    )
+    caches: tuple[str, ...] = _key(
+        kinds.listing(kinds.url("https", "http", "file")),
+        ["https://cache.nixos.org", "https://cache.flox.dev"],
+        "binary caches, asked in this order",
+    )
+    public_keys: tuple[str, ...] = _key(
+        kinds.listing(kinds.public_key()),
+        [
+            "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=",
+            "flox-cache-public-1:7F4OyH7ZCnFhcze3fJdfyXYLQw/aV7GEed86nQ7IsOs=",
+        ],
+        "keys one of which must have signed a store path before it is used",
+    )
+    workers: int = _key(
+        kinds.whole(0, 64),
+        0,
+        f"processes that fetch and unpack; 0 for one per core, at most {_WORKERS_AT_MOST}",
+    )
+    connections: int = _key(
+        kinds.whole(1, 1024),
+        64,
+        "connections to binary caches at once, of the whole node",
+    )
+    timeout_seconds: float = _key(
+        kinds.seconds(1, 3600),
+        30,
+        "how long a binary cache may stay silent before it is asked again or the next one is",
+    )
+    ca_file: Path | None = _key(
+        kinds.optional_file(),
+        "",
+        "certificate authorities that caches are checked against; empty for the node's own",
+    )
+
+    def workers_on(self, cores: int) -> int:
+        """Return how many worker processes a node with `cores` runs."""
+        return self.workers or max(1, min(cores, _WORKERS_AT_MOST))
+
+
+@dataclass(frozen=True, slots=True)
+class FloxHub:
+    """Where environments are defined."""
+
+    url: str = _key(
+        kinds.url("https", "http"),
+        "https://hub.flox.dev",
+        "FloxHub itself",
+    )
+    git_url: str = _key(
+        kinds.optional_url("https", "http"),
+        "",
+        "its git repositories; empty to derive it from url (host label hub becomes api, plus /git)",
+    )
+    api_url: str = _key(
+        kinds.optional_url("https", "http"),
+        "",
+        "its API; empty to derive it from url (host label hub becomes api)",
+    )
+    token_file: Path | None = _key(
+        kinds.optional_file(),
+        "",
+        "file with a token for the private environments of pods that bring none of their own",
+    )
+    remember_seconds: float = _key(
+        kinds.seconds(0, 86400),
+        10,
+        "how long the live generation of an environment is remembered before FloxHub is asked",
+    )
+    timeout_seconds: float = _key(
+        kinds.seconds(1, 3600),
+        30,
+        "how long FloxHub may stay silent before the last known generation is used",
+    )
+    ca_file: Path | None = _key(
+        kinds.optional_file(),
+        "",
+        "certificate authorities that FloxHub is checked against; empty for the node's own",
+    )
+
+    @property
+    def git_base(self) -> str:
+        """`git_url`, or what follows from `url`: repositories are `<base>/<owner>/floxmeta`."""
+        return self.git_url or f"{self.api_base}/git"
+
+    @property
+    def api_base(self) -> str:
+        """`api_url`, or what follows from `url`; without a slash at the end."""
+        return self.api_url or _api_of(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What an environment is given to start in."""
+
+    shell: Mapping[str, StorePath] = _key(
+        kinds.store_path_by_system(SHELLS),
+        SHELLS,
+        "store path whose bin/bash runs the hooks of environments that bring no shell",
+    )
+    certificates: str = _key(
+        kinds.words_or_file("auto", "none"),
+        "auto",
+        "certificate authorities for environments that bring none: the node's bundle, a file, none",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What the daemon writes to its standard error."""
+
+    level: str = _key(
+        kinds.choice("debug", "info", "warning", "error"),
+        "info",
+        "the least important lines that are written",
+    )
+    format: str = _key(
+        kinds.choice("auto", "text", "json"),
+        "auto",
+        "form of a line; auto is text for a terminal or the journal and JSON for the rest",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """Where the traces of pod starts go; the OTEL_* variables of OpenTelemetry work as well."""
+
+    exporter: str = _key(
+        kinds.choice("none", "otlp"),
+        "none",
+        "otlp sends traces by OTLP over HTTP",
+    )
+    endpoint: str = _key(
+        kinds.optional_url("https", "http"),
+        "",
+        "OTLP collector, such as http://localhost:4318; empty for OpenTelemetry's own default",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All sections, in the order of the documentation."""
+
+    serve: Serve = field(default_factory=Serve)
+    runtime: Runtime = field(default_factory=Runtime)
+    pods: Pods = field(default_factory=Pods)
+    store: Store = field(default_factory=Store)
+    floxhub: FloxHub = field(default_factory=FloxHub)
+    activation: Activation = field(default_factory=Activation)
+    log: Log = field(default_factory=Log)
+    tracing: Tracing = field(default_factory=Tracing)
+
+
+def contradictions_of(settings: Settings) -> list[str]:
+    """Return a sentence for each pair of settings that cannot both be meant."""
+    found = []
+    if settings.tracing.endpoint and settings.tracing.exporter == "none":
+        found.append('tracing.endpoint is set but tracing.exporter is "none": set it to "otlp"')
+    if settings.serve.listen == settings.runtime.endpoint:
+        found.append(
+            f"serve.listen and runtime.endpoint are both {settings.serve.listen}: "
+            "the proxy needs a socket of its own beside the runtime's"
+        )
+    if settings.store.caches and not settings.store.public_keys:
+        found.append(
+            "store.public_keys is empty, so nothing from store.caches could be trusted: "
+            "name the keys that sign there"
+        )
+    return found
+
+
+def _api_of(url: str) -> str:
+    """Return the API's URL: `https://hub.x` has it at `https://api.x`, any other FloxHub at home.
+
+    Source of the rule: Flox's CLI, which derives its URLs from the one of FloxHub in this way.
+    """
+    parts = urlsplit(url)
+    if not parts.netloc.startswith("hub."):
+        return url
+    return urlunsplit(parts._replace(netloc="api." + parts.netloc.removeprefix("hub."), path=""))

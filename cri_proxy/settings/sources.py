@@ -1,0 +1,198 @@
+"""Sources: defaults < file < environment < flags, with every problem told at once.
+
+Each source gives values by key; a later source replaces an earlier one's. What is not understood is
+never skipped: an unknown section, key or variable is refused with the name that was most likely
+meant, a wrong value with the place where it stands and what is accepted there. The caller gets the
+settings and, for `cri-proxy check`, where each came from.
+
+    --config FILE or CRI_PROXY_CONFIG    the file; it must exist then
+    /etc/cri-proxy/config.toml           the file otherwise, if there is one
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.lib import redaction, suggestions
+from cri_proxy.settings import keys, schema
+
+CONFIG_FILE: Final = Path("/etc/cri-proxy/config.toml")
+CONFIG_VARIABLE: Final = f"{keys.PREFIX}CONFIG"
+DEFAULT: Final = "default"
+
+# Kubernetes itself sets these in the pods of a namespace that has a Service named cri-proxy.
+_SERVICE_LINK: Final = re.compile(
+    rf"{keys.PREFIX}(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
+)
+_BY_NAME: Final = {str(key): key for key in keys.KEYS}
+_BY_VARIABLE: Final = {key.variable: key for key in keys.KEYS}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the value of one key came from; `shown` is its text, fit to be shown to anyone."""
+
+    key: keys.Key
+    source: str
+    shown: str
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nobody set it."""
+        return self.source == DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, an origin for every key in the table's order, and the file that was read."""
+
+    settings: schema.Settings
+    origins: tuple[Origin, ...]
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as one source has it: `place` names that source's own word for the key."""
+
+    key: keys.Key
+    place: str
+    source: str
+    raw: object
+    is_text: bool
+
+    def parse(self) -> object:
+        kind = self.key.kind
+        return kind.of_text(str(self.raw)) if self.is_text else kind.of_toml(self.raw)
+
+    def refusal(self) -> str:
+        return f"{self.place} must be {self.key.kind.accepted}, not {_shown(self.raw)}"
+
+
+def load(
+    *, flags: Mapping[str, str], environment: Mapping[str, str], file: str | None = None
+) -> Loaded:
+    """Return the settings of this invocation; raise RequestInvalid with a line per problem.
+
+    `flags` is by key name (`store.root`), `file` is what --config says.
+    """
+    problems: list[str] = []
+    path = _file_of(file, environment)
+    given = {key: _Given(key, "", DEFAULT, key.default, False) for key in keys.KEYS}
+    for each in (
+        *_of_file(path, problems.append),
+        *_of_environment(environment, problems.append),
+        *_of_flags(flags),
+    ):
+        given[each.key] = each
+    values: dict[str, dict[str, object]] = {section: {} for section in keys.SECTIONS}
+    for key, each in given.items():
+        try:
+            values[key.section][key.name] = each.parse()
+        except ValueError:
+            problems.append(each.refusal())
+    if not problems:
+        settings = schema.Settings(
+            **{name: table(**values[name]) for name, table in keys.SECTIONS.items()}
+        )
+        problems = schema.contradictions_of(settings)
+    if problems:
+        raise errors.RequestInvalid("\n".join(problems))
+    origins = tuple(Origin(key, each.source, _shown(each.raw)) for key, each in given.items())
+    return Loaded(settings, origins, path)
+
+
+def _file_of(flag: str | None, environment: Mapping[str, str]) -> Path | None:
+    """Return the file to read, or None when none was named and the usual one is not there."""
+    named = flag or environment.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    return CONFIG_FILE if CONFIG_FILE.exists() else None
+
+
+def _of_file(path: Path | None, refuse: Callable[[str], None]) -> Iterator[_Given]:
+    if path is None:
+        return
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        refuse(f"{path} cannot be read: {error.strerror or error}")
+        return
+    except UnicodeDecodeError:
+        refuse(f"{path} is not a TOML file: it is not UTF-8 text")
+        return
+    except tomllib.TOMLDecodeError as error:
+        refuse(f"{path} is not a TOML file: {error}")
+        return
+    for section, table in document.items():
+        if section not in keys.SECTIONS:
+            refuse(f"{path}: {_unknown_section(section, table)}")
+        elif not isinstance(table, dict):
+            refuse(f"{path}: {section} must be a section, written [{section}] on a line of its own")
+        else:
+            yield from _of_section(path, section, table, refuse)
+
+
+def _of_section(
+    path: Path, section: str, table: Mapping[str, object], refuse: Callable[[str], None]
+) -> Iterator[_Given]:
+    for name, raw in table.items():
+        dotted = f"{section}.{name}"
+        if dotted in _BY_NAME:
+            yield _Given(_BY_NAME[dotted], f"{path}: {dotted}", str(path), raw, is_text=False)
+        else:
+            refuse(f"{path}: unknown key {dotted}{_hint(dotted, _BY_NAME)}")
+
+
+def _of_environment(
+    environment: Mapping[str, str], refuse: Callable[[str], None]
+) -> Iterator[_Given]:
+    for variable in sorted(environment):
+        if not variable.startswith(keys.PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        if variable in _BY_VARIABLE:
+            key, raw = _BY_VARIABLE[variable], environment[variable]
+            yield _Given(key, variable, variable, raw, is_text=True)
+        elif not _SERVICE_LINK.fullmatch(variable):
+            refuse(f"unknown variable {variable}{_hint(variable, _BY_VARIABLE)}")
+
+
+def _of_flags(flags: Mapping[str, str]) -> Iterator[_Given]:
+    for name, raw in flags.items():
+        key = _BY_NAME[name]
+        yield _Given(key, key.flag, key.flag, raw, is_text=True)
+
+
+def _unknown_section(name: str, value: object) -> str:
+    """Return the refusal of a top-level name, which may be a key that lost its section."""
+    if isinstance(value, dict):
+        nearest = suggestions.nearest(name, keys.SECTIONS)
+        meant = f"[{nearest}]" if nearest else None
+        what = f"unknown section [{name}]"
+    else:
+        homes = [str(key) for key in keys.KEYS if key.name == name]
+        meant = " or ".join(homes) or suggestions.nearest(name, _BY_NAME)
+        what = f"unknown key {name}"
+    return f"{what}; did you mean {meant}?" if meant else f"{what}{_EVERY_SETTING}"
+
+
+_EVERY_SETTING: Final = "; cri-proxy --help-settings lists every setting"
+
+
+def _hint(word: str, known: Mapping[str, keys.Key]) -> str:
+    return suggestions.hint(word, known) or _EVERY_SETTING
+
+
+def _shown(raw: object) -> str:
+    """Return a value's text for a message: no credentials, no control characters, not too long."""
+    try:
+        text = redaction.text(keys.toml_of(raw))
+    except TypeError:  # TOML's dates, which no key accepts
+        text = str(raw)
+    return text if len(text) <= 400 else f"{text[:397]}..."

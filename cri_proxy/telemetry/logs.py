@@ -1,0 +1,200 @@
+"""Log lines: an event in a few words and its fields, as text for people or JSON for collectors.
+
+    log = logs.of(__name__)
+    log.info("environment ready", reference=reference, seconds=2.1)
+
+    2026-01-31T12:00:00.123Z info realizer: environment ready reference=a/b:3 seconds=2.1
+    {"time": "…", "level": "info", "logger": "realizer", "event": "environment ready", …}
+
+The standard library carries the records, so that libraries' own lines take the same way out. Every
+line is one line: control characters are escaped. In a current span the line carries its ids.
+Values of fields named like secrets, and passwords in URLs, are hidden.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Final, TextIO
+
+from opentelemetry import trace
+
+from cri_proxy.lib import redaction
+from cri_proxy.settings import schema
+
+_FIELDS: Final = "cri_proxy_fields"
+_ROOT: Final = "cri_proxy."
+_PLAIN: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f]+")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# sd-daemon(3): a line that begins so is filed by the journal under that priority.
+_PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
+
+
+class Log:
+    """The lines of one module."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    def debug(self, event: str, /, **fields: object) -> None:
+        """Tell what only somebody who hunts a fault wants to know."""
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, /, **fields: object) -> None:
+        """Tell what an operator would tell a colleague."""
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, /, **fields: object) -> None:
+        """Tell what somebody should look at when there is time."""
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, /, *, fault: BaseException | None = None, **fields: object) -> None:
+        """Tell what failed; `fault` is an error of our own making and adds its traceback."""
+        self._write(logging.ERROR, event, fields, fault)
+
+    def _write(
+        self,
+        level: int,
+        event: str,
+        fields: Mapping[str, object],
+        fault: BaseException | None = None,
+    ) -> None:
+        if self._logger.isEnabledFor(level):
+            # An event is no format: it goes in as the argument of one.
+            self._logger.log(
+                level, "%s", event, extra={_FIELDS: fields}, exc_info=fault, stacklevel=3
+            )
+
+
+def of(module: str) -> Log:
+    """Return the log of a module, given its `__name__`."""
+    return Log(logging.getLogger(module))
+
+
+def setup(settings: schema.Log, *, stream: TextIO = sys.stderr) -> None:
+    """Send all lines of this process to `stream`; a second call replaces the first."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter_of(settings.format, stream))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level.upper())
+    if settings.level == "debug":
+        # Other people's debug lines are of no use here, and some hold what must not be shown.
+        for library in ("urllib3", "dulwich", "asyncio", "grpc", "opentelemetry"):
+            logging.getLogger(library).setLevel(logging.INFO)
+
+
+class Text(logging.Formatter):
+    """One line of words and key=value; `has_time` and `has_priority` suit where it is read."""
+
+    def __init__(self, *, has_time: bool = True, has_priority: bool = False) -> None:
+        super().__init__()
+        self._has_time = has_time
+        self._has_priority = has_priority
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of `record`, with a traceback below it when there is one."""
+        level = _level_of(record)
+        words = [_time_of(record)] if self._has_time else []
+        words += [level, f"{_logger_of(record)}:", _escaped(redaction.text(record.getMessage()))]
+        words += [f"{name}={_quoted(value)}" for name, value in _fields_of(record)]
+        lines = [" ".join(words)]
+        if record.exc_info:
+            lines += redaction.text(self.formatException(record.exc_info)).splitlines()
+        prefix = _PRIORITIES[level] if self._has_priority else ""
+        return "\n".join(prefix + line for line in lines)
+
+
+class Json(logging.Formatter):
+    """One JSON object a line; fields stand beside time, level, logger and event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object of `record`; a traceback is its `exception`."""
+        line: dict[str, object] = {
+            "time": _time_of(record),
+            "level": _level_of(record),
+            "logger": _logger_of(record),
+            "event": redaction.text(record.getMessage()),
+        }
+        for name, value in _fields_of(record):
+            line.setdefault(name, value)
+        if record.exc_info:
+            line["exception"] = redaction.text(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _formatter_of(form: str, stream: TextIO) -> logging.Formatter:
+    """Return the formatter of setting log.format for what `stream` is connected to."""
+    is_journal = _is_journal(stream)
+    if form == "json" or (form == "auto" and not is_journal and not stream.isatty()):
+        return Json()
+    return Text(has_time=not is_journal, has_priority=is_journal)
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether `stream` goes to the journal, as systemd says in JOURNAL_STREAM (systemd.exec(5))."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _fields_of(record: logging.LogRecord) -> Iterable[tuple[str, str | int | float | bool | None]]:
+    """Yield the fields that may be shown, then the ids of the current span."""
+    fields: Mapping[str, object] = getattr(record, _FIELDS, {})
+    for name, value in fields.items():
+        if redaction.is_secret(name):
+            yield name, redaction.HIDDEN
+        elif isinstance(value, float):
+            yield name, round(value, 3)
+        elif value is None or isinstance(value, bool | int):
+            yield name, value
+        else:
+            yield name, redaction.text(str(value))
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        yield "trace_id", trace.format_trace_id(span.trace_id)
+        yield "span_id", trace.format_span_id(span.span_id)
+
+
+def _time_of(record: logging.LogRecord) -> str:
+    moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+
+
+def _level_of(record: logging.LogRecord) -> str:
+    """Return the level in our four words, whatever a library calls its own."""
+    for name in ("error", "warning", "info"):
+        if record.levelno >= getattr(logging, name.upper()):
+            return name
+    return "debug"
+
+
+def _logger_of(record: logging.LogRecord) -> str:
+    return record.name.removeprefix(_ROOT)
+
+
+def _quoted(value: object) -> str:
+    """Return a field's value as one word: bare when it is one, a JSON string otherwise."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case _:
+            text = str(value)
+            return (
+                text if _PLAIN.fullmatch(text) else _escaped(json.dumps(text, ensure_ascii=False))
+            )
+
+
+def _escaped(text: str) -> str:
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

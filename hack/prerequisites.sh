@@ -1,0 +1,178 @@
+#!/usr/bin/env bash
+# Install what work on cri-proxy needs and this machine lacks; do nothing if it lacks nothing.
+#
+#   hack/prerequisites.sh           Python, and the project with its tools in .venv
+#   hack/prerequisites.sh verify    also shellcheck
+#   hack/prerequisites.sh demo      also what runs pods: containerd, runc, CNI plugins, busybox, bash, ip
+#   hack/prerequisites.sh test      all of these, and nix, git and xz to test against
+#
+# Programs come by apt (Debian 12 or newer, Ubuntu 24.04 or newer), for which it must be root; one that is there
+# already, from wherever, is left as it is. Python packages come by pip, in the versions of hack/constraints.txt, and
+# only if pyproject.toml, that file or the interpreter has changed. PYTHON names an interpreter to prefer.
+#
+# Where systemd runs, Debian's containerd package starts containerd.service. The project never uses that one, nor does
+# it stop or configure it: `systemctl disable --now containerd` does no harm to the tests.
+set -euo pipefail
+
+REPO_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+readonly REPO_ROOT
+readonly VENV="$REPO_ROOT/.venv"
+readonly CONSTRAINTS="$REPO_ROOT/hack/constraints.txt"
+readonly CNI_DIRECTORIES=(/usr/lib/cni /opt/cni/bin /usr/libexec/cni)
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+say() { echo "prerequisites: $*"; }
+
+fail() {
+  echo "prerequisites: $*" >&2
+  exit 1
+}
+
+usage() {
+  sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
+}
+
+log="$(mktemp)"
+cleanup() { rm -f -- "$log"; }
+trap cleanup EXIT
+
+# Run a command; what it says is of interest only if it fails.
+quietly() {
+  "$@" >"$log" 2>&1 || {
+    tail -n 40 "$log" >&2
+    return 1
+  }
+}
+
+# --- What is missing -------------------------------------------------------------------------------------------------
+
+has_program() { command -v "$1" >/dev/null; }
+
+has_static_program() {
+  local program
+  program="$(command -v "$1")" && ! ldd "$program" 2>&1 | grep -q -e '=>' -e '/ld-'
+}
+
+has_cni_plugins() {
+  local directory
+  for directory in "${CNI_DIRECTORIES[@]}"; do
+    [[ -x "$directory/bridge" && -x "$directory/host-local" && -x "$directory/loopback" ]] && return
+  done
+  return 1
+}
+
+# Print the first interpreter that is new enough and can make virtual environments.
+python() {
+  local candidate
+  for candidate in "${PYTHON-}" python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
+    [[ -n "$candidate" ]] || continue
+    if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  return 1
+}
+
+missing=()
+need() {
+  local package="$1"
+  shift
+  "$@" >/dev/null || missing+=("$package")
+}
+
+find_missing() {
+  missing=()
+  python >/dev/null || missing+=(python3 python3-venv)
+  if [[ -n "${wants[verify]-}" ]]; then
+    need shellcheck has_program shellcheck
+  fi
+  if [[ -n "${wants[demo]-}" ]]; then
+    need containerd has_program containerd
+    need runc has_program runc
+    need containernetworking-plugins has_cni_plugins
+    need busybox-static has_static_program busybox
+    need bash-static has_program bash-static
+    need iproute2 has_program ip
+  fi
+  if [[ -n "${wants[test]-}" ]]; then
+    need nix-bin has_program nix-store
+    need git has_program git
+    need xz-utils has_program xz
+  fi
+}
+
+# --- Programs --------------------------------------------------------------------------------------------------------
+
+is_apt_machine() {
+  [[ -r /etc/os-release ]] || return 1
+  local ID="" ID_LIKE="" VERSION_ID=""
+  # shellcheck source=/dev/null
+  . /etc/os-release
+  case "$ID" in
+  debian) [[ "${VERSION_ID:-99}" -ge 12 ]] ;; # testing and unstable have no number
+  *) [[ " $ID $ID_LIKE " == *" debian "* ]] ;;
+  esac && has_program apt-get
+}
+
+install_programs() {
+  find_missing
+  ((${#missing[@]})) || return 0
+  local command="apt-get install --yes --no-install-recommends ${missing[*]}"
+  is_apt_machine || fail "missing: ${missing[*]} (Debian's names of the packages); they are installed by apt only on" \
+    "Debian 12, Ubuntu 24.04 or newer: install them by your system's means, then run this again"
+  [[ "$(id -u)" == 0 ]] || fail "missing: ${missing[*]}; run this again as root, or as root: $command"
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  quietly apt-get update || say "not all package lists could be renewed; going on with those that are there"
+  # shellcheck disable=SC2086  # the words of a command line made above
+  quietly $command || fail "apt could not install ${missing[*]}; mend what it says above, then by hand: $command"
+  find_missing
+  ((${#missing[@]} == 0)) || fail "still missing after installing: ${missing[*]}; this release may be too old"
+}
+
+# --- Python packages -------------------------------------------------------------------------------------------------
+
+install_packages() {
+  local interpreter wanted
+  interpreter="$(python)"
+  wanted="$(
+    "$interpreter" -VV
+    echo "$REPO_ROOT"
+    sha256sum <"$REPO_ROOT/pyproject.toml"
+    sha256sum <"$CONSTRAINTS"
+  )"
+  if [[ -r "$VENV/.installed" && "$(<"$VENV/.installed")" == "$wanted" ]] && "$VENV/bin/python" -c ''; then
+    return
+  fi
+  say "installing the project and its tools into .venv ($("$interpreter" -V))"
+  rm -f -- "$VENV/.installed"
+  local by_hand="run this again (PIP_INDEX_URL and PIP_CERT name a mirror of PyPI and its certificate)"
+  quietly "$interpreter" -m venv --clear "$VENV" || fail "no virtual environment could be made in .venv"
+  local -a pip=("$VENV/bin/python" -m pip --disable-pip-version-check install --constraint "$CONSTRAINTS")
+  quietly "${pip[@]}" --upgrade pip setuptools || fail "pip could not renew itself; mend what it says above, then $by_hand"
+  cd "$REPO_ROOT"
+  # No isolation: the build, too, is done by the setuptools of the constraints.
+  quietly "${pip[@]}" --no-build-isolation --editable . --group dev ||
+    fail "pip could not install the project's packages; mend what it says above, then $by_hand"
+  echo "$wanted" >"$VENV/.installed"
+}
+
+declare -A wants=()
+for set in "$@"; do
+  case "$set" in
+  verify | demo) wants[$set]=yes ;;
+  test) wants+=([verify]=yes [demo]=yes [test]=yes) ;;
+  -h | --help)
+    usage
+    exit
+    ;;
+  *)
+    usage >&2
+    exit 2
+    ;;
+  esac
+done
+
+install_programs
+install_packages

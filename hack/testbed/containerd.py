@@ -1,0 +1,309 @@
+"""A private containerd: real pods on this machine, beside whatever else runs on it.
+
+    /tmp/cri-proxy-<token>/        one testbed; nothing of it is anywhere else, save what
+        containerd.sock            `sweeping` lists
+        config.toml, cni/, log
+        root/, state/, runc/       containerd's and runc's own
+        images/                    tars on their way into it
+        pods/, logs/               what kubelet would have laid out, see `pods`
+
+It needs root, containerd, runc, the CNI plugins and a static busybox (`lacks` names what is not
+there), no network and no registry: its images are made and imported here. `kill` and `restart`
+leave the pods alone, as with a real node; `stop` leaves nothing at all. If the process that
+started it dies, even by SIGKILL, a guard does what `stop` would have done.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+
+from cri_proxy.cri import api_pb2
+from hack.testbed import configuration, cri, images, network, pods, processes, sweeping, waiting
+
+_REPOSITORY: Final = Path(__file__).parents[2]
+_CNI_DIRECTORIES: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
+_CNI_PLUGINS: Final = ("bridge", "host-local", "loopback")
+_PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "ctr", "runc", "ip")
+_CAP_SYS_RESOURCE: Final = 24
+_LONGEST_SOCKET_PATH: Final = 104  # containerd refuses longer ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binaries:
+    """The programs of one containerd; `directory` is searched before PATH.
+
+    Another version is tried by unpacking its package and naming the `usr/bin` in it.
+    """
+
+    directory: Path | None = None
+
+    def path_of(self, name: str) -> Path | None:
+        """Return where the program is, or None."""
+        found = shutil.which(name, path=self.search_path)
+        return None if found is None else Path(found)
+
+    @property
+    def search_path(self) -> str:
+        """What PATH is to containerd: it looks for shims there."""
+        path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+        return path if self.directory is None else f"{self.directory}:{path}"
+
+
+def lacks(binaries: Binaries | None = None) -> list[str]:
+    """Return what this machine lacks for a private containerd, as words for a sentence."""
+    binaries = binaries or Binaries()
+    missing = [] if os.geteuid() == 0 else ["root's rights"]
+    missing += [f"the program {name}" for name in _PROGRAMS if binaries.path_of(name) is None]
+    if _cni_plugins() is None:
+        missing.append(f"the CNI plugins {', '.join(_CNI_PLUGINS)}")
+    if images.static_busybox() is None:
+        missing.append("a statically linked busybox")
+    return missing
+
+
+class Containerd:
+    """One private containerd; usable from `start` (or `with`) to `stop`."""
+
+    def __init__(
+        self,
+        *,
+        binaries: Binaries | None = None,
+        handlers: Sequence[str] = ("runc", "runc-second"),
+    ) -> None:
+        """Choose names, touch nothing. The first of `handlers` is the runtime's default."""
+        self._binaries: Final = binaries or Binaries()
+        self._handlers: Final = tuple(handlers)
+        token = secrets.token_hex(4)
+        directory = Path(tempfile.gettempdir()) / f"cri-proxy-{token}"
+        self.traces: Final = sweeping.Traces(
+            directory=directory, cgroup=directory.name, network=network.chosen(token)
+        )
+        self._program: processes.Program | None = None
+        self._guard: processes.Guard | None = None
+
+    def __repr__(self) -> str:
+        return f"<containerd in {self.directory}, {self._program!r}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def directory(self) -> Path:
+        """Where everything of it is."""
+        return self.traces.directory
+
+    @property
+    def socket(self) -> Path:
+        """Where it serves the CRI and its own API."""
+        return self.directory / "containerd.sock"
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        return self._running().pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the daemon is there (its pods may be, without it)."""
+        return self._program is not None and self._program.is_running
+
+    def start(self) -> None:
+        """Start it, wait until the CRI answers, import the testbed's images."""
+        if missing := lacks(self._binaries):
+            raise RuntimeError(
+                f"a private containerd cannot run here, it lacks {'; '.join(missing)}: "
+                "run hack/prerequisites.sh test"
+            )
+        self.directory.mkdir(mode=0o711)
+        self.traces.save()
+        sweep = [sys.executable, "-m", "hack.testbed.sweeping", str(self.directory)]
+        self._guard = processes.Guard(sweep, cwd=_REPOSITORY)
+        try:
+            network.create(self.traces.network)
+            self._configure()
+            self._launch()
+            self.import_images(images.of_testbed())
+        except BaseException:
+            self.stop()
+            raise
+
+    def pods(self, socket: Path | None = None) -> pods.Pods:
+        """Return a client for pods on it; `socket` is a proxy's, if they go through one."""
+        return pods.Pods(
+            socket or self.socket, directory=self.directory, cgroup_parent=f"/{self.traces.cgroup}"
+        )
+
+    def kill(self) -> None:
+        """End the daemon by SIGKILL; shims and containers go on."""
+        self._running().kill()
+
+    def restart(self) -> None:
+        """Start the daemon again, after ending it by SIGTERM if it runs; the pods go on."""
+        self._running().stop()
+        self._launch()
+
+    def stop(self) -> None:
+        """End it and remove everything that came of it."""
+        if self._program is not None:
+            self._program.stop()
+            self._program = None
+        if self.directory.exists():
+            sweeping.sweep(self.traces)
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
+
+    def import_images(self, wanted: Sequence[images.Image]) -> None:
+        """Import images, wait until the CRI knows them."""
+        tars = self.directory / "images"
+        tars.mkdir(exist_ok=True)
+        for image in wanted:
+            tar = tars / "image.tar"
+            images.write(image, tar)
+            self.ctr("images", "import", str(tar))
+            tar.unlink()
+            self._await_image(image.name)
+
+    def ctr(self, *arguments: str) -> str:
+        """Run containerd's own client in the CRI's namespace, return what it prints."""
+        ctr = self._binary("ctr")
+        done = subprocess.run(
+            [ctr, "--address", self.socket, "--namespace", "k8s.io", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": self._binaries.search_path},
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"ctr {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def version(self) -> str:
+        """Return the version of the binary, for example `1.6.20~ds1`."""
+        printed = subprocess.run(
+            [self._binary("containerd"), "--version"], capture_output=True, text=True, check=True
+        ).stdout
+        match = re.search(r" v?(\d+\.\S+)", printed)
+        if match is None:
+            raise RuntimeError(f"containerd --version says {printed!r}, which names no version")
+        return match[1]
+
+    def _configure(self) -> None:
+        if len(str(self.socket)) > _LONGEST_SOCKET_PATH:
+            raise RuntimeError(f"{self.socket} is too long for a socket: set a shorter TMPDIR")
+        plugins = _cni_plugins()
+        assert plugins is not None
+        configuration_directory = self.directory / "cni"
+        configuration_directory.mkdir()
+        conflist = network.conflist(self.traces.network, self.directory)
+        (configuration_directory / "10-testbed.conflist").write_text(conflist)
+        choices = configuration.Choices(
+            directory=self.directory,
+            runc=self._binary("runc"),
+            cni_plugins=plugins,
+            sandbox_image=images.PAUSE,
+            snapshotter="overlayfs" if _can_overlay(self.directory) else "native",
+            handlers=self._handlers,
+            is_oom_score_restricted=not _has_capability(_CAP_SYS_RESOURCE),
+        )
+        text = configuration.text_of(choices, major=int(self.version().split(".")[0]))
+        (self.directory / "config.toml").write_text(text)
+
+    def _launch(self) -> None:
+        self._program = processes.Program(
+            [self._binary("containerd"), "--config", self.directory / "config.toml"],
+            log=self.directory / "log",
+            env={"PATH": self._binaries.search_path},
+        )
+        waiting.until(
+            self._is_ready, what="containerd to answer the CRI", explain=self._program.tail
+        )
+
+    def _is_ready(self) -> bool:
+        """Whether the CRI is there (Version) and has taken over the pods it had (Status)."""
+        program = self._running()
+        if not program.is_running:
+            raise processes.ProgramEnded(f"containerd ended while starting: {program.tail()}")
+        client = cri.Client(self.socket)
+        try:
+            client.call("Version", api_pb2.VersionRequest(), api_pb2.VersionResponse, seconds=5)
+            client.call("Status", api_pb2.StatusRequest(), api_pb2.StatusResponse, seconds=5)
+        except grpc.RpcError:
+            return False
+        finally:
+            client.close()
+        return True
+
+    def _await_image(self, name: str) -> None:
+        """Wait for the CRI to know an image; it learns of imports a moment later, by an event."""
+        request = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
+
+        def is_known() -> bool:
+            reply = client.call("ImageStatus", request, api_pb2.ImageStatusResponse)
+            return reply.HasField("image")
+
+        client = cri.Client(self.socket)
+        try:
+            waiting.until(is_known, what=f"the CRI to know {name}", explain=self._running().tail)
+        finally:
+            client.close()
+
+    def _running(self) -> processes.Program:
+        if self._program is None:
+            raise RuntimeError(f"the containerd in {self.directory} has not been started")
+        return self._program
+
+    def _binary(self, name: str) -> Path:
+        path = self._binaries.path_of(name)
+        assert path is not None, f"{name} was there when lacks() looked"
+        return path
+
+
+def _cni_plugins() -> Path | None:
+    """Return the directory that has all the plugins we need."""
+    for directory in _CNI_DIRECTORIES:
+        if all((directory / name).is_file() for name in _CNI_PLUGINS):
+            return directory
+    return None
+
+
+def _has_capability(number: int) -> bool:
+    status = Path("/proc/self/status").read_text()
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return effective is not None and bool(int(effective[1], 16) >> number & 1)
+
+
+def _can_overlay(directory: Path) -> bool:
+    """Whether overlayfs works on the directory's filesystem (not if that is an overlay, too)."""
+    with tempfile.TemporaryDirectory(dir=directory) as trial:
+        parts = {name: Path(trial) / name for name in ("lower", "upper", "work", "merged")}
+        for part in parts.values():
+            part.mkdir()
+        options = "lowerdir={lower},upperdir={upper},workdir={work}".format(**parts)
+        mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(parts["merged"])]
+        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            return False
+        subprocess.run(["umount", parts["merged"]], check=True)
+        return True

@@ -1,0 +1,226 @@
+"""What kubelet says to a runtime and lays on a node's disk for a pod, without a kubelet.
+
+    <directory>/kubelet/pods/<uid>/volumes/kubernetes.io~secret/<name>/<key>
+                                   etc-hosts, containers/<name>/<attempt>   (termination logs)
+    <directory>/logs/<namespace>_<name>_<uid>/<container>/<attempt>.log
+
+`lay_pod` and `lay_container` write these; the messages name them. Labels, annotations and the
+security context are kubelet's (pkg/kubelet/kuberuntime), so that who reads them downstream finds
+what a node shows. The calls themselves are made by `pods`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cri_proxy.cri import api_pb2
+from hack.testbed import images
+
+NAMESPACE: Final = "default"
+_MASKED: Final = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+)
+_READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A directory or file of the host in a container."""
+
+    host_path: Path
+    container_path: str
+    is_read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """A container as a pod's author writes it.
+
+    `command` and `args` mean what they mean in a pod: none at all leaves Entrypoint and Cmd to
+    the image. `envs` keeps order and duplicates. `user` is a number or a name of the image.
+    """
+
+    name: str = "main"
+    image: str = images.BUSYBOX
+    command: Sequence[str] = ()
+    args: Sequence[str] = ()
+    envs: Sequence[tuple[str, bytes]] = ()
+    mounts: Sequence[Mount] = ()
+    working_dir: str = ""
+    user: int | str | None = None
+    has_stdin: bool = False
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """What has been laid on disk for one pod: its volumes' parent and its logs' parent."""
+
+    uid: str
+    files: Path
+    logs: Path
+
+    def volume(self, name: str) -> Path:
+        """Return the directory of a secret volume."""
+        return self.files / "volumes" / "kubernetes.io~secret" / name
+
+    def termination_log(self, container: str, attempt: int) -> Path:
+        """Return the file that a container finds as /dev/termination-log."""
+        return self.files / "containers" / container / f"{attempt:08x}"
+
+
+def lay_pod(
+    directory: Path, name: str, uid: str, *, secrets: Mapping[str, Mapping[str, bytes]]
+) -> Laid:
+    """Write what a pod's mounts show; `secrets` is volume name → key → content."""
+    laid = Laid(
+        uid=uid,
+        files=directory / "kubelet" / "pods" / uid,
+        logs=directory / "logs" / f"{NAMESPACE}_{name}_{uid}",
+    )
+    laid.files.mkdir(parents=True)
+    laid.logs.mkdir(parents=True)
+    (laid.files / "etc-hosts").write_text("127.0.0.1\tlocalhost\n")
+    for volume, content in secrets.items():
+        _lay_secret(laid.volume(volume), content)
+    return laid
+
+
+def lay_container(laid: Laid, spec: Spec) -> None:
+    """Write what every container's mounts show, make room for its log."""
+    (laid.logs / spec.name).mkdir(exist_ok=True)
+    termination_log = laid.termination_log(spec.name, spec.attempt)
+    termination_log.parent.mkdir(parents=True, exist_ok=True)
+    termination_log.touch()
+    termination_log.chmod(0o666)
+
+
+def sandbox_config(
+    laid: Laid,
+    name: str,
+    *,
+    annotations: Mapping[str, str],
+    is_host_networked: bool,
+    cgroup_parent: str,
+) -> api_pb2.PodSandboxConfig:
+    """Return a best-effort pod's sandbox; its control group is below `cgroup_parent`, if given."""
+    return api_pb2.PodSandboxConfig(
+        metadata=api_pb2.PodSandboxMetadata(name=name, uid=laid.uid, namespace=NAMESPACE),
+        hostname="" if is_host_networked else name,
+        log_directory=str(laid.logs),
+        dns_config=api_pb2.DNSConfig(servers=["127.0.0.1"]),
+        labels=_pod_labels(name, laid.uid),
+        annotations={
+            "kubernetes.io/config.seen": "2026-01-01T00:00:00.000000000Z",
+            "kubernetes.io/config.source": "api",
+            **annotations,
+        },
+        linux=api_pb2.LinuxPodSandboxConfig(
+            cgroup_parent=f"{cgroup_parent}/besteffort/pod{laid.uid}" if cgroup_parent else "",
+            security_context=api_pb2.LinuxSandboxSecurityContext(
+                namespace_options=_namespaces(is_host_networked=is_host_networked),
+                seccomp=_unconfined(),
+            ),
+        ),
+    )
+
+
+def container_config(
+    laid: Laid, sandbox: api_pb2.PodSandboxConfig, spec: Spec, *, image_id: str
+) -> api_pb2.ContainerConfig:
+    """Return a container's configuration; kubelet names the image by its id."""
+    mounts = (
+        *spec.mounts,
+        Mount(laid.files / "etc-hosts", "/etc/hosts"),
+        Mount(laid.termination_log(spec.name, spec.attempt), "/dev/termination-log"),
+    )
+    return api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name=spec.name, attempt=spec.attempt),
+        image=api_pb2.ImageSpec(image=image_id, user_specified_image=spec.image),
+        command=spec.command,
+        args=spec.args,
+        working_dir=spec.working_dir,
+        envs=[api_pb2.KeyValue(key=key, value=value) for key, value in spec.envs],
+        mounts=[_mount(each) for each in mounts],
+        labels={
+            **_pod_labels(sandbox.metadata.name, laid.uid),
+            "io.kubernetes.container.name": spec.name,
+        },
+        annotations={
+            "io.kubernetes.container.hash": "5eed5eed",
+            "io.kubernetes.container.restartCount": str(spec.attempt),
+            "io.kubernetes.container.terminationMessagePath": "/dev/termination-log",
+            "io.kubernetes.container.terminationMessagePolicy": "File",
+            "io.kubernetes.pod.terminationGracePeriod": "30",
+        },
+        log_path=f"{spec.name}/{spec.attempt}.log",
+        stdin=spec.has_stdin,
+        linux=api_pb2.LinuxContainerConfig(
+            resources=api_pb2.LinuxContainerResources(cpu_shares=2, oom_score_adj=1000),
+            security_context=_security_context(sandbox, spec.user),
+        ),
+    )
+
+
+def _security_context(
+    sandbox: api_pb2.PodSandboxConfig, user: int | str | None
+) -> api_pb2.LinuxContainerSecurityContext:
+    return api_pb2.LinuxContainerSecurityContext(
+        namespace_options=sandbox.linux.security_context.namespace_options,
+        run_as_user=api_pb2.Int64Value(value=user) if isinstance(user, int) else None,
+        run_as_username=user if isinstance(user, str) else "",
+        masked_paths=_MASKED,
+        readonly_paths=_READ_ONLY,
+        seccomp=_unconfined(),
+    )
+
+
+def _lay_secret(volume: Path, content: Mapping[str, bytes]) -> None:
+    """Write a secret as kubelet's atomic writer does: keys link to `..data`, that to a version."""
+    version = volume / "..2026_01_01_00_00_00.0000000001"
+    version.mkdir(parents=True)
+    (volume / "..data").symlink_to(version.name)
+    for key, value in content.items():
+        (version / key).write_bytes(value)
+        (version / key).chmod(0o644)
+        (volume / key).symlink_to(Path("..data") / key)
+
+
+def _mount(mount: Mount) -> api_pb2.Mount:
+    return api_pb2.Mount(
+        host_path=str(mount.host_path),
+        container_path=mount.container_path,
+        readonly=mount.is_read_only,
+    )
+
+
+def _pod_labels(name: str, uid: str) -> dict[str, str]:
+    return {
+        "io.kubernetes.pod.name": name,
+        "io.kubernetes.pod.namespace": NAMESPACE,
+        "io.kubernetes.pod.uid": uid,
+    }
+
+
+def _namespaces(*, is_host_networked: bool) -> api_pb2.NamespaceOption:
+    return api_pb2.NamespaceOption(
+        network=api_pb2.NODE if is_host_networked else api_pb2.POD,
+        pid=api_pb2.CONTAINER,
+        ipc=api_pb2.POD,
+    )
+
+
+def _unconfined() -> api_pb2.SecurityProfile:
+    return api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.Unconfined)

@@ -1,0 +1,288 @@
+"""Pods on a node without a kubelet: the calls it makes, in its order, with its arguments.
+
+`Pods` speaks to any CRI socket, containerd's or a proxy's. A pod is run; its containers are
+created, started, awaited, read and executed in; each of them, and `Pods` itself, is a context
+manager that leaves nothing in the runtime. What a call says is `kubelet`'s part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import grpc
+
+from cri_proxy.cri import api_pb2
+from hack.testbed import cri, kubelet, logs, waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """What a program executed in a container wrote and how it ended."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Pods:
+    """A kubelet's hands: runs pods through one CRI socket and removes those it ran."""
+
+    def __init__(self, socket: Path, *, directory: Path, cgroup_parent: str = "") -> None:
+        """Take a CRI socket, a directory to lay files in, and the pods' common control group."""
+        self.client: Final = cri.Client(socket)
+        self.directory: Final = directory
+        self._cgroup_parent: Final = cgroup_parent
+        self._running: Final[list[Pod]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with contextlib.ExitStack() as stack:  # all are tried, whichever fails
+            stack.callback(self.client.close)
+            for pod in self._running:
+                stack.callback(pod.remove)
+
+    def run_pod(
+        self,
+        name: str,
+        annotations: Mapping[str, str] | None = None,
+        *,
+        host_network: bool = False,
+        runtime_handler: str = "",
+        secrets: Mapping[str, Mapping[str, bytes]] | None = None,
+    ) -> Pod:
+        """Lay the pod's secrets, run its sandbox. `secrets` is volume name → key → content."""
+        laid = kubelet.lay_pod(self.directory, name, str(uuid.uuid4()), secrets=secrets or {})
+        config = kubelet.sandbox_config(
+            laid,
+            name,
+            annotations=annotations or {},
+            is_host_networked=host_network,
+            cgroup_parent=self._cgroup_parent,
+        )
+        reply = self.client.call(
+            "RunPodSandbox",
+            api_pb2.RunPodSandboxRequest(config=config, runtime_handler=runtime_handler),
+            api_pb2.RunPodSandboxResponse,
+            seconds=cri.SANDBOX_SECONDS,
+        )
+        pod = Pod(self.client, reply.pod_sandbox_id, config, laid)
+        self._running.append(pod)
+        return pod
+
+    def pods(self) -> list[api_pb2.PodSandbox]:
+        """Return what the runtime lists, whoever ran it."""
+        request = api_pb2.ListPodSandboxRequest()
+        reply = self.client.call("ListPodSandbox", request, api_pb2.ListPodSandboxResponse)
+        return list(reply.items)
+
+
+class Pod:
+    """A sandbox that runs: `id`, the `config` it was made with, and the containers in it."""
+
+    def __init__(
+        self, client: cri.Client, pod_id: str, config: api_pb2.PodSandboxConfig, laid: kubelet.Laid
+    ) -> None:
+        self.id: Final = pod_id
+        self.config: Final = config
+        self.laid: Final = laid
+        self._client: Final = client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    @property
+    def uid(self) -> str:
+        """The pod's uid, as the API server would have given it."""
+        return self.laid.uid
+
+    def secret_mount(self, volume: str, container_path: str) -> kubelet.Mount:
+        """Return the mount of a secret volume that the pod was run with."""
+        return kubelet.Mount(self.laid.volume(volume), container_path, is_read_only=True)
+
+    def create(self, spec: kubelet.Spec) -> Container:
+        """Make the image available as kubelet would, create the container, do not start it."""
+        image_id = self._image_id(spec.image)
+        kubelet.lay_container(self.laid, spec)
+        config = kubelet.container_config(self.laid, self.config, spec, image_id=image_id)
+        reply = self._client.call(
+            "CreateContainer",
+            api_pb2.CreateContainerRequest(
+                pod_sandbox_id=self.id, config=config, sandbox_config=self.config
+            ),
+            api_pb2.CreateContainerResponse,
+        )
+        return Container(self._client, reply.container_id, config, self.laid.logs / config.log_path)
+
+    def run(self, spec: kubelet.Spec) -> Container:
+        """Create and start a container; what kubelet does with each that a pod lists."""
+        container = self.create(spec)
+        container.start()
+        return container
+
+    def status(self) -> api_pb2.PodSandboxStatus:
+        """Return the runtime's view of the sandbox."""
+        request = api_pb2.PodSandboxStatusRequest(pod_sandbox_id=self.id)
+        reply = self._client.call("PodSandboxStatus", request, api_pb2.PodSandboxStatusResponse)
+        return reply.status
+
+    def ip(self) -> str:
+        """Return the pod's address; empty with the host's network."""
+        return self.status().network.ip
+
+    def stop(self) -> None:
+        """End all its containers and its network; the sandbox stays listed."""
+        request = api_pb2.StopPodSandboxRequest(pod_sandbox_id=self.id)
+        self._client.call("StopPodSandbox", request, api_pb2.StopPodSandboxResponse)
+
+    def remove(self) -> None:
+        """Stop it and take it, and the containers in it, out of the runtime; twice is no harm."""
+        with _gone_is_fine():
+            self.stop()
+            request = api_pb2.RemovePodSandboxRequest(pod_sandbox_id=self.id)
+            self._client.call("RemovePodSandbox", request, api_pb2.RemovePodSandboxResponse)
+
+    def _image_id(self, image: str) -> str:
+        """Return the id under which the runtime knows the image; pulled if it does not."""
+        spec = api_pb2.ImageSpec(image=image, user_specified_image=image)
+        status = self._client.call(
+            "ImageStatus", api_pb2.ImageStatusRequest(image=spec), api_pb2.ImageStatusResponse
+        )
+        if status.HasField("image"):
+            return status.image.id
+        return self._client.call(
+            "PullImage",
+            api_pb2.PullImageRequest(image=spec, sandbox_config=self.config),
+            api_pb2.PullImageResponse,
+            seconds=None,
+        ).image_ref
+
+
+class Container:
+    """A container of a pod: `id`, the `config` as sent, and what can be done to it."""
+
+    def __init__(
+        self, client: cri.Client, container_id: str, config: api_pb2.ContainerConfig, log: Path
+    ) -> None:
+        self.id: Final = container_id
+        self.config: Final = config
+        self.log: Final = log
+        self._client: Final = client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def start(self) -> None:
+        """Start its program."""
+        request = api_pb2.StartContainerRequest(container_id=self.id)
+        self._client.call("StartContainer", request, api_pb2.StartContainerResponse)
+
+    def status(self) -> api_pb2.ContainerStatus:
+        """Return the runtime's view of the container."""
+        request = api_pb2.ContainerStatusRequest(container_id=self.id)
+        reply = self._client.call("ContainerStatus", request, api_pb2.ContainerStatusResponse)
+        return reply.status
+
+    def wait(self, *, seconds: float = waiting.DEADLINE_SECONDS) -> int:
+        """Return the exit code of its program, which ends by itself."""
+
+        def exit_code() -> tuple[int] | None:
+            status = self.status()
+            return (status.exit_code,) if status.state == api_pb2.CONTAINER_EXITED else None
+
+        (code,) = waiting.until(
+            exit_code,
+            what=f"the container {self.config.metadata.name} to exit",
+            seconds=seconds,
+            explain=lambda: f"its log: {self.logs()}",
+        )
+        return code
+
+    def logs(self) -> logs.Logs:
+        """Return what it has written so far."""
+        return logs.parse(self.log.read_bytes() if self.log.exists() else b"")
+
+    def await_output(self, pattern: bytes, *, seconds: float = waiting.DEADLINE_SECONDS) -> bytes:
+        """Return the first piece of stdout that matches the regular expression `pattern`."""
+
+        def seen() -> bytes | None:
+            match = re.search(pattern, self.logs().stdout, re.MULTILINE)
+            return None if match is None else match.group()
+
+        return waiting.until(
+            seen,
+            what=f"{pattern!r} in the log of {self.config.metadata.name}",
+            seconds=seconds,
+            explain=lambda: f"it is {self.logs()}",
+        )
+
+    def termination_message(self) -> bytes:
+        """Return what the program left in /dev/termination-log, found as kubelet finds it."""
+        for mount in self.status().mounts:
+            if mount.container_path == "/dev/termination-log":
+                return Path(mount.host_path).read_bytes()
+        raise AssertionError(f"the runtime shows no termination log of {self.id}")
+
+    def exec_sync(self, argv: Sequence[str], *, timeout_seconds: int = 0) -> Executed:
+        """Run a program in it; a timeout of 0 waits for ever, as a probe's does."""
+        reply = self._client.call(
+            "ExecSync",
+            api_pb2.ExecSyncRequest(container_id=self.id, cmd=argv, timeout=timeout_seconds),
+            api_pb2.ExecSyncResponse,
+            seconds=cri.UNARY_SECONDS + timeout_seconds if timeout_seconds else None,
+        )
+        return Executed(reply.exit_code, reply.stdout, reply.stderr)
+
+    def stop(self, *, grace_seconds: int = 0) -> None:
+        """Ask its program to end by SIGTERM, then by SIGKILL."""
+        self._client.call(
+            "StopContainer",
+            api_pb2.StopContainerRequest(container_id=self.id, timeout=grace_seconds),
+            api_pb2.StopContainerResponse,
+            seconds=cri.UNARY_SECONDS + grace_seconds,
+        )
+
+    def remove(self) -> None:
+        """Stop it and take it out of the runtime; twice is no harm."""
+        with _gone_is_fine():
+            self.stop()
+            request = api_pb2.RemoveContainerRequest(container_id=self.id)
+            self._client.call("RemoveContainer", request, api_pb2.RemoveContainerResponse)
+
+
+@contextlib.contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.NOT_FOUND:
+            raise

@@ -1,0 +1,177 @@
+"""Started programs that cannot outlive the process which started them.
+
+A `Program` runs in a process group of its own and writes to a log file, whose tail is part of
+every error about it. It ends with its `with` block; should the test process itself be killed,
+even by SIGKILL, its `Guard` ends it: a shell that blocks on a pipe whose other end only the test
+process holds, and that acts when the pipe closes without a word.
+
+Programs that leave their process group (containerd's shims) need more than that: see `sweeping`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from hack.testbed import waiting
+
+STOP_SECONDS: Final = 20.0
+_TAIL_LINES: Final = 40
+
+
+class Guard:
+    """Runs `argv` as soon as this process is gone, unless dismissed before."""
+
+    def __init__(self, argv: Sequence[str], *, cwd: Path | None = None) -> None:
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r word || "$@"', "guard", *argv],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            cwd=cwd,
+            start_new_session=True,  # a Ctrl-C is meant for the tests, not for who cleans up
+        )
+
+    def dismiss(self) -> None:
+        """Let the guard go; what it would have done has been done."""
+        if self._shell.stdin is not None and not self._shell.stdin.closed:
+            self._shell.stdin.write(b"dismissed\n")
+            self._shell.stdin.close()
+        self._shell.wait()
+
+
+class Program:
+    """A running program: `pid`, `log` (a file with its stdout and stderr) and ways to end it."""
+
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """Start `argv`; the log is appended to, so that restarts of one program share a file."""
+        self.argv: Final = [str(word) for word in argv]
+        self.log: Final = log
+        with log.open("ab") as output:
+            self._log_start: Final = output.tell()
+            self._process: Final = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        self.pid: Final = self._process.pid
+        self._guard: Final = Guard(["kill", "-KILL", f"-{self.pid}"])
+
+    def __repr__(self) -> str:
+        state = "running" if self.is_running else f"ended with {self._process.returncode}"
+        return f"<{Path(self.argv[0]).name}, pid {self.pid}, {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the program itself (not its children) is still there."""
+        return self._process.returncode is None and not _has_ended(self.pid)
+
+    def output(self) -> str:
+        """Return what this run of the program has written so far."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def tail(self) -> str:
+        """Return the last lines that it wrote, headed by what they are."""
+        lines = self.output().splitlines()[-_TAIL_LINES:]
+        return "\n".join([f"{self!r}, end of {self.log}:", *lines])
+
+    def await_output(self, pattern: str, *, seconds: float = waiting.DEADLINE_SECONDS) -> str:
+        """Return the first piece of output that matches the regular expression `pattern`."""
+
+        def seen() -> str | None:
+            is_over = not self.is_running  # before reading, so that the last words count
+            match = re.search(pattern, self.output(), re.MULTILINE)
+            if match is None and is_over:
+                raise ProgramEnded(f"ended before it wrote {pattern!r}: {self.tail()}")
+            return None if match is None else match.group()
+
+        return waiting.until(
+            seen, what=f"{pattern!r} in the output", seconds=seconds, explain=self.tail
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program; nothing happens if it has ended."""
+        if self.is_running:
+            os.kill(self.pid, number)
+
+    def wait(self, *, seconds: float = waiting.DEADLINE_SECONDS) -> int:
+        """Return the exit code (negative: the signal), and end what its group left behind."""
+        waiting.until(
+            lambda: not self.is_running,
+            what=f"the end of {self.argv[0]}",
+            seconds=seconds,
+            explain=self.tail,
+        )
+        return self._reap()
+
+    def kill(self) -> int:
+        """End the program and its group as `kill -9` does."""
+        if self._process.returncode is None:
+            _signal_group(self.pid)
+        return self._reap()
+
+    def stop(self, *, seconds: float = STOP_SECONDS) -> int:
+        """Ask the program to end by SIGTERM; after `seconds` no longer ask."""
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(seconds=seconds)
+        except waiting.NeverHappened:
+            return self.kill()
+
+    def _reap(self) -> int:
+        """Collect the exit code.
+
+        The group goes first: as long as its dead leader is not collected, no other program can
+        be given the same number.
+        """
+        if self._process.returncode is None:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            _signal_group(self.pid)
+            self._process.wait()
+            self._guard.dismiss()
+        return self._process.returncode
+
+
+class ProgramEnded(AssertionError):
+    """The program ended while something was still expected of it."""
+
+
+def _has_ended(pid: int) -> bool:
+    options = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    return os.waitid(os.P_PID, pid, options) is not None
+
+
+def _signal_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return  # the group is gone, or only its uncollected leader is left

@@ -1,0 +1,175 @@
+"""Removal of a private containerd and of everything that came of it.
+
+Whatever a containerd makes, the testbed has given a name under which it can be found again:
+
+    <directory>/                   all files, sockets, network namespaces and mounts
+        traces.json                the names below
+    processes                      containerd, shims and runc have <directory> in their arguments
+    control groups <cgroup>/…      all container processes are in them
+    <bridge>                       all pods' cables are plugged into it
+    /run/containerd/s/<hash>       shims' sockets; each shim's directory has the address
+
+So `sweep` asks nobody: it works whether containerd runs, was killed, or died with the test that
+had started it. In the last case a guard runs this module as a program:
+
+    python -m hack.testbed.sweeping <directory>
+
+`remains` is the other half: what a sweep would find, in words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from hack.testbed import cgroups, network, waiting
+
+_PROGRAMS: Final = re.compile(r"containerd|runc|ctr")
+_TASKS: Final = "state/io.containerd.runtime.v2.task/k8s.io"
+_SHIM_ADDRESS: Final = re.compile(r"unix://(/run/containerd/s/[0-9a-f]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """The names under which a private containerd's traces are found."""
+
+    directory: Path
+    cgroup: str
+    network: network.Network
+
+    def save(self) -> None:
+        """Write them to where `load` reads them."""
+        (self.directory / "traces.json").write_text(json.dumps(asdict(self), default=str))
+
+
+def load(directory: Path) -> Traces:
+    """Return the traces of the testbed in `directory`."""
+    value = json.loads((directory / "traces.json").read_text())
+    return Traces(
+        directory=directory,
+        cgroup=value["cgroup"],
+        network=network.Network(**value["network"]),
+    )
+
+
+def sweep(traces: Traces) -> None:
+    """Kill, unmount and remove all of it; nothing happens if there is nothing left."""
+    tasks = _tasks(traces)
+    sockets = _shim_sockets(traces)
+    waiting.until(
+        lambda: not _killed(traces, tasks), what=f"the processes of {traces.directory} to die"
+    )
+    if mounts := _mounts(traces):
+        subprocess.run(["umount", "--lazy", "--", *mounts], check=True)
+    network.remove(traces.network)
+    for group in (traces.cgroup, *tasks):
+        cgroups.remove(group)
+    for socket in sockets:
+        socket.unlink(missing_ok=True)
+    if left := _mounts(traces):
+        raise RuntimeError(f"{left} are still mounted; deleting would reach what they show")
+    if traces.directory.exists():
+        shutil.rmtree(traces.directory)
+
+
+def remains(traces: Traces) -> list[str]:
+    """Return a line for each thing that is still there."""
+    groups = (traces.cgroup, *_tasks(traces))
+    return [
+        *(f"process {pid}" for pid in sorted(_processes(traces, groups))),
+        *(f"mount {path}" for path in _mounts(traces)),
+        *(f"interface {name}" for name in network.interfaces(traces.network)),
+        *(f"control group {path}" for group in groups for path in cgroups.trees(group)),
+        *(f"socket {path}" for path in sorted(_shim_sockets(traces))),
+        *([f"directory {traces.directory}"] if traces.directory.exists() else []),
+    ]
+
+
+def _killed(traces: Traces, tasks: list[str]) -> set[int]:
+    """Kill what runs and return it.
+
+    containerd goes before its shims and these before the containers, each in a round of its own,
+    so that nobody starts or reports what the next round would have to find.
+    """
+    every = _processes(traces, (traces.cgroup, *tasks))
+    daemons = {pid for pid in every if _arguments(pid)[:1] and "shim" not in _arguments(pid)[0]}
+    daemons &= _programs(traces)
+    for pid in daemons or every:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return every
+
+
+def _processes(traces: Traces, groups: tuple[str, ...]) -> set[int]:
+    grouped = {pid for group in groups for pid in cgroups.processes(group)}
+    return {pid for pid in grouped | _programs(traces) if pid > 0 and not _is_dead(pid)}
+
+
+def _programs(traces: Traces) -> set[int]:
+    """Return ids of containerd, shims and runc that have our directory in their arguments.
+
+    Others may name it too (a proxy, an editor) and are left alone.
+    """
+    found = set()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            words = _arguments(int(process.name))
+            is_ours = any(word.startswith(f"{traces.directory}/") for word in words[1:])
+            if is_ours and _PROGRAMS.match(Path(words[0]).name):
+                found.add(int(process.name))
+    return found
+
+
+def _arguments(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def _is_dead(pid: int) -> bool:
+    """Whether the process is gone, or waits for nothing but to be collected by its parent."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return state.rpartition(")")[2].split()[0] in "ZX"
+
+
+def _mounts(traces: Traces) -> list[str]:
+    """Return mount points below the directory, the innermost first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), line.split()[4])
+        if point.startswith(f"{traces.directory}/"):
+            found.append(point)
+    return found[::-1]
+
+
+def _tasks(traces: Traces) -> list[str]:
+    """Return control groups of containers whose creator did not ask for our tree."""
+    directory = traces.directory / _TASKS
+    return [f"k8s.io/{task.name}" for task in directory.iterdir()] if directory.is_dir() else []
+
+
+def _shim_sockets(traces: Traces) -> set[Path]:
+    """Return the sockets of the shims, which record them as `address` or `bootstrap.json`."""
+    found = set()
+    for record in ("address", "bootstrap.json"):
+        for file in (traces.directory / _TASKS).glob(f"*/{record}"):
+            found |= {Path(match) for match in _SHIM_ADDRESS.findall(file.read_text())}
+    return {path for path in found if path.exists()}
+
+
+if __name__ == "__main__":
+    sweep(load(Path(sys.argv[1])))

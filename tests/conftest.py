@@ -1,0 +1,69 @@
+"""What all tests may ask for: the machine's prerequisites and the shared private containerd.
+
+A test that needs a program or right that this machine lacks is skipped with the reason; where the
+variable CI is set it fails instead, so that nothing is left untested unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from hack.testbed.containerd import Containerd, lacks
+from hack.testbed.pods import Pods
+
+_INSTALL = "run hack/prerequisites.sh test"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests that run pods last: what is broken further down is better told there."""
+    items.sort(key=lambda item: "e2e" in item.keywords)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Hold the markers to what they say."""
+    if item.get_closest_marker("e2e") is not None and (missing := lacks()):
+        _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
+    if item.get_closest_marker("nix") is not None:
+        _require("nix", "nix-store")
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Containerd]:
+    """A private containerd, shared by the session's tests: none of them may stop it."""
+    if missing := lacks():
+        _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
+    with Containerd() as running:
+        yield running
+
+
+@pytest.fixture
+def pods(containerd: Containerd) -> Iterator[Pods]:
+    """A kubelet's hands on that containerd; pods that the test leaves are removed."""
+    with containerd.pods() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def nix() -> Path:
+    """The `nix` program; `nix-store` and the others are beside it."""
+    return _require("nix", "nix-store")
+
+
+def _require(*programs: str) -> Path:
+    """Return where the first of the programs is; all of them are."""
+    found = [shutil.which(program) for program in programs]
+    if None in found:
+        _lack(f"this machine lacks one of the programs {', '.join(programs)}: {_INSTALL}")
+    return Path(str(found[0]))
+
+
+def _lack(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

@@ -1,0 +1,151 @@
+"""What an environment adds to the configuration of a container, and what it leaves alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cri_proxy import errors
+from cri_proxy.cri import api_pb2
+from cri_proxy.interposer import adjustment
+from cri_proxy.interposer.adjustment import ImageConfig
+from cri_proxy.model.environments import Environment, Mode
+from cri_proxy.model.references import Reference
+from cri_proxy.model.storepaths import StorePath
+
+FLOX_ENV = StorePath("0" * 32, "environment-run")
+IMAGE = ImageConfig(("/entry",), ("cmd",), {"PATH": "/image/bin", "LANG": "C"}, "/work")
+START = ("/nix/bash", "--noprofile", "--norc", "-p", f"{FLOX_ENV}/activate", "--keep", "/k", "--")
+
+
+def environment_of(*, shell: str | None = None) -> Environment:
+    return Environment(
+        identity="0-acme-web",
+        reference=Reference("acme", "web", 3),
+        revision="r",
+        lock_digest="d",
+        system="x86_64-linux",
+        mode=Mode.RUN,
+        flox_env=FLOX_ENV,
+        shell=shell,
+        variables=(("GREETING", "hello"),),
+        closure=(FLOX_ENV,),
+        nar_bytes=0,
+        realized_at=0.0,
+        store=Path("/var/lib/cri-proxy/environments/0-acme-web/store"),
+    )
+
+
+def config_of(**fields: object) -> api_pb2.ContainerConfig:
+    return api_pb2.ContainerConfig(
+        metadata=api_pb2.ContainerMetadata(name="main"),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def apply(
+    config: api_pb2.ContainerConfig, *, shell: str | None = None, image: ImageConfig = IMAGE
+) -> api_pb2.ContainerConfig:
+    adjustment.apply(config, environment_of(shell=shell), image, asked="acme/web", keep="/k")
+    return config
+
+
+def variables_of(config: api_pb2.ContainerConfig) -> dict[str, bytes]:
+    return {variable.key: variable.value for variable in config.envs}
+
+
+def test_the_view_is_mounted_read_only_and_private_behind_the_pods_own_mounts() -> None:
+    own = api_pb2.Mount(host_path="/a", container_path="/b")
+
+    config = apply(config_of(mounts=[own]))
+
+    assert config.mounts[0] == own
+    assert config.mounts[1] == api_pb2.Mount(
+        host_path="/var/lib/cri-proxy/environments/0-acme-web/store",
+        container_path="/nix/store",
+        readonly=True,
+    )
+
+
+def test_the_pods_variables_stay_in_order_with_duplicates_and_odd_bytes() -> None:
+    own = [("B", b"1"), ("A", b"\xff\xfe"), ("B", b"2"), ("PATH", b"/pod/bin")]
+
+    config = apply(config_of(envs=[api_pb2.KeyValue(key=k, value=v) for k, v in own]))
+
+    assert [(each.key, each.value) for each in config.envs[:4]] == own
+    assert variables_of(config)["PATH"] == f"{FLOX_ENV}/bin:/pod/bin".encode()
+    assert variables_of(config)["GREETING"] == b"hello"
+
+
+def test_the_images_path_is_behind_ours_when_the_pod_gives_none() -> None:
+    config = apply(config_of())
+
+    assert variables_of(config)["PATH"] == f"{FLOX_ENV}/bin:/image/bin".encode()
+    assert variables_of(config)["FLOX_ENV_PROJECT"] == b"/work"
+
+
+def test_a_static_environment_leaves_the_command_alone() -> None:
+    config = apply(config_of(command=["serve"], args=["--port", "80"]))
+
+    assert list(config.command) == ["serve"]
+    assert list(config.args) == ["--port", "80"]
+    assert adjustment.EXEC_ANNOTATION not in config.annotations
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "program"),
+    [
+        (["serve"], ["-v"], ["serve", "-v"]),
+        (["serve"], [], ["serve"]),
+        ([], ["-v"], ["/entry", "-v"]),
+        ([], [], ["/entry", "cmd"]),
+    ],
+)
+def test_a_wrapped_command_joins_pod_and_image_as_the_runtime_would(
+    command: list[str], args: list[str], program: list[str]
+) -> None:
+    config = apply(config_of(command=command, args=args), shell="/nix/bash")
+
+    assert [*config.command, *config.args] == [*START, *program]
+
+
+def test_nothing_to_run_is_refused_when_it_must_be_wrapped() -> None:
+    with pytest.raises(errors.RequestInvalid, match="no command"):
+        apply(config_of(), shell="/nix/bash", image=ImageConfig())
+
+
+@pytest.mark.parametrize("place", ["/nix/store", "/nix/store/"])
+def test_a_volume_in_the_environments_place_is_refused(place: str) -> None:
+    with pytest.raises(errors.RequestInvalid, match="/nix/store"):
+        apply(config_of(mounts=[api_pb2.Mount(host_path="/a", container_path=place)]))
+
+
+def test_unknown_fields_survive() -> None:
+    future = b"\xfa\x3f\x03new"  # field 1023, three bytes
+    config = api_pb2.ContainerConfig.FromString(config_of().SerializeToString() + future)
+
+    assert apply(config).SerializeToString().count(future) == 1
+
+
+def test_kubelets_annotations_stay_beside_ours() -> None:
+    config = apply(config_of(annotations={"io.kubernetes.container.hash": "1"}))
+
+    assert config.annotations["io.kubernetes.container.hash"] == "1"
+    assert config.annotations[adjustment.REFERENCE_ANNOTATION] == "acme/web:3"
+    assert config.annotations[adjustment.ASKED_ANNOTATION] == "acme/web"
+
+
+def test_a_program_started_later_joins_the_activation() -> None:
+    config = apply(config_of(command=["serve"]), shell="/nix/bash")
+
+    command = adjustment.exec_command(config.annotations, ["cat", "a b"])
+
+    join = ("/nix/bash", "--noprofile", "--norc", "-p", f"{FLOX_ENV}/activate", "--join", "/k")
+    assert command == [*join, "--", "cat", "a b"]
+
+
+def test_a_container_of_a_static_environment_needs_nothing_before_a_later_program() -> None:
+    config = apply(config_of(command=["serve"]))
+
+    assert adjustment.exec_command(config.annotations, ["cat"]) is None

@@ -1,0 +1,137 @@
+"""Which environment the annotations of a pod ask for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cri_proxy import errors
+from cri_proxy.interposer import selection
+from cri_proxy.model.environments import Mode
+from cri_proxy.model.references import Reference
+
+WEB = Reference("acme", "web")
+
+
+def test_a_pod_without_our_annotation_selects_nothing() -> None:
+    assert selection.of_annotations({"app": "web", "flox.dev/skip-containers": "a"}) is None
+
+
+def test_every_container_gets_the_pods_environment() -> None:
+    wanted = selection.of_annotations({"flox.dev/environment": "acme/web"})
+
+    assert wanted is not None
+    assert wanted.of_container("main") == WEB
+    assert wanted.mode is Mode.RUN
+
+
+def test_a_generation_is_pinned() -> None:
+    wanted = selection.of_annotations({"flox.dev/environment": "acme/web:12"})
+
+    assert wanted is not None
+    assert wanted.of_container("main") == WEB.at(12)
+
+
+def test_a_skipped_container_gets_none() -> None:
+    wanted = selection.of_annotations(
+        {"flox.dev/environment": "acme/web", "flox.dev/skip-containers": " proxy , helper,"}
+    )
+
+    assert wanted is not None
+    assert wanted.of_container("proxy") is None
+    assert wanted.of_container("helper") is None
+    assert wanted.of_container("main") == WEB
+
+
+def test_a_container_may_have_an_environment_of_its_own_or_none() -> None:
+    wanted = selection.of_annotations(
+        {
+            "flox.dev/environment": "acme/web",
+            "flox.dev/environment.db": "acme/postgres:2",
+            "flox.dev/environment.plain": "",
+        }
+    )
+
+    assert wanted is not None
+    assert wanted.of_container("db") == Reference("acme", "postgres", 2)
+    assert wanted.of_container("plain") is None
+    assert wanted.references == (WEB, Reference("acme", "postgres", 2))
+
+
+def test_a_container_may_have_the_only_environment_of_the_pod() -> None:
+    wanted = selection.of_annotations({"flox.dev/environment.db": "acme/postgres"})
+
+    assert wanted is not None
+    assert wanted.of_container("db") == Reference("acme", "postgres")
+    assert wanted.of_container("main") is None
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "a", "a/b/c", "../x", "a/b@2", "a/b:latest", "a/b:0", "a/b:", "a /b", "ä/b"]
+)
+def test_a_bad_reference_is_refused_with_the_annotations_name(value: str) -> None:
+    with pytest.raises(errors.RequestInvalid, match="flox.dev/environment") as refusal:
+        selection.of_annotations({"flox.dev/environment": value})
+
+    assert "owner/name" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("flox.dev/activate-mode", "build"),
+        ("flox.dev/disable-metrics", "yes"),
+        ("flox.dev/nix-mutable", "1"),
+    ],
+)
+def test_other_values_are_refused_by_name(key: str, value: str) -> None:
+    with pytest.raises(errors.RequestInvalid, match=key):
+        selection.of_annotations({"flox.dev/environment": "acme/web", key: value})
+
+
+def test_all_annotations_are_read() -> None:
+    wanted = selection.of_annotations(
+        {
+            "flox.dev/environment": "acme/web",
+            "flox.dev/activate-mode": "dev",
+            "flox.dev/disable-metrics": "true",
+            "flox.dev/nix-mutable": "true",
+            "flox.dev/skip-containers-exec": "main",
+        }
+    )
+
+    assert wanted == selection.Selection(
+        environment=WEB,
+        mode=Mode.DEV,
+        disable_metrics=True,
+        nix_mutable=True,
+        skipped_exec=frozenset({"main"}),
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "flox.dev/environment",
+                "flox.dev/environment.a",
+                "flox.dev/activate-mode",
+                "flox.dev/nix-mutable",
+                "flox.dev/skip-containers",
+                "other",
+            ]
+        ),
+        st.one_of(st.text(max_size=30), st.sampled_from(["a/b", "a/b:1", "run", "true"])),
+    )
+)
+def test_any_annotations_are_read_or_refused(annotations: dict[str, str]) -> None:
+    try:
+        wanted = selection.of_annotations(annotations)
+    except errors.RequestInvalid as refusal:
+        assert "flox.dev/" in str(refusal)
+        return
+
+    named = any(key.startswith("flox.dev/environment") for key in annotations)
+    assert (wanted is not None) == named

@@ -2,7 +2,7 @@
 
     /run/cri-proxy/cri-proxy.sock             what kubelet connects to
     /run/cri-proxy/.cri-proxy.sock.<pid>      the same before it listens with the right mode
-    /run/cri-proxy/.cri-proxy.sock.lock       held while a process looks and renames
+    /run/cri-proxy/cri-proxy.sock.lock        held while a process looks and renames
 
 Whoever finds the socket finds it listening, with the mode and the owner of the runtime's. A rename
 is also how a place is taken over: connections of the old process stay with it, new ones come to the
@@ -175,6 +175,6 @@ def _resemble(path: Path, like: Path) -> None:
 
 @contextmanager
 def _lock(place: Path) -> Iterator[None]:
-    with place.with_name(f".{place.name}.lock").open("wb") as file:
+    with place.with_name(f"{place.name}.lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -7,12 +7,11 @@ empties. A run of frames that may pass as they are becomes one slice of what was
 - A stream that downstream opens is upstream's, unless its method is interposed: then it is lent
   (see `lending`). Frames of a stream follow it. The streams of recent loans are remembered, so
   that what downstream still sends on them reaches nobody.
-- SETTINGS pass with small changes (see `terms`), to upstream and to the interposer. Downstream gets
-  upstream's acknowledgement, but not before the interposer has acknowledged the same.
-- PING and GOAWAY pass between downstream and upstream. With the interposer we speak for ourselves.
-  A GOAWAY of upstream's names at least the last stream that is lent: downstream must not believe
+- SETTINGS, PING and GOAWAY pass between downstream and upstream, the first with small changes (see
+  `terms`). With the interposer we speak for ourselves.
+- A GOAWAY of upstream's names at least the last stream that is lent: downstream must not believe
   that a call was never looked at, and repeat it, when the interposer is at work on it.
-- Connection windows are kept by two ledgers, `delivery` towards downstream and `lending` from it.
+- Windows are kept by ledgers: `delivery` and `answers` towards downstream, `lending` from it.
 - Without the interposer its calls are answered with UNAVAILABLE; all others do not notice.
 
 What upstream should object to, upstream is left to object to. What we object to ourselves is what
@@ -31,7 +30,7 @@ from cri_proxy.router import frames, headers
 from cri_proxy.router.delivery import INTERPOSER_WINDOW_BYTES, Delivery
 from cri_proxy.router.frames import Violation
 from cri_proxy.router.lending import Lending, Loan
-from cri_proxy.router.terms import Terms
+from cri_proxy.router.terms import Effect, Terms
 
 LARGEST_STREAMS: Final = 1 << 16
 """Open streams of one connection."""
@@ -110,8 +109,8 @@ class Connection:
         self._has_greeted = False
 
         self._settings = 0
-        self._acknowledged = 0
-        self._acknowledgements_held = 0
+        self._effect = Effect()
+        self._change_due = 0
 
         self._is_draining = False
         self._is_last_told = False
@@ -200,11 +199,10 @@ class Connection:
         self._interposer = _Interposer.ABSENT
         self._paused.discard(Side.INTERPOSER)
         self.to_interposer.clear()
-        self._delivery.interposer_left()
         for loan in tuple(self._lending.loans.values()):
             self._answer_unavailable(loan, reason)
+        self._delivery.interposer_left()
         self._begin_interposer()
-        self._release_acknowledgements()
         self._after()
 
     def upstream_lost(self) -> None:
@@ -297,9 +295,9 @@ class Connection:
                 return self._downstream_grant(frames.number(payload))
             case frames.DATA if loan:
                 self._downstream_room -= len(payload)
+                loan.is_request_over |= bool(flags & frames.END_STREAM)
                 self._lending.data(loan, flags, payload)
-                if flags & frames.END_STREAM:
-                    self._loan_half_over(loan, is_request=True)
+                self._end_if_over(loan)
                 return b""
             case frames.DATA:
                 self._downstream_room -= len(payload)
@@ -307,11 +305,16 @@ class Connection:
                     self._lending.owed += len(payload)
                     return b""
             case frames.RST_STREAM if loan:
+                self._drop_answers(loan)
                 self._end_loan(loan)
                 self.to_interposer.append(buffer[start:stop])
                 return b""
             case frames.RST_STREAM:
                 self._streams.pop(stream, None)
+            case frames.WINDOW_UPDATE if loan:
+                loan.answers.room += frames.number(payload) & frames.LARGEST_WINDOW
+                self._deliver(loan)
+                return b""
             case frames.PRIORITY if loan:
                 return b""
         if loan:
@@ -345,8 +348,8 @@ class Connection:
                 self._half_over(stream, _REQUEST_OVER)
         elif loan := self._lending.loans.get(stream):
             self._lending.trailers(loan, self._lent(stream, flags, priority, block, raw, fragment))
-            if end:
-                self._loan_half_over(loan, is_request=True)
+            loan.is_request_over |= bool(end)
+            self._end_if_over(loan)
             return b""
         elif stream in self._past_loans:
             return b""
@@ -373,8 +376,7 @@ class Connection:
             block = self._upstream_receiver.close(block)
         if block is fragment:
             return None
-        largest = self._upstream_terms.frame_bytes
-        return frames.headers(stream, block, flags=flags, priority=priority, largest=largest)
+        return frames.headers(stream, block, flags=flags, priority=priority)
 
     def _lent(
         self, stream: int, flags: int, priority: bytes, block: bytes, raw: bytes, fragment: bytes
@@ -382,10 +384,9 @@ class Connection:
         """Return a header block in the frames that the interposer is to get."""
         if not self._interposer_receiver.is_closed:
             block = self._interposer_receiver.close(block)
-        largest = self._lending.frame_bytes
-        if block is fragment and len(raw) <= largest:
+        if block is fragment and len(raw) <= frames.INITIAL_FRAME_BYTES:
             return raw
-        return frames.headers(stream, block, flags=flags, priority=priority, largest=largest)
+        return frames.headers(stream, block, flags=flags, priority=priority)
 
     def _lend(self, stream: int, flags: int, raw: bytes) -> None:
         if self._interposer is _Interposer.ABSENT:
@@ -395,15 +396,18 @@ class Connection:
             self.to_interposer.append(frames.build(frames.SETTINGS, 0, 0, summary))
             more = INTERPOSER_WINDOW_BYTES - frames.INITIAL_WINDOW_BYTES
             self.to_interposer.append(frames.window_update(0, more))
-            self._settings_at_opening = self._settings
-            self._interposer_frames.largest = self._downstream_terms.frame_bytes
-        loan = self._lending.open(stream, belief=self._upstream_terms.window_bytes)
+        loan = self._lending.open(
+            stream,
+            belief=self._upstream_terms.window_bytes,
+            answer_room=self._effect.window_bytes,
+        )
         loan.is_request_over = bool(flags & frames.END_STREAM)
         if self._interposer is _Interposer.LEAVING:
             self._answer_unavailable(loan, "the interposer is stopping")
             return
         self.to_interposer.append(raw)
         self._tell_surplus(loan)
+        self._deliver(loan)
 
     def _downstream_settings(self, flags: int, payload: bytes) -> bytes | None:
         if flags & frames.ACK:
@@ -413,12 +417,16 @@ class Connection:
             return None
         self._settings += 1
         told, _ = self._downstream_terms.announce(payload)
-        frame = frames.build(frames.SETTINGS, 0, 0, told)
         largest = max(self._upstream_frames.largest, self._downstream_terms.frame_bytes)
-        self._upstream_frames.largest = self._interposer_frames.largest = largest
-        if self._interposer is not _Interposer.ABSENT:
-            self.to_interposer.append(frame)
-        return frame
+        self._upstream_frames.largest = largest
+        self._take_effect(self._effect.announce(self._downstream_terms.window_bytes))
+        return frames.build(frames.SETTINGS, 0, 0, told)
+
+    def _take_effect(self, change: int) -> None:
+        """Change the windows that downstream has on lent streams."""
+        for loan in tuple(self._lending.loans.values()):
+            loan.answers.room += change
+            self._deliver(loan)
 
     def _downstream_grant(self, increment: int) -> bytes | None:
         increment &= frames.LARGEST_WINDOW
@@ -471,6 +479,9 @@ class Connection:
                 passed = stop
         if passed < stop:
             out.append(buffer if stop - passed == len(buffer) else buffer[passed:stop])
+        if self._change_due:  # the acknowledgement itself goes first
+            change, self._change_due = self._change_due, 0
+            self._take_effect(change)
         if self._upstream_frames.excess:
             raise Violation(frames.FRAME_SIZE_ERROR, "a frame is too long")
 
@@ -531,8 +542,7 @@ class Connection:
             block, _ = self._upstream_sender.read(fragment)
         if block is fragment:
             return self._behind(stream, raw, 0)
-        largest = self._downstream_terms.frame_bytes
-        again = frames.headers(stream, block, flags=flags, priority=priority, largest=largest)
+        again = frames.headers(stream, block, flags=flags, priority=priority)
         return again if self._behind(stream, again, 0) is None else b""
 
     def _behind(self, stream: int, raw: bytes, size: int) -> bytes | None:
@@ -549,11 +559,8 @@ class Connection:
     def _upstream_settings(self, flags: int, payload: bytes) -> bytes | None:
         if flags & frames.ACK:
             self._upstream_sender.is_bound = True
-            self._acknowledged += 1
-            if self._acknowledged <= self._acknowledged_by_interposer:
-                return None
-            self._acknowledgements_held += 1
-            return b""
+            self._change_due += self._effect.acknowledge()
+            return None
         told, change = self._upstream_terms.announce(payload)
         self._has_greeted = True
         largest = max(self._downstream_frames.largest, self._upstream_terms.frame_bytes)
@@ -582,8 +589,6 @@ class Connection:
         self._interposer_sender = headers.Sender()
         self._interposer_receiver = headers.Receiver()
         self._interposer_block: headers.Block | None = None
-        self._interposer_acknowledged = 0
-        self._settings_at_opening = 0
         self._lending.begin()
 
     def _of_interposer(self, data: bytes) -> None:
@@ -605,10 +610,11 @@ class Connection:
         _check_stream(kind, stream)
         match kind:
             case frames.DATA if loan:
-                self._delivery.put(stream, raw, len(payload), is_interposers=True)
-                if flags & frames.END_STREAM:
-                    self._loan_half_over(loan, is_request=False)
+                self._delivery.receive(len(payload))
+                loan.is_answer_over |= bool(flags & frames.END_STREAM)
+                self._answered(loan, raw, len(payload))
             case frames.DATA:
+                self._delivery.receive(len(payload))
                 self._delivery.drop(len(payload))
             case frames.HEADERS:
                 if flags & frames.END_HEADERS:
@@ -620,29 +626,31 @@ class Connection:
                 raise Violation(frames.PROTOCOL_ERROR, f"a frame of kind {kind} has no place here")
             case frames.SETTINGS if flags & frames.ACK:
                 self._interposer_sender.is_bound = True
-                self._interposer_acknowledged += 1
-                self._release_acknowledgements()
             case frames.SETTINGS:
                 terms = self._interposer_terms
                 terms.announce(payload)
-                self._lending.resize(terms.window_bytes, terms.frame_bytes)
                 self.to_interposer.append(frames.build(frames.SETTINGS, frames.ACK, 0))
-                for each in self._lending.loans.values():
+                self._lending.resize(terms.window_bytes)
+                for each in tuple(self._lending.loans.values()):
                     self._tell_surplus(each)
+                    self._end_if_over(each)
             case frames.PING if not flags & frames.ACK:
                 self.to_interposer.append(frames.build(frames.PING, frames.ACK, 0, payload))
             case frames.GOAWAY:
                 self._interposer_goaway(payload)
             case frames.WINDOW_UPDATE if not stream:
-                self._lending.grant(frames.number(payload) & frames.LARGEST_WINDOW)
+                for each in self._lending.grant(frames.number(payload) & frames.LARGEST_WINDOW):
+                    self._end_if_over(each)
             case frames.WINDOW_UPDATE if loan:
                 self._lending.grant_stream(loan, frames.number(payload) & frames.LARGEST_WINDOW)
                 self._tell_surplus(loan)
+                self._end_if_over(loan)
             case frames.RST_STREAM if loan:
-                self._delivery.put(stream, raw, 0, is_interposers=True)
-                self._end_loan(loan)
+                self._lending.stop(loan)
+                loan.is_request_over = loan.is_answer_over = True
+                self._answered(loan, raw, 0)
             case _ if loan and kind > frames.CONTINUATION:
-                self._delivery.put(stream, raw, 0, is_interposers=True)
+                self._answered(loan, raw, 0)
 
     def _interposer_continued(self, raw: bytes, kind: int, flags: int, stream: int) -> None:
         block = self._interposer_block
@@ -664,12 +672,10 @@ class Connection:
         if loan is None:
             return
         if block is not fragment:
-            largest = self._downstream_terms.frame_bytes
-            raw = frames.headers(stream, block, flags=flags, priority=priority, largest=largest)
+            raw = frames.headers(stream, block, flags=flags, priority=priority)
         loan.is_answered = True
-        self._delivery.put(stream, raw, 0, is_interposers=True)
-        if flags & frames.END_STREAM:
-            self._loan_half_over(loan, is_request=False)
+        loan.is_answer_over |= bool(flags & frames.END_STREAM)
+        self._answered(loan, raw, 0)
 
     def _interposer_goaway(self, payload: bytes) -> None:
         last = frames.number(payload) & frames.LARGEST_STREAM
@@ -689,10 +695,10 @@ class Connection:
             loan.stream,
             headers.encoded(fields),
             flags=frames.END_STREAM,
-            largest=self._downstream_terms.frame_bytes,
         )
         put = self._delivery.put
-        if not loan.is_answer_over:
+        self._drop_answers(loan)
+        if not loan.is_answer_over or loan.answers.waiting:
             put(loan.stream, answer, 0, is_interposers=True)
         if not loan.is_request_over:
             put(loan.stream, frames.rst_stream(loan.stream, 0), 0, is_interposers=True)
@@ -702,19 +708,24 @@ class Connection:
 
     # What several sides need
 
-    @property
-    def _acknowledged_by_interposer(self) -> int:
-        """How many SETTINGS of downstream's the interposer is known to have applied."""
-        if self._interposer is _Interposer.ABSENT:
-            return self._settings
-        return self._settings_at_opening + max(0, self._interposer_acknowledged - 1)
+    def _deliver(self, loan: Loan) -> None:
+        """Pass on what downstream takes of a lent stream now, and grant the interposer as much."""
+        for raw, size in loan.answers.ready():
+            self._delivery.put(loan.stream, raw, size, is_interposers=True)
+        surplus = 0 if loan.is_answer_over else loan.answers.surplus()
+        if surplus:
+            self.to_interposer.append(frames.window_update(loan.stream, surplus))
+        self._end_if_over(loan)
 
-    def _release_acknowledgements(self) -> None:
-        passed = self._acknowledged - self._acknowledgements_held
-        while self._acknowledgements_held and passed < self._acknowledged_by_interposer:
-            passed += 1
-            self._acknowledgements_held -= 1
-            self.to_downstream.append(frames.build(frames.SETTINGS, frames.ACK, 0))
+    def _answered(self, loan: Loan, raw: bytes, size: int) -> None:
+        """Take a frame of the interposer's on its way downstream."""
+        padding = loan.answers.put(raw, size)
+        if padding:
+            self._delivery.drop(padding)
+        self._deliver(loan)
+
+    def _drop_answers(self, loan: Loan) -> None:
+        self._delivery.drop(loan.answers.waiting_bytes)
 
     def _half_over(self, stream: int, half: int) -> None:
         """Take note that a stream of upstream's is over in one direction."""
@@ -727,12 +738,8 @@ class Connection:
         else:
             self._streams[stream] = state
 
-    def _loan_half_over(self, loan: Loan, *, is_request: bool) -> None:
-        if is_request:
-            loan.is_request_over = True
-        else:
-            loan.is_answer_over = True
-        if loan.is_request_over and loan.is_answer_over:
+    def _end_if_over(self, loan: Loan) -> None:
+        if loan.is_over:
             self._end_loan(loan)
 
     def _end_loan(self, loan: Loan) -> None:

@@ -78,12 +78,8 @@ class Delivery:
     def put(self, stream: int, raw: bytes, size: int, *, is_interposers: bool) -> None:
         """Send a frame downstream, or hold it; `size` is 0 if it is not DATA.
 
-        Raises Violation if the sender went beyond the window that it was granted.
+        Raises Violation if upstream went beyond the window that it was granted.
         """
-        if is_interposers:
-            self._interposer_room -= size
-            if self._interposer_room < 0:
-                raise frames.Violation(frames.FLOW_CONTROL_ERROR, "the window was exceeded")
         if stream in self.waiting or (size and (self.held or size > self.room)):
             if not is_interposers:
                 self._upstream_bytes += size
@@ -95,9 +91,17 @@ class Delivery:
             self._out.append(raw)
             self._count(size, is_interposers=is_interposers)
 
-    def drop(self, size: int) -> None:
-        """Take note of the interposer's DATA that nobody waits for."""
+    def receive(self, size: int) -> None:
+        """Take note that DATA of the interposer's has come, whatever becomes of it.
+
+        Raises Violation if the interposer went beyond the window that it was granted.
+        """
         self._interposer_room -= size
+        if self._interposer_room < 0:
+            raise frames.Violation(frames.FLOW_CONTROL_ERROR, "the window was exceeded")
+
+    def drop(self, size: int) -> None:
+        """Take note that received bytes of the interposer's will not be put here."""
         self._interposer_credit += size
 
     def grant(self, increment: int) -> int:

@@ -147,10 +147,12 @@ def goaway(last_stream: int, code: int, reason: str = "") -> bytes:
     return build(GOAWAY, 0, 0, struct.pack(">LL", last_stream, code) + reason.encode())
 
 
-def headers(
-    stream: int, block: bytes, *, flags: int = 0, priority: bytes = b"", largest: int
-) -> bytes:
-    """Return HEADERS and as many CONTINUATION as a block needs; of `flags`, END_STREAM counts."""
+def headers(stream: int, block: bytes, *, flags: int = 0, priority: bytes = b"") -> bytes:
+    """Return HEADERS and as many CONTINUATION as a block needs; of `flags`, END_STREAM counts.
+
+    No frame is longer than every peer takes, whatever it may have announced since.
+    """
+    largest = INITIAL_FRAME_BYTES
     flags &= END_STREAM
     if priority:
         flags |= PRIORITIZED

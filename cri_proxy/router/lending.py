@@ -16,9 +16,11 @@ much waits. Hence what waits is bounded, and a slow interposer slows nobody else
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from cri_proxy.router import frames
+from cri_proxy.router.answers import Answers
 
 WAITING_BYTES: Final = 4 << 20
 """When more than that waits for the interposer, downstream's connection window is not refilled."""
@@ -30,6 +32,7 @@ class Loan:
     """A stream lent to the interposer."""
 
     __slots__ = (
+        "answers",
         "belief",
         "is_answer_over",
         "is_answered",
@@ -40,8 +43,9 @@ class Loan:
         "window",
     )
 
-    def __init__(self, stream: int, *, window: int, belief: int) -> None:
+    def __init__(self, stream: int, *, window: int, belief: int, answer_room: int) -> None:
         self.stream = stream
+        self.answers = Answers(answer_room)
         self.window = window
         """Bytes that the interposer takes on this stream."""
         self.belief = belief
@@ -53,6 +57,16 @@ class Loan:
         """Response headers have gone downstream."""
         self.is_request_over = False
         self.is_answer_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Both directions have ended and nothing waits in either."""
+        return (
+            self.is_request_over
+            and self.is_answer_over
+            and not self.waiting
+            and not self.answers.waiting
+        )
 
 
 class Lending:
@@ -82,18 +96,24 @@ class Lending:
         """Begin a new interposer connection."""
         self.room = frames.INITIAL_WINDOW_BYTES
         self.window = frames.INITIAL_WINDOW_BYTES
-        self.frame_bytes = frames.INITIAL_FRAME_BYTES
 
-    def open(self, stream: int, *, belief: int) -> Loan:
-        """Lend a stream, of which downstream believes that it may send `belief` bytes."""
-        loan = self.loans[stream] = Loan(stream, window=self.window, belief=belief)
+    def open(self, stream: int, *, belief: int, answer_room: int) -> Loan:
+        """Lend a stream on which downstream believes it may send `belief` bytes, and takes some."""
+        loan = Loan(stream, window=self.window, belief=belief, answer_room=answer_room)
+        self.loans[stream] = loan
         return loan
 
     def end(self, loan: Loan) -> None:
         """Forget a loan with all that waits for it."""
+        self.stop(loan)
         del self.loans[loan.stream]
+
+    def stop(self, loan: Loan) -> None:
+        """Forget what waits for the interposer, which wants no more of it."""
         self._stuck.pop(loan.stream, None)
         self.waiting_bytes -= loan.waiting_bytes
+        loan.waiting_bytes = 0
+        loan.waiting.clear()
 
     def data(self, loan: Loan, flags: int, payload: bytes) -> None:
         """Take downstream's DATA, as the payload of its frame, and send what may be sent of it."""
@@ -112,22 +132,23 @@ class Lending:
         else:
             self._out.append(raw)
 
-    def grant(self, increment: int) -> None:
-        """Take the interposer's grant for its connection."""
+    def grant(self, increment: int) -> Sequence[Loan]:
+        """Take the interposer's grant for its connection; return the loans that waited for it."""
         self.room += increment
-        for loan in tuple(self._stuck.values()):
+        stuck = tuple(self._stuck.values())
+        for loan in stuck:
             self._flush(loan)
+        return stuck
 
     def grant_stream(self, loan: Loan, increment: int) -> None:
         """Take the interposer's grant for a stream."""
         loan.window += increment
         self._flush(loan)
 
-    def resize(self, window: int, frame_bytes: int) -> None:
-        """Take the interposer's SETTINGS: the initial window of streams, and its frame size."""
+    def resize(self, window: int) -> None:
+        """Take the interposer's SETTINGS: the initial window of streams."""
         change = window - self.window
         self.window = window
-        self.frame_bytes = frame_bytes
         for loan in self.loans.values():
             loan.window += change
         for loan in tuple(self._stuck.values()):
@@ -163,7 +184,7 @@ class Lending:
                 self._out.append(data)
                 waiting.popleft()
                 continue
-            size = min(len(data), self.room, loan.window, self.frame_bytes)
+            size = min(len(data), self.room, loan.window, frames.INITIAL_FRAME_BYTES)
             if data and size < len(data):
                 if size > 0:
                     self._send(loan, data[:size], 0)

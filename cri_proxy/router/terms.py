@@ -11,6 +11,7 @@ The format is RFC 9113, section 6.5.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from typing import Final
 
 from cri_proxy.router import frames
@@ -20,6 +21,7 @@ INITIAL_WINDOW_SIZE: Final = 0x4
 MAX_FRAME_SIZE: Final = 0x5
 
 LARGEST_FRAME_BYTES: Final = 1 << 20
+LARGEST_PENDING: Final = 1000
 
 _SETTING: Final = struct.Struct(">HL")
 _STATELESS: Final = _SETTING.pack(HEADER_TABLE_SIZE, 0)
@@ -62,5 +64,43 @@ class Terms:
         return b"".join(passed), self.window_bytes - before
 
     def summary(self) -> bytes:
-        """Return one SETTINGS payload that says all of it, for a side that joins late."""
-        return _STATELESS + b"".join(_SETTING.pack(*each) for each in self._values.items())
+        """Return one SETTINGS payload for a side that joins late and keeps the usual sizes."""
+        others = (
+            each
+            for each in self._values.items()
+            if each[0] not in (INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE)
+        )
+        return _STATELESS + b"".join(_SETTING.pack(*each) for each in others)
+
+
+class Effect:
+    """When downstream's INITIAL_WINDOW_SIZE takes effect on what is sent to it.
+
+    A reduction does at once, an increase when its acknowledgement has passed: before and after,
+    no more is sent than downstream expects.
+    """
+
+    __slots__ = ("_in_force", "_pending", "window_bytes")
+
+    def __init__(self) -> None:
+        self.window_bytes = frames.INITIAL_WINDOW_BYTES
+        self._in_force = frames.INITIAL_WINDOW_BYTES
+        self._pending: deque[int] = deque()
+
+    def announce(self, window_bytes: int) -> int:
+        """Take downstream's announcement; return the change that takes effect now."""
+        self._pending.append(window_bytes)
+        if len(self._pending) > LARGEST_PENDING:
+            raise frames.Violation(frames.ENHANCE_YOUR_CALM, "too many SETTINGS at once")
+        return self._change()
+
+    def acknowledge(self) -> int:
+        """Take note that an acknowledgement passes; return the change that takes effect now."""
+        if self._pending:
+            self._in_force = self._pending.popleft()
+        return self._change()
+
+    def _change(self) -> int:
+        before = self.window_bytes
+        self.window_bytes = min((self._in_force, *self._pending))
+        return self.window_bytes - before

@@ -23,6 +23,7 @@ import h2.settings
 import h2.stream
 import h2.windows
 
+from cri_proxy.router import frames
 from cri_proxy.router.connection import Connection, Side, needles_of
 
 INTERPOSED: Final = "/runtime.v1.RuntimeService/CreateContainer"
@@ -70,18 +71,19 @@ class _Windows(h2.windows.WindowManager):
 
 
 class _Strict(h2.connection.H2Connection):
-    """An h2 connection whose windows follow its own SETTINGS on streams that are already open.
+    """An h2 connection with such windows, and with its first acknowledgement for what it is.
 
-    RFC 9113, 6.9.2 asks for it; h2 changes only the size that it aims at.
+    It answers the SETTINGS that open the connection; h2 would take it for the answer to the first
+    change of them, if there has been one already.
     """
 
-    def _inbound_flow_control_change_from_settings(
-        self, old_value: int | None, new_value: int
-    ) -> None:
-        super()._inbound_flow_control_change_from_settings(old_value, new_value)
-        change = new_value - (old_value or 0)
-        for stream in self.streams.values():
-            stream._inbound_window_manager.current_window_size += change
+    _is_opening_acknowledged = False
+
+    def _local_settings_acked(self) -> dict[int, h2.settings.ChangedSetting]:
+        if self._is_opening_acknowledged:
+            return super()._local_settings_acked()
+        self._is_opening_acknowledged = True
+        return {}
 
     def _begin_new_stream(
         self, stream_id: int, allowed_ids: h2.connection.AllowedStreamIDs
@@ -101,6 +103,8 @@ class Peer:
                 client_side=is_client, header_encoding=None, validate_inbound_headers=False
             )
         )
+        self._rest = bytearray()
+        self._preface = 0 if is_client else len(frames.PREFACE)
         self.h2.initiate_connection()
         if settings:
             self.h2.update_settings(dict(settings))
@@ -112,8 +116,22 @@ class Peer:
         self.acknowledged = 0
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the router; a breach of the protocol raises."""
-        for event in self.h2.receive_data(data):
+        """Take bytes from the router; a breach of the protocol raises.
+
+        Frame by frame, because h2 looks only once per call at how long a frame may be.
+        """
+        self._rest += data
+        while len(self._rest) >= self._preface + 9:
+            size = self._preface or 9 + int.from_bytes(self._rest[:3], "big")
+            if len(self._rest) < size:
+                return
+            frame = bytes(self._rest[:size])
+            del self._rest[:size]
+            self._preface = 0
+            self._receive_frame(frame)
+
+    def _receive_frame(self, frame: bytes) -> None:
+        for event in self.h2.receive_data(frame):
             match event:
                 case (
                     h2.events.RequestReceived()

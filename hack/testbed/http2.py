@@ -11,6 +11,7 @@ has received is written down by stream in its `Ledger`.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Final
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import h2.settings
 import h2.stream
 import h2.windows
@@ -168,8 +170,14 @@ class Peer:
             size, ledger.unacknowledged = ledger.unacknowledged, 0
             if size:
                 is_any = True
-                self.h2.acknowledge_received_data(size, stream)
+                self.grant(stream, size)
         return is_any
+
+    def grant(self, stream: int, size: int) -> None:
+        """Grant as many bytes anew, exactly; h2 by itself withholds some below a zero window."""
+        self.h2.increment_flow_control_window(size)
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # the stream is over
+            self.h2.increment_flow_control_window(size, stream)
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> int:
         """Send as much of the data as the windows take; return how much that was."""

@@ -102,7 +102,7 @@ class Flow(RuleBasedStateMachine):
             size = min(ledger.unacknowledged, amount)
             if size and peer:
                 ledger.unacknowledged -= size
-                peer.h2.acknowledge_received_data(size, stream)
+                peer.grant(stream, size)
 
     @rule(side=st.sampled_from([Side.DOWNSTREAM, Side.UPSTREAM, Side.INTERPOSER]))
     def ping(self, side: Side) -> None:

@@ -46,12 +46,12 @@ _ENDLESS: Final = 4
 _UNAVAILABLE: Final = b"14"
 
 
-class Side(Enum):
+class Side(IntEnum):
     """Where bytes come from and go to."""
 
-    DOWNSTREAM = "downstream"
-    UPSTREAM = "upstream"
-    INTERPOSER = "interposer"
+    DOWNSTREAM = 0
+    UPSTREAM = 1
+    INTERPOSER = 2
 
 
 class Method(IntEnum):
@@ -77,6 +77,8 @@ class Connection:
         self.to_interposer: list[bytes] = []
         self.is_over = False
         """Nothing more will come: write what is to be written, then close all sides."""
+        self.needs_attention = False
+        """Something other than bytes to write has changed; the caller looks, and resets it."""
         self.reason = ""
         """Why it is over, if it was for a fault."""
         self._needles = needles
@@ -190,13 +192,13 @@ class Connection:
 
     def interposer_opened(self) -> None:
         """Take note that the connection to the interposer stands."""
-        self._interposer = _Interposer.OPEN
+        self._become(_Interposer.OPEN)
 
     def interposer_lost(self, reason: str) -> None:
         """Take note that there is no connection to the interposer; its calls get `reason`."""
         if self._interposer is _Interposer.ABSENT:
             return
-        self._interposer = _Interposer.ABSENT
+        self._become(_Interposer.ABSENT)
         self._paused.discard(Side.INTERPOSER)
         self.to_interposer.clear()
         for loan in tuple(self._lending.loans.values()):
@@ -207,7 +209,7 @@ class Connection:
 
     def upstream_lost(self) -> None:
         """Take note that upstream is gone, and so is the connection."""
-        self.is_over = True
+        self._finish()
 
     def drain(self) -> None:
         """Ask downstream to open no more streams here; be over when its streams are.
@@ -221,7 +223,7 @@ class Connection:
             return
         self._is_draining = True
         if not self._has_greeted:
-            self.is_over = True
+            self._finish()
             return
         self.to_downstream.append(frames.goaway(frames.LARGEST_STREAM, frames.NO_ERROR))
         self.to_downstream.append(frames.build(frames.PING, 0, 0, DRAIN_PING))
@@ -390,7 +392,7 @@ class Connection:
 
     def _lend(self, stream: int, flags: int, raw: bytes) -> None:
         if self._interposer is _Interposer.ABSENT:
-            self._interposer = _Interposer.WANTED
+            self._become(_Interposer.WANTED)
             self.to_interposer.append(frames.PREFACE)
             summary = self._downstream_terms.summary()
             self.to_interposer.append(frames.build(frames.SETTINGS, 0, 0, summary))
@@ -679,7 +681,7 @@ class Connection:
 
     def _interposer_goaway(self, payload: bytes) -> None:
         last = frames.number(payload) & frames.LARGEST_STREAM
-        self._interposer = _Interposer.LEAVING
+        self._become(_Interposer.LEAVING)
         for loan in [each for each in self._lending.loans.values() if each.stream > last]:
             self._answer_unavailable(loan, "the interposer is stopping")
 
@@ -705,8 +707,17 @@ class Connection:
         self._end_loan(loan)
         if Side.DOWNSTREAM in self._paused:
             self._has_answered_unread = True
+            self.needs_attention = True
 
     # What several sides need
+
+    def _become(self, state: _Interposer) -> None:
+        self._interposer = state
+        self.needs_attention = True
+
+    def _finish(self) -> None:
+        self.is_over = True
+        self.needs_attention = True
 
     def _deliver(self, loan: Loan) -> None:
         """Pass on what downstream takes of a lent stream now, and grant the interposer as much."""
@@ -769,7 +780,7 @@ class Connection:
         if self._lending.owed:
             self._pay()
         if self._is_last_told and self._is_idle:
-            self.is_over = True
+            self._finish()
 
     @property
     def _is_idle(self) -> bool:
@@ -789,7 +800,7 @@ class Connection:
     def _refuse(self, violation: Violation) -> None:
         self.reason = violation.reason
         self.to_downstream.append(frames.goaway(self._highest, violation.code, violation.reason))
-        self.is_over = True
+        self._finish()
 
 
 def needles_of(interposed: frozenset[str], endless: frozenset[str]) -> headers.Needles:

@@ -30,6 +30,7 @@ FAREWELL_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
 _scratch: Final = bytearray(READ_BYTES)
+_view: Final = memoryview(_scratch)
 
 
 class Link:
@@ -68,6 +69,7 @@ class Link:
     def close(self) -> None:
         """End now, with whatever is in flight."""
         self.core.is_over = True
+        self.core.needs_attention = True
         self.settle()
 
     def abort(self) -> None:
@@ -92,6 +94,7 @@ class Link:
                 self._preface_timer = self._loop.call_later(PREFACE_SECONDS, self._expect_preface)
             case Side.INTERPOSER:
                 self.core.interposer_opened()
+        self.core.needs_attention = True
         self.settle()
 
     def lost(self, side: Side, transport: asyncio.Transport, error: Exception | None) -> None:
@@ -106,6 +109,7 @@ class Link:
             if side is Side.UPSTREAM and not self.core.is_over:
                 _log.debug("the runtime closed a connection error=%s", error)
             self.core.upstream_lost()
+        self.core.needs_attention = True
         self.settle()
 
     def paused(self, side: Side) -> None:
@@ -116,6 +120,7 @@ class Link:
     def resumed(self, side: Side) -> None:
         """Take note that a transport has written enough."""
         self.core.resume(side)
+        self.core.needs_attention = True
         self.settle()
 
     def settle(self) -> None:
@@ -127,6 +132,14 @@ class Link:
             self._write(Side.UPSTREAM, core.to_upstream)
         if core.to_interposer and not core.wants_interposer:
             self._write(Side.INTERPOSER, core.to_interposer)
+        if core.needs_attention:
+            core.needs_attention = False
+            self._attend()
+
+    # What follows from it
+
+    def _attend(self) -> None:
+        core = self.core
         if core.is_over:
             self._end()
             return
@@ -137,8 +150,6 @@ class Link:
             self._unread.discard(Side.INTERPOSER)
             self._transports.pop(Side.INTERPOSER).abort()
         self._regulate()
-
-    # What follows from it
 
     def _write(self, side: Side, pieces: list[bytes]) -> None:
         transport = self._transports.get(side)
@@ -231,7 +242,7 @@ class _Protocol(asyncio.BufferedProtocol):
         return _scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._receive(bytes(memoryview(_scratch)[:nbytes]))
+        self._receive(bytes(_view[:nbytes]))
         self._link.settle()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -176,7 +176,7 @@ class Peer:
     def grant(self, stream: int, size: int) -> None:
         """Grant as many bytes anew, exactly; h2 by itself withholds some below a zero window."""
         self.h2.increment_flow_control_window(size)
-        with contextlib.suppress(h2.exceptions.ProtocolError):  # the stream is over
+        with contextlib.suppress(h2.exceptions.ProtocolError, KeyError):  # the stream is over
             self.h2.increment_flow_control_window(size, stream)
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> int:

@@ -32,7 +32,7 @@ verify: ## check style, types, floors, generated files and shell scripts
 	find .ci/run hack cri_proxy -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck {} +
 
 .PHONY: protos
-protos: ## generate the CRI's messages from api/cri
+protos: ## generate messages from api/
 	@hack/prerequisites.sh
 	hack/protos.sh
 

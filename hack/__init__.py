@@ -1,1 +1,1 @@
-"""Programs for those who work on the project; nothing here is installed on a node."""
+"""Programs for those who work on cri-proxy; no part of what is installed."""

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Generate the CRI's messages: api/cri/runtime/v1/api.proto -> cri_proxy/cri/api_pb2.py and its typed stub.
+# Generate messages, each with its typed stub:
 #
-#   hack/protos.sh            write both files
+#   api/cri/runtime/v1/api.proto   -> cri_proxy/cri/api_pb2.py         the CRI
+#   api/containerd/api.proto       -> cri_proxy/containerd/api_pb2.py  containerd's own API, a little of it
+#
+#   hack/protos.sh            write the files
 #   hack/protos.sh --check    write nothing; print what differs, exit 1 if something does
 #
 # PYTHON names the interpreter that has grpcio-tools and mypy-protobuf (default: .venv/bin/python if it is there,
@@ -14,7 +17,6 @@ readonly MYPY_PROTOBUF=5.1.0
 
 REPO_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly REPO_ROOT
-readonly PACKAGE="$REPO_ROOT/cri_proxy/cri"
 readonly GENERATED=(api_pb2.py api_pb2.pyi)
 
 case "${1-}" in
@@ -53,23 +55,31 @@ cleanup() { rm -rf -- "$out"; }
 trap cleanup EXIT
 
 plugin="$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')/protoc-gen-mypy"
-"$PYTHON" -m grpc_tools.protoc \
-  --proto_path="$REPO_ROOT/api/cri" \
-  --python_out="$out" \
-  --plugin="protoc-gen-mypy=$plugin" \
-  --mypy_out="quiet:$out" \
-  runtime/v1/api.proto
-
 differs=false
-for file in "${GENERATED[@]}"; do
-  if $check; then
-    diff -u "$PACKAGE/$file" "$out/runtime/v1/$file" || differs=true
-  else
-    install -m 0644 "$out/runtime/v1/$file" "$PACKAGE/$file"
-  fi
-done
+
+# generate ROOT PROTO PACKAGE: the proto is named relative to the root of its imports
+generate() {
+  local root="$REPO_ROOT/$1" proto="$2" package="$REPO_ROOT/$3" made="$out/$1" file
+  mkdir -p "$made"
+  "$PYTHON" -m grpc_tools.protoc \
+    --proto_path="$root" \
+    --python_out="$made" \
+    --plugin="protoc-gen-mypy=$plugin" \
+    --mypy_out="quiet:$made" \
+    "$proto"
+  for file in "${GENERATED[@]}"; do
+    if $check; then
+      diff -u "$package/$file" "$made/$(dirname "$proto")/$file" || differs=true
+    else
+      install -m 0644 "$made/$(dirname "$proto")/$file" "$package/$file"
+    fi
+  done
+}
+
+generate api/cri runtime/v1/api.proto cri_proxy/cri
+generate api containerd/api.proto cri_proxy/containerd
 
 if $differs; then
-  echo "protos.sh: the generated messages do not follow api.proto: run hack/protos.sh and commit" >&2
+  echo "protos.sh: the generated messages do not follow their api.proto: run hack/protos.sh and commit" >&2
   exit 1
 fi

@@ -14,7 +14,9 @@ from typing import NoReturn
 
 import pytest
 
+from hack.testbed import environments, images
 from hack.testbed.containerd import Containerd, lacks
+from hack.testbed.environments import Published
 from hack.testbed.pods import Pods
 
 _INSTALL = "run hack/prerequisites.sh test"
@@ -47,6 +49,14 @@ def pods(containerd: Containerd) -> Iterator[Pods]:
     """A kubelet's hands on that containerd; pods that the test leaves are removed."""
     with containerd.pods() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A binary cache with the packages that most environments are made of."""
+    if images.static_busybox() is None:
+        _lack(f"this machine lacks a statically linked busybox: {_INSTALL}")
+    return environments.published(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

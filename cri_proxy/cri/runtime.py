@@ -61,6 +61,13 @@ class Runtime:
         answer = await self._ask("ListContainers", request, api_pb2.ListContainersResponse, within)
         return list(answer.containers)
 
+    async def container_status(
+        self, container_id: str, *, within: float = ANSWER_SECONDS
+    ) -> api_pb2.ContainerStatusResponse:
+        """Return the state of a container, named by its id or an unambiguous beginning of it."""
+        request = api_pb2.ContainerStatusRequest(container_id=container_id)
+        return await self._ask("ContainerStatus", request, api_pb2.ContainerStatusResponse, within)
+
     async def _ask(
         self, name: str, request: Message, answer: type[_Answer], within: float
     ) -> _Answer:

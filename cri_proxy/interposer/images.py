@@ -54,7 +54,7 @@ class Images:
 
 
 def parse(info: str, image: str) -> ImageConfig:
-    """Return the configuration in the `info` of a verbose ImageStatus, `{"imageSpec": {"config"…}}`.
+    """Return the configuration in the info of ImageStatus: `{"imageSpec": {"config": …}}`.
 
     Source of the shape: containerd's and CRI-O's image status, the OCI image specification within.
     """

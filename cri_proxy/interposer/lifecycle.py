@@ -1,13 +1,14 @@
 """The calls that the proxy changes, one class each, named as the CRI names them.
 
-    RunPodSandbox    the environments that the pod will need begin to be realized beside the sandbox;
-                     a mapped runtime handler becomes the runtime's own
+    RunPodSandbox    the environments that the pod will need begin to be realized beside the
+                     sandbox; a mapped runtime handler becomes the runtime's own
     CreateContainer  waits for the environment, adds it to the container
     Exec, ExecSync   run inside the environment that the container was created with
 
-A call that concerns no annotated pod goes on as the very bytes that came. One that cannot be decoded
-goes on as well, unless our annotation's key stands in its bytes: then it is refused, because a pod
-that asks for an environment never runs without it. Nothing here is tried twice against the runtime.
+A call that concerns no annotated pod goes on as the very bytes that came. One that cannot be
+decoded goes on as well, unless our annotation's key stands in its bytes: then it is refused,
+because a pod that asks for an environment never runs without it. Nothing here is tried twice
+against the runtime.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from google.protobuf.message import DecodeError, Message
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2, runtime
-from cri_proxy.interposer import adjustment, images, pins, selection, tokens
+from cri_proxy.interposer import adjustment, handlers, images, pins, selection, tokens
 from cri_proxy.interposer.calls import Call
+from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer.realizer import Realizer
@@ -42,12 +44,11 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 class Policy:
     """What the node's settings say about pods.
 
-    `handlers` maps names of RuntimeClass handlers to the runtime's own; `margin_seconds` is kept
-    back from a call's deadline for the runtime's own work; `token_file` holds the token for pods
-    that bring none.
+    `margin_seconds` is kept back from a call's deadline for the runtime's own work; `token_file`
+    holds the token for pods that bring none.
     """
 
-    handlers: Mapping[str, str]
+    handlers: Handlers
     margin_seconds: float
     kubelet_root: Path
     token_file: Path | None = None
@@ -59,6 +60,7 @@ class RunPodSandbox:
     def __init__(self, realizer: Realizer, policy: Policy) -> None:
         self._realizer = realizer
         self._policy = policy
+        self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the sandbox; its environments are realized meanwhile."""
@@ -66,26 +68,20 @@ class RunPodSandbox:
         if request is None:
             return await call.forward(payload)
         wanted = selection.of_annotations(request.config.annotations)
-        handler = self._policy.handlers.get(request.runtime_handler)
+        handler = self._policy.handlers.real(request.runtime_handler)
         if wanted is None:
-            if handler is not None and request.runtime_handler:
-                raise errors.RequestInvalid(
-                    f"runtimeClassName {request.runtime_handler!r} runs pods in FloxHub "
-                    f"environments, and pod {_pod_name(request.config)} names none: add the "
-                    f'annotation {selection.ENVIRONMENT}: "owner/name"'
-                )
+            if handler is not None:
+                raise handlers.without_environment(request.runtime_handler, request.config)
             return await call.forward(payload)
         self._begin(request.config, wanted)
-        if handler is None or not request.runtime_handler:
+        if handler is None:
             return await call.forward(payload)
         request.runtime_handler = handler
         return await call.forward(request.SerializeToString())
 
     def _begin(self, config: api_pb2.PodSandboxConfig, wanted: selection.Selection) -> None:
         """Start realizing what the pod will need; CreateContainer reports what comes of it."""
-        token = tokens.of_volumes(self._policy.kubelet_root, config.metadata.uid)
-        if token is None and self._policy.token_file is not None:
-            token = tokens.of_node(self._policy.token_file)
+        token = self._tokens.of_pod(config.metadata.uid)
         for reference in wanted.references:
             self._realizer.begin(reference, token=token, mode=wanted.mode)
 
@@ -104,6 +100,7 @@ class CreateContainer:
         self._images = image_configs
         self._pins = pod_pins
         self._policy = policy
+        self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the container with its environment, or as it came when it asks for none."""
@@ -113,9 +110,10 @@ class CreateContainer:
         if request is None:
             return await call.forward(payload)
         wanted = selection.of_annotations(request.sandbox_config.annotations)
-        asked = wanted and wanted.of_container(request.config.metadata.name)
+        asked = None if wanted is None else wanted.of_container(request.config.metadata.name)
         if wanted is None or asked is None:
             return await call.forward(payload)
+        self._policy.handlers.map_container(request.config)
         environment = await self._environment(request, wanted, asked, call)
         adjustment.apply(
             request.config,
@@ -144,10 +142,10 @@ class CreateContainer:
         asked: Reference,
         call: Call,
     ) -> Environment:
-        """Return the environment for the container, waiting as long as the call's deadline lets."""
-        token = tokens.of_mounts(request.config.mounts)
-        if token is None and self._policy.token_file is not None:
-            token = tokens.of_node(self._policy.token_file)
+        """Return the environment for the container, waiting as long as the call's deadline lets.
+
+        What the pod was given before it keeps, whatever has become of its token meanwhile.
+        """
         uid = request.sandbox_config.metadata.uid
         pin = await self._pins.find(uid, request.pod_sandbox_id, asked, wanted.mode)
         if pin is not None:
@@ -155,63 +153,78 @@ class CreateContainer:
             if present is not None:
                 return present.resolved_as(pin.reference, present.revision, is_stale=False)
             asked = pin.reference
+        token = await self._tokens.of_container(request.config.mounts)
         realization = self._realizer.begin(asked, token=token, mode=wanted.mode)
         remaining = call.remaining()
         timeout = None if remaining is None else max(0.0, remaining - self._policy.margin_seconds)
         return await realization.wait(timeout)
 
 
-class _Exec:
-    """What Exec and ExecSync share: where a container's programs are to be started."""
+class Annotations:
+    """What was noted in containers' annotations when they were created; see `adjustment`."""
 
     def __init__(self, upstream: runtime.Runtime) -> None:
         self._runtime = upstream
-        self._annotations: cachetools.LRUCache[str, Mapping[str, str]] = cachetools.LRUCache(
+        self._known: cachetools.LRUCache[str, Mapping[str, str]] = cachetools.LRUCache(
             _CONTAINERS_REMEMBERED
         )
 
-    async def _command(self, container_id: str, argv: list[str]) -> list[str] | None:
-        """Return `argv` as it runs inside the container's environment, None when it has none."""
-        notes = self._annotations.get(container_id)
+    async def of_container(self, container_id: str) -> Mapping[str, str]:
+        """Return our own annotations of a container, asked of the runtime once."""
+        notes = self._known.get(container_id)
         if notes is None:
-            status = await self._runtime.container_status(container_id)
+            answer = await self._runtime.container_status(container_id)
             notes = {
                 key: value
-                for key, value in status.status.annotations.items()
+                for key, value in answer.status.annotations.items()
                 if key.startswith(adjustment.ANNOTATION_PREFIX)
             }
-            self._annotations[status.status.id] = notes
-        return adjustment.exec_command(notes, argv)
+            self._known[answer.status.id] = notes
+        return notes
 
 
-class Exec(_Exec):
+async def _forward_inside(
+    request: api_pb2.ExecRequest | api_pb2.ExecSyncRequest | None,
+    annotations: Annotations,
+    payload: bytes,
+    call: Call,
+) -> bytes:
+    """Forward an exec with its container's activation in front, or as it came if it has none."""
+    if request is None:
+        return await call.forward(payload)
+    try:
+        notes = await annotations.of_container(request.container_id)
+    except errors.NotFound:
+        return await call.forward(payload)  # the runtime says it in its own words
+    command = adjustment.exec_command(notes, request.cmd)
+    if command is None:
+        return await call.forward(payload)
+    request.cmd[:] = command
+    return await call.forward(request.SerializeToString())
+
+
+class Exec:
     """Prepares a streaming exec inside the container's environment."""
 
+    def __init__(self, annotations: Annotations) -> None:
+        self._annotations = annotations
+
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the exec with the container's activation in front, if it has one."""
+        """Forward the exec, inside the container's environment if it has one."""
         request = decode(api_pb2.ExecRequest, payload)
-        if request is None:
-            return await call.forward(payload)
-        command = await self._command(request.container_id, list(request.cmd))
-        if command is None:
-            return await call.forward(payload)
-        request.cmd[:] = command
-        return await call.forward(request.SerializeToString())
+        return await _forward_inside(request, self._annotations, payload, call)
 
 
-class ExecSync(_Exec):
+class ExecSync:
     """Runs a program, such as a probe, inside the container's environment."""
 
+    def __init__(self, annotations: Annotations) -> None:
+        self._annotations = annotations
+
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the exec with the container's activation in front, if it has one."""
+        """Forward the exec, inside the container's environment if it has one."""
         request = decode(api_pb2.ExecSyncRequest, payload)
-        if request is None:
-            return await call.forward(payload)
-        command = await self._command(request.container_id, list(request.cmd))
-        if command is None:
-            return await call.forward(payload)
-        request.cmd[:] = command
-        return await call.forward(request.SerializeToString())
+        return await _forward_inside(request, self._annotations, payload, call)
 
 
 def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:
@@ -238,8 +251,3 @@ def _ensure_in_place(environment: Environment) -> None:
             f"environment {environment.reference} was removed from this node while a container "
             f"was about to start in it ({environment.store}): the next try realizes it anew"
         )
-
-
-def _pod_name(config: api_pb2.PodSandboxConfig) -> str:
-    """Return `namespace/name` of a pod."""
-    return f"{config.metadata.namespace}/{config.metadata.name}"

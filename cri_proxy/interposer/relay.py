@@ -1,11 +1,11 @@
 """The relay: every method of every service goes to the runtime and back as bytes.
 
-It is one generic gRPC handler. A method that the CRI is known to have with one answer takes the
-cheap way, one message each way in two batches; any other (streams, methods of a newer CRI,
-containerd's own services) is carried as a stream of messages both ways, which is what every gRPC
-call is underneath. Between kubelet and the runtime pass unchanged: the payloads (the very bytes
-object, unless an interceptor answers the method), metadata both ways, the deadline as time that is
-left, half-close, cancellation, the status with its details, and the trailers.
+It is one generic gRPC handler. The methods that the CRI is known to have take a cheap way: one
+message up, and one or a stream of them down. Any other (of a newer CRI, of containerd's own
+services) is carried as a stream of messages both ways, which is what every gRPC call is
+underneath. Between kubelet and the runtime pass unchanged: the payloads (the very bytes object,
+unless an interceptor answers the method), metadata both ways, the deadline as time that is left,
+half-close, cancellation, the status with its details, and the trailers.
 
 What is not passed: `user-agent` and the `grpc-*` headers of one connection (C-core keeps those to
 itself), and compression, which belongs to a hop. Nothing is retried, and no deadline is added. The
@@ -23,7 +23,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, cast
 
 import grpc
 import grpc.aio
@@ -38,12 +38,17 @@ if TYPE_CHECKING:
     _MethodHandler: TypeAlias = grpc.RpcMethodHandler[bytes, bytes]
     _Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
     _Upstream: TypeAlias = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-    _UpstreamStream: TypeAlias = grpc.aio.StreamStreamCall[bytes, bytes]
+    _UpstreamStream: TypeAlias = (
+        grpc.aio.UnaryStreamCall[bytes, bytes] | grpc.aio.StreamStreamCall[bytes, bytes]
+    )
 else:  # the stubs are generic, the classes are not
     _Handler = grpc.GenericRpcHandler
 
 # A deadline of some hundred years overflows C-core's clock and would be over at once.
 LONGEST_SECONDS: Final = 1e9
+
+# See _unhurried. C-core tells of a cancellation within a millisecond of ending the payloads.
+HALF_CLOSE_SECONDS: Final = 0.005
 
 _NO_INTERCEPTORS: Final[Mapping[str, Interceptor]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
@@ -62,15 +67,17 @@ class Relay(_Handler):
     ) -> None:
         self._channel = channel
         self._streams: set[_Stream] = set()
-        self._unary = {
+        self._known: dict[str, _MethodHandler] = {
+            path: self._streaming_handler(path) for path in methods.STREAMING
+        } | {
             path: _unary_handler(path, channel, interceptors.get(path, _pass_on))
             for path in methods.UNARY | interceptors.keys()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> _MethodHandler:
-        """Return what carries the method of a call that begins; there is none without."""
+        """Return what carries the method of a call that begins: there always is something."""
         path = handler_call_details.method
-        return self._unary.get(path) or self._stream_handler(path)
+        return self._known.get(path) or self._unknown_handler(path)
 
     def end_streams(self) -> None:
         """End the streams that would not end by themselves, with UNAVAILABLE; see server.drain."""
@@ -78,31 +85,44 @@ class Relay(_Handler):
             if stream.is_endless:
                 stream.end()
 
-    def _stream_handler(self, path: str) -> _MethodHandler:
+    def _streaming_handler(self, path: str) -> _MethodHandler:
+        """Carry a method of the CRI that answers with a stream."""
+        upstream = self._channel.unary_stream(path, None, None)
+
+        async def handle(payload: bytes, context: _Context) -> None:
+            call = upstream(payload, timeout=_remaining(context), metadata=_metadata_of(context))
+            await self._carry(_Stream(call, context, is_known=True))
+
+        return grpc.unary_stream_rpc_method_handler(handle)
+
+    def _unknown_handler(self, path: str) -> _MethodHandler:
+        """Carry a method of which nothing is known; made anew each time, as names are endless."""
+
         async def handle(payloads: AsyncIterator[bytes], context: _Context) -> None:
-            upstream = self._channel.stream_stream(path, None, None)(
-                payloads, timeout=_remaining(context), metadata=_metadata_of(context)
+            call = self._channel.stream_stream(path, None, None)(
+                _unhurried(payloads), timeout=_remaining(context), metadata=_metadata_of(context)
             )
-            stream = _Stream(path, upstream, context)
-            self._streams.add(stream)
-            try:
-                await stream.carry()
-            finally:
-                self._streams.discard(stream)
-                upstream.cancel()
+            await self._carry(_Stream(call, context, is_known=False))
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
+    async def _carry(self, stream: _Stream) -> None:
+        self._streams.add(stream)
+        try:
+            await stream.carry()
+        finally:
+            self._streams.discard(stream)
+
 
 class _Stream:
-    """One call that is carried as a stream, whatever its method."""
+    """One call whose answer is carried as a stream, whatever its method."""
 
-    def __init__(self, path: str, upstream: _UpstreamStream, context: _Context) -> None:
-        self._is_known = path in methods.STREAMING
-        self._has_answered = False
-        self._is_ended = False
+    def __init__(self, upstream: _UpstreamStream, context: _Context, *, is_known: bool) -> None:
         self._upstream = upstream
         self._context = context
+        self._is_known = is_known
+        self._has_answered = False
+        self._is_ended = False
 
     @property
     def is_endless(self) -> bool:
@@ -117,7 +137,7 @@ class _Stream:
     async def carry(self) -> None:
         """Pass the answers on until there are no more, then the status.
 
-        gRPC itself takes the caller's messages from the one call to the other.
+        gRPC itself takes the caller's payloads from the one call to the other.
         """
         context, upstream = self._context, self._upstream
         try:
@@ -133,6 +153,8 @@ class _Stream:
             if not self._is_ended or _is_cancelled():
                 raise
             await context.abort(grpc.StatusCode.UNAVAILABLE, "cri-proxy is stopping: call again")
+        finally:
+            upstream.cancel()
         await _abort_as(refusal, context)
 
 
@@ -178,7 +200,6 @@ def _unary_handler(
         call = _UnaryCall(path, upstream, context)
         try:
             answer = await interceptor(payload, call)
-            await call.send_metadata()
         except Exception as error:  # noqa: BLE001 - one call must not take others with it
             refusal = status.cause_of(error)
         except asyncio.CancelledError as error:
@@ -189,6 +210,7 @@ def _unary_handler(
             refusal = errors.InternalFault(f"{path} was given up by cri-proxy itself: call again")
             refusal.__cause__ = error
         else:
+            await call.send_metadata()
             return answer
         return await _refuse(refusal, path, context)
 
@@ -203,6 +225,9 @@ async def _pass_on(payload: bytes, call: Call) -> bytes:
 async def _refuse(error: Exception, path: str, context: _Context) -> NoReturn:
     """End the call with the status of `error`, and log it unless it is the runtime's."""
     if isinstance(error, grpc.aio.AioRpcError):
+        headers: Metadata = tuple(error.initial_metadata() or ())
+        if headers:
+            await context.send_initial_metadata(headers)
         await _abort_as(error, context)
     if not isinstance(error, errors.CriProxyError):
         _log.error("method=%s fault=%s", path, type(error).__name__, exc_info=error)
@@ -215,13 +240,27 @@ async def _refuse(error: Exception, path: str, context: _Context) -> NoReturn:
 
 
 async def _abort_as(failure: grpc.aio.AioRpcError, context: _Context) -> NoReturn:
-    """End the call as the runtime ended its own: headers, code, message, details, trailers."""
-    headers: Metadata = tuple(failure.initial_metadata() or ())
-    if headers:
-        await context.send_initial_metadata(headers)
+    """End the call as the runtime ended its own: code, message, trailers, and details in those."""
     # abort() takes a tuple and nothing else; given grpc's own Metadata, every error is UNKNOWN.
-    trailers: Metadata = tuple(failure.trailing_metadata() or ())
+    trailers = cast("Metadata", tuple(failure.trailing_metadata() or ()))
     await context.abort(failure.code(), failure.details() or "", trailers)
+
+
+async def _unhurried(payloads: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the caller's payloads, and end a moment later than they do.
+
+    gRPC ends them when the caller half-closes, and also when it cancels, shortly before it tells
+    so. The runtime must not take a cancelled upload for a complete one:
+
+     1. The payloads end, for the one reason or the other.
+     2. We wait. If the call is cancelled meanwhile, upstream is cancelled and the wait with it.
+     3. We end, and upstream is half-closed.
+
+    The risk that remains is a machine so busy that the cancellation takes longer.
+    """
+    async for payload in payloads:
+        yield payload
+    await asyncio.sleep(HALF_CLOSE_SECONDS)
 
 
 def _remaining(context: _Context) -> float | None:

@@ -14,7 +14,6 @@ holds, beside the packages' links, what is Flox's in Flox's own environments:
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -160,21 +159,14 @@ def environment_of(
 
 
 def write_tree(rendered: Rendered, target: Path) -> None:
-    """Lay FLOX_ENV out at `target`, with the modes and times of a store path."""
-    directories = ["", *rendered.plan.directories, "activate.d"]
-    for place in directories:
+    """Lay FLOX_ENV out at `target`; the view's commit gives it the modes of a store path."""
+    for place in ("", *rendered.plan.directories, "activate.d"):
         (target / place).mkdir()
     for place, destination in rendered.plan.links.items():
         (target / place).symlink_to(destination)
-        os.utime(target / place, (1, 1), follow_symlinks=False)
     for place, data in rendered.files.items():
-        path = target / place
-        path.write_bytes(data)
-        path.chmod(0o555 if place == "activate" else 0o444)
-        os.utime(path, (1, 1))
-    for place in reversed(directories):
-        (target / place).chmod(0o555)
-        os.utime(target / place, (1, 1))
+        (target / place).write_bytes(data)
+    (target / "activate").chmod(0o755)
 
 
 def record(environment: Environment) -> bytes:

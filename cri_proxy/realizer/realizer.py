@@ -7,10 +7,12 @@ making of one environment. What is asked, in order:
 
     floxhub.resolve    which generation, which lockfile            (a worker job)
     realizer.recipe    what that lockfile needs on this system     (a worker job)
+    published          where published packages are, if there are  (worker jobs)
     store.closures     every store path of the closure, in place
     realizer.assemble  FLOX_ENV rendered, the view committed       (a worker job)
 
-An environment that is already in place costs the first two only. Resolutions are remembered for
+An environment that is already in place costs the first three only, without published packages the
+first: that FloxHub gives it to this token is asked for every start. Resolutions are remembered for
 some seconds, so that the containers of a rollout do not ask FloxHub one by one. Nothing here reads
 or writes a file but the record of an environment in place.
 """
@@ -19,32 +21,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cachetools
 
 from cri_proxy import errors
+from cri_proxy.floxhub import jobs as hubjobs
+from cri_proxy.floxhub.resolution import Resolution
 from cri_proxy.lib import singleflight
-from cri_proxy.model import environments, references, storepaths
+from cri_proxy.model import environments, storepaths
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.realizer import jobs
+from cri_proxy.realizer.published import Located, Published
 from cri_proxy.store import closures
 from cri_proxy.telemetry import logs, spans
 
 _log = logs.of(__name__)
 _RESOLUTIONS_REMEMBERED = 1024
-
-
-class Jobs(Protocol):
-    """Who runs worker jobs: `lib.workers.Pool`."""
-
-    async def call(self, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the job and return its result."""
-        ...
+_ENVIRONMENTS_REMEMBERED = 256
 
 
 @dataclass(slots=True)
@@ -97,31 +96,29 @@ class Options:
     remember_seconds: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Resolution:
-    """What FloxHub said about a reference."""
-
-    reference: Reference
-    revision: str
-    lock_digest: str
-    lockfile: str
-    is_stale: bool
-
-
 class Realizer:
     """Realizes environments below one root directory, each once however many ask."""
 
-    def __init__(self, root: Path, jobs: Jobs, store: closures.Closures, options: Options) -> None:
+    def __init__(
+        self, root: Path, workers: jobs.Runner, store: closures.Closures, options: Options
+    ) -> None:
         self._environments = root / "environments"
-        self._jobs = jobs
+        self._jobs = workers
         self._store = store
         self._options = options
         self._running: dict[tuple[Reference, str | None, Mode], Realization] = {}
         self._making: singleflight.Flights[str, Environment] = singleflight.Flights()
         self._progress: dict[str, Progress] = {}
-        self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], _Resolution] = (
+        self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], Resolution] = (
             cachetools.TTLCache(_RESOLUTIONS_REMEMBERED, options.remember_seconds)
         )
+        self._loaded: cachetools.LRUCache[str, Environment] = cachetools.LRUCache(
+            _ENVIRONMENTS_REMEMBERED
+        )
+        self._recipes: cachetools.LRUCache[tuple[Reference, str, Mode], _Known] = (
+            cachetools.LRUCache(_RESOLUTIONS_REMEMBERED)
+        )
+        self._published = Published(workers, store, remember_seconds=options.remember_seconds)
 
     def begin(
         self, reference: Reference, *, token: str | None = None, mode: Mode = Mode.RUN
@@ -143,8 +140,19 @@ class Realizer:
         return realization
 
     async def load(self, identity: str) -> Environment | None:
-        """Return the environment in place under `identity`, None when there is none."""
-        return environments.load(self._environments / identity)
+        """Return the environment in place under `identity`, None when there is none.
+
+        The record of a large closure takes a while to read, so that is done in a thread, and once:
+        a record never changes, only its place can be gone.
+        """
+        place = self._environments / identity
+        known = self._loaded.get(identity)
+        if known is not None and known.store.is_dir():
+            return known
+        found = await asyncio.to_thread(environments.load, place)
+        if found is not None:
+            self._loaded[identity] = found
+        return found
 
     async def aclose(self) -> None:
         """Stop what is under way; what is in place stays, what is half done is thrown away."""
@@ -173,12 +181,17 @@ class Realizer:
                 resolution = await self._resolve(reference, token)
                 span.set_attribute("flox.environment.generation", str(resolution.reference))
                 span.set_attribute("flox.environment.stale", resolution.is_stale)
-                made = await self._make(resolution, mode, realization)
+                if resolution.is_stale:
+                    _log.warning(
+                        "floxhub away, last known generation used", reference=resolution.reference
+                    )
+                made = await self._make(resolution, token, mode, realization)
             except errors.CriProxyError as error:
-                _log.warning(
-                    "environment refused", reference=reference, kind=type(error).__name__, why=error
-                )
-                raise
+                # Whoever waits refuses a call with it, and that is logged there. With nobody
+                # waiting it was an early beginning, perhaps without the token to come.
+                refusal = _naming(reference, error)
+                _log.debug("environment not realized", reference=reference, why=refusal)
+                raise refusal from error
         progress = realization.progress
         progress.phase = Phase.READY
         _log.info(
@@ -194,76 +207,73 @@ class Realizer:
             resolution.reference, resolution.revision, is_stale=resolution.is_stale
         )
 
-    async def _resolve(self, reference: Reference, token: str | None) -> _Resolution:
+    async def _resolve(self, reference: Reference, token: str | None) -> Resolution:
         """Ask FloxHub what `reference` is, or remember."""
         key = (reference, token)
         known = self._resolutions.get(key)
         if known is not None:
             return known
         with spans.span("floxhub.resolve", **{"flox.environment.reference": str(reference)}):
-            answer = await self._jobs.call(
-                "floxhub.resolve", {"reference": str(reference), "token": token}
+            resolution = hubjobs.resolution_of(
+                await self._jobs.call(
+                    hubjobs.RESOLVE, {"reference": str(reference), "token": token}
+                )
             )
-        resolution = _Resolution(
-            reference=references.parse(answer["reference"]),
-            revision=answer["revision"],
-            lock_digest=answer["lock_digest"],
-            lockfile=answer["lockfile"],
-            is_stale=answer["is_stale"],
-        )
         if not resolution.is_stale:
             self._resolutions[key] = resolution
         return resolution
 
     async def _make(
-        self, resolution: _Resolution, mode: Mode, realization: Realization
+        self, resolution: Resolution, token: str | None, mode: Mode, realization: Realization
     ) -> Environment:
         """Return the environment of a resolution, from its place or into it."""
         argument = {
             "reference": str(resolution.reference),
             "revision": resolution.revision,
-            "lockfile": resolution.lockfile,
+            "lockfile": str(resolution.lockfile),
             "lock_digest": resolution.lock_digest,
             "system": self._options.system,
             "mode": str(mode),
             "shell": self._options.shell,
             "certificates": str(self._options.certificates) if self._options.certificates else None,
         }
-        recipe = await self._jobs.call("realizer.recipe", argument)
-        identity = recipe["identity"]
-        present = await self.load(identity)
+        key = (resolution.reference, resolution.lock_digest, mode)
+        known = self._recipes.get(key)
+        if known is None or (present := await self.load(known.identity)) is None:
+            recipe = await self._jobs.call(jobs.RECIPE, argument)
+            known = self._recipes[key] = _Known(recipe["identity"], tuple(recipe["published"]))
+            present = await self.load(known.identity)
+        located = await self._published.locate(known.published, token)
         if present is not None:
-            progress = realization.progress
-            progress.paths_total = progress.paths_done = len(present.closure)
-            progress.paths_present = progress.paths_total
-            return present
+            return _all_present(present, realization.progress)
+        identity = known.identity
         shared = self._progress.setdefault(identity, realization.progress)
         realization.progress = shared
         try:
             return await self._making.fly(
-                identity, lambda: self._fetch_and_assemble(argument, recipe, shared)
+                identity, lambda: self._fetch_and_assemble(argument, recipe, located, shared)
             )
         finally:
             if self._progress.get(identity) is shared:
                 del self._progress[identity]
 
     async def _fetch_and_assemble(
-        self, argument: dict[str, Any], recipe: dict[str, Any], progress: Progress
+        self,
+        argument: dict[str, Any],
+        recipe: dict[str, Any],
+        located: Located,
+        progress: Progress,
     ) -> Environment:
         """Bring the closure onto the node and commit the view of it."""
-        progress.phase = Phase.FETCHING
         roots = [storepaths.parse(path) for path in recipe["roots"]]
         name = {"flox.environment.reference": argument["reference"]}
         with spans.span("store.fetch", **name):
-            closure = await self._store.realize(roots, progress)
-        progress.phase = Phase.RENDERING
+            closure = await self._fetch(roots, located, progress)
         with spans.span("realizer.assemble", **name):
             made = await self._assemble(argument, recipe, closure)
             if "needs" in made:
-                progress.phase = Phase.FETCHING
                 roots += [storepaths.parse(path) for path in made["needs"]]
-                closure = await self._store.realize(roots, progress)
-                progress.phase = Phase.RENDERING
+                closure = await self._fetch(roots, located, progress)
                 made = await self._assemble(argument, recipe, closure)
         environment = await self.load(made["identity"])
         if environment is None:
@@ -273,6 +283,19 @@ class Realizer:
             )
         return environment
 
+    async def _fetch(
+        self, roots: list[StorePath], located: Located, progress: Progress
+    ) -> tuple[closures.PathRecord, ...]:
+        """Bring the closure of `roots` onto the node, leaving `progress` at the next phase."""
+        try:
+            closure = await self._store.realize(roots, progress, located.places)
+        except errors.NotFound as error:
+            if located.refusal is None:
+                raise
+            raise located.refusal from error  # it would be where the catalog did not tell
+        progress.phase = Phase.RENDERING
+        return closure
+
     async def _assemble(
         self,
         argument: dict[str, Any],
@@ -281,7 +304,7 @@ class Realizer:
     ) -> dict[str, Any]:
         """Render FLOX_ENV and commit the view; the answer may ask for further store paths first."""
         return await self._jobs.call(
-            "realizer.assemble",
+            jobs.ASSEMBLE,
             {
                 **argument,
                 "identity": recipe["identity"],
@@ -289,3 +312,23 @@ class Realizer:
                 "nar_bytes": sum(record.nar_size for record in closure),
             },
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What of a recipe is needed for an environment that is in place."""
+
+    identity: str
+    published: tuple[str, ...]
+
+
+def _all_present(environment: Environment, progress: Progress) -> Environment:
+    """Count an environment in place as done, and return it."""
+    progress.paths_total = progress.paths_done = progress.paths_present = len(environment.closure)
+    return environment
+
+
+def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:
+    """Return the refusal with the reference in it: faults of store paths do not know it."""
+    name = f"{reference.owner}/{reference.name}"
+    return error if name in str(error) else type(error)(f"environment {reference}: {error}")

@@ -41,11 +41,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to fetch, link and set for one environment; `variables` are in the order of setting."""
+    """What to fetch, link and set for one environment; `variables` are in the order of setting.
+
+    `published` are those of the linked paths that come from an organization's own catalog.
+    """
 
     identity: str
     flox_env: StorePath
     linked: tuple[LinkedOutput, ...]
+    published: tuple[StorePath, ...]
     variables: tuple[tuple[str, str], ...]
     hook: str | None
     needs_shell: bool
@@ -83,10 +87,17 @@ def of_lockfile(
             "activate": hashlib.sha256(activation.script()).hexdigest(),
         }
     )
+    linked = outputs.linked_outputs(lock, node.system)
+    custom = {
+        each.install_id
+        for each in outputs.packages_for(lock, node.system)
+        if each.is_custom_catalog
+    }
     return Recipe(
         identity=f"{digest}-{reference.owner}-{reference.name}",
         flox_env=StorePath(digest, f"environment-{mode}"),
-        linked=outputs.linked_outputs(lock, node.system),
+        linked=linked,
+        published=tuple(dict.fromkeys(each.path for each in linked if each.install_id in custom)),
         variables=ordered,
         hook=hook,
         needs_shell=needs_shell,

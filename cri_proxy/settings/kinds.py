@@ -21,12 +21,15 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from cri_proxy import errors
-from cri_proxy.model import storepaths
+from cri_proxy.model import imagenames, storepaths
+from cri_proxy.model.imagenames import ImageName
 
 SOCKET_PATH_BYTES: Final = 107
 """The longest path that fits Linux's sockaddr_un, without its closing NUL."""
 
 _SEPARATOR: Final = re.compile(r"[,\s]+")
+# Neither queries nor fragments: paths are put behind it. A comma would end it in a list.
+_URL: Final = re.compile(r"[^\x00-\x20\"#,<>?\x7f-\U0010ffff]+")
 _HANDLER: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _PUBLIC_KEY: Final = re.compile(r"[A-Za-z0-9._-]+:([A-Za-z0-9+/]{43}=)")
 
@@ -118,14 +121,16 @@ def url(*schemes: str) -> Kind[str]:
 
     def of_text(text: str) -> str:
         parts = urlsplit(text)
-        # urlsplit strips line ends and tabs silently; asking for a port parses it.
-        if parts.scheme not in schemes or not text.isascii() or re.search(r"[\s,]", text):
+        # urlsplit strips line ends and tabs silently.
+        if parts.scheme not in schemes or not _URL.fullmatch(text):
             raise ValueError
-        if parts.port is None and parts.netloc.endswith(":"):
+        if parts.scheme == "file":
+            is_place = not parts.netloc and parts.path.startswith("/")
+        else:
+            is_place = bool(parts.hostname) and parts.port != 0  # asking for the port parses it
+        if not is_place:
             raise ValueError
-        if not parts.path.startswith("/") if parts.scheme == "file" else not parts.hostname:
-            raise ValueError
-        return text if parts.query or parts.fragment else text.rstrip("/")
+        return text.rstrip("/")
 
     return _textual(f"a URL that begins with {_either(schemes)}", of_text)
 
@@ -180,6 +185,21 @@ def handlers() -> Kind[Mapping[str, str]]:
         of_toml,
         lambda text: of_toml(_table_of(text)),
     )
+
+
+def image_name() -> Kind[ImageName]:
+    """Return the kind of names of images, with a tag (left out, it is latest) and no digest."""
+
+    def of_text(text: str) -> ImageName:
+        try:
+            name = imagenames.parse(text)
+        except errors.RequestInvalid:
+            raise ValueError from None
+        if name.digest:
+            raise ValueError
+        return name
+
+    return _textual("an image's name such as flox/empty:1.0.0, without a digest", of_text)
 
 
 def store_path_by_system(default: Mapping[str, str]) -> Kind[Mapping[str, storepaths.StorePath]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from cri_proxy.model.imagenames import ImageName
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.settings import kinds
 
@@ -80,6 +81,16 @@ class Pods:
         5.0,
         "time kept back from kubelet's deadline, to answer with progress instead of timing out",
     )
+    kubelet_root: Path = _key(
+        kinds.directory(),
+        "/var/lib/kubelet",
+        "kubelet's own directory, where the volumes of pods lie",
+    )
+    placeholder_images: tuple[ImageName, ...] = _key(
+        kinds.listing(kinds.image_name()),
+        ["flox/empty:1.0.0"],
+        "names under which the proxy itself supplies an image with nothing in it",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +105,7 @@ class Store:
     caches: tuple[str, ...] = _key(
         kinds.listing(kinds.url("https", "http", "file")),
         ["https://cache.nixos.org", "https://cache.flox.dev"],
-        "binary caches, asked in this order",
+        "binary caches, asked in the order of their own priorities and in this order where equal",
     )
     public_keys: tuple[str, ...] = _key(
         kinds.listing(kinds.public_key()),

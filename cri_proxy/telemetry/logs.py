@@ -78,8 +78,12 @@ def of(module: str) -> Log:
     return Log(logging.getLogger(module))
 
 
-def setup(settings: schema.Log, *, stream: TextIO = sys.stderr) -> None:
-    """Send all lines of this process to `stream`; a second call replaces the first."""
+def setup(settings: schema.Log, *, stream: TextIO | None = None) -> None:
+    """Send all lines of this process to `stream`, by default standard error.
+
+    A second call replaces the first.
+    """
+    stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter_of(settings.format, stream))
     root = logging.getLogger()

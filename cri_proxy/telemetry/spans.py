@@ -34,7 +34,10 @@ _TRACES: Final = "/v1/traces"
 
 @contextlib.contextmanager
 def span(name: str, /, **attributes: AttributeValue) -> Iterator[trace.Span]:
-    """Run the body in an inner span, which records the exception that leaves it."""
+    """Run the body in an inner span, a child of the current one.
+
+    It records the exception that leaves it. Names with dots are given as `**{"a.b": value}`.
+    """
     if not is_on():
         yield trace.INVALID_SPAN
         return

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -41,14 +41,20 @@ _CAP_SYS_RESOURCE: Final = 24
 _LONGEST_SOCKET_PATH: Final = 104  # containerd refuses longer ones
 
 
+def _directory_of_environment() -> Path | None:
+    value = os.environ.get("TESTBED_BINARIES")
+    return Path(value) if value else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binaries:
     """The programs of one containerd; `directory` is searched before PATH.
 
-    Another version is tried by unpacking its package and naming the `usr/bin` in it.
+    Another version is tried by unpacking its package and naming the `usr/bin` in it, here or, for
+    a whole run of the tests, in the variable TESTBED_BINARIES.
     """
 
-    directory: Path | None = None
+    directory: Path | None = field(default_factory=_directory_of_environment)
 
     def path_of(self, name: str) -> Path | None:
         """Return where the program is, or None."""

@@ -42,6 +42,7 @@ class Client:
 
     def __init__(self, socket: Path) -> None:
         """Open the channel; the connection itself is made at the first call."""
+        self.socket: Final = socket
         self._channel: Final = grpc.insecure_channel(f"unix://{socket}", options=_OPTIONS)
 
     def call(

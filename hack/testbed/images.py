@@ -4,9 +4,11 @@ Each is written as an OCI image layout in a tar, the form that `ctr images impor
 byte the same every time. The programs in them are the machine's static busybox and nothing else.
 
     PAUSE     what a sandbox runs: sleeps
-    EMPTY     the placeholder of pods with an environment: no file, no entrypoint
+    EMPTY     no file, no entrypoint
     BUSYBOX   a small Linux: all of busybox, users root and app (1000), Cmd is a shell
     DRESSED   BUSYBOX with all that a pod may inherit: Entrypoint, Cmd, Env, User, WorkingDir
+
+PLACEHOLDER is none of them: pods with an environment name it, and a proxy supplies it.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from pathlib import Path
 from typing import Final
 
 PAUSE: Final = "docker.io/cri-proxy/pause:1"
-EMPTY: Final = "docker.io/flox/empty:1.0.0"
+EMPTY: Final = "docker.io/cri-proxy/empty:1"
 BUSYBOX: Final = "docker.io/library/busybox:1"
 DRESSED: Final = "docker.io/library/busybox-dressed:1"
+PLACEHOLDER: Final = "flox/empty:1.0.0"
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _PROGRAM_HEADER_INTERPRETER: Final = 3

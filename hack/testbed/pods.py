@@ -121,9 +121,24 @@ class Pod:
         """Return the mount of a secret volume that the pod was run with."""
         return kubelet.Mount(self.laid.volume(volume), container_path, is_read_only=True)
 
+    def image_id(self, image: str) -> str:
+        """Return the id under which the runtime knows the image; pulled if it does not."""
+        spec = api_pb2.ImageSpec(image=image, user_specified_image=image)
+        status = self._client.call(
+            "ImageStatus", api_pb2.ImageStatusRequest(image=spec), api_pb2.ImageStatusResponse
+        )
+        if status.HasField("image"):
+            return status.image.id
+        return self._client.call(
+            "PullImage",
+            api_pb2.PullImageRequest(image=spec, sandbox_config=self.config),
+            api_pb2.PullImageResponse,
+            seconds=None,
+        ).image_ref
+
     def create(self, spec: kubelet.Spec) -> Container:
         """Make the image available as kubelet would, create the container, do not start it."""
-        image_id = self._image_id(spec.image)
+        image_id = self.image_id(spec.image)
         kubelet.lay_container(self.laid, spec)
         config = kubelet.container_config(self.laid, self.config, spec, image_id=image_id)
         reply = self._client.call(
@@ -162,21 +177,6 @@ class Pod:
             self.stop()
             request = api_pb2.RemovePodSandboxRequest(pod_sandbox_id=self.id)
             self._client.call("RemovePodSandbox", request, api_pb2.RemovePodSandboxResponse)
-
-    def _image_id(self, image: str) -> str:
-        """Return the id under which the runtime knows the image; pulled if it does not."""
-        spec = api_pb2.ImageSpec(image=image, user_specified_image=image)
-        status = self._client.call(
-            "ImageStatus", api_pb2.ImageStatusRequest(image=spec), api_pb2.ImageStatusResponse
-        )
-        if status.HasField("image"):
-            return status.image.id
-        return self._client.call(
-            "PullImage",
-            api_pb2.PullImageRequest(image=spec, sandbox_config=self.config),
-            api_pb2.PullImageResponse,
-            seconds=None,
-        ).image_ref
 
 
 class Container:

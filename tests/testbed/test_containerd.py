@@ -18,8 +18,10 @@ def test_an_explicit_directory_of_binaries_comes_first(tmp_path) -> None:
     (tmp_path / "runc").write_text("#!/bin/sh\n")
     (tmp_path / "runc").chmod(0o755)
 
-    assert Binaries(directory=tmp_path).path_of("runc") == tmp_path / "runc"
-    assert Binaries(directory=tmp_path).path_of("containerd") == Binaries().path_of("containerd")
+    there, elsewhere = Binaries(directory=tmp_path), Binaries(directory=None)
+
+    assert there.path_of("runc") == tmp_path / "runc"
+    assert there.path_of("containerd") == elsewhere.path_of("containerd")
 
 
 def test_the_images_of_the_testbed_are_there(containerd: Containerd, pods: Pods) -> None:

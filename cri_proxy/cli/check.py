@@ -1,0 +1,133 @@
+"""`cri-proxy check`: whether the daemon will work on this node, and what to do if not.
+
+Runs every check of `checks` at once and tells what they found, then which settings somebody has
+changed and where. Exits with 1 if anything failed; warnings do not count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from cri_proxy import settings
+from cri_proxy.cli import arguments, exits, screen, units
+from cri_proxy.cli.checks import disk, node, running, sockets, sources
+from cri_proxy.cli.checks.findings import Status
+from cri_proxy.cli.checks.running import Result
+from cri_proxy.settings.sources import Origin
+
+_MARKS: Final = {Status.OK: "✔", Status.WARN: "!", Status.FAIL: "✘"}
+_STYLES: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
+
+
+def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+    """Run the checks and write what they found to standard output."""
+    with _waiting():
+        results = _results(loaded.settings)
+    if options.is_json:
+        print(json.dumps(_record_of(results, loaded.origins), indent=2))
+    elif screen.is_watched(sys.stdout):
+        _draw(results, loaded.origins)
+    else:
+        _print(results, loaded.origins)
+    return exits.FAILED if _has_failed(results) else exits.OK
+
+
+def _results(wanted: settings.Settings) -> list[Result]:
+    checks = [
+        *node.checks_of(wanted),
+        *sockets.checks_of(wanted),
+        *disk.checks_of(wanted),
+        *sources.checks_of(wanted),
+    ]
+    results = running.run(checks)
+    clock = sources.clock(result.finding.clock_skew for result in results)
+    return [*results, Result("clock", clock)]
+
+
+@contextlib.contextmanager
+def _waiting() -> Iterator[None]:
+    """Say on a terminal that something goes on: a node without network takes some seconds."""
+    if not screen.is_watched(sys.stderr):
+        yield
+        return
+    with screen.console(sys.stderr).status("looking at this node"):
+        yield
+
+
+def _draw(results: Sequence[Result], origins: Sequence[Origin]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = screen.console(sys.stdout)
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column()
+    grid.add_column(style="bold", max_width=console.width // 3)
+    grid.add_column(overflow="fold")
+    for result in results:
+        finding = result.finding
+        lines = Text(finding.found)
+        if finding.advice:
+            lines.append(f"\n→ {finding.advice}", style=_STYLES[finding.status])
+        grid.add_row(Text(_MARKS[finding.status], _STYLES[finding.status]), result.name, lines)
+    console.print(grid)
+    changed = [origin for origin in origins if not origin.is_default]
+    if changed:
+        table = Table.grid(padding=(0, 1))
+        table.add_column()
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        table.add_column(style="dim", overflow="fold")
+        for origin in changed:
+            table.add_row(" ", str(origin.key), origin.shown, origin.source)
+        console.print("\nsettings that are not the default", style="bold")
+        console.print(table)
+    style = _STYLES[Status.FAIL] if _has_failed(results) else ""
+    console.print(f"\n{_summary_of(results)}", style=style)
+
+
+def _print(results: Sequence[Result], origins: Sequence[Origin]) -> None:
+    for result in results:
+        finding = result.finding
+        print(f"{finding.status:4}  {result.name}: {finding.found}")
+        if finding.advice:
+            print(f"      {finding.advice}")
+    for origin in origins:
+        if not origin.is_default:
+            print(f"set   {origin.key} = {origin.shown} ({origin.source})")
+    print(_summary_of(results))
+
+
+def _summary_of(results: Sequence[Result]) -> str:
+    count = Counter(result.finding.status for result in results)
+    if not count[Status.FAIL]:
+        warned = f", {units.counted(count[Status.WARN], 'warning')}" if count[Status.WARN] else ""
+        return f"this node is ready{warned}"
+    return f"this node is not ready: {count[Status.FAIL]} of {len(results)} checks failed"
+
+
+def _has_failed(results: Sequence[Result]) -> bool:
+    return any(result.finding.status is Status.FAIL for result in results)
+
+
+def _record_of(results: Sequence[Result], origins: Sequence[Origin]) -> dict[str, object]:
+    return {
+        "is_ready": not _has_failed(results),
+        "checks": [
+            {
+                "name": result.name,
+                "status": str(result.finding.status),
+                "found": result.finding.found,
+                "advice": result.finding.advice,
+            }
+            for result in results
+        ],
+        "settings": [
+            {"key": str(origin.key), "value": origin.shown, "source": origin.source}
+            for origin in origins
+        ],
+    }

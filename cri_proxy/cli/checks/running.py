@@ -1,0 +1,63 @@
+"""Runs checks: all at once, none longer than its deadline, in the order given.
+
+Threads are daemons: one that hangs, in a dead NFS mount say, is reported and left behind, and does
+not keep the program from ending.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+from cri_proxy.cli.checks import findings
+from cri_proxy.cli.checks.findings import Check, Finding
+
+DEADLINE_SECONDS: Final = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A check's name and its finding."""
+
+    name: str
+    finding: Finding
+
+
+def run(checks: Sequence[Check], *, deadline_seconds: float = DEADLINE_SECONDS) -> list[Result]:
+    """Return the result of every check."""
+    end = time.monotonic() + deadline_seconds
+    begun = [(check, _begin(check)) for check in checks]
+    return [Result(check.name, _finding_of(answer, end)) for check, answer in begun]
+
+
+def _begin(check: Check) -> Future[Finding]:
+    answer: Future[Finding] = Future()
+
+    def look() -> None:
+        try:
+            answer.set_result(check.look())
+        except OSError as error:
+            what = f"{error.filename}: " if error.filename else ""
+            answer.set_result(
+                findings.fail(
+                    f"{what}{error.strerror or error}",
+                    "run the check as root" if isinstance(error, PermissionError) else "",
+                )
+            )
+        except BaseException as error:
+            answer.set_exception(error)
+            raise
+
+    threading.Thread(target=look, name=check.name, daemon=True).start()
+    return answer
+
+
+def _finding_of(answer: Future[Finding], end: float) -> Finding:
+    try:
+        return answer.result(timeout=max(0.0, end - time.monotonic()))
+    except TimeoutError:
+        return findings.fail("gave no answer in time", "see what it hangs on")

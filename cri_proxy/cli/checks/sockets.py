@@ -1,0 +1,184 @@
+"""Checks of both sides of the proxy: the runtime behind it, its own socket, kubelet before it."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import pwd
+import re
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.cli.checks import findings
+from cri_proxy.cli.checks.disk import existing
+from cri_proxy.cli.checks.findings import Check, Finding
+from cri_proxy.cri import api_pb2, channels
+from cri_proxy.cri.runtime import Runtime
+from cri_proxy.settings import schema
+from cri_proxy.settings.kinds import SOCKET_PATH_BYTES
+
+_ANSWER_SECONDS: Final = 5.0
+_CONNECT_SECONDS: Final = 2.0
+_STAGING_BYTES: Final = 16
+"""A socket is bound under a longer name beside its place, then renamed."""
+
+
+def checks_of(settings: schema.Settings) -> list[Check]:
+    """Return the checks of this group."""
+    return [
+        Check("runtime", partial(runtime, settings.runtime.endpoint, settings.runtime.handlers)),
+        Check("own socket", partial(own, settings.serve.listen)),
+        Check("kubelet", partial(kubelet, settings.serve.listen, Path("/proc"))),
+    ]
+
+
+def runtime(endpoint: Path, handlers: Mapping[str, str]) -> Finding:
+    """Ask the runtime who it is and how it is."""
+    if not endpoint.exists():
+        return findings.fail(
+            f"there is no {endpoint}",
+            "start the container runtime, or set runtime.endpoint to its CRI socket",
+        )
+    if not endpoint.is_socket():
+        return findings.fail(
+            f"{endpoint} is not a socket", "set runtime.endpoint to the CRI socket"
+        )
+    try:
+        return asyncio.run(_asked(endpoint, handlers))
+    except errors.CriProxyError as error:
+        return findings.fail(f"{endpoint}: {error}", "")
+
+
+def own(listen: Path) -> Finding:
+    """Look whether the proxy's socket is served, or can be bound."""
+    length = len(bytes(listen))
+    if length + _STAGING_BYTES > SOCKET_PATH_BYTES:
+        return findings.fail(
+            f"{listen} has {length} bytes, and there must be room for a longer name beside it",
+            f"set serve.listen to a path of at most {SOCKET_PATH_BYTES - _STAGING_BYTES} bytes",
+        )
+    if not os.path.lexists(listen):
+        nearest = existing(listen.parent)
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+            return findings.fail(
+                f"{nearest} cannot be written to, so {listen} cannot be made",
+                "run as root, or set serve.listen",
+            )
+        return findings.ok(f"{listen} (made at the start of the daemon)")
+    status = listen.lstat()
+    if not stat.S_ISSOCK(status.st_mode):
+        return findings.fail(f"{listen} is there and is not a socket", "move it away")
+    if status.st_mode & stat.S_IWOTH:
+        return findings.warn(
+            f"{listen} may be used by everybody on this node ({_owner_of(status)})",
+            f"chmod 660 {listen}: who reaches it can start containers",
+        )
+    served = "a daemon serves it" if _is_served(listen) else "left by a daemon that is gone"
+    return findings.ok(f"{listen}, {served} ({_owner_of(status)})")
+
+
+def kubelet(listen: Path, proc: Path) -> Finding:
+    """Look which socket the kubelet that runs here was told to use; `proc` is /proc."""
+    arguments = _arguments_of_kubelet(proc)
+    if arguments is None:
+        return findings.ok("none runs here")
+    endpoint = _endpoint_of(arguments)
+    if endpoint is None:
+        return findings.warn(
+            "it does not say which runtime it uses",
+            f"set its containerRuntimeEndpoint to unix://{listen} when the daemon runs",
+        )
+    path = endpoint.removeprefix("unix://")
+    if Path(path) == listen:
+        return findings.ok("speaks to the proxy")
+    return findings.warn(
+        f"speaks to {path}, past the proxy",
+        f"set its containerRuntimeEndpoint to unix://{listen} when the daemon runs",
+    )
+
+
+async def _asked(endpoint: Path, handlers: Mapping[str, str]) -> Finding:
+    async with channels.dial(endpoint) as channel:
+        asked = Runtime(channel)
+        version = await asked.version(within=_ANSWER_SECONDS)
+        status = await asked.status(within=_ANSWER_SECONDS)
+    name = f"{version.runtime_name} {version.runtime_version}, CRI {version.runtime_api_version}"
+    return _judged(f"{name}, at {endpoint}", status, handlers)
+
+
+def _judged(found: str, status: api_pb2.StatusResponse, handlers: Mapping[str, str]) -> Finding:
+    """Judge a runtime by its status; one that lists no handlers is older than the list."""
+    known = {handler.name for handler in status.runtime_handlers}
+    missing = sorted({real for real in handlers.values() if known and real not in known})
+    if missing:
+        return findings.fail(
+            f"{found}, has no handler {', '.join(missing)}",
+            f"set runtime.handlers to what it has: {', '.join(sorted(filter(None, known)))}",
+        )
+    for condition in status.status.conditions:
+        if not condition.status:
+            return findings.warn(
+                f"{found}, says {condition.type} is false: {condition.message or condition.reason}",
+                "pods will not start before that is mended",
+            )
+    return findings.ok(found)
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_CONNECT_SECONDS)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def _owner_of(status: os.stat_result) -> str:
+    """Return mode, owner and group as `0660 root:root`."""
+    try:
+        owner = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = str(status.st_uid)
+    try:
+        group = grp.getgrgid(status.st_gid).gr_name
+    except KeyError:
+        group = str(status.st_gid)
+    return f"{stat.S_IMODE(status.st_mode):04o} {owner}:{group}"
+
+
+def _arguments_of_kubelet(proc: Path) -> list[str] | None:
+    """Return the command line of the kubelet that runs, None when none does."""
+    for process in _processes(proc):
+        try:
+            if (process / "comm").read_text().strip() == "kubelet":
+                return (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # gone meanwhile
+            continue
+    return None
+
+
+def _processes(proc: Path) -> Iterator[Path]:
+    return (each for each in sorted(proc.iterdir()) if each.name.isdecimal())
+
+
+def _endpoint_of(arguments: list[str]) -> str | None:
+    """Return the runtime's endpoint that a kubelet was given as a flag or in its configuration."""
+    flags = {}
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        flags[name.lstrip("-")] = value if equals else following
+    if "container-runtime-endpoint" in flags:
+        return flags["container-runtime-endpoint"]
+    try:
+        text = Path(flags["config"]).read_text()
+    except (KeyError, OSError):
+        return None
+    found = re.search(r"^containerRuntimeEndpoint:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
+    return found[1] if found else None

@@ -1,0 +1,158 @@
+"""Checks of where environments come from: FloxHub, the binary caches and whom they are trusted by.
+
+Whether a clock is right is told by comparing it with those that answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from cri_proxy.cli import units
+from cri_proxy.cli.checks import findings, http
+from cri_proxy.cli.checks.findings import Check, Finding
+from cri_proxy.lib import redaction
+from cri_proxy.settings import schema
+
+_STORE: Final = "/nix/store"
+_SKEW_SECONDS: Final = 30.0
+_GRAVE_SKEW_SECONDS: Final = 600.0
+_EXPIRES_SOON_SECONDS: Final = 5 * 86400
+
+
+def checks_of(settings: schema.Settings) -> list[Check]:
+    """Return the checks of this group."""
+    floxhub, store = settings.floxhub, settings.store
+    checks = [
+        Check(f"cache {redaction.text(url)}", partial(cache, url, store.ca_file))
+        for url in store.caches
+    ]
+    checks.append(Check("trusted keys", partial(public_keys, store.public_keys)))
+    checks.append(Check("FloxHub", partial(hub, floxhub.git_base, floxhub.ca_file)))
+    if floxhub.token_file is not None:
+        checks.append(Check("FloxHub token", partial(token, floxhub.token_file)))
+    return checks
+
+
+def cache(url: str, ca_file: Path | None) -> Finding:
+    """Look for a binary cache of /nix/store at `url`."""
+    try:
+        answer = _cache_information(url, ca_file)
+    except http.Unanswered as problem:
+        return findings.fail(str(problem), problem.advice)
+    except OSError as error:
+        return findings.fail(
+            f"{error.filename}: {error.strerror}", "mend store.caches, or mount what it names"
+        )
+    if answer.status != 200:
+        return findings.fail(
+            f"it answers nix-cache-info with {answer.status}",
+            "see that the URL in store.caches is that of a binary cache",
+        )
+    lines = (line.partition(":") for line in answer.body.decode("utf-8", "replace").splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    if facts.get("StoreDir", _STORE) != _STORE or "StoreDir" not in facts:
+        return findings.fail(
+            f"it is for the store {facts.get('StoreDir', 'that it does not name')!s:.200}",
+            f"only caches of {_STORE} can be used: take it out of store.caches",
+        )
+    priority = f", priority {facts['Priority']:.10}" if "Priority" in facts else ""
+    return findings.ok(
+        f"answers in {answer.seconds * 1000:.0f} ms{priority}", clock_skew=answer.clock_skew
+    )
+
+
+def hub(git_base: str, ca_file: Path | None) -> Finding:
+    """Look whether FloxHub's git server answers; what it says does not matter."""
+    shown = redaction.text(git_base)
+    try:
+        answer = http.get(git_base, ca_file)
+    except http.Unanswered as problem:
+        return findings.fail(f"{shown}: {problem}", problem.advice)
+    if answer.status >= 500:
+        return findings.warn(
+            f"{shown} answers with {answer.status}",
+            "environments that this node knows go on starting in their last known generation",
+        )
+    return findings.ok(
+        f"{shown} answers in {answer.seconds * 1000:.0f} ms", clock_skew=answer.clock_skew
+    )
+
+
+def token(path: Path) -> Finding:
+    """Look at the file of the node-wide token: who may read it, and until when it is good."""
+    try:
+        status = path.stat()
+        text = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        return findings.fail(f"{path} cannot be read: {why}", "write a token to it")
+    if not text or len(text.split()) != 1:
+        return findings.fail(
+            f"{path} holds {'no token' if not text else 'more than a token'}",
+            f"write one with: flox auth token > {path}",
+        )
+    expiry = _expiry_of(text)
+    left = None if expiry is None else expiry - time.time()
+    if left is not None and left <= 0:
+        return findings.fail(f"{path} has expired {units.ago(-left)}", "write a new token to it")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        return findings.warn(
+            f"{path} may be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"chmod 600 {path}",
+        )
+    if left is not None and left < _EXPIRES_SOON_SECONDS:
+        days = units.counted(int(left // 86400), "day")
+        return findings.warn(f"{path} expires in {days}", "write a new token to it soon")
+    until = "" if expiry is None else time.strftime(", good until %Y-%m-%d", time.gmtime(expiry))
+    return findings.ok(f"{path}{until}")
+
+
+def public_keys(keys: Iterable[str]) -> Finding:
+    """Tell which keys are trusted; the settings have seen to it that they are keys."""
+    names = [key.partition(":")[0] for key in keys]
+    if not names:
+        return findings.fail("none", "name the keys of your caches in store.public_keys")
+    return findings.ok(", ".join(names))
+
+
+def clock(skews: Iterable[float | None]) -> Finding:
+    """Compare the node's clock with those that answered; the middle one is believed."""
+    known = sorted(skew for skew in skews if skew is not None)
+    if not known:
+        return findings.warn("nobody answered whose clock could be compared", "see the lines above")
+    skew = known[len(known) // 2]
+    if abs(skew) <= _SKEW_SECONDS:
+        return findings.ok(f"right within {_SKEW_SECONDS:.0f} s")
+    found = f"{units.duration(abs(skew))} {'slow' if skew > 0 else 'fast'}"
+    advice = "synchronize it: certificates and tokens are judged by it"
+    return (findings.fail if abs(skew) > _GRAVE_SKEW_SECONDS else findings.warn)(found, advice)
+
+
+def _cache_information(url: str, ca_file: Path | None) -> http.Answer:
+    parts = urlsplit(url)
+    if parts.scheme != "file":
+        place = parts._replace(path=f"{parts.path.rstrip('/')}/nix-cache-info", query="").geturl()
+        return http.get(place, ca_file)
+    started = time.monotonic()
+    body = (Path(unquote(parts.path)) / "nix-cache-info").read_bytes()
+    return http.Answer(200, body, time.monotonic() - started, None)
+
+
+def _expiry_of(token: str) -> float | None:
+    """Return when a token ends that is a JSON web token, None for one that does not say."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return float(claims["exp"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,91 @@
+"""`cri-proxy environments`: what was realized on this node and is still there."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from cri_proxy import settings
+from cri_proxy.cli import arguments, exits, quiet, screen, units
+from cri_proxy.daemon import inventory
+from cri_proxy.model.environments import Environment
+from cri_proxy.telemetry import logs
+
+_HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "IDENTITY")
+
+
+def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+    """Write the list to standard output, the latest environment first."""
+    wanted = quiet.settings_of(loaded, "warning")
+    logs.setup(wanted.log)
+    found = inventory.environments_of(wanted)
+    if options.is_json:
+        print(json.dumps([_record_of(each) for each in found], indent=2))
+    elif not found:
+        print(
+            f"no environment is below {wanted.store.root} yet: "
+            "put one there with cri-proxy realize owner/name, or start a pod",
+            file=sys.stderr,
+        )
+    elif screen.is_watched(sys.stdout):
+        _draw(found)
+    else:
+        print(screen.columns([_HEAD, *(_row_of(each) for each in found)]))
+    return exits.OK
+
+
+def _draw(found: Sequence[Environment]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in _HEAD:
+        is_number = name in {"PATHS", "SIZE"}
+        table.add_column(
+            name,
+            justify="right" if is_number else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            style="dim" if name == "IDENTITY" else None,
+        )
+    for each in found:
+        table.add_row(*_row_of(each))
+    console = screen.console(sys.stdout)
+    console.print(table)
+    total = sum(each.nar_bytes for each in found)
+    console.print(
+        f"{units.counted(len(found), 'environment')}, {units.size(total)} "
+        "before store paths that they share are counted once",
+        style="dim",
+    )
+
+
+def _row_of(each: Environment) -> tuple[str, ...]:
+    return (
+        str(each.reference),
+        str(each.mode),
+        str(len(each.closure)),
+        units.size(each.nar_bytes),
+        units.ago(time.time() - each.realized_at),
+        "stale" if each.is_stale else "confirmed",
+        each.identity,
+    )
+
+
+def _record_of(each: Environment) -> dict[str, object]:
+    return {
+        "reference": str(each.reference),
+        "generation": each.reference.generation,
+        "mode": str(each.mode),
+        "identity": each.identity,
+        "directory": str(each.store.parent),
+        "flox_env": str(each.flox_env),
+        "lock_digest": each.lock_digest,
+        "is_stale": each.is_stale,
+        "paths": len(each.closure),
+        "bytes": each.nar_bytes,
+        "realized_at": datetime.fromtimestamp(each.realized_at, UTC).isoformat(timespec="seconds"),
+    }

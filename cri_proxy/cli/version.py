@@ -1,0 +1,24 @@
+"""`cri-proxy version`: what to write into a report, whether or not a daemon runs."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata
+
+import cri_proxy
+from cri_proxy.cli import arguments, exits, screen
+
+
+def run(options: arguments.Options) -> int:
+    """Write the versions to standard output."""
+    versions = {
+        "cri-proxy": cri_proxy.__version__,
+        "cri": "runtime.v1",
+        "python": platform.python_version(),
+        "grpcio": metadata.version("grpcio"),
+        "protobuf": metadata.version("protobuf"),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+    print(json.dumps(versions, indent=2) if options.is_json else screen.columns(versions.items()))
+    return exits.OK

@@ -1,0 +1,119 @@
+"""Importing an image into containerd without a registry: blobs, then the names for them.
+
+ 1. A lease keeps garbage collection away from blobs that no image names yet. It ends by itself
+    if we do not come to end it.
+ 2. Every blob is written, children first, and labelled with the digests that it holds: those
+    labels are how containerd knows what an image consists of.
+ 3. The names are made. From then on the content is held by them, and containerd's CRI takes the
+    image over as it does with whatever appears beside it (`ctr images import`, say): it gives it
+    its id and marks it as one of its own. That takes a moment, which is the caller's to wait.
+ 4. The lease is ended.
+
+What is there already, blob or name, stays as it is, so that an import may be repeated or be
+interrupted at any point. Everything goes on in the namespace of the CRI.
+"""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from cri_proxy import errors
+from cri_proxy.containerd import api_pb2
+from cri_proxy.model.placeholder import Blob
+
+ANSWER_SECONDS: Final = 10.0
+LEASE_SECONDS: Final = 300
+
+_CREATE_LEASE: Final = "/containerd.services.leases.v1.Leases/Create"
+_DELETE_LEASE: Final = "/containerd.services.leases.v1.Leases/Delete"
+_WRITE: Final = "/containerd.services.content.v1.Content/Write"
+_CREATE_IMAGE: Final = "/containerd.services.images.v1.Images/Create"
+
+_Metadata = tuple[tuple[str, str], ...]
+_NAMESPACE: Final[_Metadata] = (("containerd-namespace", "k8s.io"),)
+_EXPIRY_LABEL: Final = "containerd.io/gc.expire"
+_CHILD_LABEL: Final = "containerd.io/gc.ref.content."
+
+
+class Images:
+    """containerd's images, behind the channel on which it serves the CRI."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+
+    async def add(self, names: Sequence[str], root: Blob) -> None:
+        """Import the image whose index is `root` under fully qualified `names`, in that order.
+
+        Raises RequestInvalid if the runtime is not containerd, SourceUnreachable if it gave no
+        answer or refused.
+        """
+        lease = f"cri-proxy-{secrets.token_hex(8)}"
+        await self._call(
+            _CREATE_LEASE,
+            api_pb2.CreateLeaseRequest(id=lease, labels={_EXPIRY_LABEL: _after(LEASE_SECONDS)}),
+            _NAMESPACE,
+        )
+        try:
+            metadata = (*_NAMESPACE, ("containerd-lease", lease))
+            for blob in root.walk():
+                await self._write(blob, metadata)
+            for name in names:
+                await self._name(name, root, metadata)
+        finally:
+            await self._call(_DELETE_LEASE, api_pb2.DeleteLeaseRequest(id=lease), _NAMESPACE)
+
+    async def _write(self, blob: Blob, metadata: _Metadata) -> None:
+        """Write a blob in one message: what is a stream to containerd is a plain call to us."""
+        request = api_pb2.WriteContentRequest(
+            action=api_pb2.COMMIT,
+            ref=f"cri-proxy-{blob.digest}",
+            total=len(blob.content),
+            expected=blob.digest,
+            data=blob.content,
+            labels={
+                f"{_CHILD_LABEL}{number}": child.digest
+                for number, child in enumerate(blob.children)
+            },
+        )
+        await self._call(_WRITE, request, metadata)
+
+    async def _name(self, name: str, root: Blob, metadata: _Metadata) -> None:
+        target = api_pb2.Descriptor(
+            media_type=root.media_type, digest=root.digest, size=len(root.content)
+        )
+        image = api_pb2.Image(name=name, target=target)
+        await self._call(_CREATE_IMAGE, api_pb2.CreateImageRequest(image=image), metadata)
+
+    async def _call(self, path: str, request: Message, metadata: _Metadata) -> None:
+        """Make one call of which only the failure is of interest, and not that it was made before.
+
+        Source of the metadata's keys: containerd, pkg/namespaces and pkg/leases.
+        """
+        call = self._channel.unary_unary(path, None, None)
+        try:
+            await call(request.SerializeToString(), timeout=ANSWER_SECONDS, metadata=metadata)
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise _error_of(path, failure) from failure
+
+
+def _after(seconds: float) -> str:
+    """Return the time in so many seconds as containerd's labels have it, RFC 3339."""
+    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _error_of(path: str, failure: grpc.aio.AioRpcError) -> errors.CriProxyError:
+    said = f"({failure.code().name}: {failure.details() or 'no details'})"
+    if failure.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return errors.RequestInvalid(f"the runtime has no API of containerd's to import by {said}")
+    return errors.SourceUnreachable(
+        f"containerd refused {path} {said}: check that it is running and healthy"
+    )

@@ -1,0 +1,44 @@
+"""What is in place on this node, read from disk without asking anybody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cri_proxy import errors
+from cri_proxy.floxhub import records
+from cri_proxy.model import environments
+from cri_proxy.model.environments import Environment
+from cri_proxy.settings.schema import Settings
+from cri_proxy.telemetry import logs
+
+_log = logs.of(__name__)
+
+
+def environments_of(settings: Settings) -> list[Environment]:
+    """Return the environments in place, newest first; one that cannot be read is logged.
+
+    Stale are those last given to a pod from memory, with FloxHub out of reach.
+    """
+    found = []
+    root = settings.store.root / "environments"
+    try:
+        places = sorted(root.iterdir())
+    except FileNotFoundError:
+        return []
+    for place in places:
+        try:
+            environment = environments.load(place)
+        except errors.ContentDamaged as error:
+            _log.warning("environment unreadable", place=place, why=error)
+            continue
+        if environment is not None:
+            found.append(environment)
+    stale = records.stale_locks(settings.store.root / "floxhub")
+    found = [
+        replace(
+            each,
+            is_stale=(each.reference.owner, each.reference.name, each.lock_digest) in stale,
+        )
+        for each in found
+    ]
+    return sorted(found, key=lambda each: -each.realized_at)

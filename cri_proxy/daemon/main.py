@@ -1,0 +1,158 @@
+"""The daemon's life, from settings to the last call in flight.
+
+Builds the parts, starts the interposer at kubelet's socket, tells systemd that it is ready once the
+runtime has answered, and waits for a signal. The first SIGTERM or SIGINT drains: no new calls,
+those in flight go on until they end or `serve.drain_seconds` are over. A second one ends at once.
+The runtime need not be there when the daemon starts: calls fail until it is, exactly as they
+would without a proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+from cri_proxy import __version__, errors
+from cri_proxy.containerd import images as containerd_images
+from cri_proxy.cri import channels, methods
+from cri_proxy.cri.runtime import Runtime
+from cri_proxy.daemon import parts
+from cri_proxy.interposer import handlers, images, lifecycle, pins, pulls, restoration, sockets
+from cri_proxy.interposer.calls import Interceptor
+from cri_proxy.interposer.relay import Relay
+from cri_proxy.interposer.server import Server
+from cri_proxy.lib import notify, worker
+from cri_proxy.model.imagenames import ImageName
+from cri_proxy.realizer.realizer import Realizer
+from cri_proxy.settings import schema
+from cri_proxy.settings.schema import Settings
+from cri_proxy.telemetry import logs
+
+_log = logs.of(__name__)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_RUNTIME_POLL_SECONDS: Final = 1.0
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until a signal says to stop; raise a CriProxyError when it cannot start."""
+    stopping = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        realizer = await stack.enter_async_context(parts.realizer_of(settings))
+        channel = channels.dial(settings.runtime.endpoint)
+        stack.push_async_callback(channel.close, None)
+        runtime = Runtime(channel)
+        imports = containerd_images.Images(channel)
+        relay = Relay(channel, interceptors_of(settings, realizer, runtime, imports))
+        server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))
+        await server.start()
+        _log.info(
+            "serving",
+            version=__version__,
+            listen=settings.serve.listen,
+            runtime=settings.runtime.endpoint,
+            store=settings.store.root,
+        )
+        announcing = asyncio.create_task(_announce(runtime))
+        await stopping.wait()
+        announcing.cancel()
+        notify.systemd("STOPPING=1")
+        stopping.clear()
+        await _drain(server, settings.serve.drain_seconds, stopping)
+    _log.info("stopped")
+
+
+def interceptors_of(
+    settings: Settings, realizer: Realizer, runtime: Runtime, imports: pulls.Imports
+) -> Mapping[str, Interceptor]:
+    """Return what answers in the relay's stead, by method path."""
+    known = handlers.Handlers(settings.runtime.handlers)
+    policy = lifecycle.Policy(
+        handlers=known,
+        margin_seconds=settings.pods.deadline_margin_seconds,
+        kubelet_root=settings.pods.kubelet_root,
+        token_file=settings.floxhub.token_file,
+    )
+    annotations = lifecycle.Annotations(runtime)
+    return {
+        methods.path_of("RunPodSandbox"): lifecycle.RunPodSandbox(realizer, policy),
+        methods.path_of("CreateContainer"): lifecycle.CreateContainer(
+            realizer, images.Images(runtime), pins.Pins(runtime.containers), policy
+        ),
+        methods.path_of("Exec"): lifecycle.Exec(annotations),
+        methods.path_of("ExecSync"): lifecycle.ExecSync(annotations),
+        methods.path_of("RestorePod"): restoration.RestorePod(known),
+        **_mappings_of(known),
+        **_pulls_of(settings.pods.placeholder_images, runtime, imports, known),
+    }
+
+
+def _pulls_of(
+    names: Sequence[ImageName], runtime: Runtime, imports: pulls.Imports, known: handlers.Handlers
+) -> Mapping[str, Interceptor]:
+    """Return what is done when an image is pulled, if the settings ask for anything."""
+    if not names and not known:
+        return {}
+    return {methods.path_of("PullImage"): pulls.PullImage(names, runtime, imports, known)}
+
+
+def _mappings_of(known: handlers.Handlers) -> Mapping[str, Interceptor]:
+    """Return what is done for nothing but the other names of handlers, if there are any."""
+    if not known:
+        return {}
+    return {
+        methods.path_of("Status"): handlers.Status(known),
+        methods.path_of("ImageStatus"): handlers.ImageStatus(known),
+        methods.path_of("RemoveImage"): handlers.RemoveImage(known),
+        methods.path_of("ListImages"): handlers.ListImages(known),
+    }
+
+
+def run_worker() -> int:
+    """Serve jobs to the daemon on standard input and output; return the exit status."""
+
+    def build(greeting: dict[str, object]) -> Mapping[str, worker.Job]:
+        log = greeting["log"]
+        assert isinstance(log, dict)
+        logs.setup(schema.Log(**log))
+        return parts.jobs_of(greeting)
+
+    return worker.serve(build)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Return an event that every signal to stop sets anew."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _announce(runtime: Runtime) -> None:
+    """Tell systemd that we are ready as soon as the runtime has answered."""
+    while True:
+        try:
+            version = await runtime.version()
+        except errors.CriProxyError as error:
+            _log.debug("runtime not there yet", why=error)
+            await asyncio.sleep(_RUNTIME_POLL_SECONDS)
+            continue
+        _log.info("runtime answered", name=version.runtime_name, version=version.runtime_version)
+        notify.systemd("READY=1")
+        return
+
+
+async def _drain(server: Server, seconds: float, at_once: asyncio.Event) -> None:
+    """Let calls in flight end, within `seconds` or until the next signal."""
+    _log.info("draining", seconds=seconds)
+    draining = asyncio.create_task(server.drain(seconds))
+    hurrying = asyncio.create_task(at_once.wait())
+    await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
+    if not draining.done():
+        _log.warning("stopping at once", why="a second signal came")
+        await server.stop()
+    await draining

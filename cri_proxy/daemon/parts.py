@@ -1,0 +1,115 @@
+"""The parts that realize environments, built from settings and connected.
+
+Used by the daemon and by commands that realize by themselves; both may run at once on one node,
+since what they share lies on disk under locks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from cri_proxy.floxhub import jobs as hubjobs
+from cri_proxy.lib import certificates, worker, workers
+from cri_proxy.model import systems
+from cri_proxy.realizer import jobs as realizerjobs
+from cri_proxy.realizer.realizer import Options, Realizer
+from cri_proxy.settings.schema import Settings
+from cri_proxy.store import closures, fetching
+
+WORKER_ARGV = (sys.executable, "-m", "cri_proxy", "worker")
+
+
+@asynccontextmanager
+async def realizer_of(settings: Settings) -> AsyncIterator[Realizer]:
+    """Build a realizer with its workers and its store ready; end them all on leaving."""
+    cores = len(os.sched_getaffinity(0))
+    size = settings.store.workers_on(cores)
+    pool = workers.Pool(WORKER_ARGV, size=size, greeting=greeting_of(settings, size))
+    try:
+        await pool.call(realizerjobs.RECOVER, {})
+        store = closures.Closures(pool, connections=settings.store.connections)
+        realizer = Realizer(settings.store.root, pool, store, options_of(settings))
+        try:
+            yield realizer
+        finally:
+            await realizer.aclose()
+            await store.aclose()
+    finally:
+        await pool.aclose()
+
+
+def options_of(settings: Settings) -> Options:
+    """Return what the settings say about every environment."""
+    system = systems.of_node()
+    shell = settings.activation.shell.get(system)
+    return Options(
+        system=system,
+        shell=None if shell is None else str(shell),
+        certificates=_certificates_of(settings.activation.certificates),
+        remember_seconds=settings.floxhub.remember_seconds,
+    )
+
+
+def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
+    """Return the first message to each of `size` workers: all that their jobs need to know."""
+    root = settings.store.root
+    return {
+        "root": str(root),
+        "log": {"level": settings.log.level, "format": settings.log.format},
+        "store": {
+            "directory": str(root / "store"),
+            "caches": list(settings.store.caches),
+            "keys": list(settings.store.public_keys),
+            "ca_file": _text_of(settings.store.ca_file),
+            "connections": max(1, settings.store.connections // size),
+            "timeout_seconds": settings.store.timeout_seconds,
+        },
+        "floxhub": {
+            "directory": str(root / "floxhub"),
+            "git_url": settings.floxhub.git_base,
+            "api_url": settings.floxhub.api_base,
+            "timeout_seconds": settings.floxhub.timeout_seconds,
+            "ca_file": _text_of(settings.floxhub.ca_file),
+        },
+    }
+
+
+def jobs_of(greeting: Mapping[str, Any]) -> Mapping[str, worker.Job]:
+    """Return every job of a worker that was greeted so.
+
+    What only workers need is imported here, so that the daemon does not carry it.
+    """
+    from cri_proxy.floxhub.catalog import Catalog
+    from cri_proxy.floxhub.hub import Hub
+
+    hub = greeting["floxhub"]
+    ca_file = None if hub["ca_file"] is None else Path(hub["ca_file"])
+    timeout = hub["timeout_seconds"]
+    return {
+        **fetching.jobs(greeting["store"]),
+        **hubjobs.jobs(
+            Hub(hub["git_url"], Path(hub["directory"]), timeout_seconds=timeout, ca_file=ca_file),
+            Catalog(hub["api_url"], timeout_seconds=timeout, ca_file=ca_file),
+        ),
+        **realizerjobs.jobs(Path(greeting["root"])),
+    }
+
+
+def _certificates_of(setting: str) -> Path | None:
+    """Return the CA bundle for environments that bring none, as activation.certificates says."""
+    match setting:
+        case "none":
+            return None
+        case "auto":
+            return certificates.bundle()
+        case path:
+            return Path(path)
+
+
+def _text_of(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,320 @@
+"""What a node remembers of FloxHub, on disk.
+
+    <directory>/
+      key                               32 random bytes, made once; names callers below
+      heads/<owner>/<name>/<caller>     {"revision", "seen_at"}: the head last shown to that caller;
+                                        {"stale"}: lockfiles given from memory since then
+      published/<caller>                {"seen_at"}: that caller was given these published packages
+      revisions/<commit>/metadata       {"live", "generations"}: what that commit says of itself
+      revisions/<commit>/<generation>   {"lock"}: the digest of that generation's lockfile
+      locks/<sha256>.lock               lockfiles by their digest
+
+A caller is a token, or nobody: `public`, or the HMAC of environment and token under the node's key,
+so that no token is on disk and the names of one token tell nothing of another environment's. For
+published packages it is the HMAC of their paths and token. Heads and published packages are kept
+per caller because they are permissions: what FloxHub showed to one token is no promise that it
+would show it to another. Revisions and lockfiles are facts, named by their content, and shared.
+
+Every file is written beside its place and renamed into it, without fsync: each is checked when it
+is read, and one that is damaged counts as absent, to be fetched again. So processes and threads
+share a directory without locks; a record that is lost to a race costs one fetch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.floxhub import fields, lockfile
+from cri_proxy.floxhub.metadata import Metadata
+from cri_proxy.model.references import Reference
+from cri_proxy.model.storepaths import StorePath
+
+PUBLIC: Final = "public"
+"""The caller that has no token."""
+
+ACCEPTED_SECONDS: Final = 30 * 24 * 3600
+"""How long an accepted token counts without FloxHub: as long as FloxHub's own tokens live."""
+
+_HEADS: Final = "heads"
+_REVISION: Final = re.compile(r"[0-9a-f]{40}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_KEY_BYTES: Final = 32
+_SMALL_FILE_LIMIT: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lockfile on this node, and the SHA-256 of its bytes in hexadecimal."""
+
+    digest: str
+    file: Path
+
+
+class Records:
+    """The directory of one node; made on first use, for root only."""
+
+    def __init__(self, directory: Path) -> None:
+        self._heads = directory / _HEADS
+        self._published = directory / "published"
+        self._revisions = directory / "revisions"
+        self._locks = directory / "locks"
+        with _writing(directory):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._key = _key(directory / "key")
+
+    def caller_of(self, reference: Reference, token: str | None) -> str:
+        """Return the name under which this environment's heads are kept for a token's bearer."""
+        if token is None:
+            return PUBLIC
+        return self._name_of(f"{reference.owner}/{reference.name}\0{token}")
+
+    def head(self, reference: Reference, caller: str) -> str | None:
+        """Return the revision last shown to the caller, or None when it was never or too long ago.
+
+        What is public stays known without end; a token's permission lapses with ACCEPTED_SECONDS.
+        """
+        root = _load(self._head_file(reference, caller))
+        if root is None:
+            return None
+        try:
+            revision = root.require("revision").text()
+            age = time.time() - root.require("seen_at").integer()
+        except errors.ContentDamaged:
+            return None
+        if not _REVISION.fullmatch(revision) or (caller != PUBLIC and age > ACCEPTED_SECONDS):
+            return None
+        return revision
+
+    def keep_head(self, reference: Reference, caller: str, revision: str) -> None:
+        """Note that FloxHub has just shown this head to the caller."""
+        record = {"revision": revision, "seen_at": int(time.time())}
+        _place(self._head_file(reference, caller), _json(record))
+
+    def forget_head(self, reference: Reference, caller: str) -> None:
+        """Note that FloxHub has just refused the caller."""
+        self._head_file(reference, caller).unlink(missing_ok=True)
+
+    def mark_stale(self, reference: Reference, caller: str, lock_digest: str) -> None:
+        """Note that this lockfile was given to the caller from memory; `keep_head` ends that."""
+        file = self._head_file(reference, caller)
+        root = _load(file)
+        if root is None or not isinstance(root.value, dict):
+            return
+        stale = root.value.get("stale", [])
+        if lock_digest not in stale:
+            _place(file, _json({**root.value, "stale": [*stale, lock_digest]}))
+
+    def was_given(self, paths: Iterable[StorePath], token: str | None) -> bool:
+        """Whether the token's bearer was given these published packages, not too long ago."""
+        root = _load(self._published / self._caller_of_paths(paths, token))
+        if root is None:
+            return False
+        try:
+            age = time.time() - root.require("seen_at").integer()
+        except errors.ContentDamaged:
+            return False
+        return token is None or age <= ACCEPTED_SECONDS
+
+    def note_given(self, paths: Iterable[StorePath], token: str | None, *, is_given: bool) -> None:
+        """Note that the token's bearer has just been given these packages, or refused them."""
+        file = self._published / self._caller_of_paths(paths, token)
+        if is_given:
+            _place(file, _json({"seen_at": int(time.time())}))
+        else:
+            file.unlink(missing_ok=True)
+
+    def metadata(self, revision: str) -> Metadata | None:
+        """Return the metadata of a commit."""
+        file = self._revisions / revision / "metadata"
+        root = _load(file)
+        if root is None:
+            return None
+        try:
+            live = root.require("live").integer()
+            generations = tuple(each.integer() for each in root.require("generations").items())
+        except errors.ContentDamaged:
+            return None
+        _touch(file)
+        return Metadata(live, generations)
+
+    def keep_metadata(self, revision: str, metadata: Metadata) -> None:
+        """Keep the metadata of a commit."""
+        record = {"live": metadata.live, "generations": list(metadata.generations)}
+        _place(self._revisions / revision / "metadata", _json(record))
+
+    def lock(self, revision: str, generation: int) -> Lock | None:
+        """Return a generation's lockfile, whose bytes have just been found to have its digest."""
+        record = self._revisions / revision / str(generation)
+        root = _load(record)
+        try:
+            digest = None if root is None else root.require("lock").text()
+        except errors.ContentDamaged:
+            return None
+        if digest is None or not _DIGEST.fullmatch(digest):
+            return None
+        file = self._lock_file(digest)
+        if _digest(_read(file, lockfile.SIZE_LIMIT)) != digest:
+            return None
+        _touch(record)
+        _touch(file)
+        return Lock(digest, file)
+
+    def keep_lock(self, revision: str, generation: int, content: bytes) -> None:
+        """Keep a generation's lockfile."""
+        digest = hashlib.sha256(content).hexdigest()
+        file = self._lock_file(digest)
+        if _digest(_read(file, lockfile.SIZE_LIMIT)) != digest:
+            _place(file, content)
+        _place(self._revisions / revision / str(generation), _json({"lock": digest}))
+
+    def drop_older_than(self, seconds: float) -> int:
+        """Remove what was not used for so long, and return how many files that were."""
+        horizon = time.time() - seconds
+        dropped = 0
+        for file in self._files():
+            try:
+                if file.stat().st_mtime >= horizon:
+                    continue
+                file.unlink()
+            except FileNotFoundError:
+                continue
+            dropped += 1
+            with suppress(OSError):
+                file.parent.rmdir()  # succeeds when that was the last file in there
+        return dropped
+
+    def _caller_of_paths(self, paths: Iterable[StorePath], token: str | None) -> str:
+        listed = " ".join(sorted(each.basename for each in paths))
+        return self._name_of(f"{listed}\0{token or ''}")
+
+    def _name_of(self, secret: str) -> str:
+        return hmac.new(self._key, secret.encode(), hashlib.sha256).hexdigest()
+
+    def _files(self) -> Iterator[Path]:
+        for directory in (self._heads, self._published, self._revisions, self._locks):
+            yield from [each for each in directory.rglob("*") if each.is_file()]
+
+    def _lock_file(self, digest: str) -> Path:
+        return self._locks / f"{digest}.lock"
+
+    def _head_file(self, reference: Reference, caller: str) -> Path:
+        return self._heads / reference.owner / reference.name / caller
+
+
+def stale_locks(directory: Path) -> frozenset[tuple[str, str, str]]:
+    """Return owner, name and lockfile digest of what some caller was last given from memory.
+
+    For whoever lists environments: reads only, and makes no directory.
+    """
+    found: set[tuple[str, str, str]] = set()
+    for file in (directory / _HEADS).glob("*/*/*"):
+        root = _load(file)
+        try:
+            stale = root and root.get("stale")
+            digests = stale.texts() if stale else ()
+        except errors.ContentDamaged:
+            continue
+        found.update((file.parent.parent.name, file.parent.name, each) for each in digests)
+    return frozenset(found)
+
+
+def _key(file: Path) -> bytes:
+    """Return the node's key; of several processes that make it at once, one succeeds."""
+    for _ in range(3):
+        found = _read(file, _SMALL_FILE_LIMIT)
+        if found is not None and len(found) == _KEY_BYTES:
+            return found
+        if found is not None:
+            file.unlink(missing_ok=True)
+        made = file.with_name(f".key.{secrets.token_hex(8)}")
+        _write(made, secrets.token_bytes(_KEY_BYTES))
+        with suppress(FileExistsError):
+            file.hardlink_to(made)
+        made.unlink()
+    raise errors.InternalFault(f"{file} changes while it is read: remove it and start again")
+
+
+def _load(file: Path) -> fields.Field | None:
+    """Return the root of a small JSON file, or None when it is absent or damaged."""
+    content = _read(file, _SMALL_FILE_LIMIT)
+    try:
+        return None if content is None else fields.parse(content, str(file))
+    except errors.ContentDamaged:
+        return None
+
+
+def _read(file: Path, limit: int) -> bytes | None:
+    """Return a file's bytes, or None when there is none or more of them than can rightly be.
+
+    One byte beyond the limit is asked for, so that a file of any size costs bounded memory.
+    """
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return content if len(content) <= limit else None
+
+
+def _place(file: Path, content: bytes) -> None:
+    """Put a file in place at once, whoever else does the same."""
+    beside = file.with_name(f".{secrets.token_hex(8)}")
+    with _writing(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write(beside, content)
+        except FileNotFoundError:  # somebody has just removed the directory, for it was empty
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write(beside, content)
+        try:
+            beside.replace(file)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Turn what prevents writing into NodeExhausted."""
+    try:
+        yield
+    except OSError as error:
+        raise errors.NodeExhausted(
+            f"{place} cannot be written ({error.strerror}): check the file system's space"
+        ) from error
+
+
+def _write(file: Path, content: bytes) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
+    except OSError:
+        file.unlink()
+        raise
+
+
+def _touch(file: Path) -> None:
+    """Mark a file as used; it may be gone by now."""
+    with suppress(FileNotFoundError):
+        os.utime(file)
+
+
+def _json(record: Mapping[str, object]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode("ascii")
+
+
+def _digest(content: bytes | None) -> str | None:
+    return None if content is None else hashlib.sha256(content).hexdigest()

@@ -1,0 +1,88 @@
+"""Single-flight: work of one key runs once, however many ask for it meanwhile.
+
+The first `fly` with a key starts the work in a task of the flight's own; others with the same key
+join it, and all share its result or its exception. When it is done the key is forgotten: this is
+no cache.
+
+What becomes of work whose askers have all gone is the choice of whoever builds the Flights: with
+`is_lasting` it goes on and the next asker joins it (a pod whose deadline passed is tried again);
+without, it is cancelled (a store path of a closure that has failed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Flights(Generic[K, V]):
+    """All flights of one kind of work; belongs to one event loop."""
+
+    def __init__(self, *, is_lasting: bool = True) -> None:
+        self._is_lasting = is_lasting
+        self._flights: dict[K, _Flight[V]] = {}
+        self._leaving: set[asyncio.Task[V]] = set()
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._flights
+
+    async def fly(self, key: K, work: Callable[[], Awaitable[V]]) -> V:
+        """Return the result of the flight of `key`, which begins with `work()` if there is none.
+
+        Cancelling the caller never cancels the flight for others. Joining work that has been
+        cancelled for lack of askers is not possible: the key is free again at that moment.
+        """
+        flight = self._flights.get(key)
+        if flight is None or flight.task.done():
+            flight = self._flights[key] = _Flight(asyncio.create_task(_run(work)))
+            flight.task.add_done_callback(lambda task: self._land(key, task))
+        flight.askers += 1
+        try:
+            await asyncio.wait((flight.task,))
+        finally:
+            flight.askers -= 1
+            if not flight.askers and not self._is_lasting and not flight.task.done():
+                self._forsake(key, flight.task)
+        if flight.task.cancelled():
+            raise asyncio.CancelledError
+        return flight.task.result()
+
+    async def aclose(self) -> None:
+        """Cancel all work and wait until it has ended."""
+        tasks = {flight.task for flight in self._flights.values()} | self._leaving
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _forsake(self, key: K, task: asyncio.Task[V]) -> None:
+        """Cancel work that nobody wants; `_leaving` keeps it from being collected meanwhile."""
+        del self._flights[key]
+        self._leaving.add(task)
+        task.cancel()
+
+    def _land(self, key: K, task: asyncio.Task[V]) -> None:
+        self._leaving.discard(task)
+        flight = self._flights.get(key)
+        if flight is not None and flight.task is task:
+            del self._flights[key]
+        if not task.cancelled():
+            task.exception()  # if all askers are gone nobody retrieves it, and that is no fault
+
+
+class _Flight(Generic[V]):
+    """The task of a key, and how many wait for it."""
+
+    __slots__ = ("askers", "task")
+
+    def __init__(self, task: asyncio.Task[V]) -> None:
+        self.task = task
+        self.askers = 0
+
+
+async def _run(work: Callable[[], Awaitable[V]]) -> V:
+    return await work()

@@ -1,0 +1,144 @@
+"""The realizer's worker jobs: from JSON to recipes and assembly, and back.
+
+    realizer.recipe     {"reference", "revision", "lockfile", "lock_digest", "system", "mode",
+                         "shell", "certificates"}
+                        -> {"identity", "roots": [path, ...], "published": [path, ...]}
+    realizer.assemble   the same and {"identity", "closure": [basename, ...], "nar_bytes"}
+                        -> {"identity"}, or {"needs": [path, ...]}: store paths to fetch first
+    realizer.recover    {} -> {}: the node's directories exist, and hold nothing half done
+
+`shell` and `certificates` are a store path and a file of the node, or None.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from cri_proxy import errors
+from cri_proxy.floxhub import lockfile
+from cri_proxy.lib.worker import Job, Task
+from cri_proxy.model import references, storepaths
+from cri_proxy.model.environments import Mode
+from cri_proxy.realizer import assembly, recipes
+from cri_proxy.realizer.assembly import Origin
+from cri_proxy.realizer.recipes import Recipe
+from cri_proxy.realizer.trees import Trees
+from cri_proxy.store.local import Store
+from cri_proxy.store.views import Views
+
+RECIPE: Final = "realizer.recipe"
+ASSEMBLE: Final = "realizer.assemble"
+RECOVER: Final = "realizer.recover"
+
+
+class Runner(Protocol):
+    """Who runs worker jobs for the daemon: `lib.workers.Pool`."""
+
+    async def call(self, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the job and return its result."""
+        ...
+
+
+def jobs(root: Path) -> Mapping[str, Job]:
+    """Return the jobs for the node's state below `root`."""
+    store = Store(root / "store")
+    places = _Places(store, Views(root / "environments", store))
+
+    def recipe(argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        made = _recipe_of(argument)
+        return {
+            "identity": made.identity,
+            "roots": [str(path) for path in made.roots],
+            "published": [str(path) for path in made.published],
+        }
+
+    def assemble(argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        return _assemble(argument, _recipe_of(argument), places, task)
+
+    def recover(argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        places.store.recover()
+        places.views.recover()
+        return {}
+
+    return {RECIPE: recipe, ASSEMBLE: assemble, RECOVER: recover}
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where the node keeps store paths and the views of them."""
+
+    store: Store
+    views: Views
+
+
+def _recipe_of(argument: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of the lockfile that the argument names."""
+    reference = references.parse(argument["reference"])
+    data = Path(argument["lockfile"]).read_bytes()
+    bundle = argument["certificates"]
+    return recipes.of_lockfile(
+        lockfile.parse(data, f"the lockfile of {reference}"),
+        argument["lock_digest"],
+        reference,
+        Mode(argument["mode"]),
+        recipes.Node(
+            system=argument["system"],
+            shell=argument["shell"],
+            certificates_digest=hashlib.sha256(Path(bundle).read_bytes()).hexdigest()
+            if bundle
+            else "",
+        ),
+    )
+
+
+def _assemble(
+    argument: Mapping[str, Any], recipe: Recipe, places: _Places, task: Task
+) -> dict[str, Any]:
+    """Commit the view of an environment, unless store paths are missing for it."""
+    closure = tuple(storepaths.of_basename(name) for name in argument["closure"])
+    origin = Origin(
+        reference=references.parse(argument["reference"]),
+        revision=argument["revision"],
+        lock_digest=argument["lock_digest"],
+        lockfile=Path(argument["lockfile"]),
+        system=argument["system"],
+        mode=Mode(argument["mode"]),
+    )
+    bundle = argument["certificates"]
+    rendered = assembly.render(
+        recipe, origin, closure, Trees(places.store.directory), Path(bundle) if bundle else None
+    )
+    if recipe.needs_shell and rendered.shell is None:
+        return {"needs": [_shell_of(argument, closure)]}
+    with places.views.stage(recipe.identity, task.check) as stage:
+        if not places.views.has(recipe.identity):
+            stage.link(closure)
+            assembly.write_tree(rendered, stage.store / recipe.flox_env.basename)
+            place = places.views.locate(recipe.identity) / "store"
+            environment = assembly.environment_of(
+                recipe, origin, rendered, closure, argument["nar_bytes"], place
+            )
+            (stage.directory / "environment.json").write_bytes(assembly.record(environment))
+            stage.commit()
+    return {"identity": recipe.identity}
+
+
+def _shell_of(argument: Mapping[str, Any], closure: tuple[storepaths.StorePath, ...]) -> str:
+    """Return the store path of the shell that the node gives to environments without one."""
+    shell: str | None = argument["shell"]
+    if shell is None:
+        raise errors.EnvironmentUnsuitable(
+            f"environment {argument['reference']} has a hook or variables that need a shell, and "
+            "neither brings bash nor does the setting activation.shell name one for this system: "
+            "install bash in the environment, or set activation.shell"
+        )
+    if storepaths.parse(shell) in closure:
+        raise errors.EnvironmentUnsuitable(
+            f"the setting activation.shell names {shell}, which has no bin/bash: "
+            "name the store path of a bash"
+        )
+    return shell

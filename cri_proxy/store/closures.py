@@ -1,0 +1,255 @@
+"""Closures: the daemon's side of fetching, which has all paths of an environment brought here.
+
+`Closures.realize` has a worker survey the closure of its roots and, while the survey still goes on,
+has the absent paths fetched: the largest of those known first, for the last to arrive is what a
+pod waits for. At most `connections` are under way at a time, for all realizations together, and a
+path that several want is fetched once for all of them.
+
+The first failure ends a realization; what it alone wanted is cancelled, what others want as well
+goes on. Paths that have arrived stay, so the next attempt has less to do. Everything that takes
+time happens in the jobs of `fetching`; here only facts are counted and handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cri_proxy.lib import singleflight
+from cri_proxy.lib.workers import Pool
+from cri_proxy.model import storepaths
+from cri_proxy.model.progress import Phase, Progress
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import fetching, locations
+
+CONNECTIONS: Final = 32
+
+OnFacts = Callable[[list[fetching.Fact]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PathRecord:
+    """A path that is present, as other floors need it; `references` may hold the path itself."""
+
+    path: StorePath
+    references: tuple[StorePath, ...]
+    nar_size: int
+
+
+class Closures:
+    """All realizations of one daemon; belongs to one event loop."""
+
+    def __init__(self, pool: Pool, *, connections: int = CONNECTIONS) -> None:
+        self._pool = pool
+        self._slots = _Slots(connections)
+        self._flights: singleflight.Flights[str, fetching.Fact] = singleflight.Flights(
+            is_lasting=False
+        )
+        self._listeners: dict[str, set[Callable[[int], None]]] = {}
+        self._numbers = itertools.count(1)
+
+    async def recover(self) -> None:
+        """Make the store ready; once, before anything is realized."""
+        await self._pool.call(fetching.RECOVER, {})
+
+    async def realize(
+        self, roots: Iterable[StorePath], progress: Progress, places: Sequence[locations.Wire] = ()
+    ) -> tuple[PathRecord, ...]:
+        """Return the closure of `roots`, sorted, when all of it is present.
+
+        `places` are locations beside the configured caches, with their logins. Raises NotFound,
+        SignatureUntrusted, ContentDamaged, SourceUnreachable or NodeExhausted for the first path
+        that cannot be had.
+        """
+        progress.phase = Phase.FETCHING
+        own = _Own(tuple(places), next(self._numbers))
+        return await _Realization(self, progress, own).run(roots)
+
+    async def find(self, paths: Iterable[StorePath], places: Sequence[locations.Wire] = ()) -> None:
+        """Make sure that caches have all of `paths`, present or not; raise as `realize` does."""
+        names = sorted(each.basename for each in paths)
+        await self._pool.call(fetching.FIND, {"paths": names, "locations": list(places)})
+
+    async def aclose(self) -> None:
+        """Give up all that is under way."""
+        await self._flights.aclose()
+
+    async def survey(self, roots: Iterable[str], on_facts: OnFacts, own: _Own) -> None:
+        """Have `on_facts` told of every path in the closure, some at a time."""
+        result = await self._pool.call(
+            fetching.SURVEY,
+            {"roots": sorted(roots), "locations": list(own.places)},
+            on_progress=lambda report: on_facts(report["facts"]),
+        )
+        on_facts(result["facts"])
+
+    async def fetch(
+        self, fact: fetching.Fact, on_bytes: Callable[[int], None], own: _Own
+    ) -> fetching.Fact:
+        """Return the fact of a path when it is present; `on_bytes` gets how much has come."""
+        argument = {key: fact[key] for key in ("path", "cache", "narinfo")}
+        flight: str = fact["path"]
+        if own.has(fact["cache"]):
+            flight += f" {own.number}"
+            argument["locations"] = list(own.places)
+        listeners = self._listeners.setdefault(flight, set())
+        listeners.add(on_bytes)
+
+        def on_progress(report: dict[str, Any]) -> None:
+            for listener in self._listeners.get(flight, ()):
+                listener(report["bytes"])
+
+        async def work() -> fetching.Fact:
+            async with self._slots.one(size=fact["nar_size"]):
+                return await self._pool.call(fetching.FETCH, argument, on_progress=on_progress)
+
+        try:
+            return await self._flights.fly(flight, work)
+        finally:
+            listeners.discard(on_bytes)
+            if not listeners:
+                self._listeners.pop(flight, None)
+
+
+class _Own:
+    """The locations of one realization, and the number that tells it from all others."""
+
+    def __init__(self, places: Sequence[locations.Wire], number: int) -> None:
+        self.places = places
+        self.number = number
+        self._urls = frozenset(locations.url_of(each) for each in places)
+
+    def has(self, url: str) -> bool:
+        """Whether the cache at `url` is one of them."""
+        return url in self._urls
+
+
+class _Realization:
+    """One closure on its way: what is known of it and what has arrived, by basename."""
+
+    def __init__(self, closures: Closures, progress: Progress, own: _Own) -> None:
+        self._closures = closures
+        self._progress = progress
+        self._own = own
+        self._paths: dict[str, StorePath] = {}
+        self._known: set[str] = set()
+        self._referenced: set[str] = set()
+        self._records: dict[str, PathRecord] = {}
+        self._group: asyncio.TaskGroup
+        self._is_failing = False
+
+    async def run(self, roots: Iterable[StorePath]) -> tuple[PathRecord, ...]:
+        """Survey and fetch until every reference of every path is present.
+
+        One round is the rule; another follows if a cache that stood in for a failing one had the
+        path with other references than the survey found.
+        """
+        wanted = {each.basename for each in roots}
+        while wanted:
+            try:
+                async with asyncio.TaskGroup() as self._group:
+                    await self._closures.survey(wanted, self._learn, self._own)
+            except BaseExceptionGroup as group:
+                raise _first_of(group) from None
+            wanted = self._referenced - self._records.keys()
+        return tuple(self._records[name] for name in sorted(self._records))
+
+    def _learn(self, facts: list[fetching.Fact]) -> None:
+        """Count the paths of some facts, and have those that are absent fetched."""
+        progress = self._progress
+        for fact in facts:
+            if fact["path"] in self._known or self._is_failing:
+                continue
+            self._known.add(fact["path"])
+            progress.paths_total += 1
+            progress.bytes_total += fact["nar_size"]
+            if "narinfo" in fact:
+                self._group.create_task(self._bring(fact))
+            else:
+                progress.paths_present += 1
+                self._arrived(fact, counted=0)
+
+    async def _bring(self, fact: fetching.Fact) -> None:
+        """Have an absent path fetched."""
+        counted = 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal counted
+            self._progress.bytes_done += count - counted
+            counted = count
+
+        try:
+            arrived = await self._closures.fetch(fact, on_bytes, self._own)
+        except BaseException:
+            self._is_failing = True  # the group takes no more tasks
+            raise
+        self._progress.bytes_total += arrived["nar_size"] - fact["nar_size"]
+        self._arrived(arrived, counted)
+
+    def _arrived(self, fact: fetching.Fact, counted: int) -> None:
+        """Keep what is known of a path that is present; `counted` of its bytes are already."""
+        self._progress.paths_done += 1
+        self._progress.bytes_done += fact["nar_size"] - counted
+        self._referenced.update(fact["references"])
+        self._records[fact["path"]] = PathRecord(
+            self._path_of(fact["path"]),
+            tuple(self._path_of(each) for each in fact["references"]),
+            fact["nar_size"],
+        )
+
+    def _path_of(self, basename: str) -> StorePath:
+        """Return the path of a basename: the same few are referenced again and again."""
+        path = self._paths.get(basename)
+        if path is None:
+            path = self._paths[basename] = storepaths.of_basename(basename)
+        return path
+
+
+class _Slots:
+    """A bounded number of slots; of those who wait, the one with the largest size is next."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._order = itertools.count()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    @contextlib.asynccontextmanager
+    async def one(self, *, size: int) -> AsyncIterator[None]:
+        """Hold a slot."""
+        # Not even the first comer goes at once: facts come many at a time, and the largest of
+        # them is known only when all have been counted.
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (-size, next(self._order), turn))
+        asyncio.get_running_loop().call_soon(self._grant)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release()
+            raise
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _grant(self) -> None:
+        while self._free and self._waiting:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                self._free -= 1
+                turn.set_result(None)
+
+    def _release(self) -> None:
+        self._free += 1
+        self._grant()
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first failure of a group: the others are its echo."""
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

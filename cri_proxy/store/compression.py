@@ -1,0 +1,150 @@
+"""Compressed archives as plain bytes: xz, zstd, gzip, bzip2, or none.
+
+`reader_of` puts a decompressor between whoever fetches and whoever unpacks; both sides are pulled,
+never pushed, so no more is in memory than one piece on each side and what the format itself needs
+(its window), which is bounded: an archive compressed with more is refused before it is allocated.
+A compressed file may hold several streams one after another, as parallel compressors write them.
+One that breaks off, or that anything else follows, is damaged, even where every byte of the
+contents had come.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from cri_proxy import errors
+from cri_proxy.store import zstd
+from cri_proxy.store.nar import Source
+
+NAMES: Final = ("xz", "zstd", "gzip", "bzip2", "none")
+"""What a narinfo's `Compression` may say, for `reader_of`."""
+
+XZ_MEMORY_BYTES: Final = 128 * 1024 * 1024
+"""`xz -9`, the most that its tool offers, needs 65 MiB to decompress."""
+
+_PIECE_BYTES: Final = 64 * 1024
+_GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
+
+
+def reader_of(raw: Source, compression: str, *, label: str) -> Source:
+    """Return a source of what `raw`, compressed with `compression`, holds.
+
+    `label` names the archive in errors. Reading raises ContentDamaged for what is not whole or
+    needs too much memory, and an unknown compression does at once; errors of `raw` pass.
+    """
+    match compression:
+        case "none":
+            return raw
+        case "zstd":
+            return zstd.Reader(raw, label=label)
+        case "xz":
+            return _Reader(raw, _xz, label=label, padding=4)
+        case "bzip2":
+            return _Reader(raw, bz2.BZ2Decompressor, label=label)
+        case "gzip":
+            return _Reader(raw, _Gzip, label=label)
+        case _:
+            raise errors.ContentDamaged(
+                f"the archive of {label} is compressed with {compression!a}: "
+                f"publish it with one of {', '.join(NAMES)}"
+            )
+
+
+class _Decompressor(Protocol):
+    """One stream being decompressed, as the standard library's lzma and bz2 have it."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class _Reader:
+    """The contents of `raw`, stream by stream; zeros between them if `padding` allows that."""
+
+    def __init__(
+        self, raw: Source, start: Callable[[], _Decompressor], *, label: str, padding: int = 0
+    ) -> None:
+        self._raw = raw
+        self._start = start
+        self._label = label
+        self._padding = padding
+        self._stream = start()
+        self._input = b""
+        self._is_at_end = False
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none only at the end."""
+        while not self._is_at_end:
+            if self._stream.eof:
+                self._next_stream()
+                continue
+            if self._stream.needs_input and not self._input:
+                self._input = self._raw.read(_PIECE_BYTES)
+                if not self._input:
+                    raise self._damage("it breaks off")
+            piece, self._input = self._input, b""
+            try:
+                data = self._stream.decompress(piece, size)
+            except (lzma.LZMAError, zlib.error, OSError) as error:
+                raise self._damage(str(error)) from None
+            if data:
+                return data
+        return b""
+
+    def _next_stream(self) -> None:
+        """Pass zeros behind a stream, then begin the next one or end."""
+        self._input = self._stream.unused_data or self._raw.read(_PIECE_BYTES)
+        zeros = 0
+        while self._padding and self._input.startswith(b"\0"):
+            rest = self._input.lstrip(b"\0")
+            zeros += len(self._input) - len(rest)
+            self._input = rest or self._raw.read(_PIECE_BYTES)
+        if zeros and zeros % self._padding:
+            raise self._damage("its padding is incomplete")
+        self._is_at_end = not self._input
+        self._stream = self._start()
+
+    def _damage(self, reason: str) -> errors.ContentDamaged:
+        """Return the error that says what the decompressor found."""
+        return errors.ContentDamaged(
+            f"the compressed archive of {self._label} is damaged: {reason}; "
+            "publish the path again, or use another cache"
+        )
+
+
+def _xz() -> lzma.LZMADecompressor:
+    """Return the decompressor of one xz stream."""
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
+
+
+class _Gzip:
+    """One gzip member, in the shape of the others."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(_GZIP_WINDOW_BITS)
+        self._held = False
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._stream.unconsumed_tail and not self._held
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._stream.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        plain = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
+        self._held = len(plain) == max_length
+        return plain

@@ -1,0 +1,319 @@
+"""Fetching: the jobs that bring store paths onto this node; they run in workers.
+
+`survey` walks the closure of some roots, wherever its paths are: those present from their records,
+those absent by the narinfos of the caches, many at a time. It reports facts while it goes, so that
+downloads start while the closure is still being discovered. `fetch` downloads, decompresses,
+unpacks, verifies and commits one path; it is handed what the survey found, and looks again by
+itself where that leads nowhere. `recover` and `remove` are the store's own.
+
+A path is believed only if a trusted key has signed its narinfo, which covers hash, size and
+references. Both jobs check that: nothing that travels between processes is taken as verified.
+
+A realization may have caches of its own beside the configured ones (`locations`). What comes from
+those is reserved: present for realizations that can show the same contents from a cache of theirs,
+and for all once a configured cache has it. So one tenant's login opens nothing to another, and a
+publisher's key vouches for nothing outside the environments that use the publisher's packages.
+
+A fact, as JSON: {"path": basename, "references": [basename, ...], "nar_size": bytes}, and for an
+absent path also {"cache": url, "narinfo": text}.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from cri_proxy import errors
+from cri_proxy.lib.worker import Cancelled, Job, Task
+from cri_proxy.model import storepaths
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import compression, local, nar, narinfo, signatures
+from cri_proxy.store.cache import Offer
+from cri_proxy.store.caches import Caches
+from cri_proxy.store.local import Stage, Store
+from cri_proxy.store.locations import Locations
+from cri_proxy.store.narinfo import NarInfo
+from cri_proxy.store.signatures import Keyring, PublicKey
+
+SURVEY: Final = "store.survey"
+FIND: Final = "store.find"
+FETCH: Final = "store.fetch"
+RECOVER: Final = "store.recover"
+REMOVE: Final = "store.remove"
+_REPORTED_FACTS: Final = 32
+_REPORT_SECONDS: Final = 0.02
+_REPORTED_BYTES: Final = 4 * 1024 * 1024
+
+Fact = dict[str, Any]
+LookUp = Callable[[StorePath, Callable[[], None]], Offer]
+Learn = Callable[[StorePath, Callable[[], None]], tuple[Fact, tuple[StorePath, ...]]]
+
+
+def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
+    """Return the jobs for a store, its caches and the keys that are trusted, as settings have them.
+
+    `greeting`: {"directory": path, "caches": [url, ...], "keys": ["name:base64", ...],
+    "ca_file": path or None, "connections": how many lookups at a time}.
+    """
+    connections = greeting["connections"]
+    ca_file = greeting["ca_file"]
+    fetching = Fetching(
+        local.Store(Path(greeting["directory"])),
+        Caches(
+            greeting["caches"],
+            ca_file=None if ca_file is None else Path(ca_file),
+            connections=2 * connections,  # lookups and downloads
+        ),
+        [signatures.parse_public(key) for key in greeting["keys"]],
+        lookups=connections,
+    )
+    return {
+        SURVEY: fetching.survey,
+        FIND: fetching.find,
+        FETCH: fetching.fetch,
+        RECOVER: fetching.recover,
+        REMOVE: fetching.remove,
+    }
+
+
+class Fetching:
+    """The jobs' methods, and what they share; safe for threads."""
+
+    def __init__(
+        self, store: Store, caches: Caches, keys: Sequence[PublicKey], *, lookups: int
+    ) -> None:
+        self._store = store
+        self._caches = caches
+        self._keys = tuple(keys)
+        self._keyring = Keyring(self._keys)
+        self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
+
+    def survey(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"roots": [basename], "locations"?} → {"facts": [...]}: the closure, less what was told.
+
+        Raises what `Caches.seek` raises for the first path that cannot be found.
+        """
+        locations = self._locations_of(argument)
+        look_up = self._looker(locations)
+
+        def learn(path: StorePath, check: Callable[[], None]) -> tuple[Fact, tuple[StorePath, ...]]:
+            offer = look_up(path, check)
+            info, record = offer.narinfo, self._store.record(path)
+            if record is None or not _is_same(record, info) or self._is_shared(offer, locations):
+                return _fact_of(info, offer), info.references  # `fetch` looks again, and decides
+            return _fact_of(record), record.references
+
+        walk = _Walk(self._store, task, learn, self._lookups)
+        return {"facts": walk.run(storepaths.of_basename(each) for each in argument["roots"])}
+
+    def find(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"paths": [basename], "locations"?} → {}: caches have each, whatever is present here."""
+        look_up = self._looker(self._locations_of(argument))
+        paths = [storepaths.of_basename(each) for each in argument["paths"]]
+        for _ in self._lookups.map(lambda path: look_up(path, task.check), paths):
+            task.check()
+        return {}
+
+    def fetch(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"path", "cache", "narinfo", "locations"?} → the fact of the path, which is present then.
+
+        Reports {"bytes": so many of the NAR} from time to time.
+        """
+        path = storepaths.of_basename(argument["path"])
+        locations = self._locations_of(argument)
+        known = self._caches.offer_of(path, argument["cache"], argument["narinfo"], locations)
+        with self._store.stage(path, task.check) as stage:
+            record = self._store.record(path)  # a survey's news are old: others fetch, too
+            if record is not None and not self._store.is_reserved(path):
+                return _fact_of(record)
+
+            def take(offer: Offer) -> NarInfo:
+                info = self._trusted(offer, locations).narinfo
+                is_shared = self._is_shared(offer, locations)
+                if record is not None and _is_same(record, info):
+                    if is_shared:
+                        stage.share()
+                    return record
+                if record is not None and not is_shared:
+                    raise errors.ContentDamaged(
+                        "has other contents than those on this node, which another publisher's "
+                        "key vouches for: find out which of the two is right"
+                    )
+                self._bring(offer, stage, task)
+                stage.commit(info, is_reserved=not is_shared)
+                return info
+
+            return _fact_of(
+                self._caches.seek(path, take, check=task.check, known=known, locations=locations)
+            )
+
+    def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{} → {}: the store's directories exist and hold nothing that a crash left."""
+        self._store.recover()
+        return {}
+
+    def remove(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"paths": [basename]} → {"paths": [basename]}: those that are gone."""
+        paths = [storepaths.of_basename(each) for each in argument["paths"]]
+        return {"paths": [each.basename for each in self._store.remove(paths)]}
+
+    def _locations_of(self, argument: Mapping[str, Any]) -> Locations | None:
+        """Return the caches that are this job's own."""
+        wires = argument.get("locations")
+        return Locations(wires, self._caches.connections, self._keys) if wires else None
+
+    def _looker(self, locations: Locations | None) -> LookUp:
+        """Return what finds an offer of a path that a trusted key has signed."""
+
+        def look_up(path: StorePath, check: Callable[[], None]) -> Offer:
+            return self._caches.seek(
+                path,
+                lambda offer: self._trusted(offer, locations),
+                check=check,
+                locations=locations,
+            )
+
+        return look_up
+
+    def _trusted(self, offer: Offer, locations: Locations | None) -> Offer:
+        """Return the offer if a key that is good for its cache has signed it."""
+        own = None if locations is None else locations.keyring_of(offer.cache)
+        (own or self._keyring).verify(offer.narinfo)
+        return offer
+
+    def _is_shared(self, offer: Offer, locations: Locations | None) -> bool:
+        """Whether what is offered is for everybody on the node: a configured cache has it."""
+        return locations is None or locations.keyring_of(offer.cache) is None
+
+    def _bring(self, offer: Offer, stage: Stage, task: Task) -> None:
+        """Fill the stage from an offer, verifying everything that it promises."""
+        info = offer.narinfo
+        label = f"{info.path} from {offer.cache.url}"
+        with stage.filling(info.nar_size) as tree, offer.open() as body:
+            archive = compression.reader_of(body, info.compression, label=label)
+            nar.unpack(
+                _Watched(archive, task),
+                tree,
+                nar_size=info.nar_size,
+                nar_hash=info.nar_hash,
+                label=label,
+            )
+
+
+class _Walk:
+    """One survey: what has been seen, what is being looked up, what is still to be told."""
+
+    def __init__(self, store: Store, task: Task, learn: Learn, executor: Executor) -> None:
+        self._store = store
+        self._task = task
+        self._learn = learn
+        self._executor = executor
+        self._frontier: list[StorePath] = []
+        self._seen: set[StorePath] = set()
+        self._asked: set[Future[tuple[Fact, tuple[StorePath, ...]]]] = set()
+        self._answered: queue.SimpleQueue[Future[tuple[Fact, tuple[StorePath, ...]]]] = (
+            queue.SimpleQueue()
+        )
+        self._facts: list[Fact] = []
+        self._told_at = time.monotonic()
+        self._is_over = False
+
+    def run(self, roots: Iterable[StorePath]) -> list[Fact]:
+        """Walk from the roots to the end; return the facts that have not been reported."""
+        self._frontier.extend(roots)
+        try:
+            while self._frontier or self._asked:
+                self._check()
+                if self._frontier:
+                    self._visit(self._frontier.pop())
+                else:
+                    self._listen()
+                self._tell()
+        finally:
+            self._is_over = True
+            for future in self._asked:
+                future.cancel()
+        return self._facts
+
+    def _visit(self, path: StorePath) -> None:
+        """Learn of a path from its record, or ask the caches for it.
+
+        A reserved path is asked for as if it were absent: see the module.
+        """
+        if path in self._seen:
+            return
+        self._seen.add(path)
+        record = self._store.shared_record(path)
+        if record is not None:
+            self._frontier.extend(record.references)
+            self._facts.append(_fact_of(record))
+            return
+        future = self._executor.submit(self._learn, path, self._check)
+        self._asked.add(future)
+        future.add_done_callback(self._answered.put)
+
+    def _listen(self) -> None:
+        """Take one answer of a cache, if there is one before something else is due."""
+        try:
+            future = self._answered.get(timeout=_REPORT_SECONDS)
+        except queue.Empty:
+            return
+        self._asked.discard(future)
+        fact, references = future.result()
+        self._frontier.extend(references)
+        self._facts.append(fact)
+
+    def _tell(self) -> None:
+        """Report the new facts when they are many, or have waited long enough."""
+        is_due = time.monotonic() - self._told_at >= _REPORT_SECONDS
+        if len(self._facts) >= _REPORTED_FACTS or (is_due and self._facts):
+            self._task.report({"facts": self._facts})
+            self._facts = []
+            self._told_at = time.monotonic()
+
+    def _check(self) -> None:
+        """Raise Cancelled for lookups of a walk that is over, and when the caller gives up."""
+        if self._is_over:
+            raise Cancelled
+        self._task.check()
+
+
+class _Watched:
+    """The bytes of a NAR on their way: counted for the caller, who may give up at any piece."""
+
+    def __init__(self, archive: nar.Source, task: Task) -> None:
+        self._archive = archive
+        self._task = task
+        self._bytes = 0
+        self._unreported = 0
+
+    def read(self, size: int, /) -> bytes:
+        self._task.check()
+        piece = self._archive.read(size)
+        self._bytes += len(piece)
+        self._unreported += len(piece)
+        if self._unreported >= _REPORTED_BYTES:
+            self._task.report({"bytes": self._bytes})
+            self._unreported = 0
+        return piece
+
+
+def _is_same(one: NarInfo, other: NarInfo) -> bool:
+    """Whether both describe the same contents and references of one path."""
+    return (one.nar_hash, one.references) == (other.nar_hash, other.references)
+
+
+def _fact_of(info: NarInfo, offer: Offer | None = None) -> Fact:
+    """Return what the daemon is told of a path."""
+    fact: Fact = {
+        "path": info.path.basename,
+        "references": [each.basename for each in info.references],
+        "nar_size": info.nar_size,
+    }
+    if offer is not None:
+        fact |= {"cache": offer.cache.url, "narinfo": narinfo.text_of(info)}
+    return fact

@@ -1,0 +1,255 @@
+"""The store on this node's disk: verified store paths, each with a record of what was verified.
+
+    store/<hash>-<name>                      the path itself, read-only
+    store/.narinfo/<hash>-<name>.narinfo     its record, lasting
+    store/.narinfo/<hash>-<name>.<boot>      its record, good until the machine stops
+    store/.narinfo/<hash>-<name>.reserved    it is not for everybody: see `fetching`
+    store/.stage/                            see `staging`
+
+A path is present if it is there and so is its record, lasting or of this boot. Committing, in
+this order, under the path's lock:
+
+1. the tree is whole in the stage, its hash checked;
+2. the record is renamed into place, under the name that holds in this boot only, and beside it
+   the mark of a reserved path;
+3. the tree is renamed into place: present from here on;
+4. later, and nobody waits: syncfs, then the record gets its lasting name.
+
+A crash of the process after any step leaves a record without path or stage entries, which
+`recover` drops. A crash of the machine before 4 leaves a record of another boot: the path's bytes
+may never have reached the disk, so both are dropped and the path is fetched again.
+
+Several processes may use one store at once. Which paths are wanted is not decided here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.lib import durable
+from cri_proxy.model import storepaths
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import narinfo, staging
+from cri_proxy.store.narinfo import NarInfo
+
+_LASTING: Final = "narinfo"
+_RESERVED: Final = "reserved"
+_SUFFIXES: Final = (_LASTING, _RESERVED)
+_BOOT: Final = re.compile("[0-9a-f]{8}")
+_SMALL_BYTES: Final = 4096
+_logger = logging.getLogger(__name__)
+
+
+class Store:
+    """The store in `directory`, which `recover` makes ready; safe for threads and processes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._area = staging.Area(directory)
+        self._records = directory / ".narinfo"
+        self._boot = durable.boot_id()[:8]
+        self._settler = durable.Settler(self.settle)
+
+    def locate(self, path: StorePath) -> Path:
+        """Return where the path is on this node, if it is present."""
+        return self.directory / path.basename
+
+    def has(self, path: StorePath) -> bool:
+        """Whether the path is present: two or three lstat calls."""
+        return os.path.lexists(self.locate(path)) and any(
+            os.path.lexists(self._record_at(path.basename, suffix))
+            for suffix in (_LASTING, self._boot, _LASTING)  # settling may rename it meanwhile
+        )
+
+    def is_reserved(self, path: StorePath) -> bool:
+        """Whether a present path is only for realizations whose own caches have it."""
+        return os.path.lexists(self._record_at(path.basename, _RESERVED))
+
+    def record(self, path: StorePath) -> NarInfo | None:
+        """Return what was verified of a present path; None for one that is absent.
+
+        A path whose record is damaged counts as absent, so that it is fetched anew.
+        """
+        if not os.path.lexists(self.locate(path)):
+            return None
+        for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
+            try:
+                return narinfo.parse(self._record_at(path.basename, suffix).read_bytes(), path)
+            except FileNotFoundError:
+                continue
+            except errors.ContentDamaged as error:
+                _logger.warning("record on this node is damaged: path=%s: %s", path, error)
+                break
+        return None
+
+    def shared_record(self, path: StorePath) -> NarInfo | None:
+        """Return what was verified of a present path that is for everybody, else None.
+
+        The mark is looked for on both sides: a reserved path may come or go meanwhile.
+        """
+        record = None if self.is_reserved(path) else self.record(path)
+        return None if record is None or self.is_reserved(path) else record
+
+    def paths(self) -> tuple[StorePath, ...]:
+        """Return all present paths, sorted."""
+        present = (storepaths.of_basename(name) for name in self._placed())
+        return tuple(sorted(path for path in present if self.has(path)))
+
+    @contextlib.contextmanager
+    def stage(self, path: StorePath, check: Callable[[], None]) -> Iterator[Stage]:
+        """Hold the path, with a stage for it that is empty before and after.
+
+        Waits while another thread or process holds it, and calls `check` now and then meanwhile.
+        Look whether the path is present before filling the stage: the other one may have done it.
+        """
+        with (
+            durable.exhaustion_explained(self.directory, str(path), _SMALL_BYTES),
+            self._area.hold(path.basename, check) as tree,
+        ):
+            yield Stage(self, path, tree)
+
+    def commit(self, path: StorePath, record: NarInfo, *, is_reserved: bool) -> None:
+        """Put the staged tree of a path that is held in place (`Stage.commit`)."""
+        basename = path.basename
+        self._forget(basename)
+        self._area.discard(basename)  # another one of a reserved path, or what a disk left of one
+        if is_reserved:
+            self._record_at(basename, _RESERVED).touch()
+        beside = self._records / f".{basename}"
+        beside.write_text(narinfo.text_of(record))
+        beside.rename(self._record_at(basename, self._boot))
+        self._area.place(basename)
+        self._settler.poke()
+
+    def share(self, path: StorePath) -> None:
+        """Make a path that is held present for everybody (`Stage.share`)."""
+        self._record_at(path.basename, _RESERVED).unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Make lasting what was committed in this boot; waits for the disk.
+
+        The list comes first: whatever has its record by then was whole before, so the syncfs that
+        follows covers it.
+        """
+        fresh = [name for name, suffix in self._listed_records() if suffix == self._boot]
+        if not fresh:
+            return
+        durable.sync_filesystem(self.directory)
+        for name in fresh:
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                self._record_at(name, self._boot).rename(self._record_at(name, _LASTING))
+
+    def recover(self) -> None:
+        """Make the directories, and drop what crashes left; what others are at work on stays."""
+        self._area.make()
+        self._records.mkdir(mode=0o755, exist_ok=True)
+        recorded: set[str] = set()
+        reserved: set[str] = set()
+        for name, suffix in self._listed_records():
+            if suffix in (_LASTING, self._boot):
+                recorded.add(name)
+            elif suffix == _RESERVED:
+                reserved.add(name)
+            else:
+                self._record_at(name, suffix).unlink(missing_ok=True)
+        broken = (recorded ^ self._placed()) | (reserved - recorded)
+        for name in sorted(self._area.names() | broken):
+            with self._area.try_hold(name) as is_held:
+                if is_held:
+                    self._tidy(name)
+        self._settler.poke()
+
+    def remove(self, paths: Iterable[StorePath]) -> tuple[StorePath, ...]:
+        """Remove paths, save those that somebody is at work on; return those that are gone.
+
+        The records go first and for good: half a path never has one.
+        """
+        with contextlib.ExitStack() as held:
+            free = [
+                path for path in paths if held.enter_context(self._area.try_hold(path.basename))
+            ]
+            for path in free:
+                self._forget(path.basename)
+            durable.sync_directory(self._records)
+            for path in free:
+                self._area.discard(path.basename)
+        return tuple(free)
+
+    def _tidy(self, name: str) -> None:
+        """Drop the stage entries of a name that is held, and path or record without the other."""
+        self._area.clear(name)
+        (self._records / f".{name}").unlink(missing_ok=True)
+        if _is_basename(name) and not self.has(storepaths.of_basename(name)):
+            _logger.info("dropping what a crash left: path=%s", name)
+            self._forget(name)
+            self._area.discard(name)
+
+    def _forget(self, name: str) -> None:
+        for suffix in (_LASTING, self._boot, _RESERVED):
+            self._record_at(name, suffix).unlink(missing_ok=True)
+
+    def _placed(self) -> set[str]:
+        """Return the basenames that something is in place for, recorded or not."""
+        return {each.name for each in self.directory.iterdir() if _is_basename(each.name)}
+
+    def _listed_records(self) -> list[tuple[str, str]]:
+        """Return basename and suffix of every record."""
+        split = (each.name.rpartition(".") for each in self._records.iterdir())
+        return [
+            (name, suffix)
+            for name, _, suffix in split
+            if _is_basename(name) and (suffix in _SUFFIXES or _BOOT.fullmatch(suffix))
+        ]
+
+    def _record_at(self, name: str, suffix: str) -> Path:
+        return self._records / f"{name}.{suffix}"
+
+
+class Stage:
+    """Where one path is made, while it is held."""
+
+    def __init__(self, store: Store, path: StorePath, tree: Path) -> None:
+        self._store = store
+        self._path = path
+        self._tree = tree
+
+    @contextlib.contextmanager
+    def filling(self, needed: int) -> Iterator[Path]:
+        """Give the place for the tree, a file, link or directory; clear it if filling it fails.
+
+        Raises NodeExhausted if `needed` bytes are not free, or run out meanwhile.
+        """
+        directory, purpose = self._store.directory, str(self._path)
+        state = os.statvfs(directory)
+        if state.f_bavail * state.f_frsize < needed:
+            raise durable.exhaustion_of(directory, purpose, needed)
+        with durable.exhaustion_explained(directory, purpose, needed):
+            try:
+                yield self._tree
+            except BaseException:
+                durable.remove_tree(self._tree)
+                raise
+
+    def commit(self, record: NarInfo, *, is_reserved: bool = False) -> None:
+        """Put the tree in place with its record: from now on the path is present."""
+        self._store.commit(self._path, record, is_reserved=is_reserved)
+
+    def share(self) -> None:
+        """Make the path, which is in place and reserved, present for everybody."""
+        self._store.share(self._path)
+
+
+def _is_basename(name: str) -> bool:
+    """Whether it is ours to touch: a mount point has lost+found, an operator has notes."""
+    try:
+        storepaths.of_basename(name)
+    except errors.RequestInvalid:
+        return False
+    return True

@@ -1,0 +1,103 @@
+"""Locations: binary caches that one realization may use besides the configured ones.
+
+FloxHub's catalog tells where published packages are kept, with logins and keys. Both are the
+caller's: the logins go to these caches alone and live as long as the realization, and the keys are
+trusted for what these caches give and nothing else. They travel over the worker's pipe as JSON:
+
+    {"url", "user" or None, "password" or None, "public_keys": ["name:base64"],
+     "variables": {name: value}, "paths": [basename, ...]}      the paths that the catalog lists
+
+A path is asked of the locations that list it first. All the locations stand behind the configured
+caches for the rest of the closure, which a publisher's own dependencies may be in. Locations that
+cannot be read, such as S3 buckets, answer with a sentence that says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cri_proxy import errors
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import cache, signatures
+from cri_proxy.store.cache import Cache
+from cri_proxy.store.nar import Source
+from cri_proxy.store.signatures import Keyring, PublicKey
+
+Wire = Mapping[str, Any]
+_READ: Final = frozenset({"https", "http"})
+_logger = logging.getLogger(__name__)
+
+
+class Locations:
+    """The locations of one job; `trusted` are the keys that the settings trust anyway."""
+
+    def __init__(
+        self, wires: Sequence[Wire], connections: cache.Connections, trusted: Sequence[PublicKey]
+    ) -> None:
+        self._keyrings: dict[Cache, Keyring] = {}
+        self._by_path: dict[str, list[Cache]] = {}
+        for wire in wires:
+            made = _cache_of(wire, connections)
+            self._keyrings[made] = Keyring((*trusted, *_keys_of(wire, made)))
+            for basename in wire["paths"]:
+                self._by_path.setdefault(basename, []).append(made)
+
+    def in_order(self, path: StorePath, configured: Sequence[Cache]) -> Sequence[Cache]:
+        """Return all caches in the order to ask them for `path`."""
+        first = self._by_path.get(path.basename, [])
+        last = [each for each in self._keyrings if each not in first]
+        return (*first, *configured, *last)
+
+    def at(self, url: str) -> Cache | None:
+        """Return the location whose URL, without its login, is `url`."""
+        return next((each for each in self._keyrings if each.url == url), None)
+
+    def keyring_of(self, source: Cache) -> Keyring | None:
+        """Return the keys that are good for what `source` gives; None if it is no location."""
+        return self._keyrings.get(source)
+
+
+def url_of(wire: Wire) -> str:
+    """Return a location's URL without login or query, as it may be shown."""
+    return cache.shown(wire["url"]).rstrip("/")
+
+
+class _Unreadable(Cache):
+    """A location of a kind that is not spoken here."""
+
+    def greet(self) -> None:
+        """Ask nothing: there is nobody to ask."""
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[Source]:
+        """Tell what to do instead."""
+        raise errors.NotFound(
+            "FloxHub keeps it there, in a kind of store that cri-proxy does not read: copy the "
+            "package to a binary cache behind https, and name that in store.caches"
+        )
+        yield
+
+
+def _cache_of(wire: Wire, connections: cache.Connections) -> Cache:
+    """Return the cache at a location; never a directory of this node."""
+    url = wire["url"]
+    if urlsplit(url).scheme not in _READ or wire["variables"]:
+        return _Unreadable(url_of(wire))
+    login = None if wire["user"] is None else (wire["user"], wire["password"] or "")
+    try:
+        return cache.of_url(url, connections, login=login)
+    except errors.RequestInvalid:
+        return _Unreadable(url_of(wire))
+
+
+def _keys_of(wire: Wire, made: Cache) -> Iterator[PublicKey]:
+    """Yield a location's keys; one that cannot be read trusts nothing."""
+    for text in wire["public_keys"]:
+        try:
+            yield signatures.parse_public(text)
+        except errors.RequestInvalid as error:
+            _logger.warning("key of a location cannot be used: location=%s: %s", made.url, error)

@@ -1,0 +1,51 @@
+"""The words of an archive, and the bounds we set to what it may say.
+
+An archive is a sequence of strings: 8 bytes of length (little-endian), the bytes, zeros up to a
+multiple of 8. Because keywords come in a fixed order, runs of them are fixed bytes, and reader and
+writer handle a run as one:
+
+    MAGIC node
+    node   OPEN  REGULAR    length bytes padding              CLOSE
+           OPEN  EXECUTABLE length bytes padding              CLOSE
+           OPEN  SYMLINK    string                            CLOSE
+           OPEN  DIRECTORY  (ENTRY string NODE node CLOSE)*   CLOSE
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+def string(data: bytes) -> bytes:
+    """Return `data` as an archive has it: length, bytes, padding."""
+    return len(data).to_bytes(8, "little") + data + bytes(-len(data) % 8)
+
+
+def _run(*words: bytes) -> bytes:
+    """Return the bytes of consecutive keywords."""
+    return b"".join(string(word) for word in words)
+
+
+MAGIC: Final = _run(b"nix-archive-1")
+OPEN: Final = _run(b"(", b"type")
+CLOSE: Final = _run(b")")
+REGULAR: Final = _run(b"regular", b"contents")
+EXECUTABLE: Final = _run(b"regular", b"executable", b"", b"contents")
+SYMLINK: Final = _run(b"symlink", b"target")
+DIRECTORY: Final = _run(b"directory")
+ENTRY: Final = _run(b"entry", b"(", b"name")
+NODE: Final = _run(b"node")
+
+NAME_BYTES: Final = 255
+"""Longest name of an entry: NAME_MAX of Linux."""
+TARGET_BYTES: Final = 4095
+"""Longest target of a symlink: PATH_MAX of Linux less the closing NUL."""
+DEPTH: Final = 256
+"""Directories within one another, the root included. Nix sets no such bound; real trees stay below
+30, a Linux path cannot name more than 2,048, and each level holds a descriptor while it is open."""
+
+DIRECTORY_MODE: Final = 0o555
+REGULAR_MODE: Final = 0o444
+EXECUTABLE_MODE: Final = 0o555
+MTIME_SECONDS: Final = 1
+"""What Nix gives everything in its store; programs treat 0 as "no time"."""

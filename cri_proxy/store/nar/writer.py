@@ -1,0 +1,116 @@
+"""The writer of archives: a file tree in, its one archive out.
+
+For what is on disk already: proving a store path against the hash it was fetched with, and
+publishing. Entries go in the order of their names' bytes and files in pieces, so equal trees give
+equal bytes and no file is in memory whole. Only names, kinds, contents, symlink targets and the
+owner's executable bit count; times, owners and other modes are no part of the format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.store.nar import grammar
+from cri_proxy.store.nar.stream import CHUNK_BYTES
+
+Sink = Callable[[bytes], object]
+"""What takes the pieces of an archive: `hash.update`, `file.write`."""
+
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY: Final = _FILE | os.O_DIRECTORY
+
+
+def write(path: Path, sink: Sink) -> None:
+    """Give the archive of the tree at `path` to `sink`, piece by piece.
+
+    Raises ContentDamaged for what no archive can hold (a device, a socket, directories deeper than
+    `unpack` takes) and for a file that becomes shorter meanwhile; OSError as it comes.
+    """
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sink(grammar.MAGIC)
+        _Writer(sink, [os.fsencode(path)]).node(parent, os.fsencode(path.name))
+    finally:
+        os.close(parent)
+
+
+def digest_of(path: Path) -> tuple[bytes, int]:
+    """Return sha256 (32 bytes) and size of the archive of the tree at `path`; raises as `write`."""
+    digest, size = hashlib.sha256(), 0
+
+    def count(piece: bytes) -> None:
+        nonlocal size
+        digest.update(piece)
+        size += len(piece)
+
+    write(path, count)
+    return digest.digest(), size
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """One archive being written; `names` lead from the tree's path to the current entry."""
+
+    sink: Sink
+    names: list[bytes]
+
+    def node(self, parent: int, name: bytes) -> None:
+        """Write what `name` in `parent` is."""
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        match stat.S_IFMT(status.st_mode):
+            case stat.S_IFREG:
+                self._file(parent, name)
+            case stat.S_IFLNK:
+                target = grammar.string(os.readlink(name, dir_fd=parent))
+                self.sink(grammar.OPEN + grammar.SYMLINK + target + grammar.CLOSE)
+            case stat.S_IFDIR:
+                self._directory(parent, name)
+            case _:
+                raise self._refusal("is neither a file, a directory nor a symlink: remove it")
+
+    def _directory(self, parent: int, name: bytes) -> None:
+        """Write a directory: its entries in the order of their bytes."""
+        if len(self.names) > grammar.DEPTH:
+            raise self._refusal(f"lies more than {grammar.DEPTH} directories deep: move it up")
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            self.sink(grammar.OPEN + grammar.DIRECTORY)
+            for entry in sorted(os.fsencode(entry) for entry in os.listdir(fd)):  # noqa: PTH208
+                self.sink(grammar.ENTRY + grammar.string(entry) + grammar.NODE)
+                self.names.append(entry)
+                self.node(fd, entry)
+                self.names.pop()
+                self.sink(grammar.CLOSE)
+            self.sink(grammar.CLOSE)
+        finally:
+            os.close(fd)
+
+    def _file(self, parent: int, name: bytes) -> None:
+        """Write a file, as long as it is when it is opened."""
+        fd = os.open(name, _FILE, dir_fd=parent)
+        try:
+            status = os.fstat(fd)
+            size = left = status.st_size
+            kind = grammar.EXECUTABLE if status.st_mode & stat.S_IXUSR else grammar.REGULAR
+            self.sink(grammar.OPEN + kind + size.to_bytes(8, "little"))
+            while left:
+                piece = os.read(fd, min(left, CHUNK_BYTES))
+                if not piece:
+                    raise self._refusal("became shorter while it was read: let nothing write to it")
+                self.sink(piece)
+                left -= len(piece)
+            self.sink(bytes(-size % 8) + grammar.CLOSE)
+        finally:
+            os.close(fd)
+
+    def _refusal(self, reason: str) -> errors.ContentDamaged:
+        """Return the error for the current entry."""
+        path = os.fsdecode(b"/".join(self.names))
+        return errors.ContentDamaged(f"{path!a} cannot be in an archive, for it {reason}")

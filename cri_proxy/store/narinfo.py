@@ -1,0 +1,226 @@
+"""A narinfo: what a binary cache says of one store path, and what a signature on it covers.
+
+A cache serves `<digest>.narinfo`, lines of `Key: value`. `parse` takes it once at the border,
+strictly for every key that we know, for each is followed or signed; unknown keys pass, for caches
+add their own. `fingerprint` is the part that is signed: path, NAR hash, NAR size and references.
+The rest (URL, compression, file hash and size, deriver) is the cache's word alone, good for finding
+the archive and never for trusting it. `text_of` writes a narinfo as Nix does: for publishing, and
+for the record of a path on this node.
+
+Source of the format: nar-info.cc and path-info.cc of Nix's libstore; Nix manual, "Binary cache".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import urllib.parse
+from dataclasses import dataclass
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.lib import nixbase32
+from cri_proxy.model import storepaths
+from cri_proxy.model.storepaths import StorePath
+
+TEXT_BYTES: Final = 1024 * 1024
+"""Longest narinfo that is read: some 15,000 references."""
+
+_SIZE_LIMIT: Final = 2**63
+_DEFAULT_COMPRESSION: Final = "bzip2"
+_KNOWN: Final = frozenset(
+    {"StorePath", "URL", "Compression", "FileHash", "FileSize"}
+    | {"NarHash", "NarSize", "References", "Deriver", "CA"}
+)
+_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,18}")
+_COMPRESSION: Final = re.compile(r"[a-z0-9]{1,16}")
+_URL: Final = re.compile(r"[!-~]+")
+_UNKNOWN_DERIVER: Final = "unknown-deriver"
+
+
+@dataclass(frozen=True, slots=True)
+class NarInfo:
+    """One store path as a cache describes it.
+
+    `url` is relative to the cache. `nar_hash` is sha256, 32 bytes. `references` are sorted and may
+    hold the path itself. `file_hash`, `deriver`, `signatures` and `ca` are as they were written.
+    """
+
+    path: StorePath
+    url: str
+    compression: str
+    file_hash: str | None
+    file_size: int | None
+    nar_hash: bytes
+    nar_size: int
+    references: tuple[StorePath, ...]
+    deriver: str | None
+    signatures: tuple[str, ...]
+    ca: str | None
+
+
+def parse(text: bytes, expected: StorePath) -> NarInfo:
+    """Return what `text` says of `expected`.
+
+    Raises ContentDamaged when it is not well-formed or speaks of another path.
+    """
+    try:
+        return _parse(text, expected)
+    except (ValueError, errors.RequestInvalid) as error:
+        raise errors.ContentDamaged(
+            f"the narinfo of {expected} is damaged: {error}; mend the cache, or use another one"
+        ) from None
+
+
+def text_of(narinfo: NarInfo) -> str:
+    """Return the narinfo as Nix writes it, each line with its newline."""
+    lines = [f"StorePath: {narinfo.path}", f"URL: {narinfo.url}"]
+    lines.append(f"Compression: {narinfo.compression}")
+    if narinfo.file_hash is not None:
+        lines.append(f"FileHash: {narinfo.file_hash}")
+    if narinfo.file_size is not None:
+        lines.append(f"FileSize: {narinfo.file_size}")
+    lines.append(f"NarHash: {hash_text(narinfo.nar_hash)}")
+    lines.append(f"NarSize: {narinfo.nar_size}")
+    lines.append(f"References: {' '.join(each.basename for each in narinfo.references)}")
+    if narinfo.deriver is not None:
+        lines.append(f"Deriver: {narinfo.deriver}")
+    lines.extend(f"Sig: {signature}" for signature in narinfo.signatures)
+    if narinfo.ca is not None:
+        lines.append(f"CA: {narinfo.ca}")
+    return "\n".join(lines) + "\n"
+
+
+def fingerprint(narinfo: NarInfo) -> bytes:
+    """Return the bytes that a signature of this narinfo signs."""
+    references = ",".join(str(reference) for reference in narinfo.references)
+    nar_hash = hash_text(narinfo.nar_hash)
+    return f"1;{narinfo.path};{nar_hash};{narinfo.nar_size};{references}".encode()
+
+
+def hash_text(sha256: bytes) -> str:
+    """Return a sha256 as narinfos write it: `sha256:` and 52 letters of Nix's base 32."""
+    return f"sha256:{nixbase32.encode(sha256)}"
+
+
+def hash_of(text: str) -> bytes:
+    """Return the 32 bytes of a sha256 in base 32 or base 16 (`sha256:…`) or SRI (`sha256-…`).
+
+    Raises ValueError for any other text.
+    """
+    algorithm, digits = text[:7], text[7:]
+    try:
+        match algorithm, len(digits):
+            case "sha256:", 52:
+                return nixbase32.decode(digits)
+            case "sha256:", 64:
+                return binascii.unhexlify(digits)
+            case "sha256-", 44:
+                return _exactly(base64.b64decode(digits, validate=True), 32)
+    except ValueError:
+        pass
+    raise ValueError(f"{text[:100]!a} is not a sha256 in base 32, base 16 or SRI form")
+
+
+def _parse(text: bytes, expected: StorePath) -> NarInfo:
+    """Do the work of `parse`, with its errors as ValueError or RequestInvalid."""
+    fields, signatures = _fields(text)
+    path = storepaths.parse(_required(fields, "StorePath"))
+    if path != expected:
+        raise ValueError(f"it describes {path}")
+    file_hash, file_size = fields.get("FileHash"), fields.get("FileSize")
+    return NarInfo(
+        path=path,
+        url=_relative_url(_required(fields, "URL")),
+        compression=_compression(fields.get("Compression", _DEFAULT_COMPRESSION)),
+        file_hash=file_hash,
+        file_size=None if file_size is None else _size(file_size, "FileSize", least=0),
+        nar_hash=hash_of(_required(fields, "NarHash")),
+        nar_size=_size(_required(fields, "NarSize"), "NarSize", least=1),
+        references=_references(_required(fields, "References")),
+        deriver=_deriver(fields.get("Deriver")),
+        signatures=signatures,
+        ca=fields.get("CA"),
+    )
+
+
+def _fields(text: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the known single-valued fields and the signatures; others only have to be fields."""
+    if len(text) > TEXT_BYTES:
+        raise ValueError(f"it is longer than {TEXT_BYTES} bytes")
+    *lines, rest = text.decode().split("\n")
+    if rest:
+        raise ValueError("its last line does not end")
+    fields: dict[str, str] = {}
+    signatures = []
+    for line in lines:
+        key, colon, value = line.partition(":")
+        if not colon or not _KEY.fullmatch(key):
+            raise ValueError(f"{line[:100]!a} is not a line of the form Key: value")
+        if not value.startswith(" ") and value:
+            raise ValueError(f"{line[:100]!a} has no space behind the colon")
+        value = value[1:]
+        if key == "Sig":
+            signatures.append(value)
+        elif key in fields:
+            raise ValueError(f"it has more than one {key}")
+        elif key in _KNOWN:
+            fields[key] = value
+    return fields, tuple(signatures)
+
+
+def _required(fields: dict[str, str], key: str) -> str:
+    """Return the value of `key`, which must be there."""
+    if key not in fields:
+        raise ValueError(f"it has no {key}")
+    return fields[key]
+
+
+def _relative_url(url: str) -> str:
+    """Return a URL that stays within its cache.
+
+    Nix also follows an absolute one. But no signature covers the URL, and credentials are meant
+    for the cache that was configured: an archive elsewhere is for that cache to redirect to.
+    """
+    path, _, _ = url.partition("?")
+    decoded = urllib.parse.unquote(path)
+    components = decoded.split("/")
+    is_within = not {"", ".", ".."} & set(components) and ":" not in components[0]
+    if not _URL.fullmatch(url) or not is_within or set(decoded) & set("\\#\0"):
+        raise ValueError(f"its URL {url[:200]!a} is not a path within the cache")
+    return url
+
+
+def _compression(text: str) -> str:
+    """Return the name of a compression, known or not: `compression` decides when it is used."""
+    if not _COMPRESSION.fullmatch(text):
+        raise ValueError(f"{text[:100]!a} is not the name of a compression")
+    return text
+
+
+def _size(text: str, key: str, *, least: int) -> int:
+    """Return a decimal size from `least` up to what Nix can hold."""
+    if not _DECIMAL.fullmatch(text) or not least <= int(text) < _SIZE_LIMIT:
+        raise ValueError(f"its {key} {text[:100]!a} is not a size")
+    return int(text)
+
+
+def _references(text: str) -> tuple[StorePath, ...]:
+    """Return the paths of a list of basenames, sorted as signatures have them."""
+    return tuple(sorted({storepaths.of_basename(name) for name in text.split(" ") if name}))
+
+
+def _deriver(text: str | None) -> str | None:
+    """Return the basename of a derivation, or None where the cache says that it knows none."""
+    if text is None or text == _UNKNOWN_DERIVER:
+        return None
+    return storepaths.of_basename(text).basename
+
+
+def _exactly(data: bytes, size: int) -> bytes:
+    """Return `data` if it is `size` bytes long."""
+    if len(data) != size:
+        raise ValueError(f"{len(data)} bytes instead of {size}")
+    return data

@@ -1,0 +1,156 @@
+"""Signatures of store paths: who vouches that a path has these contents and references.
+
+A publisher signs the fingerprint of a narinfo with Ed25519 and adds `name:<signature>` to it. This
+node trusts a path if one key of its keyring made one of those signatures. Keys have the form of
+Nix, `name:<base64>`: 32 bytes of a public key, 64 of a secret one (seed, then public key), so that
+a key which Nix made or trusts can be used as it is.
+
+A keyring decides alone: being content-addressed, or coming from a cache of one's own, makes no
+path trusted without a signature.
+
+Source of the format: crypto.cc of Nix's libstore; Nix manual, "nix key".
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from cri_proxy import errors
+from cri_proxy.store import narinfo
+from cri_proxy.store.narinfo import NarInfo
+
+_PUBLIC_BYTES: Final = 32
+_SEED_BYTES: Final = 32
+_SECRET_BYTES: Final = _SEED_BYTES + _PUBLIC_BYTES
+_SIGNATURE_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A key that verifies; `str()` is its text for settings, `name:<base64>`."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return _text_of(self.name, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """A key that signs; `text` writes it out, `str()` and `repr()` do not."""
+
+    name: str
+    seed: bytes = field(repr=False)
+
+    @property
+    def public(self) -> PublicKey:
+        """The key that verifies what this one signs."""
+        private = Ed25519PrivateKey.from_private_bytes(self.seed)
+        return PublicKey(self.name, private.public_key().public_bytes_raw())
+
+    @property
+    def text(self) -> str:
+        """The secret itself, as Nix reads it from a key file."""
+        return _text_of(self.name, self.seed + self.public.data)
+
+
+def parse_public(text: str) -> PublicKey:
+    """Return the key that `name:<base64>` writes; raise RequestInvalid when it writes none."""
+    named = _named(text, _PUBLIC_BYTES)
+    if named is None:
+        raise errors.RequestInvalid(
+            f"{text[:200]!a} is not a public key: write name:base64 as in Nix's trusted-public-keys"
+        )
+    return PublicKey(*named)
+
+
+def parse_secret(text: str) -> SecretKey:
+    """Return the key of a key file's text; raise RequestInvalid, without the text, for no key."""
+    named = _named(text.strip(), _SECRET_BYTES)
+    if named is not None:
+        name, data = named
+        key = SecretKey(name, data[:_SEED_BYTES])
+        if key.public.data == data[_SEED_BYTES:]:
+            return key
+    raise errors.RequestInvalid(
+        "the text of a secret key is not name:base64 with a seed and its public key: "
+        "make one with nix-store --generate-binary-cache-key"
+    )
+
+
+def generate(name: str) -> SecretKey:
+    """Return a new secret key."""
+    return SecretKey(name, Ed25519PrivateKey.generate().private_bytes_raw())
+
+
+def sign(info: NarInfo, key: SecretKey) -> str:
+    """Return the signature that `key` makes of `info`, for its `signatures`."""
+    private = Ed25519PrivateKey.from_private_bytes(key.seed)
+    return _text_of(key.name, private.sign(narinfo.fingerprint(info)))
+
+
+class Keyring:
+    """The public keys that are trusted; several may share a name, while a key is being replaced."""
+
+    def __init__(self, keys: Iterable[PublicKey]) -> None:
+        self._keys: dict[str, list[Ed25519PublicKey]] = {}
+        for key in keys:
+            public = Ed25519PublicKey.from_public_bytes(key.data)
+            self._keys.setdefault(key.name, []).append(public)
+
+    def verify(self, info: NarInfo) -> str:
+        """Return the name of a trusted key that signed `info`; else raise SignatureUntrusted."""
+        message = narinfo.fingerprint(info)
+        for signature in info.signatures:
+            named = _named(signature, _SIGNATURE_BYTES)
+            if named is not None and self._is_by(*named, message):
+                return named[0]
+        raise self._refusal(info)
+
+    def _is_by(self, name: str, signature: bytes, message: bytes) -> bool:
+        """Whether a key of that name made `signature` of `message`."""
+        for key in self._keys.get(name, ()):
+            try:
+                key.verify(signature, message)
+            except InvalidSignature:
+                continue
+            return True
+        return False
+
+    def _refusal(self, info: NarInfo) -> errors.SignatureUntrusted:
+        """Return the error, which tells a forged signature from one by an unknown key."""
+        trusted = ", ".join(sorted(self._keys)) or "none"
+        signers = {signature.partition(":")[0] for signature in info.signatures}
+        false = sorted(signers & self._keys.keys())
+        if false:
+            return errors.SignatureUntrusted(
+                f"{info.path} has a signature by {', '.join(false)} that does not verify: "
+                "sign the path again, or correct the trusted key of that name"
+            )
+        shown = ", ".join(ascii(name[:80])[1:-1] for name in sorted(signers)[:8])
+        return errors.SignatureUntrusted(
+            f"{info.path} is signed by {shown or 'no key'}, and the trusted keys are "
+            f"{trusted}: trust a key that signs it, or sign the path"
+        )
+
+
+def _named(text: str, size: int) -> tuple[str, bytes] | None:
+    """Return name and data of `name:<base64>`, or None unless the data is `size` bytes."""
+    name, colon, encoded = text.partition(":")
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        return None
+    return (name, data) if name and colon and len(data) == size else None
+
+
+def _text_of(name: str, data: bytes) -> str:
+    """Return `name:<base64>`."""
+    return f"{name}:{base64.b64encode(data).decode()}"

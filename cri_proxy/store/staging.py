@@ -1,0 +1,100 @@
+"""The stage of a directory: where things are made before they are put in place, one by one.
+
+    <directory>/.stage/<name>.lock     flock: somebody is at work on this name
+    <directory>/.stage/<name>.tree     being made
+    <directory>/.stage/<name>.gone     being deleted
+
+Whoever holds a name's lock owns its two other entries, and alone may put something in place under
+that name or take it away. Locks die with the process that holds them, so an entry whose lock is
+free is what a crash left. `local` stages store paths this way, `views` environments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from cri_proxy.lib import durable
+
+LOCK_POLL_SECONDS: Final = 0.05
+
+
+class Area:
+    """The stage in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._stage = directory / ".stage"
+
+    def make(self) -> None:
+        """Make the stage's directory."""
+        self._stage.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def hold(self, name: str, check: Callable[[], None]) -> Iterator[Path]:
+        """Hold a name; give the place for its tree, where nothing is before and after.
+
+        Waits while another thread or process has it, and calls `check` now and then meanwhile:
+        what the other one was making may be in place afterwards.
+        """
+        while True:
+            with self.try_hold(name) as is_held:
+                if is_held:
+                    tree = self.tree_of(name)
+                    durable.remove_tree(tree)
+                    try:
+                        yield tree
+                    finally:
+                        durable.remove_tree(tree)
+                    return
+            check()
+            time.sleep(LOCK_POLL_SECONDS)
+
+    @contextlib.contextmanager
+    def try_hold(self, name: str) -> Iterator[bool]:
+        """Hold a name, if nobody else does now."""
+        lock = durable.Lock.acquire(self._stage / f"{name}.lock")
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def tree_of(self, name: str) -> Path:
+        """Return where the tree of a name that is held is made."""
+        return self._stage / f"{name}.tree"
+
+    def place(self, name: str) -> None:
+        """Put the tree of a name that is held in place."""
+        _move(self.tree_of(name), self._directory / name)
+
+    def discard(self, name: str) -> None:
+        """Delete what is in place under a name that is held; never is half of it in place."""
+        aside = self._stage / f"{name}.gone"
+        durable.remove_tree(aside)
+        with contextlib.suppress(FileNotFoundError):
+            _move(self._directory / name, aside)
+        durable.remove_tree(aside)
+
+    def clear(self, name: str) -> None:
+        """Delete the stage entries of a name that is held."""
+        durable.remove_tree(self.tree_of(name))
+        durable.remove_tree(self._stage / f"{name}.gone")
+
+    def names(self) -> set[str]:
+        """Return the names that have entries: in use, or left by a crash."""
+        return {each.name.rpartition(".")[0] for each in self._stage.iterdir()}
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename, also a read-only directory of ours: only root may move one without touching it."""
+    try:
+        source.rename(target)
+    except PermissionError:
+        mode = source.lstat().st_mode & 0o7777
+        source.chmod(mode | 0o200)
+        source.rename(target)
+        target.chmod(mode)

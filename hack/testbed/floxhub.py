@@ -1,0 +1,190 @@
+"""A local FloxHub: environments in git over smart HTTP, and the catalog's store locations.
+
+Two kinds serve the same repositories. `git` puts git's own http-backend behind a small HTTP server,
+which is as real as it gets without FloxHub itself, in protocol 2 or 0. `dulwich` needs no git on
+the machine, and speaks protocol 0. What a test or a demo pushes is visible at once; what may go
+wrong with a server is told in `faulty`.
+
+    with FloxHub(directory) as hub:
+        hub.push("alice", "web", lockfile)
+        Hub(hub.git_url, …).resolve(…)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+from dulwich.errors import GitProtocolError, NotGitRepository
+from dulwich.protocol import pkt_line
+from dulwich.repo import Repo
+from dulwich.server import Backend
+from dulwich.web import HTTPGitApplication
+
+from hack.testbed.faulty import WAIT_SECONDS, Answer, FaultyServer, Request
+from hack.testbed.floxmeta import Floxmeta
+
+Kind = Literal["git", "dulwich"]
+
+
+class FloxHub(FaultyServer):
+    """A FloxHub on 127.0.0.1; a context manager that serves while it is entered."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        kind: Kind = "dulwich",
+        protocol: Literal[0, 2] = 2,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        """Serve the repositories in `root`."""
+        super().__init__(certificate=certificate)
+        root.mkdir(parents=True, exist_ok=True)
+        self.root = root
+        self.kind = kind
+        self.meta = Floxmeta(root)
+        self.push = self.meta.push
+        self.set_live = self.meta.set_live
+        self._protocol = protocol
+        self._git = HTTPGitApplication(_Repositories(self.meta))
+        self._tokens: dict[str, tuple[frozenset[str], int]] = {}
+        self._hides_missing = False
+        self._published: dict[str, Sequence[Mapping[str, Any]]] = {}
+        self._catalog_token: str | None = None
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self.meta.close()
+
+    @property
+    def git_url(self) -> str:
+        """What `floxhub.hub.Hub` takes."""
+        return f"{self.url}/git"
+
+    @property
+    def api_url(self) -> str:
+        """What `floxhub.catalog.Catalog` takes."""
+        return self.url
+
+    def require_token(self, owner: str, *tokens: str, status: int = 401) -> None:
+        """Give an owner's environments only to bearers of these tokens; with none, to nobody."""
+        self._tokens[owner] = (frozenset(tokens), status)
+
+    def open_to_all(self, owner: str) -> None:
+        """Make an owner's environments public again."""
+        self._tokens.pop(owner, None)
+
+    def hide_missing(self) -> None:
+        """Ask for a token where there is no repository, as public git hosts do."""
+        self._hides_missing = True
+
+    def publish(self, path: str, *locations: Mapping[str, Any]) -> None:
+        """Tell of a store path where it is: `{"url", "auth", "public_keys", …}` each."""
+        self._published[path] = locations
+
+    def require_catalog_token(self, token: str) -> None:
+        """Answer about published packages only to this bearer token."""
+        self._catalog_token = token
+
+    @property
+    def packs_sent(self) -> int:
+        """How many fetches were asked for, whatever the protocol."""
+        return sum(b"want " in each.body for each in list(self.requests))
+
+    def answer(self, request: Request) -> Answer:
+        """Return what a request deserves."""
+        path, _, query = request.path.partition("?")
+        if path == "/api/v1/catalog/store":
+            return self._answer_catalog(request)
+        if not path.startswith("/git/"):
+            return 404, "text/plain", b"nothing here"
+        path = path.removeprefix("/git")
+        owner = path.split("/")[1]
+        tokens, status = self._tokens.get(owner, (None, 0))
+        if tokens is not None and request.password not in tokens:
+            return status, "text/plain", b"token wanted"
+        if self.meta.find(owner) is None:
+            return (401 if self._hides_missing else 404), "text/plain", b"no such repository"
+        if self.kind == "git":
+            return self._run_git(request, path, query)
+        return self._call_dulwich(request, path, query)
+
+    def _answer_catalog(self, request: Request) -> Answer:
+        if self._catalog_token is not None and request.bearer != self._catalog_token:
+            return 401, "application/json", b"{}"
+        asked = json.loads(request.body)["outpaths"]
+        items = {each: self._published[each] for each in asked if each in self._published}
+        return 200, "application/json", json.dumps({"items": items}).encode()
+
+    def _run_git(self, request: Request, path: str, query: str) -> Answer:
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.root),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "GIT_PROJECT_ROOT": str(self.root),
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_METHOD": request.method,
+            "CONTENT_TYPE": request.content_type,
+            "CONTENT_LENGTH": str(len(request.body)),
+            "GIT_PROTOCOL": request.protocol if self._protocol == 2 else "",
+        }
+        done = subprocess.run(
+            ["git", "http-backend"],
+            env=environment,
+            input=request.body,
+            capture_output=True,
+            check=False,
+            timeout=WAIT_SECONDS,
+        )
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode("latin-1").split("\r\n") if line)
+        status = int(headers.get("Status", "200").split()[0])
+        return status, headers.get("Content-Type", "text/plain"), body
+
+    def _call_dulwich(self, request: Request, path: str, query: str) -> Answer:
+        begun: list[tuple[str, str]] = []
+        body = bytearray()
+
+        def start(
+            status: str, headers: list[tuple[str, str]], _exc_info: object = None, /
+        ) -> Callable[[bytes], object]:
+            begun.append((status, dict(headers).get("Content-Type", "text/plain")))
+            return body.extend
+
+        environment = {
+            "REQUEST_METHOD": request.method,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "CONTENT_TYPE": request.content_type,
+            "CONTENT_LENGTH": str(len(request.body)),
+            "wsgi.input": BytesIO(request.body),
+        }
+        try:
+            for chunk in self._git(environment, start):
+                body += chunk
+        except GitProtocolError as error:  # git tells it so, dulwich would say nothing
+            body = bytearray(pkt_line(f"ERR upload-pack: {error}".encode()))
+        status, kind = begun[0]
+        return int(status.split()[0]), kind, bytes(body)
+
+
+class _Repositories(Backend):
+    """The owners' repositories, as dulwich's server asks for them."""
+
+    def __init__(self, meta: Floxmeta) -> None:
+        self._meta = meta
+
+    def open_repository(self, path: str | bytes) -> Repo:
+        text = path.decode() if isinstance(path, bytes) else path
+        parts = text.strip("/").split("/")
+        found = self._meta.find(parts[0]) if parts[1:] == ["floxmeta"] else None
+        if found is None:
+            raise NotGitRepository(text)
+        return found

@@ -1,0 +1,130 @@
+"""Just enough HTTP/2 to say what no gRPC library would, and to see what it says.
+
+Header blocks are written as literals without indexing and without Huffman codes, so that a block
+can be built by hand and needles be found in it. Flow control is not kept: what passes here is far
+below the initial windows. Source of the format: RFC 9113, sections 4 and 6; RFC 7541, section 6.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+DATA: Final = 0
+HEADERS: Final = 1
+RST_STREAM: Final = 3
+SETTINGS: Final = 4
+PING: Final = 6
+
+END_STREAM: Final = 0x1
+ACK: Final = 0x1
+END_HEADERS: Final = 0x4
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame; `stream` is 0 for the connection."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+
+def bytes_of(frame: Frame) -> bytes:
+    """Return the frame as it goes on the wire."""
+    return (
+        len(frame.payload).to_bytes(3, "big")
+        + bytes((frame.kind, frame.flags))
+        + frame.stream.to_bytes(4, "big")
+        + frame.payload
+    )
+
+
+def block_of(headers: dict[str, str]) -> bytes:
+    """Return a header block of literals; names and values have at most 126 bytes."""
+    return b"".join(
+        b"\x00" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
+        for name, value in headers.items()
+    )
+
+
+def message_of(payload: bytes) -> bytes:
+    """Return a payload as gRPC puts it into DATA: uncompressed, with its length."""
+    return b"\x00" + len(payload).to_bytes(4, "big") + payload
+
+
+class Connection:
+    """One side of a connection; `next` keeps the peer content by acknowledging its settings."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, socket: Path) -> Self:
+        """Connect as a client."""
+        connection = cls(*await asyncio.open_unix_connection(socket))
+        connection._writer.write(PREFACE)
+        connection.send(Frame(SETTINGS, 0, 0, b""))
+        return connection
+
+    async def accept(self) -> None:
+        """Greet as a server."""
+        await self._reader.readexactly(len(PREFACE))
+        self.send(Frame(SETTINGS, 0, 0, b""))
+
+    def send(self, *frames: Frame) -> None:
+        """Send frames, each as it is."""
+        self._writer.write(b"".join(map(bytes_of, frames)))
+
+    async def next(self, kind: int) -> tuple[Frame, list[Frame]]:
+        """Return the next frame of a kind, and those of other kinds that came before it.
+
+        Raises IncompleteReadError when the peer hangs up instead.
+        """
+        others = []
+        while (frame := await self._read()).kind != kind:
+            if frame.kind == SETTINGS and not frame.flags & ACK:
+                self.send(Frame(SETTINGS, ACK, 0, b""))
+            if frame.kind == PING and not frame.flags & ACK:
+                self.send(Frame(PING, ACK, 0, frame.payload))
+            others.append(frame)
+        return frame, others
+
+    async def aclose(self) -> None:
+        """Hang up."""
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+    async def _read(self) -> Frame:
+        head = await self._reader.readexactly(9)
+        payload = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+        return Frame(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    socket: Path, behaviour: Callable[[Connection], Awaitable[None]]
+) -> AsyncIterator[None]:
+    """Serve each connection to `socket` by `behaviour`, which gets it after the greeting."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer)
+        try:
+            await connection.accept()
+            await behaviour(connection)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the peer hung up
+        finally:
+            await connection.aclose()
+
+    async with await asyncio.start_unix_server(serve, socket):
+        yield

@@ -1,0 +1,152 @@
+"""A cri-proxy in front of a runtime's socket: the real program, started as on a node.
+
+    <directory>/config.toml  cri-proxy.sock  log
+    <directory>/state/       what it keeps on disk; survives `kill` and `restart`
+    <directory>/kubelet/     where it looks for the volumes of pods
+
+It is ready when the runtime answers through it. `kill` is SIGKILL, `stop` lets it drain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+
+from cri_proxy.cri import api_pb2
+from hack.testbed import cri, processes, waiting
+
+_REPOSITORY: Final = Path(__file__).parents[2]
+
+
+class Proxy:
+    """One proxy; usable from `start` (or `with`) to `stop`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        runtime: Path,
+        settings: Mapping[str, Mapping[str, Any]],
+        *,
+        kubelet_root: Path | None = None,
+        flags: Sequence[str] = (),
+    ) -> None:
+        """Write the settings: sections of keys, over those that keep the proxy to `directory`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory: Final = directory
+        self.socket: Final = directory / "cri-proxy.sock"
+        self.root: Final = directory / "state"
+        self.config: Final = directory / "config.toml"
+        self.log: Final = directory / "log"
+        self._flags: Final = tuple(flags)
+        self._program: processes.Program | None = None
+        self._sections: Final[dict[str, dict[str, Any]]] = {
+            "serve": {"listen": str(self.socket)},
+            "runtime": {"endpoint": str(runtime)},
+            "store": {"root": str(self.root)},
+            "pods": {"kubelet_root": str(kubelet_root or directory / "kubelet")},
+            "log": {"format": "text", "level": "debug"},
+        }
+        self.configure(settings)
+
+    def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add settings; a proxy that runs takes no notice before its next start."""
+        for section, keys in settings.items():
+            self._sections.setdefault(section, {}).update(keys)
+        lines: list[str] = []
+        for section, keys in self._sections.items():
+            lines.append(f"[{section}]")
+            lines += [f"{key} = {_toml_of(value)}" for key, value in keys.items()]
+        self.config.write_text("\n".join(lines) + "\n")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._running().pid
+
+    @property
+    def environments(self) -> Path:
+        """Where its environments are."""
+        return self.root / "environments"
+
+    def argv(self, *command: str) -> list[str]:
+        """Return the argument list of a command of cri-proxy with this one's settings."""
+        return [sys.executable, "-m", "cri_proxy", *command, "--config", str(self.config)]
+
+    def start(self, *, awaited: bool = True) -> None:
+        """Start it, and wait until the runtime answers through it unless `awaited` is false."""
+        self._program = processes.Program(
+            [*self.argv("serve"), *self._flags],
+            log=self.log,
+            env={**os.environ, "PYTHONPATH": str(_REPOSITORY)},
+            cwd=self.directory,
+        )
+        if awaited:
+            waiting.until(
+                self._is_ready, what="cri-proxy to answer", explain=lambda: self.log_text()[-4000:]
+            )
+
+    def stop(self) -> None:
+        """Let it drain and end; no harm when it has ended."""
+        if self._program is not None:
+            self._program.stop()
+            self._program = None
+
+    def kill(self) -> None:
+        """End it by SIGKILL, as a crash would."""
+        self._running().kill()
+        self._program = None
+
+    def restart(self) -> None:
+        """Let it drain, and start it again."""
+        self.stop()
+        self.start()
+
+    def log_text(self) -> str:
+        """Return all that it has written."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def _is_ready(self) -> bool:
+        program = self._running()
+        if not program.is_running:
+            raise AssertionError(f"cri-proxy ended: {self.log_text()[-4000:]}")
+        client = cri.Client(self.socket)
+        try:
+            client.call("Version", api_pb2.VersionRequest(), api_pb2.VersionResponse)
+        except grpc.RpcError:
+            return False
+        finally:
+            client.close()
+        return True
+
+    def _running(self) -> processes.Program:
+        if self._program is None:
+            raise AssertionError("this cri-proxy does not run")
+        return self._program
+
+
+def _toml_of(value: object) -> str:
+    """Return a TOML value; tables are written inline."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml_of(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml_of(each) for each in value) + "]"
+    return json.dumps(value)

@@ -1,0 +1,74 @@
+"""Relays with their servers, as the daemon builds them, less everything about environments.
+
+    async with Relays(directory, runtime.socket) as relays:
+        relay = await relays.start({CREATE_CONTAINER: interceptor})
+        await relay.caller.unary_unary(CREATE_CONTAINER)(payload)
+
+Each listens at `proxy.sock` in the directory, unless told otherwise, and comes with a channel to
+it as kubelet would have one. A whole proxy in a process of its own is in `proxy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import grpc.aio
+
+from cri_proxy.cri import channels
+from cri_proxy.interposer import sockets
+from cri_proxy.interposer.calls import Interceptor
+from cri_proxy.interposer.relay import Relay
+from cri_proxy.interposer.server import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A relay that serves at `place`; `upstream` is its channel, `caller` one to it."""
+
+    place: Path
+    server: Server
+    upstream: grpc.aio.Channel
+    caller: grpc.aio.Channel
+
+    async def aclose(self) -> None:
+        """Hang up on all sides. Closing twice is no error."""
+        await self.caller.close(None)
+        await self.server.stop()
+        await self.upstream.close(None)
+
+
+class Relays:
+    """Starts relays in front of the runtime at `upstream`; they are closed with the context."""
+
+    def __init__(self, directory: Path, upstream: Path) -> None:
+        self.place = directory / "proxy.sock"
+        self._upstream = upstream
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self._stack.aclose()
+
+    async def start(
+        self,
+        interceptors: Mapping[str, Interceptor] | None = None,
+        *,
+        place: Path | None = None,
+        upstream: Path | None = None,
+    ) -> Serving:
+        """Return a relay that is serving; raises what its server raises when it cannot."""
+        place = place or self.place
+        upstream = upstream or self._upstream
+        channel = channels.dial(upstream)
+        server = Server(Relay(channel, interceptors or {}), place, sockets.access_of(upstream))
+        serving = Serving(place, server, channel, channels.dial(place))
+        self._stack.push_async_callback(serving.aclose)
+        await server.start()
+        return serving

@@ -1,0 +1,80 @@
+"""The pages for people agree with the program: links lead somewhere, samples are accepted."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cri_proxy import errors, settings
+from cri_proxy.cli import arguments, exits
+from cri_proxy.interposer import status
+
+REPOSITORY = Path(__file__).parents[2]
+OPERATIONS = REPOSITORY / "docs" / "operations.md"
+PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
+FLOORS = re.compile(r"^\d  ([a-z_|· ]+?)(?:  .*)?$", re.MULTILINE)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors that a page's headings have, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_samples_of_settings_are_accepted(page: Path, tmp_path: Path) -> None:
+    for sample in re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        file = tmp_path / "config.toml"
+        file.write_text(sample)
+
+        assert tomllib.loads(sample)
+        assert settings.load(flags={}, environment={}, file=str(file)).settings
+
+
+def test_operators_are_told_the_code_of_every_error() -> None:
+    told = {
+        error: code
+        for code, error in re.findall(r"^\| ([A-Z_]+) \| (\w+) \|", OPERATIONS.read_text(), re.M)
+    }
+    every = {error.__name__: error for error in errors.CriProxyError.__subclasses__()}
+
+    assert told == {name: status.code_of(error("because")).name for name, error in every.items()}
+
+
+def test_operators_are_told_every_exit_code() -> None:
+    sentence = OPERATIONS.read_text().partition("**Exit codes**")[2].partition("\n\n")[0]
+
+    assert set(map(int, re.findall(r"\b\d+\b", sentence))) == exits.MEANINGS.keys()
+
+
+def test_commands_on_the_pages_exist() -> None:
+    known = {command.name for command in arguments.COMMANDS}
+    for page in PAGES:
+        for word in re.findall(r"(?:^#|`|/)[^`\n]*\bcri-proxy ([a-z]+)\b", page.read_text(), re.M):
+            if word not in {"demo", "is"}:
+                assert word in known, f"{page.name}: cri-proxy {word}"
+
+
+def test_the_architecture_has_the_floors_that_are_checked() -> None:
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    told = [re.findall(r"[a-z]+", floor) for floor in FLOORS.findall(page)]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    (contract,) = project["tool"]["importlinter"]["contracts"]
+
+    assert told == [re.findall(r"cri_proxy\.(\w+)", layer) for layer in contract["layers"]]

@@ -1,0 +1,189 @@
+"""Where published packages are kept."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cri_proxy import errors
+from cri_proxy.floxhub import catalog
+from cri_proxy.floxhub.catalog import Basic, Catalog, Location, Variables
+from cri_proxy.model import storepaths
+from hack.testbed.faulty import Break, Say, Status
+from hack.testbed.floxhub import FloxHub
+from tests.floxhub.conftest import TIMEOUT_SECONDS
+
+APP = storepaths.parse("/nix/store/0v4gz9k1dwxr5wgnfxwh1sjv5jk0m7bp-app-2.0")
+LIB = storepaths.parse("/nix/store/1qkr8kyvyf6chmvd8wnr2v9ynf8k0gbz-lib-1.0")
+KEY = "acme-1:7F4OyH7ZCnFhcze3fJdfyXYLQw/aV7GEed86nQ7IsOs="
+SECRET = "flox_pat_very-secret"
+
+
+@pytest.fixture
+def published(local: FloxHub) -> Catalog:
+    return Catalog(local.api_url, timeout_seconds=TIMEOUT_SECONDS)
+
+
+def entry(url: str, auth: object = None, keys: object = (KEY,)) -> dict[str, object]:
+    return {"url": url, "auth": auth, "catalog": "acme", "package": "app", "public_keys": keys}
+
+
+def test_each_path_has_its_locations_in_order(local: FloxHub, published: Catalog) -> None:
+    local.publish(str(APP), entry("https://a.example/cache"), entry("https://b.example", None, []))
+
+    found = published.locations([APP, LIB], None)
+
+    assert found == {
+        APP: (
+            Location("https://a.example/cache", None, (KEY,)),
+            Location("https://b.example", None, ()),
+        ),
+        LIB: (),
+    }
+    assert json.loads(local.requests[0].body) == {"outpaths": [str(APP), str(LIB)]}
+
+
+def test_the_token_is_the_bearers(local: FloxHub, published: Catalog) -> None:
+    local.require_catalog_token(SECRET)
+    local.publish(str(APP), entry("https://a.example"))
+
+    assert published.locations([APP], f"{SECRET}\n")[APP]
+    with pytest.raises(errors.AccessDenied, match=r"refuses the token for .* package app-2\.0"):
+        published.locations([APP], "another")
+    with pytest.raises(errors.AccessDenied, match=r"package app-2\.0 and 1 more to nobody without"):
+        published.locations([APP, LIB], None)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_given"),
+    [
+        ("https://publisher.flox.dev/acme", True),
+        ("https://experimental-warehouse.production2.flox.dev", True),
+        ("{api}/nix", True),
+        ("http://publisher.flox.dev/acme", False),
+        ("https://publisher.flox.dev.evil.example", False),
+        ("https://a.example/publisher.flox.dev", False),
+        ("http://127.0.0.1:1/nix", False),
+        ("s3://bucket", False),
+    ],
+)
+def test_the_token_goes_to_floxhubs_own_hosts_only(
+    local: FloxHub, published: Catalog, url: str, is_given: bool
+) -> None:
+    local.publish(str(APP), entry(url.format(api=local.api_url)))
+
+    ((with_token,),) = published.locations([APP], SECRET).values()
+    ((without,),) = published.locations([APP], None).values()
+
+    assert with_token.auth == (Basic("unused", SECRET) if is_given else None)
+    assert without.auth is None
+
+
+def test_variables_for_s3_are_handed_on(local: FloxHub, published: Catalog) -> None:
+    envs = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cret"}
+    local.publish(str(APP), entry("s3://bucket?region=x", {"aws-s3": {"envs": envs}}))
+
+    ((location,),) = published.locations([APP], SECRET).values()
+
+    assert location.auth == Variables(tuple(envs.items()))
+
+
+@pytest.mark.parametrize("auth", [None, "none", [], {}, {"other": 1}, {"aws-s3": {}}])
+def test_a_login_of_an_unknown_kind_is_none(
+    local: FloxHub, published: Catalog, auth: object
+) -> None:
+    local.publish(str(APP), entry("https://a.example", auth))
+
+    ((location,),) = published.locations([APP], SECRET).values()
+
+    assert location.auth is None
+
+
+def test_secrets_are_in_no_repr(local: FloxHub, published: Catalog) -> None:
+    local.publish(
+        str(APP),
+        entry("https://publisher.flox.dev"),
+        entry("s3://bucket", {"aws-s3": {"envs": {"AWS_SECRET_ACCESS_KEY": "s3cret"}}}),
+    )
+
+    found = published.locations([APP], SECRET)
+
+    assert SECRET not in repr(found)
+    assert "s3cret" not in repr(found)
+
+
+def test_many_paths_are_asked_for_in_portions(
+    local: FloxHub, published: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "PATHS_AT_ONCE", 3)
+    paths = [storepaths.StorePath("a" * 32, f"p{number}") for number in range(7)]
+    for path in paths:
+        local.publish(str(path), entry(f"https://{path.name}.example"))
+
+    found = published.locations(paths, None)
+
+    assert [each.url for (each,) in found.values()] == [f"https://{p.name}.example" for p in paths]
+    assert local.count("POST") == 3
+
+
+def test_no_paths_are_no_question(local: FloxHub, published: Catalog) -> None:
+    assert published.locations([], None) == {}
+    assert local.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Status(404), errors.NotFound),
+        (Status(500), errors.SourceUnreachable),
+        (Break(), errors.SourceUnreachable),
+        (Say(b"<html>"), errors.ContentDamaged),
+        (Say(b"{}"), errors.ContentDamaged),
+        (Say(b'{"items": []}'), errors.ContentDamaged),
+        (Say(json.dumps({"items": {str(APP): {}}}).encode()), errors.ContentDamaged),
+        (Say(json.dumps({"items": {str(APP): [{}]}}).encode()), errors.ContentDamaged),
+        (
+            Say(json.dumps({"items": {str(APP): [entry("x", None, "key")]}}).encode()),
+            errors.ContentDamaged,
+        ),
+    ],
+)
+def test_faults_are_told_by_what_can_be_done(
+    local: FloxHub, published: Catalog, fault: Say, error: type[errors.CriProxyError]
+) -> None:
+    local.fail(fault)
+
+    with pytest.raises(error) as refusal:
+        published.locations([APP], SECRET)
+    assert SECRET not in str(refusal.value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {}, optional={"url": json_values, "auth": json_values, "public_keys": json_values}
+    )
+    | json_values
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_answer_is_locations_or_a_refusal(
+    local: FloxHub, published: Catalog, said: object
+) -> None:
+    local.calm()
+    local.fail(Say(json.dumps({"items": {str(APP): [said]}}).encode()))
+
+    try:
+        ((location,),) = published.locations([APP], SECRET).values()
+    except errors.ContentDamaged:
+        return
+
+    assert json.dumps(location.to_wire())

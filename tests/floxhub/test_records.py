@@ -1,0 +1,151 @@
+"""What a node remembers of FloxHub, beyond what `test_hub` shows of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cri_proxy import errors
+from cri_proxy.floxhub.metadata import Metadata
+from cri_proxy.floxhub.records import PUBLIC, Records
+from cri_proxy.model.references import Reference
+
+WEB = Reference("alice", "web")
+COMMIT = "c" * 40
+
+
+def test_a_caller_is_named_by_token_and_environment_without_showing_either(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    names = {
+        records.caller_of(WEB, "secret"),
+        records.caller_of(WEB, "another"),
+        records.caller_of(Reference("alice", "db"), "secret"),
+        records.caller_of(WEB, None),
+    }
+
+    assert len(names) == 4
+    assert records.caller_of(WEB, None) == PUBLIC
+    assert records.caller_of(WEB.at(3), "secret") == records.caller_of(WEB, "secret")
+    assert hashlib.sha256(b"secret").hexdigest() not in names
+
+
+def test_a_node_keeps_its_key_and_no_two_nodes_have_the_same(tmp_path: Path) -> None:
+    first, again = Records(tmp_path / "a"), Records(tmp_path / "a")
+    other = Records(tmp_path / "b")
+
+    assert first.caller_of(WEB, "secret") == again.caller_of(WEB, "secret")
+    assert first.caller_of(WEB, "secret") != other.caller_of(WEB, "secret")
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"x" * 33])
+def test_a_damaged_key_is_replaced(tmp_path: Path, damage: bytes) -> None:
+    before = Records(tmp_path).caller_of(WEB, "secret")
+    (tmp_path / "key").write_bytes(damage)
+
+    assert Records(tmp_path).caller_of(WEB, "secret") != before
+    assert len((tmp_path / "key").read_bytes()) == 32
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from cri_proxy.floxhub.records import Records; "
+        "from cri_proxy.model.references import Reference; "
+        "print(Records(Path(sys.argv[1])).caller_of(Reference('a', 'b'), 'secret'))"
+    )
+
+    def start(_: int) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        ).stdout
+
+    with ThreadPoolExecutor(4) as pool:
+        names = set(pool.map(start, range(4)))
+
+    assert len(names) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("revision", ["../../x", "", "c" * 39, "C" * 40])
+def test_a_head_that_is_no_commit_counts_as_absent(tmp_path: Path, revision: str) -> None:
+    records = Records(tmp_path)
+    records.keep_head(WEB, PUBLIC, COMMIT)
+    assert records.head(WEB, PUBLIC) == COMMIT
+
+    records.keep_head(WEB, PUBLIC, revision)
+
+    assert records.head(WEB, PUBLIC) is None
+
+
+def test_forgetting_what_was_never_known_is_nothing(tmp_path: Path) -> None:
+    Records(tmp_path).forget_head(WEB, PUBLIC)
+
+
+def test_lockfiles_of_equal_content_are_kept_once(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records.keep_lock(COMMIT, 1, b"same")
+    records.keep_lock(COMMIT, 2, b"same")
+
+    first, second = records.lock(COMMIT, 1), records.lock(COMMIT, 2)
+
+    assert first == second
+    assert first is not None
+    assert first.file.read_bytes() == b"same"
+
+
+def test_records_are_dropped_with_the_directories_that_held_them(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records.keep_metadata(COMMIT, Metadata(1, (1,)))
+    records.keep_lock(COMMIT, 1, b"lock")
+    (tmp_path / "locks" / ".left-by-a-crash").write_bytes(b"")
+    for file in tmp_path.rglob("*"):
+        os.utime(file, (1, 1))
+
+    assert records.drop_older_than(1000) == 4
+
+    assert not (tmp_path / "revisions" / COMMIT).exists()
+    records.keep_lock(COMMIT, 1, b"lock")
+    assert records.lock(COMMIT, 1) is not None
+
+
+def test_dropping_and_keeping_at_once_is_no_trouble(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+
+    old = (1, 1)
+
+    def keep(generation: int) -> None:
+        for _ in range(100):
+            records.keep_lock(COMMIT, generation, b"lock %d" % generation)
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(tmp_path / "revisions" / COMMIT / str(generation), old)
+
+    with ThreadPoolExecutor(4) as pool:
+        keeping = [pool.submit(keep, generation) for generation in range(3)]
+        dropping = pool.submit(lambda: [records.drop_older_than(1000) for _ in range(200)])
+        for each in (*keeping, dropping):
+            each.result(60)
+
+    records.keep_lock(COMMIT, 1, b"lock 1")
+    assert records.lock(COMMIT, 1) is not None
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    (tmp_path / "locks").write_bytes(b"a file in the way")
+
+    with pytest.raises(errors.NodeExhausted, match=r"locks/.* cannot be written"):
+        records.keep_lock(COMMIT, 1, b"lock")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(errors.NodeExhausted, match="cannot be written"):
+        Records(tmp_path / "file")

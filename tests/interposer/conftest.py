@@ -1,0 +1,50 @@
+"""A recording runtime, proxies in front of it, and kubelet's side of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+
+import grpc.aio
+import pytest
+import uvloop
+
+from hack.testbed.fake_runtime import FakeRuntime
+from hack.testbed.relays import Relays
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run on the daemon's own kind of event loop."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _no_errors_in_grpcs_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What a handler lets escape, gRPC logs; whether the call looks right to its caller or not."""
+    yield
+    for phase in ("setup", "call"):
+        assert not [
+            record.getMessage()
+            for record in caplog.get_records(phase)
+            if record.levelno >= logging.ERROR and record.name.startswith(("grpc", "asyncio"))
+        ]
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[FakeRuntime]:
+    async with FakeRuntime(tmp_path / "runtime.sock") as runtime:
+        yield runtime
+
+
+@pytest.fixture
+async def relays(runtime: FakeRuntime, tmp_path: Path) -> AsyncIterator[Relays]:
+    async with Relays(tmp_path, runtime.socket) as relays:
+        yield relays
+
+
+@pytest.fixture
+async def caller(relays: Relays) -> grpc.aio.Channel:
+    """Kubelet's channel to a proxy that intercepts nothing."""
+    return (await relays.start()).caller

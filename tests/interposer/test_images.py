@@ -1,0 +1,70 @@
+"""What the runtime says of an image's configuration, read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cri_proxy import errors
+from cri_proxy.cri import api_pb2, channels, methods
+from cri_proxy.cri.runtime import Runtime
+from cri_proxy.interposer import images
+from cri_proxy.interposer.adjustment import ImageConfig
+from hack.testbed.fake_runtime import FakeRuntime
+
+STATUS = methods.path_of("ImageStatus")
+SPEC = api_pb2.ImageSpec(image="sha256:1")
+
+
+def status_of(config: object, *, image_id: str = "sha256:1") -> api_pb2.ImageStatusResponse:
+    return api_pb2.ImageStatusResponse(
+        image=api_pb2.Image(id=image_id),
+        info={"info": json.dumps({"imageSpec": {"config": config}})},
+    )
+
+
+async def test_the_configuration_is_read_once_for_an_image_id(runtime: FakeRuntime) -> None:
+    config = {"Entrypoint": ["/e"], "Cmd": ["c"], "Env": ["A=1=2", "B="], "WorkingDir": "/w"}
+    runtime.answer(STATUS, status_of(config))
+    channel = channels.dial(runtime.socket)
+    known = images.Images(Runtime(channel))
+
+    first = await known.config_of(SPEC)
+    second = await known.config_of(SPEC)
+    await channel.close()
+
+    assert first == second == ImageConfig(("/e",), ("c",), {"A": "1=2", "B": ""}, "/w")
+    assert len(runtime.calls) == 1
+
+
+async def test_a_name_is_asked_for_each_time(runtime: FakeRuntime) -> None:
+    runtime.answer(STATUS, status_of({}))
+    channel = channels.dial(runtime.socket)
+    known = images.Images(Runtime(channel))
+
+    for _ in range(2):
+        await known.config_of(api_pb2.ImageSpec(image="busybox:latest"))
+    await channel.close()
+
+    assert len(runtime.calls) == 2
+
+
+async def test_an_image_that_the_runtime_lacks_is_refused_by_name(runtime: FakeRuntime) -> None:
+    runtime.answer(STATUS, api_pb2.ImageStatusResponse())
+    channel = channels.dial(runtime.socket)
+
+    with pytest.raises(errors.NotFound, match="sha256:1"):
+        await images.Images(Runtime(channel)).config_of(SPEC)
+    await channel.close()
+
+
+@pytest.mark.parametrize("info", ["{}", '{"imageSpec": null}', '{"imageSpec": {"config": null}}'])
+def test_an_image_without_configuration_says_nothing(info: str) -> None:
+    assert images.parse(info, "x") == ImageConfig()
+
+
+@pytest.mark.parametrize("info", ["", "[]", '{"imageSpec": {"config": {"Env": 1}}}'])
+def test_a_description_of_another_shape_is_a_fault(info: str) -> None:
+    with pytest.raises(errors.InternalFault, match="x"):
+        images.parse(info, "x")

@@ -1,0 +1,33 @@
+"""Run benchmarks: `python -m hack.bench [store|pods|relay]... [--quick] [--json]`, as root.
+
+Without a name all of them run. With --json each prints one document on a line of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+NAMES: Final = ("store", "pods", "relay")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the benchmarks that are named, with the other arguments handed on; return the status."""
+    named = [each for each in argv if not each.startswith("-")]
+    rest = [each for each in argv if each.startswith("-")]
+    if unknown := [each for each in named if each not in NAMES]:
+        print(f"no benchmark {' '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    return max(_run(each, rest) for each in named or NAMES)
+
+
+def _run(name: str, argv: Sequence[str]) -> int:
+    """Run one benchmark; its package is imported only now, for each needs other things."""
+    status: int = importlib.import_module(f"hack.bench.{name}").main(argv)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

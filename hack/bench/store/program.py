@@ -1,0 +1,121 @@
+"""Our side: the parts of the daemon that realize, as a program of their own.
+
+    python -m hack.bench.store.program SETTINGS
+
+SETTINGS is JSON: {"store": {...}, "floxhub": {...}} as in the configuration. It says `ready` when
+the daemon would be, and then does what each line of its input asks, answering with a line of JSON:
+
+    {"fetch": [path, ...]}        the closure of some roots, in place
+    {"view": name}                the hard links of all that was fetched last
+    {"realize": "owner/name"}     a whole environment
+
+`seconds` is the time for that alone; `peaks` the largest memory so far in MiB of this process and
+of each worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import uvloop
+
+from cri_proxy.daemon import parts
+from cri_proxy.lib import workers
+from cri_proxy.model import references, storepaths
+from cri_proxy.model.progress import Progress
+from cri_proxy.realizer import jobs
+from cri_proxy.realizer.realizer import Realizer
+from cri_proxy.settings.schema import FloxHub, Log, Settings, Store
+from cri_proxy.store import closures, local, views
+
+
+@dataclass(slots=True)
+class _Node:
+    """What the daemon keeps while it runs."""
+
+    root: Path
+    pool: workers.Pool
+    store: closures.Closures
+    realizer: Realizer
+    closure: tuple[storepaths.StorePath, ...] = field(default=())
+
+    async def fetch(self, roots: list[str]) -> None:
+        """Bring a closure here."""
+        parsed = [storepaths.parse(each) for each in roots]
+        records = await self.store.realize(parsed, Progress())
+        self.closure = tuple(each.path for each in records)
+
+    async def view(self, name: str) -> None:
+        """Link the closure."""
+        place = views.Views(self.root / "environments", local.Store(self.root / "store"))
+        with place.stage(name, lambda: None) as stage:
+            stage.link(self.closure)
+            stage.commit()
+
+    async def realize(self, reference: str) -> None:
+        """Make an environment."""
+        await self.realizer.begin(references.parse(reference)).wait()
+
+    def peaks(self) -> list[float]:
+        """Return the largest memory of each process so far, in MiB."""
+        return [_peak_of(each) for each in (os.getpid(), *self.pool.process_ids)]
+
+
+@contextlib.asynccontextmanager
+async def _node(settings: Settings) -> AsyncIterator[_Node]:
+    """Build the parts as the daemon does."""
+    size = settings.store.workers_on(len(os.sched_getaffinity(0)))
+    greeting = parts.greeting_of(settings, size)
+    pool = workers.Pool(parts.WORKER_ARGV, size=size, greeting=greeting)
+    try:
+        await pool.call(jobs.RECOVER, {})
+        store = closures.Closures(pool, connections=settings.store.connections)
+        realizer = Realizer(settings.store.root, pool, store, parts.options_of(settings))
+        yield _Node(settings.store.root, pool, store, realizer)
+        await realizer.aclose()
+        await store.aclose()
+    finally:
+        await pool.aclose()
+
+
+async def _serve(settings: Settings) -> None:
+    async with _node(settings) as node:
+        print("ready", flush=True)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            ((what, argument),) = json.loads(line).items()
+            begun = time.perf_counter()
+            await getattr(node, what)(argument)
+            seconds = time.perf_counter() - begun
+            print(json.dumps({"seconds": seconds, "peaks": node.peaks()}), flush=True)
+
+
+def _settings_of(text: str) -> Settings:
+    given: dict[str, dict[str, Any]] = json.loads(text)
+    store = given["store"]
+    store |= {name: tuple(store[name]) for name in ("caches", "public_keys")}
+    store["root"] = Path(cast(str, store["root"]))
+    return Settings(
+        store=Store(**store),
+        floxhub=FloxHub(**given.get("floxhub", {})),
+        log=Log(level="warning"),
+    )
+
+
+def _peak_of(process: int) -> float:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(_settings_of(sys.argv[1])))

@@ -1,0 +1,102 @@
+"""The two sides of every comparison of stores: our program, and Nix with settings of its choice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+from cri_proxy.model.storepaths import StorePath
+from hack.testbed.nix import Nix
+
+_REPOSITORY: Final = Path(__file__).parents[3]
+_NIX_BEST: Final = {
+    "require-sigs": "true",
+    "http-connections": "100",
+    "fsync-metadata": "false",
+    "auto-optimise-store": "false",
+}
+
+
+class Ours:
+    """A running `program`."""
+
+    def __init__(self, requests: IO[str], answers: IO[str]) -> None:
+        self._requests = requests
+        self._answers = answers
+        self.peaks: list[float] = []
+
+    def ask(self, what: str, argument: object) -> float:
+        """Have the program do something; return the seconds that it took."""
+        self._requests.write(json.dumps({what: argument}) + "\n")
+        self._requests.flush()
+        answer: dict[str, Any] = json.loads(self._answers.readline())
+        self.peaks = answer["peaks"]
+        return float(answer["seconds"])
+
+    def fetch(self, roots: Iterable[StorePath]) -> float:
+        """Have a closure fetched."""
+        return self.ask("fetch", [str(each) for each in roots])
+
+
+@contextlib.contextmanager
+def ours(
+    root: Path, *, cache: str, key: str, floxhub: dict[str, object] | None = None
+) -> Iterator[Ours]:
+    """Give our program with its state below `root`, ready as the daemon is after its start."""
+    settings = {
+        "store": {"root": str(root), "caches": [cache], "public_keys": [key]},
+        "floxhub": floxhub or {},
+    }
+    program = subprocess.Popen(
+        [sys.executable, "-m", "hack.bench.store.program", json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=_REPOSITORY,
+    )
+    assert program.stdin is not None
+    assert program.stdout is not None
+    try:
+        if program.stdout.readline() != "ready\n":
+            raise RuntimeError("our program did not become ready, see what it wrote")
+        yield Ours(program.stdin, program.stdout)
+    finally:
+        program.stdin.close()
+        if program.wait(timeout=30) != 0:
+            raise RuntimeError(f"our program ended with {program.returncode}")
+        program.stdout.close()
+
+
+def nix_realise(
+    root: Path, roots: Iterable[StorePath], *, cache: str, key: str, jobs: int
+) -> float:
+    """Return the seconds that `nix-store --realise` takes in a new store below `root`."""
+    return _timed(
+        Nix(root),
+        "nix-store",
+        "--realise",
+        *map(str, roots),
+        settings={"substituters": cache, "max-jobs": str(jobs)},
+        key=key,
+    )
+
+
+def nix_copy(root: Path, roots: Iterable[StorePath], *, cache: str, key: str) -> float:
+    """Return the seconds that `nix copy` takes to a new store below `root`."""
+    nix = Nix(root)
+    store = f"local?root={root / 'chroot'}"
+    argv = ("nix", "copy", "--from", cache, "--to", store, *map(str, roots))
+    return _timed(nix, *argv, settings={}, key=key)
+
+
+def _timed(nix: Nix, *argv: str, settings: dict[str, str], key: str) -> float:
+    nix.run("nix-store", "--init")
+    begun = time.perf_counter()
+    nix.run(*argv, settings={**_NIX_BEST, **settings, "trusted-public-keys": key})
+    return time.perf_counter() - begun

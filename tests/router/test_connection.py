@@ -86,6 +86,21 @@ def test_pings_and_their_payloads_pass(triangle: Triangle) -> None:
     assert triangle.runtime.pongs == [b"runtime!"]
 
 
+def test_ping_that_the_interposer_provoked_does_not_bother_the_runtime(
+    triangle: Triangle,
+) -> None:
+    """A runtime in Go closes connections for pings between which it has sent nothing."""
+    ask(triangle, 1, INTERPOSED)
+    assert triangle.interposer is not None
+    triangle.interposer.h2.send_headers(1, [*ANSWER, *TRAILERS], end_stream=True)
+    triangle.settle()
+    triangle.kubelet.h2.ping(b"provoked")
+    triangle.settle()
+
+    assert triangle.kubelet.pongs == [b"provoked"]
+    assert triangle.runtime.pings == []
+
+
 @pytest.mark.parametrize("path", [OTHER, INTERPOSED])
 @pytest.mark.parametrize("code", [0, 2, 7, 8, 0xB])
 def test_reset_codes_pass_both_ways(triangle: Triangle, path: str, code: int) -> None:

@@ -28,6 +28,7 @@ from hack.bench import figures
 from hack.bench.figures import Figure, Options
 
 GO: Final = "siderolabs/grpc-proxy"
+OURS: Final = (sys.executable, "-m", "hack.bench.relay.program")
 _PACKAGE: Final = Path(__file__).parent
 _REPOSITORY: Final = _PACKAGE.parents[2]
 _BUSY: Final = (
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 def _measure(options: Options) -> Iterable[Figure]:
     with tempfile.TemporaryDirectory(prefix="cri-proxy-relay-") as name:
         directory = Path(name)
-        program = _built(options)
+        program = built(options)
         with _ways(program, directory) as sides:
             yield from _one_at_a_time(options, program, sides)
             yield from _in_flight(options, program, sides)
@@ -137,7 +138,7 @@ def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Ite
     idle = _rounds(options, program, two)
     with contextlib.ExitStack() as stack:
         for _ in range(len(os.sched_getaffinity(0))):
-            stack.enter_context(_running(sys.executable, "-c", _BUSY))
+            stack.enter_context(running(sys.executable, "-c", _BUSY))
         busy = _rounds(options, program, two)
     router = _median(busy["router"], "p99")
     yield Figure(
@@ -181,8 +182,8 @@ def _load(program: Path, side: Side, *arguments: str) -> Load:
         [program, "load", side.socket, *arguments], capture_output=True, text=True, check=True
     )
     said = json.loads(done.stdout)
-    if said["failures"]:
-        raise RuntimeError(f"{said['failures']} calls failed: {said['first_error']}")
+    if said["failures"] or said["wrong"]:
+        raise RuntimeError(f"{said['failures']} calls failed, {said['wrong']} were wrong: {said}")
     return Load(
         p50=said["p50_us"],
         p99=said["p99_us"],
@@ -212,24 +213,24 @@ def _median(loads: Iterable[Load], what: str) -> float:
 def _ways(program: Path, directory: Path) -> Iterator[dict[str, Side]]:
     runtime, router = directory / "runtime.sock", directory / "router.sock"
     interposer, go = directory / "interposer.sock", directory / "go.sock"
-    ours = (sys.executable, "-m", "hack.bench.relay.program")
     with contextlib.ExitStack() as stack:
 
         def start(socket: Path, *argv: str | Path) -> Side:
-            process = stack.enter_context(_running(*argv))
-            _wait_for(socket, process)
+            process = stack.enter_context(running(*argv))
+            wait_for(socket, process)
             return Side(socket, process.pid)
 
         yield {
             "directly": start(runtime, program, "serve", runtime),
-            "interposer": start(interposer, *ours, "interposer", interposer, runtime),
-            "router": start(router, *ours, "router", router, runtime, interposer),
+            "interposer": start(interposer, *OURS, "interposer", interposer, runtime),
+            "router": start(router, *OURS, "router", router, runtime, interposer),
             GO: start(go, program, "proxy", go, runtime),
         }
 
 
 @contextlib.contextmanager
-def _running(*argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(*argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the context is left."""
     with subprocess.Popen(argv, cwd=_REPOSITORY) as process:
         try:
             yield process
@@ -237,14 +238,14 @@ def _running(*argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
             process.terminate()
 
 
-def _wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until the process has made its socket, or has failed to."""
     while not socket.exists():
         with contextlib.suppress(subprocess.TimeoutExpired):
             raise RuntimeError(f"{process.args!r} ended with {process.wait(0.05)}")
 
 
-def _built(options: Options) -> Path:
+def built(options: Options) -> Path:
     """Return the Go program, built once for the sources as they are."""
     sources = sorted(each for each in _PACKAGE.iterdir() if each.suffix in (".go", ".mod", ".sum"))
     digest = hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:16]

@@ -13,11 +13,13 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/signal"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -132,6 +134,7 @@ func dial(socket string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 type result struct {
 	Calls      int     `json:"calls"`
 	Failures   int64   `json:"failures"`
+	Wrong      int64   `json:"wrong"`
 	Seconds    float64 `json:"seconds"`
 	PerSecond  float64 `json:"calls_per_second"`
 	P50        float64 `json:"p50_us"`
@@ -141,10 +144,12 @@ type result struct {
 
 func load(socket string, arguments []string) error {
 	flags := flag.NewFlagSet("load", flag.ExitOnError)
-	method := flags.String("method", "/runtime.v1.RuntimeService/ListContainers", "what to call")
+	methods := flags.String("methods", "/runtime.v1.RuntimeService/ListContainers",
+		"what to call, in turns, separated by commas")
 	inFlight := flags.Int("in-flight", 1, "calls at a time")
 	duration := flags.Duration("duration", 3*time.Second, "for how long")
 	size := flags.Int("answer-bytes", 100, "length of an answer, if the runtime is ours")
+	mixed := flags.Bool("mixed", false, "make answers of any length up to -answer-bytes")
 	warmUp := flags.Int("warm-up", 200, "calls before the clock starts")
 	if err := flags.Parse(arguments); err != nil {
 		return err
@@ -155,13 +160,22 @@ func load(socket string, arguments []string) error {
 		return err
 	}
 	defer conn.Close()
-	background := metadata.AppendToOutgoingContext(
-		context.Background(), answerBytes, strconv.Itoa(*size))
+	paths := strings.Split(*methods, ",")
+	var turns, wrong atomic.Int64
 	call := func() error {
-		ctx, cancel := context.WithTimeout(background, 2*time.Minute)
+		length, turn := *size, int(turns.Add(1))
+		if *mixed {
+			length = rand.IntN(*size + 1)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
+		ctx = metadata.AppendToOutgoingContext(ctx, answerBytes, strconv.Itoa(length))
 		request, answer := []byte{}, []byte{}
-		return conn.Invoke(ctx, *method, &request, &answer)
+		err := conn.Invoke(ctx, paths[turn%len(paths)], &request, &answer)
+		if err == nil && len(answer) != length {
+			wrong.Add(1)
+		}
+		return err
 	}
 	for range *warmUp {
 		if err := call(); err != nil {
@@ -181,6 +195,7 @@ func load(socket string, arguments []string) error {
 				if err := call(); err != nil {
 					failures.Add(1)
 					first.Do(func() { out.FirstError = err.Error() })
+					time.Sleep(10 * time.Millisecond) // nobody there: kubelet would wait, too
 					continue
 				}
 				took[worker] = append(took[worker], float64(time.Since(begin).Nanoseconds())/1e3)
@@ -191,7 +206,7 @@ func load(socket string, arguments []string) error {
 	out.Seconds = time.Since(start).Seconds()
 	all := slices.Concat(took...)
 	slices.Sort(all)
-	out.Calls, out.Failures = len(all), failures.Load()
+	out.Calls, out.Failures, out.Wrong = len(all), failures.Load(), wrong.Load()
 	out.PerSecond = float64(len(all)) / out.Seconds
 	if len(all) > 0 {
 		out.P50, out.P99 = all[len(all)/2], all[len(all)*99/100]

@@ -187,3 +187,21 @@ def number(payload: bytes) -> int:
     if len(payload) < 4:
         raise Violation(FRAME_SIZE_ERROR, "the frame is too short")
     return int.from_bytes(payload[:4], "big")
+
+
+def check_stream(kind: int, stream: int) -> None:
+    """Raise Violation if a frame belongs to a stream and has none, or the other way round."""
+    match kind:
+        case 0x0 | 0x1 | 0x2 | 0x3:  # DATA, HEADERS, PRIORITY, RST_STREAM
+            is_right = stream % 2 == 1
+        case 0x4 | 0x6 | 0x7:  # SETTINGS, PING, GOAWAY
+            is_right = stream == 0
+        case _:
+            is_right = True
+    if not is_right:
+        raise Violation(PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream}")
+
+
+def misplaced(kind: int) -> Violation:
+    """Return what a frame of this kind is here."""
+    return Violation(PROTOCOL_ERROR, f"a frame of kind {kind} has no place here")

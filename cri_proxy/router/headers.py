@@ -57,10 +57,13 @@ class Sender:
         """It has acknowledged the size of zero, and may announce no other any more."""
         self._decoder: hpack.Decoder | None = _decoder()
 
+    def is_to_be_read(self, fragment: bytes) -> bool:
+        """Return whether the block must go through `read`, or may pass as it is."""
+        return not self.is_stateless or _is_size_update(fragment[:1])
+
     def read(self, fragment: bytes) -> tuple[bytes, Headers | None]:
         """Return a block that stands alone, and its headers if they had to be decoded.
 
-        Only for blocks of a sender that is not stateless, or that begin with a size update.
         Raises Violation if the block cannot be read.
         """
         if self.is_bound and any(
@@ -137,6 +140,34 @@ def fragment_of(flags: int, payload: bytes) -> tuple[bytes, bytes]:
     return fragment[: frames.PRIORITY_BYTES], fragment[frames.PRIORITY_BYTES :]
 
 
+class Fields:
+    """A header block that has come, of a request or an answer, and what it is forwarded as."""
+
+    __slots__ = ("block", "flags", "fragment", "priority", "raw", "stream")
+
+    def __init__(
+        self, stream: int, flags: int, priority: bytes, fragment: bytes, raw: bytes
+    ) -> None:
+        self.stream = stream
+        self.flags = flags
+        self.priority = priority
+        self.fragment = fragment
+        """The block as it came."""
+        self.raw = raw
+        """The frames as they came."""
+        self.block = fragment
+        """The block as it is to go on."""
+
+    @property
+    def is_changed(self) -> bool:
+        """The frames as they came will not do."""
+        return self.block is not self.fragment
+
+    def reframed(self) -> bytes:
+        """Return the block as it is to go on, in frames of its own."""
+        return frames.headers(self.stream, self.block, flags=self.flags, priority=self.priority)
+
+
 class Block:
     """A header block that came, or comes, in several frames; these as they were, and joined."""
 
@@ -150,8 +181,13 @@ class Block:
         self._raw = [raw]
         self._fragments = [fragment]
 
-    def extend(self, raw: bytes) -> None:
-        """Take in a CONTINUATION; an empty one counts too."""
+    def extend(self, raw: bytes, kind: int, flags: int, stream: int) -> bool:
+        """Take in the next frame, which must be a CONTINUATION; return whether it is the last.
+
+        Raises Violation if it is not, or if there are too many, of which empty ones count too.
+        """
+        if kind != frames.CONTINUATION or stream != self.stream:
+            raise frames.Violation(frames.PROTOCOL_ERROR, "a header block was interrupted")
         self.size += len(raw)
         if self.size > BLOCK_BYTES:
             raise frames.Violation(
@@ -159,16 +195,13 @@ class Block:
             )
         self._raw.append(raw)
         self._fragments.append(raw[frames.HEADER_BYTES :])
+        return bool(flags & frames.END_HEADERS)
 
-    @property
-    def raw(self) -> bytes:
-        """The frames as they came."""
-        return b"".join(self._raw)
-
-    @property
-    def fragment(self) -> bytes:
-        """The block."""
-        return b"".join(self._fragments)
+    def whole(self) -> Fields:
+        """Return what all frames together say."""
+        fragment = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
+        raw = self._raw[0] if len(self._raw) == 1 else b"".join(self._raw)
+        return Fields(self.stream, self.flags, self.priority, fragment, raw)
 
 
 def _is_size_update(first: bytes) -> bool:

@@ -102,7 +102,7 @@ def test_flood_of_empty_continuations_is_bounded() -> None:
 
     def flood() -> None:
         for _ in range(headers.BLOCK_BYTES):
-            block.extend(empty)
+            block.extend(empty, frames.CONTINUATION, 0, 1)
 
     with pytest.raises(frames.Violation):
         flood()

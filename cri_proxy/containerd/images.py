@@ -70,7 +70,7 @@ class Images:
             await self._call(_DELETE_LEASE, api_pb2.DeleteLeaseRequest(id=lease), _NAMESPACE)
 
     async def _write(self, blob: Blob, metadata: _Metadata) -> None:
-        """Write a blob in one message: what is a stream to containerd is a plain call to us."""
+        """Write a blob in one message of what could be a long stream."""
         request = api_pb2.WriteContentRequest(
             action=api_pb2.COMMIT,
             ref=f"cri-proxy-{blob.digest}",
@@ -94,11 +94,15 @@ class Images:
     async def _call(self, path: str, request: Message, metadata: _Metadata) -> None:
         """Make one call of which only the failure is of interest, and not that it was made before.
 
-        Source of the metadata's keys: containerd, pkg/namespaces and pkg/leases.
+        A write is answered by one message or two, as containerd's versions have it; all answers
+        are awaited as streams. Source of the metadata's keys: containerd, pkg/namespaces, leases.
         """
-        call = self._channel.unary_unary(path, None, None)
+        call = self._channel.unary_stream(path, None, None)
         try:
-            await call(request.SerializeToString(), timeout=ANSWER_SECONDS, metadata=metadata)
+            async for _ in call(
+                request.SerializeToString(), timeout=ANSWER_SECONDS, metadata=metadata
+            ):
+                pass
         except grpc.aio.AioRpcError as failure:
             if failure.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise _error_of(path, failure) from failure

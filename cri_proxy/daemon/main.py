@@ -22,6 +22,7 @@ from cri_proxy.cri.runtime import Runtime
 from cri_proxy.daemon import parts
 from cri_proxy.interposer import handlers, images, lifecycle, pins, pulls, restoration, sockets
 from cri_proxy.interposer.calls import Interceptor
+from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
 from cri_proxy.lib import notify, worker
@@ -40,12 +41,14 @@ async def serve(settings: Settings) -> None:
     """Serve until a signal says to stop; raise a CriProxyError when it cannot start."""
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
-        realizer = await stack.enter_async_context(parts.realizer_of(settings))
+        built = await stack.enter_async_context(parts.parts_of(settings))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)
+        mutability = Mutability(settings.store.root, built.pool, runtime)
         imports = containerd_images.Images(channel)
-        relay = Relay(channel, interceptors_of(settings, realizer, runtime, imports))
+        interceptors = interceptors_of(settings, built.realizer, runtime, mutability, imports)
+        relay = Relay(channel, interceptors)
         server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))
         await server.start()
         _log.info(
@@ -55,17 +58,24 @@ async def serve(settings: Settings) -> None:
             runtime=settings.runtime.endpoint,
             store=settings.store.root,
         )
+        keeping = asyncio.create_task(mutability.keep())
         announcing = asyncio.create_task(_announce(runtime))
         await stopping.wait()
         announcing.cancel()
         notify.systemd("STOPPING=1")
         stopping.clear()
         await _drain(server, settings.serve.drain_seconds, stopping)
+        keeping.cancel()
+        await asyncio.wait({keeping})
     _log.info("stopped")
 
 
 def interceptors_of(
-    settings: Settings, realizer: Realizer, runtime: Runtime, imports: pulls.Imports
+    settings: Settings,
+    realizer: Realizer,
+    runtime: Runtime,
+    mutability: Mutability,
+    imports: pulls.Imports,
 ) -> Mapping[str, Interceptor]:
     """Return what answers in the relay's stead, by method path."""
     known = handlers.Handlers(settings.runtime.handlers)
@@ -79,8 +89,10 @@ def interceptors_of(
     return {
         methods.path_of("RunPodSandbox"): lifecycle.RunPodSandbox(realizer, policy),
         methods.path_of("CreateContainer"): lifecycle.CreateContainer(
-            realizer, images.Images(runtime), pins.Pins(runtime.containers), policy
+            realizer, images.Images(runtime), pins.Pins(runtime.containers), mutability, policy
         ),
+        methods.path_of("RemoveContainer"): mutability,
+        methods.path_of("RemovePodSandbox"): mutability,
         methods.path_of("Exec"): lifecycle.Exec(annotations),
         methods.path_of("ExecSync"): lifecycle.ExecSync(annotations),
         methods.path_of("RestorePod"): restoration.RestorePod(known),

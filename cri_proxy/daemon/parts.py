@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,28 @@ from cri_proxy.model import systems
 from cri_proxy.realizer import jobs as realizerjobs
 from cri_proxy.realizer.realizer import Options, Realizer
 from cri_proxy.settings.schema import Settings
-from cri_proxy.store import closures, fetching
+from cri_proxy.store import closures, fetching, overlays
 
 WORKER_ARGV = (sys.executable, "-m", "cri_proxy", "worker")
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What works together below one root directory."""
+
+    pool: workers.Pool
+    realizer: Realizer
+
+
 @asynccontextmanager
 async def realizer_of(settings: Settings) -> AsyncIterator[Realizer]:
+    """Build a realizer as `parts_of` does."""
+    async with parts_of(settings) as parts:
+        yield parts.realizer
+
+
+@asynccontextmanager
+async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
     """Build a realizer with its workers and its store ready; end them all on leaving."""
     cores = len(os.sched_getaffinity(0))
     size = settings.store.workers_on(cores)
@@ -35,7 +51,7 @@ async def realizer_of(settings: Settings) -> AsyncIterator[Realizer]:
         store = closures.Closures(pool, connections=settings.store.connections)
         realizer = Realizer(settings.store.root, pool, store, options_of(settings))
         try:
-            yield realizer
+            yield Parts(pool, realizer)
         finally:
             await realizer.aclose()
             await store.aclose()
@@ -60,6 +76,7 @@ def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
     root = settings.store.root
     return {
         "root": str(root),
+        "runtime": str(settings.runtime.endpoint),
         "log": {"level": settings.log.level, "format": settings.log.format},
         "store": {
             "directory": str(root / "store"),
@@ -97,6 +114,7 @@ def jobs_of(greeting: Mapping[str, Any]) -> Mapping[str, worker.Job]:
             Catalog(hub["api_url"], timeout_seconds=timeout, ca_file=ca_file),
         ),
         **realizerjobs.jobs(Path(greeting["root"])),
+        **overlays.jobs(Path(greeting["root"]), Path(greeting["runtime"])),
     }
 
 

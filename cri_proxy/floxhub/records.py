@@ -110,11 +110,10 @@ class Records:
         """Note that this lockfile was given to the caller from memory; `keep_head` ends that."""
         file = self._head_file(reference, caller)
         root = _load(file)
-        if root is None or not isinstance(root.value, dict):
-            return
-        stale = root.value.get("stale", [])
-        if lock_digest not in stale:
-            _place(file, _json({**root.value, "stale": [*stale, lock_digest]}))
+        if root is not None and isinstance(root.value, dict):
+            stale = _stale_of(root)
+            if lock_digest not in stale:
+                _place(file, _json({**root.value, "stale": [*stale, lock_digest]}))
 
     def was_given(self, paths: Iterable[StorePath], token: str | None) -> bool:
         """Whether the token's bearer was given these published packages, not too long ago."""
@@ -221,13 +220,18 @@ def stale_locks(directory: Path) -> frozenset[tuple[str, str, str]]:
     found: set[tuple[str, str, str]] = set()
     for file in (directory / _HEADS).glob("*/*/*"):
         root = _load(file)
-        try:
-            stale = root and root.get("stale")
-            digests = stale.texts() if stale else ()
-        except errors.ContentDamaged:
-            continue
+        digests = () if root is None else _stale_of(root)
         found.update((file.parent.parent.name, file.parent.name, each) for each in digests)
     return frozenset(found)
+
+
+def _stale_of(head: fields.Field) -> tuple[str, ...]:
+    """Return the lockfiles that a head's record marks as given from memory."""
+    try:
+        stale = head.get("stale")
+        return () if stale is None else stale.texts()
+    except errors.ContentDamaged:
+        return ()
 
 
 def _key(file: Path) -> bytes:

@@ -9,8 +9,10 @@ does not know stay where they are.
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
@@ -25,16 +27,34 @@ IDENTITY_ANNOTATION: Final = ANNOTATION_PREFIX + "identity"
 ASKED_ANNOTATION: Final = ANNOTATION_PREFIX + "asked"
 MODE_ANNOTATION: Final = ANNOTATION_PREFIX + "mode"
 EXEC_ANNOTATION: Final = ANNOTATION_PREFIX + "exec"
+MUTABLE_ANNOTATION: Final = ANNOTATION_PREFIX + "mutable"
+_NIX: Final = "/nix"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """What of an image's configuration the runtime would use where the pod says nothing."""
+    """What of an image's configuration the runtime would use where the pod says nothing.
+
+    `is_known` is false when the runtime does not tell; all the rest is empty then.
+    """
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
+    is_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Writable:
+    """A /nix that one container may write to: the node's directories for its store and the rest.
+
+    `token` is the name under which it is removed once the container is gone.
+    """
+
+    token: str
+    store: Path
+    rest: Path
 
 
 def apply(
@@ -46,29 +66,37 @@ def apply(
     keep: str,
     disable_metrics: bool = False,
     wrap_exec: bool = True,
+    writable: Writable | None = None,
 ) -> None:
     """Add `environment` to `config`.
 
     `asked` is the reference as the pod wrote it, kept beside the resolved one; `keep` is where in
     the container the activation leaves its variables for programs that are started in it later.
-    Raises RequestInvalid when the pod mounts something else at /nix/store, or when there is no
-    program to put the activation in front of.
+    Without `wrap_exec` only the main program gets the variables, by way of the activation, so the
+    environment must have been realized with a shell. Raises RequestInvalid when the pod mounts
+    something else at /nix/store, or when there is no program to put the activation in front of.
     """
-    command = activation.command(environment, keep)
     given = _given_variables(config, image)
     directory = config.working_dir or image.working_dir
-    _mount(config, environment)
-    for name, value in activation.container_variables(environment, given, directory):
-        config.envs.add(key=name, value=value.encode())
+    variables = activation.container_variables(environment, given, directory)
     if disable_metrics:
-        config.envs.add(key="FLOX_DISABLE_METRICS", value=b"true")
+        variables = (*variables, ("FLOX_DISABLE_METRICS", "true"))
+    if wrap_exec:
+        command = activation.command(environment, keep)
+        for name, value in variables:
+            config.envs.add(key=name, value=value.encode())
+    else:
+        command = activation.command_alone(environment, variables)
     if command.start:
         _wrap(config, image, command.start, environment)
+    _mount(config, environment, writable)
     config.annotations[REFERENCE_ANNOTATION] = str(environment.reference)
     config.annotations[IDENTITY_ANNOTATION] = environment.identity
     config.annotations[ASKED_ANNOTATION] = asked
     config.annotations[MODE_ANNOTATION] = str(environment.mode)
-    if command.join and wrap_exec:
+    if writable is not None:
+        config.annotations[MUTABLE_ANNOTATION] = writable.token
+    if command.join:
         config.annotations[EXEC_ANNOTATION] = json.dumps(command.join)
 
 
@@ -93,21 +121,28 @@ def _given_variables(config: api_pb2.ContainerConfig, image: ImageConfig) -> dic
     return given
 
 
-def _mount(config: api_pb2.ContainerConfig, environment: Environment) -> None:
-    """Mount the environment's view at /nix/store, read-only and private."""
+def _mount(
+    config: api_pb2.ContainerConfig, environment: Environment, writable: Writable | None
+) -> None:
+    """Mount the environment's view at /nix/store, private, read-only unless it is `writable`."""
+    places = {storepaths.STORE: environment.store}
+    if writable is not None:
+        places = {_NIX: writable.rest, storepaths.STORE: writable.store}
     for mount in config.mounts:
-        if mount.container_path.rstrip("/") == storepaths.STORE:
+        place = posixpath.normpath(f"/{mount.container_path}").replace("//", "/")
+        if place in places:
             raise errors.RequestInvalid(
-                f"container {config.metadata.name} mounts a volume of its own at "
-                f"{storepaths.STORE}, where environment {environment.reference} belongs: take the "
-                "volume mount or the environment's annotation off the pod"
+                f"container {config.metadata.name} mounts a volume of its own at {place}, where "
+                f"environment {environment.reference} belongs: take the volume mount or the "
+                "environment's annotation off the pod"
             )
-    config.mounts.add(
-        host_path=str(environment.store),
-        container_path=storepaths.STORE,
-        readonly=True,
-        propagation=api_pb2.MountPropagation.PROPAGATION_PRIVATE,
-    )
+    for place, host_path in places.items():
+        config.mounts.add(
+            host_path=str(host_path),
+            container_path=place,
+            readonly=writable is None,
+            propagation=api_pb2.MountPropagation.PROPAGATION_PRIVATE,
+        )
 
 
 def _wrap(
@@ -125,6 +160,11 @@ def _wrap(
         program = [*config.command, *config.args]
     else:
         program = [*image.entrypoint, *(config.args or image.cmd)]
+    if not config.command and not image.is_known:
+        raise errors.RequestInvalid(
+            f"container {config.metadata.name} has no command, and the runtime does not tell what "
+            f"its image would run in environment {environment.reference}: add a command to the pod"
+        )
     if not program:
         raise errors.RequestInvalid(
             f"container {config.metadata.name} has no command, and its image names none, so there "

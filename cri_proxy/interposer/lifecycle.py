@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -24,9 +25,10 @@ from google.protobuf.message import DecodeError, Message
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2, runtime
-from cri_proxy.interposer import adjustment, handlers, images, pins, selection, tokens
+from cri_proxy.interposer import adjustment, handlers, images, notices, pins, selection, tokens
 from cri_proxy.interposer.calls import Call
 from cri_proxy.interposer.handlers import Handlers
+from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer.realizer import Realizer
@@ -34,6 +36,7 @@ from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _CONTAINERS_REMEMBERED: Final = 8192
+_BEGUN_AT_ONCE: Final = 16  # a pod may name thousands; the rest begin when their containers come
 # Shared memory of the pod: in every container, writable also when the root file system is not.
 _KEEP: Final = "/dev/shm/.flox-activation-{}"  # noqa: S108
 
@@ -82,8 +85,8 @@ class RunPodSandbox:
     def _begin(self, config: api_pb2.PodSandboxConfig, wanted: selection.Selection) -> None:
         """Start realizing what the pod will need; CreateContainer reports what comes of it."""
         token = self._tokens.of_pod(config.metadata.uid)
-        for reference in wanted.references:
-            self._realizer.begin(reference, token=token, mode=wanted.mode)
+        for reference, has_shell in wanted.realizations[:_BEGUN_AT_ONCE]:
+            self._realizer.begin(reference, token=token, mode=wanted.mode, has_shell=has_shell)
 
 
 class CreateContainer:
@@ -94,11 +97,14 @@ class CreateContainer:
         realizer: Realizer,
         image_configs: images.Images,
         pod_pins: pins.Pins,
+        mutability: Mutability,
         policy: Policy,
     ) -> None:
         self._realizer = realizer
         self._images = image_configs
         self._pins = pod_pins
+        self._mutability = mutability
+        self._notices = notices.Notices()
         self._policy = policy
         self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
 
@@ -115,17 +121,25 @@ class CreateContainer:
             return await call.forward(payload)
         self._policy.handlers.map_container(request.config)
         environment = await self._environment(request, wanted, asked, call)
-        adjustment.apply(
-            request.config,
-            environment,
-            await self._images.config_of(request.config.image),
-            asked=str(asked),
-            keep=_KEEP.format(secrets.token_hex(8)),
-            disable_metrics=wanted.disable_metrics,
-            wrap_exec=request.config.metadata.name not in wanted.skipped_exec,
-        )
-        _ensure_in_place(environment)
-        answer = await call.forward(request.SerializeToString())
+        self._notices.give(environment)
+        image = await self._images.config_of(request.config.image)
+        async with AsyncExitStack() as stack:
+            writable = None
+            if wanted.nix_mutable:
+                lent = self._mutability.lend(environment.store)
+                writable = await stack.enter_async_context(lent)
+            adjustment.apply(
+                request.config,
+                environment,
+                image,
+                asked=str(asked),
+                keep=_KEEP.format(secrets.token_hex(8)),
+                disable_metrics=wanted.disable_metrics,
+                wrap_exec=not wanted.leaves_exec_outside(request.config.metadata.name),
+                writable=writable,
+            )
+            _ensure_in_place(environment)
+            answer = await call.forward(request.SerializeToString())
         self._pins.remember(
             request.sandbox_config.metadata.uid,
             request.pod_sandbox_id,
@@ -147,14 +161,17 @@ class CreateContainer:
         What the pod was given before it keeps, whatever has become of its token meanwhile.
         """
         uid = request.sandbox_config.metadata.uid
+        has_shell = wanted.leaves_exec_outside(request.config.metadata.name)
         pin = await self._pins.find(uid, request.pod_sandbox_id, asked, wanted.mode)
         if pin is not None:
             present = await self._realizer.load(pin.identity)
-            if present is not None:
+            if present is not None and not (has_shell and present.is_static):
                 return present.resolved_as(pin.reference, present.revision, is_stale=False)
             asked = pin.reference
         token = await self._tokens.of_container(request.config.mounts)
-        realization = self._realizer.begin(asked, token=token, mode=wanted.mode)
+        realization = self._realizer.begin(
+            asked, token=token, mode=wanted.mode, has_shell=has_shell
+        )
         remaining = call.remaining()
         timeout = None if remaining is None else max(0.0, remaining - self._policy.margin_seconds)
         return await realization.wait(timeout)

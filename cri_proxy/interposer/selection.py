@@ -18,6 +18,7 @@ container's name is ours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +35,8 @@ DISABLE_METRICS: Final = PREFIX + "disable-metrics"
 NIX_MUTABLE: Final = PREFIX + "nix-mutable"
 SKIP_CONTAINERS: Final = PREFIX + "skip-containers"
 SKIP_CONTAINERS_EXEC: Final = PREFIX + "skip-containers-exec"
+# Kubernetes' own names are DNS labels; other callers of a runtime are less strict.
+_CONTAINER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,24 @@ class Selection:
             return None
         return dict(self.by_container).get(name, self.environment)
 
+    def leaves_exec_outside(self, name: str) -> bool:
+        """Whether what is executed in the container later is to see nothing of its environment."""
+        return name in self.skipped_exec
+
+    @property
+    def realizations(self) -> tuple[tuple[Reference, bool], ...]:
+        """Every environment that the pod may need, and whether with a shell: see `activation`."""
+        alone = [(self.of_container(name), True) for name in sorted(self.skipped_exec)]
+        wanted = [*((each, False) for each in self.references), *alone]
+        return tuple(
+            dict.fromkeys((each, has_shell) for each, has_shell in wanted if each is not None)
+        )
+
     @property
     def references(self) -> tuple[Reference, ...]:
         """Every environment that some container of the pod may need, the pod's own first."""
-        wanted = [self.environment, *(reference for _, reference in self.by_container)]
+        own = [each for name, each in self.by_container if name not in self.skipped]
+        wanted = [self.environment, *own]
         return tuple(dict.fromkeys(reference for reference in wanted if reference is not None))
 
 
@@ -67,7 +84,7 @@ def of_annotations(annotations: Mapping[str, str]) -> Selection | None:
     Raises RequestInvalid for a value that cannot be read.
     """
     by_container = tuple(
-        (key.removeprefix(ENVIRONMENT + "."), _environment(key, value))
+        (_name(key, key.removeprefix(ENVIRONMENT + ".")), _environment(key, value))
         for key, value in sorted(annotations.items())
         if key.startswith(ENVIRONMENT + ".")
     )
@@ -102,7 +119,7 @@ def _environment(key: str, value: str) -> Reference | None:
     try:
         return references.parse(text)
     except errors.RequestInvalid as error:
-        raise errors.RequestInvalid(f"annotation {key}: {error}") from error
+        raise errors.RequestInvalid(f"annotation {key[:300]}: {error}") from error
 
 
 def _mode(value: str) -> Mode:
@@ -126,5 +143,16 @@ def _flag(annotations: Mapping[str, str], key: str) -> bool:
 
 
 def _names(annotations: Mapping[str, str], key: str) -> frozenset[str]:
-    """Return the container names of a comma-separated annotation."""
-    return frozenset(name for part in annotations.get(key, "").split(",") if (name := part.strip()))
+    """Return the container names of a comma-separated annotation; empty ones mean nothing."""
+    parts = annotations.get(key, "").split(",")
+    return frozenset(_name(key, name) for part in parts if (name := part.strip()))
+
+
+def _name(key: str, name: str) -> str:
+    """Return a container's name, if it can be one."""
+    if not _CONTAINER.fullmatch(name):
+        raise errors.RequestInvalid(
+            f"annotation {key[:100]}: {name[:100]!a} is no name of a container: write names as in "
+            "the pod, with commas between them"
+        )
+    return name

@@ -26,7 +26,8 @@ from typing import Final
 
 from cri_proxy import errors
 
-SETTLE_SECONDS: Final = 2.0
+QUIET_SECONDS: Final = 5.0
+UNSETTLED_SECONDS: Final = 60.0
 _logger = logging.getLogger(__name__)
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -40,10 +41,12 @@ def boot_id() -> str:
 
 
 class Settler:
-    """Calls `settle` in the background, some seconds after the first `poke`: once for many.
+    """Calls `settle` in the background, once for many a `poke`: when they have ceased for a while.
 
-    What must happen in the end but nobody waits for. A process that ends before leaves it to the
-    next one's recovery, so `settle` must find by itself what there is to do.
+    For what must happen in the end but nobody waits for, and what would stand in the way of those
+    who do: while a syncfs is under way, a journaling file system lets nobody create a file. A
+    process that ends before leaves it to the next one's recovery, so `settle` must find by itself
+    what there is to do.
     """
 
     def __init__(self, settle: Callable[[], None]) -> None:
@@ -63,8 +66,10 @@ class Settler:
     def _run(self) -> None:
         while True:
             self._poked.wait()
-            time.sleep(SETTLE_SECONDS)
-            self._poked.clear()
+            latest = time.monotonic() + UNSETTLED_SECONDS
+            while self._poked.is_set() and time.monotonic() < latest:
+                self._poked.clear()
+                time.sleep(QUIET_SECONDS)
             try:
                 self._settle()
             except OSError as error:

@@ -36,7 +36,8 @@ class Environment:
     `reference` is pinned to the generation that was resolved; `store` is the node's directory that
     a container sees as /nix/store; `closure` lists everything in it, FLOX_ENV included, sorted.
     `variables` are the `[vars]` whose values need no shell. `shell` is the bash that runs the
-    activation, None when nothing has to run before the program.
+    activation, None when nothing has to run before the program. `services` and `has_profile` tell
+    of parts of its manifest that no container runs.
     """
 
     identity: str
@@ -52,7 +53,8 @@ class Environment:
     nar_bytes: int
     realized_at: float
     store: Path
-    has_services: bool = False
+    services: tuple[str, ...] = ()
+    has_profile: bool = False
     certificates: str | None = None
     locale_archive: str | None = None
     is_stale: bool = False
@@ -83,7 +85,8 @@ def to_json(environment: Environment) -> dict[str, Any]:
         "closure": [path.basename for path in environment.closure],
         "narBytes": environment.nar_bytes,
         "realizedAt": environment.realized_at,
-        "hasServices": environment.has_services,
+        "services": list(environment.services),
+        "hasProfile": environment.has_profile,
         "certificates": environment.certificates,
         "localeArchive": environment.locale_archive,
     }
@@ -110,7 +113,8 @@ def of_json(record: dict[str, Any], store: Path) -> Environment:
             closure=tuple(storepaths.of_basename(name) for name in record["closure"]),
             nar_bytes=record["narBytes"],
             realized_at=record["realizedAt"],
-            has_services=record["hasServices"],
+            services=tuple(record.get("services", ())),
+            has_profile=record.get("hasProfile", False),
             certificates=record["certificates"],
             locale_archive=record["localeArchive"],
             store=store,

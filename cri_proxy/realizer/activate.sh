@@ -1,10 +1,11 @@
 # shellcheck shell=bash
 # Runs a program inside the environment that this file is part of:
 #
-#   bash --noprofile --norc -p $FLOX_ENV/activate [--keep FILE | --join FILE] -- PROGRAM [ARG ...]
+#   bash --noprofile --norc -p $FLOX_ENV/activate [OPTION ...] -- PROGRAM [ARG ...]
 #
-# --keep FILE  leaves the variables, as they are after the hook, in FILE for programs that join
-# --join FILE  takes the variables from FILE instead of running the hook once more
+# --set NAME=VALUE  sets a variable that only the program is to have, not all of its container
+# --keep FILE       leaves the variables, as they are after the hook, in FILE for those that join
+# --join FILE       takes the variables from FILE instead of running the hook once more
 #
 # Sets the environment's [vars], runs its hook with standard output turned to standard error, and
 # becomes the program, which so keeps the process id, standard input, directory and signals that it
@@ -26,6 +27,7 @@ _cri_proxy_left() { # STATUS
 _cri_proxy_keep='' _cri_proxy_join=''
 while [[ $# -gt 0 ]]; do
   case $1 in
+    --set) export "${2?}" && shift 2 ;;
     --keep) _cri_proxy_keep=$2 && shift 2 ;;
     --join) _cri_proxy_join=$2 && shift 2 ;;
     --) shift && break ;;

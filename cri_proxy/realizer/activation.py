@@ -85,9 +85,23 @@ def command(environment: Environment, keep: str) -> Command:
     """
     if environment.shell is None:
         return Command()
-    activate = f"{environment.flox_env}/activate"
-    bash = (environment.shell, "--noprofile", "--norc", "-p", activate)
+    bash = _activate(environment.shell, environment)
     return Command(start=(*bash, "--keep", keep, "--"), join=(*bash, "--join", keep, "--"))
+
+
+def command_alone(environment: Environment, variables: Iterable[tuple[str, str]]) -> Command:
+    """Return what comes before the program so that it alone has `variables`; nothing can join it.
+
+    Raises EnvironmentUnsuitable for an environment that was realized without a shell.
+    """
+    if environment.shell is None:
+        raise errors.EnvironmentUnsuitable(
+            f"environment {environment.reference} is on this node without a shell, which is needed "
+            "to keep its variables from what is executed in the container: install bash in the "
+            "environment, or take the container out of skip-containers-exec"
+        )
+    settings = [part for name, value in variables for part in ("--set", f"{name}={value}")]
+    return Command(start=(*_activate(environment.shell, environment), *settings, "--"))
 
 
 def container_variables(
@@ -129,6 +143,11 @@ def container_variables(
         added["LOCALE_ARCHIVE"] = environment.locale_archive
     added.update(environment.variables)
     return tuple(added.items())
+
+
+def _activate(shell: str, environment: Environment) -> tuple[str, ...]:
+    """Return the beginning of every command that runs `activate`."""
+    return (shell, "--noprofile", "--norc", "-p", f"{environment.flox_env}/activate")
 
 
 def _quoted(value: str) -> str:

@@ -152,7 +152,8 @@ def environment_of(
         nar_bytes=nar_bytes,
         realized_at=time.time(),
         store=store,
-        has_services=recipe.has_services,
+        services=recipe.services,
+        has_profile=recipe.has_profile,
         certificates=rendered.certificates,
         locale_archive=rendered.locale_archive,
     )

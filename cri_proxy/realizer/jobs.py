@@ -1,13 +1,15 @@
 """The realizer's worker jobs: from JSON to recipes and assembly, and back.
 
     realizer.recipe     {"reference", "revision", "lockfile", "lock_digest", "system", "mode",
-                         "shell", "certificates"}
-                        -> {"identity", "roots": [path, ...], "published": [path, ...]}
+                         "shell", "certificates", "has_shell"}
+                        -> {"identity", "roots": [path, ...], "published": [path, ...],
+                            "advice": {path: text}}
     realizer.assemble   the same and {"identity", "closure": [basename, ...], "nar_bytes"}
                         -> {"identity"}, or {"needs": [path, ...]}: store paths to fetch first
     realizer.recover    {} -> {}: the node's directories exist, and hold nothing half done
 
-`shell` and `certificates` are a store path and a file of the node, or None.
+`shell` and `certificates` are a store path and a file of the node, or None; `has_shell` asks for a
+shell whatever the environment is. `advice` is for refusals of paths that cannot be had.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ def jobs(root: Path) -> Mapping[str, Job]:
             "identity": made.identity,
             "roots": [str(path) for path in made.roots],
             "published": [str(path) for path in made.published],
+            "advice": {str(path): text for path, text in made.advice.items()},
         }
 
     def assemble(argument: dict[str, Any], task: Task) -> dict[str, Any]:
@@ -92,6 +95,7 @@ def _recipe_of(argument: Mapping[str, Any]) -> Recipe:
             if bundle
             else "",
         ),
+        has_shell=argument["has_shell"],
     )
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ from cri_proxy.telemetry import logs, spans
 _log = logs.of(__name__)
 _RESOLUTIONS_REMEMBERED = 1024
 _ENVIRONMENTS_REMEMBERED = 256
+
+_Key = tuple[Reference, str | None, Mode, bool]
 
 
 @dataclass(slots=True)
@@ -106,7 +109,7 @@ class Realizer:
         self._jobs = workers
         self._store = store
         self._options = options
-        self._running: dict[tuple[Reference, str | None, Mode], Realization] = {}
+        self._running: dict[_Key, Realization] = {}
         self._making: singleflight.Flights[str, Environment] = singleflight.Flights()
         self._progress: dict[str, Progress] = {}
         self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], Resolution] = (
@@ -115,25 +118,31 @@ class Realizer:
         self._loaded: cachetools.LRUCache[str, Environment] = cachetools.LRUCache(
             _ENVIRONMENTS_REMEMBERED
         )
-        self._recipes: cachetools.LRUCache[tuple[Reference, str, Mode], _Known] = (
+        self._recipes: cachetools.LRUCache[tuple[Reference, str, Mode, bool], _Known] = (
             cachetools.LRUCache(_RESOLUTIONS_REMEMBERED)
         )
         self._published = Published(workers, store, remember_seconds=options.remember_seconds)
 
     def begin(
-        self, reference: Reference, *, token: str | None = None, mode: Mode = Mode.RUN
+        self,
+        reference: Reference,
+        *,
+        token: str | None = None,
+        mode: Mode = Mode.RUN,
+        has_shell: bool = False,
     ) -> Realization:
         """Return the realization of `reference`, joining one that is under way for the same token.
 
-        `token` is what FloxHub is asked with; two tokens never share an answer.
+        `token` is what FloxHub is asked with; two tokens never share an answer. `has_shell` asks
+        for a shell in the environment even if nothing has to run before its programs.
         """
-        key = (reference, token, mode)
+        key = (reference, token, mode, has_shell)
         running = self._running.get(key)
         if running is not None:
             return running
         realization = Realization(reference)
         realization._task = asyncio.create_task(
-            self._realize(realization, token, mode), name=f"realize {reference}"
+            self._realize(realization, token, mode, has_shell), name=f"realize {reference}"
         )
         self._running[key] = realization
         realization._task.add_done_callback(lambda _: self._finished(key))
@@ -161,14 +170,14 @@ class Realizer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _finished(self, key: tuple[Reference, str | None, Mode]) -> None:
+    def _finished(self, key: _Key) -> None:
         """Forget a realization that ended, and look at its error so that asyncio need not."""
         realization = self._running.pop(key)
         if not realization._task.cancelled():
             realization._task.exception()
 
     async def _realize(
-        self, realization: Realization, token: str | None, mode: Mode
+        self, realization: Realization, token: str | None, mode: Mode, has_shell: bool
     ) -> Environment:
         """Do the whole work for one reference, told by one span and one log line."""
         started = time.monotonic()
@@ -185,7 +194,7 @@ class Realizer:
                     _log.warning(
                         "floxhub away, last known generation used", reference=resolution.reference
                     )
-                made = await self._make(resolution, token, mode, realization)
+                made = await self._make(resolution, token, mode, has_shell, realization)
             except errors.CriProxyError as error:
                 # Whoever waits refuses a call with it, and that is logged there. With nobody
                 # waiting it was an early beginning, perhaps without the token to come.
@@ -224,7 +233,12 @@ class Realizer:
         return resolution
 
     async def _make(
-        self, resolution: Resolution, token: str | None, mode: Mode, realization: Realization
+        self,
+        resolution: Resolution,
+        token: str | None,
+        mode: Mode,
+        has_shell: bool,
+        realization: Realization,
     ) -> Environment:
         """Return the environment of a resolution, from its place or into it."""
         argument = {
@@ -235,9 +249,10 @@ class Realizer:
             "system": self._options.system,
             "mode": str(mode),
             "shell": self._options.shell,
+            "has_shell": has_shell,
             "certificates": str(self._options.certificates) if self._options.certificates else None,
         }
-        key = (resolution.reference, resolution.lock_digest, mode)
+        key = (resolution.reference, resolution.lock_digest, mode, has_shell)
         known = self._recipes.get(key)
         if known is None or (present := await self.load(known.identity)) is None:
             recipe = await self._jobs.call(jobs.RECIPE, argument)
@@ -268,12 +283,12 @@ class Realizer:
         roots = [storepaths.parse(path) for path in recipe["roots"]]
         name = {"flox.environment.reference": argument["reference"]}
         with spans.span("store.fetch", **name):
-            closure = await self._fetch(roots, located, progress)
+            closure = await self._fetch(roots, located, recipe["advice"], progress)
         with spans.span("realizer.assemble", **name):
             made = await self._assemble(argument, recipe, closure)
             if "needs" in made:
                 roots += [storepaths.parse(path) for path in made["needs"]]
-                closure = await self._fetch(roots, located, progress)
+                closure = await self._fetch(roots, located, recipe["advice"], progress)
                 made = await self._assemble(argument, recipe, closure)
         environment = await self.load(made["identity"])
         if environment is None:
@@ -284,14 +299,18 @@ class Realizer:
         return environment
 
     async def _fetch(
-        self, roots: list[StorePath], located: Located, progress: Progress
+        self,
+        roots: list[StorePath],
+        located: Located,
+        advice: Mapping[str, str],
+        progress: Progress,
     ) -> tuple[closures.PathRecord, ...]:
         """Bring the closure of `roots` onto the node, leaving `progress` at the next phase."""
         try:
             closure = await self._store.realize(roots, progress, located.places)
         except errors.NotFound as error:
             if located.refusal is None:
-                raise
+                raise _advised(advice, error) from error
             raise located.refusal from error  # it would be where the catalog did not tell
         progress.phase = Phase.RENDERING
         return closure
@@ -326,6 +345,14 @@ def _all_present(environment: Environment, progress: Progress) -> Environment:
     """Count an environment in place as done, and return it."""
     progress.paths_total = progress.paths_done = progress.paths_present = len(environment.closure)
     return environment
+
+
+def _advised(advice: Mapping[str, str], error: errors.NotFound) -> errors.NotFound:
+    """Return the refusal with what is known of the package whose store path it names."""
+    for path, text in advice.items():
+        if path in str(error):
+            return errors.NotFound(f"{error}; {text}")
+    return error
 
 
 def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
 from cri_proxy.floxhub import outputs, variables
 from cri_proxy.lib import nixbase32
 from cri_proxy.model.environments import Mode
-from cri_proxy.model.lockfiles import LinkedOutput, Lockfile
+from cri_proxy.model.lockfiles import Kind, LinkedOutput, Lockfile, Package
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import activation
@@ -44,6 +45,7 @@ class Recipe:
     """What to fetch, link and set for one environment; `variables` are in the order of setting.
 
     `published` are those of the linked paths that come from an organization's own catalog.
+    `advice` says of a linked store path which package it is and what to do when no cache has it.
     """
 
     identity: str
@@ -53,7 +55,9 @@ class Recipe:
     variables: tuple[tuple[str, str], ...]
     hook: str | None
     needs_shell: bool
-    has_services: bool
+    services: tuple[str, ...]
+    has_profile: bool
+    advice: Mapping[StorePath, str]
 
     @property
     def roots(self) -> tuple[StorePath, ...]:
@@ -62,10 +66,17 @@ class Recipe:
 
 
 def of_lockfile(
-    lock: Lockfile, lock_digest: str, reference: Reference, mode: Mode, node: Node
+    lock: Lockfile,
+    lock_digest: str,
+    reference: Reference,
+    mode: Mode,
+    node: Node,
+    *,
+    has_shell: bool = False,
 ) -> Recipe:
     """Return the recipe of `lock`, whose SHA-256 in hex is `lock_digest`.
 
+    `has_shell` asks for a shell even if nothing has to run before the environment's programs.
     Raises EnvironmentUnsuitable when the environment is not locked for the node's system or cannot
     be activated.
     """
@@ -73,7 +84,7 @@ def of_lockfile(
     ordered = variables.in_dependency_order(lock.manifest.variables)
     activation.envrc(ordered)
     hook = lock.manifest.on_activate
-    needs_shell = not activation.is_static(ordered, hook)
+    needs_shell = has_shell or not activation.is_static(ordered, hook)
     digest = _digest(
         {
             "edition": EDITION,
@@ -82,27 +93,57 @@ def of_lockfile(
             "lock": lock_digest,
             "system": node.system,
             "mode": str(mode),
+            "has_shell": needs_shell,
             "shell": node.shell if needs_shell else None,
             "certificates": node.certificates_digest,
             "activate": hashlib.sha256(activation.script()).hexdigest(),
         }
     )
     linked = outputs.linked_outputs(lock, node.system)
-    custom = {
-        each.install_id
-        for each in outputs.packages_for(lock, node.system)
-        if each.is_custom_catalog
-    }
+    packages = {each.install_id: each for each in outputs.packages_for(lock, node.system)}
     return Recipe(
         identity=f"{digest}-{reference.owner}-{reference.name}",
         flox_env=StorePath(digest, f"environment-{mode}"),
         linked=linked,
-        published=tuple(dict.fromkeys(each.path for each in linked if each.install_id in custom)),
+        published=tuple(
+            dict.fromkeys(
+                each.path for each in linked if packages[each.install_id].is_custom_catalog
+            )
+        ),
         variables=ordered,
         hook=hook,
         needs_shell=needs_shell,
-        has_services=bool(lock.manifest.services),
+        services=lock.manifest.services,
+        has_profile=lock.manifest.has_profile,
+        advice={each.path: advice_of(packages[each.install_id]) for each in linked},
     )
+
+
+def advice_of(package: Package) -> str:
+    """Return whose a store path is and what to do when no cache has it, for a refusal."""
+    name = f"it is the package {package.install_id!r} of the environment"
+    match package.kind:
+        case Kind.FLAKE:
+            return (
+                f"{name}, which comes from a flake and is never built on a node: build it and push "
+                "it to a binary cache of this node, or publish it to a catalog"
+            )
+        case Kind.STORE_PATH:
+            return (
+                f"{name}, which was installed as a store path and is only where it was built: copy "
+                "it from there to a binary cache of this node"
+            )
+        case Kind.CATALOG if package.is_unfree:
+            return (
+                f"{name}, which is unfree, so public caches do not carry it and it is never built "
+                "on a node: build it and push it to a binary cache of this node"
+            )
+        case Kind.CATALOG if package.is_custom_catalog:
+            return f"{name}, from a catalog of its own: publish it again, for this system too"
+        case Kind.CATALOG:
+            return name
+        case _:
+            assert_never(package.kind)
 
 
 def _digest(inputs: dict[str, object]) -> str:

@@ -60,7 +60,13 @@ class Offer:
     @contextlib.contextmanager
     def open(self) -> Iterator[Source]:
         """Open the stream of the NAR as the cache has it, compressed."""
-        with self.cache.open(self.narinfo.url) as body:
+        with contextlib.ExitStack() as stack:
+            try:
+                body = stack.enter_context(self.cache.open(self.narinfo.url))
+            except errors.NotFound as error:
+                raise errors.ContentDamaged(
+                    f"has a narinfo but not its archive {self.narinfo.url}: {error}"
+                ) from error
             yield body
 
 

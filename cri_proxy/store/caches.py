@@ -26,11 +26,10 @@ from cri_proxy import errors
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import cache, narinfo
 from cri_proxy.store.cache import Cache, Offer
-from cri_proxy.store.locations import Locations
 
 ATTEMPTS: Final = 4
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 4.0
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 4.0
 _ADVICE: Final[dict[type[errors.CriProxyError], str]] = {  # gravest first: it names the whole
     errors.ContentDamaged: "{path} is damaged in a binary cache: publish it there again",
     errors.RequestInvalid: "{path} could not be fetched: mend the list of binary caches",
@@ -53,8 +52,8 @@ class Caches:
     def __init__(
         self, urls: Sequence[str], *, ca_file: Path | None = None, connections: int = 32
     ) -> None:
-        self.connections = cache.Connections(ca_file=ca_file, size=connections)
-        self._caches = tuple(cache.of_url(url, self.connections) for url in urls)
+        pool = cache.Connections(ca_file=ca_file, size=connections)
+        self._caches = tuple(cache.of_url(url, pool) for url in urls)
 
     def seek(
         self,
@@ -63,17 +62,15 @@ class Caches:
         *,
         check: Callable[[], None],
         known: Offer | None = None,
-        locations: Locations | None = None,
     ) -> T:
         """Return what `use` makes of the first good offer of `path`.
 
         `use` refuses an offer by raising ContentDamaged, SignatureUntrusted or SourceUnreachable;
         anything else ends the search. `known` is an offer to begin with, from an earlier search.
-        `check` is called before each attempt and may raise. `locations` are asked as well.
-        Raises the gravest of what went wrong.
+        `check` is called before each attempt and may raise. Raises the gravest of what went wrong.
         """
         failures: list[tuple[Cache, errors.CriProxyError]] = []
-        for each in self._in_order(path, known, locations):
+        for each in self._in_order(known):
             try:
                 return _insist(each, path, use, check, known)
             except _REFUSALS as error:
@@ -82,30 +79,28 @@ class Caches:
                     _logger.info("no use: path=%s cache=%s: %s", path, each.url, error)
         raise _summary_of(path, failures)
 
-    def offer_of(
-        self, path: StorePath, url: str, text: str, locations: Locations | None = None
-    ) -> Offer | None:
+    def offer_of(self, path: StorePath, url: str, text: str) -> Offer | None:
         """Return an offer that an earlier search, perhaps in another process, has found.
 
         None if there is no such cache. Raises ContentDamaged for a text that is no narinfo.
         """
-        source = next((each for each in self._caches if each.url == url), None)
-        if source is None and locations is not None:
-            source = locations.at(url)
-        return None if source is None else Offer(source, narinfo.parse(text.encode(), path))
+        for each in self._caches:
+            if each.url == url:
+                return Offer(each, narinfo.parse(text.encode(), path))
+        return None
 
-    def _in_order(
-        self, path: StorePath, known: Offer | None, locations: Locations | None
-    ) -> Sequence[Cache]:
+    def _in_order(self, known: Offer | None) -> Sequence[Cache]:
         """Return the caches in the order to ask them."""
-        ordered: Sequence[Cache] = self._caches
-        if len(ordered) > 1:
-            ordered = sorted(ordered, key=lambda each: (each.is_shunned, each.priority))
-        if locations is not None:
-            ordered = locations.in_order(path, ordered)
-        if known is not None and len(ordered) > 1:
-            ordered = sorted(ordered, key=lambda each: each is not known.cache)
-        return ordered
+        if len(self._caches) == 1:
+            return self._caches
+        return sorted(
+            self._caches,
+            key=lambda each: (
+                known is None or each is not known.cache,
+                each.is_shunned,
+                each.priority,
+            ),
+        )
 
 
 def _insist(
@@ -120,24 +115,41 @@ def _insist(
     for attempt in range(ATTEMPTS):
         check()
         try:
-            return use(offer or source.lookup(path))
+            return _use_latest(source, path, use, offer)
         except cache.Passing as passing:
             if attempt == ATTEMPTS - 1 or source.is_shunned:
                 source.shun()
                 raise
-            _pause(attempt, passing.pause)
-            offer = None  # what it said of the path may have changed, too
+            time.sleep(pause_of(attempt, passing.pause))
         except errors.SourceUnreachable:
             source.shun()
             raise
     raise AssertionError("the last attempt returns or raises")
 
 
-def _pause(attempt: int, asked: float) -> None:
-    """Wait before the next attempt: twice as long each time, and not all at the same moment."""
-    longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+def _use_latest(
+    source: Cache, path: StorePath, use: Callable[[Offer], T], known: Offer | None
+) -> T:
+    """Use a known offer, or what the cache says now if that is new: paths get published anew."""
+    if known is None:
+        return use(source.lookup(path))
+    try:
+        return use(known)
+    except errors.ContentDamaged:
+        latest = source.lookup(path)
+        if latest.narinfo == known.narinfo:
+            raise
+    return use(latest)
+
+
+def pause_of(attempt: int, asked: float) -> float:
+    """Return the seconds to wait after an attempt, the first being 0.
+
+    Twice as long each time, and not the same for all who wait; longer if the cache asks for it.
+    """
+    longest = FIRST_PAUSE_SECONDS * float(2**attempt)
     jittered = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-    time.sleep(min(max(asked, jittered), _LONGEST_PAUSE_SECONDS))
+    return min(max(asked, jittered), LONGEST_PAUSE_SECONDS)
 
 
 def _summary_of(

@@ -230,12 +230,12 @@ class Stage:
         state = os.statvfs(directory)
         if state.f_bavail * state.f_frsize < needed:
             raise durable.exhaustion_of(directory, purpose, needed)
-        with durable.exhaustion_explained(directory, purpose, needed):
-            try:
+        try:
+            with durable.exhaustion_explained(directory, purpose, needed):
                 yield self._tree
-            except BaseException:
-                durable.remove_tree(self._tree)
-                raise
+        except BaseException:
+            durable.remove_tree(self._tree)
+            raise
 
     def commit(self, record: NarInfo, *, is_reserved: bool = False) -> None:
         """Put the tree in place with its record: from now on the path is present."""

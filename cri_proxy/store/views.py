@@ -40,7 +40,7 @@ from cri_proxy.store.local import Store
 _LASTING: Final = ".lasting"
 _IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-_THREADS: Final = 4
+_THREADS: Final = 2
 _TIMES: Final = (1_000_000_000, 1_000_000_000)
 
 

@@ -27,11 +27,20 @@ _BASH = Path("/bin/bash-static")
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A published package, as `flox install` would have put it into a manifest."""
+    """A published package, as `flox install` would have put it into a manifest.
+
+    `catalog` is the organization's whose own catalog it comes from; None for Flox's.
+    """
 
     install_id: str
     path: StorePath
     priority: int = 5
+    catalog: str | None = None
+
+    @property
+    def pkg_path(self) -> str:
+        """What the manifest calls it."""
+        return f"{self.catalog}/{self.install_id}" if self.catalog else self.install_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +91,26 @@ def lockfile(
     *packages: Package,
     variables: Mapping[str, str] | None = None,
     hook: str | None = None,
+    profile: str | None = None,
+    services: Mapping[str, str] | None = None,
     system: str | None = None,
     schema: str | None = "1.14.0",
 ) -> dict[str, Any]:
-    """Return a lockfile of `packages` as Flox writes it; `schema` None is the older manifest."""
+    """Return a lockfile of `packages` as Flox writes it; `schema` None is the older manifest.
+
+    `profile` is its `common` script, `services` name → command.
+    """
     system = system or systems.of_node()
     manifest: dict[str, Any] = {"schema-version": schema} if schema else {"version": 1}
-    manifest["install"] = {each.install_id: {"pkg-path": each.install_id} for each in packages}
+    manifest["install"] = {each.install_id: {"pkg-path": each.pkg_path} for each in packages}
     if variables:
         manifest["vars"] = dict(variables)
     if hook is not None:
         manifest["hook"] = {"on-activate": hook}
+    if profile is not None:
+        manifest["profile"] = {"common": profile}
+    if services:
+        manifest["services"] = {name: {"command": text} for name, text in services.items()}
     manifest["options"] = {"systems": [system]}
     return {
         "lockfile-version": 1,

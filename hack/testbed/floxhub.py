@@ -55,7 +55,9 @@ class FloxHub(FaultyServer):
         self._tokens: dict[str, tuple[frozenset[str], int]] = {}
         self._hides_missing = False
         self._published: dict[str, Sequence[Mapping[str, Any]]] = {}
-        self._catalog_token: str | None = None
+        self._catalog_tokens: frozenset[str] | None = None
+        self._packages: Path | None = None
+        self._packages_tokens: frozenset[str] = frozenset()
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
@@ -87,9 +89,19 @@ class FloxHub(FaultyServer):
         """Tell of a store path where it is: `{"url", "auth", "public_keys", …}` each."""
         self._published[path] = locations
 
-    def require_catalog_token(self, token: str) -> None:
-        """Answer about published packages only to this bearer token."""
-        self._catalog_token = token
+    def require_catalog_token(self, *tokens: str) -> None:
+        """Answer about published packages only to these bearer tokens; with none, to nobody."""
+        self._catalog_tokens = frozenset(tokens)
+
+    @property
+    def packages_url(self) -> str:
+        """A binary cache of FloxHub's own; see `keep_packages`."""
+        return f"{self.url}/packages"
+
+    def keep_packages(self, directory: Path, *tokens: str) -> None:
+        """Serve a binary cache at `packages_url`, to those who log in with one of the tokens."""
+        self._packages = directory
+        self._packages_tokens = frozenset(tokens)
 
     @property
     def packs_sent(self) -> int:
@@ -101,6 +113,8 @@ class FloxHub(FaultyServer):
         path, _, query = request.path.partition("?")
         if path == "/api/v1/catalog/store":
             return self._answer_catalog(request)
+        if path.startswith("/packages/"):
+            return self._answer_package(request, path.removeprefix("/packages/"))
         if not path.startswith("/git/"):
             return 404, "text/plain", b"nothing here"
         path = path.removeprefix("/git")
@@ -115,11 +129,19 @@ class FloxHub(FaultyServer):
         return self._call_dulwich(request, path, query)
 
     def _answer_catalog(self, request: Request) -> Answer:
-        if self._catalog_token is not None and request.bearer != self._catalog_token:
+        if self._catalog_tokens is not None and request.bearer not in self._catalog_tokens:
             return 401, "application/json", b"{}"
         asked = json.loads(request.body)["outpaths"]
         items = {each: self._published[each] for each in asked if each in self._published}
         return 200, "application/json", json.dumps({"items": items}).encode()
+
+    def _answer_package(self, request: Request, name: str) -> Answer:
+        if request.password not in self._packages_tokens:
+            return 401, "text/plain", b"token wanted"
+        file = None if self._packages is None else self._packages / name
+        if file is None or ".." in file.parts or not file.is_file():
+            return 404, "text/plain", b"no such file"
+        return 200, "application/octet-stream", file.read_bytes()
 
     def _run_git(self, request: Request, path: str, query: str) -> Answer:
         environment = {

@@ -20,6 +20,8 @@ from cri_proxy.cri import api_pb2
 from hack.testbed import images
 
 NAMESPACE: Final = "default"
+_FIRST_ID: Final = 65536 * 1000  # of a pod with a user namespace, on the host
+_IDS: Final = 65536
 _MASKED: Final = (
     "/proc/asound",
     "/proc/acpi",
@@ -50,6 +52,8 @@ class Spec:
 
     `command` and `args` mean what they mean in a pod: none at all leaves Entrypoint and Cmd to
     the image. `envs` keeps order and duplicates. `user` is a number or a name of the image.
+    `has_default_seccomp` is seccompProfile RuntimeDefault, `drops_capabilities` drop: [ALL] with
+    allowPrivilegeEscalation: false.
     """
 
     name: str = "main"
@@ -61,6 +65,9 @@ class Spec:
     working_dir: str = ""
     user: int | str | None = None
     has_stdin: bool = False
+    is_root_read_only: bool = False
+    has_default_seccomp: bool = False
+    drops_capabilities: bool = False
     attempt: int = 0
 
 
@@ -113,6 +120,7 @@ def sandbox_config(
     *,
     annotations: Mapping[str, str],
     is_host_networked: bool,
+    has_user_namespace: bool = False,
     cgroup_parent: str,
 ) -> api_pb2.PodSandboxConfig:
     """Return a best-effort pod's sandbox; its control group is below `cgroup_parent`, if given."""
@@ -130,7 +138,9 @@ def sandbox_config(
         linux=api_pb2.LinuxPodSandboxConfig(
             cgroup_parent=f"{cgroup_parent}/besteffort/pod{laid.uid}" if cgroup_parent else "",
             security_context=api_pb2.LinuxSandboxSecurityContext(
-                namespace_options=_namespaces(is_host_networked=is_host_networked),
+                namespace_options=_namespaces(
+                    is_host_networked=is_host_networked, has_user_namespace=has_user_namespace
+                ),
                 seccomp=_unconfined(),
             ),
         ),
@@ -169,21 +179,28 @@ def container_config(
         stdin=spec.has_stdin,
         linux=api_pb2.LinuxContainerConfig(
             resources=api_pb2.LinuxContainerResources(cpu_shares=2, oom_score_adj=1000),
-            security_context=_security_context(sandbox, spec.user),
+            security_context=_security_context(sandbox, spec),
         ),
     )
 
 
 def _security_context(
-    sandbox: api_pb2.PodSandboxConfig, user: int | str | None
+    sandbox: api_pb2.PodSandboxConfig, spec: Spec
 ) -> api_pb2.LinuxContainerSecurityContext:
+    user = spec.user
+    runtime_default = api_pb2.SecurityProfile(profile_type=api_pb2.SecurityProfile.RuntimeDefault)
     return api_pb2.LinuxContainerSecurityContext(
         namespace_options=sandbox.linux.security_context.namespace_options,
         run_as_user=api_pb2.Int64Value(value=user) if isinstance(user, int) else None,
         run_as_username=user if isinstance(user, str) else "",
         masked_paths=_MASKED,
         readonly_paths=_READ_ONLY,
-        seccomp=_unconfined(),
+        readonly_rootfs=spec.is_root_read_only,
+        no_new_privs=spec.drops_capabilities,
+        capabilities=api_pb2.Capability(drop_capabilities=["ALL"])
+        if spec.drops_capabilities
+        else None,
+        seccomp=runtime_default if spec.has_default_seccomp else _unconfined(),
     )
 
 
@@ -214,11 +231,15 @@ def _pod_labels(name: str, uid: str) -> dict[str, str]:
     }
 
 
-def _namespaces(*, is_host_networked: bool) -> api_pb2.NamespaceOption:
+def _namespaces(*, is_host_networked: bool, has_user_namespace: bool) -> api_pb2.NamespaceOption:
+    mapping = [api_pb2.IDMapping(host_id=_FIRST_ID, container_id=0, length=_IDS)]
     return api_pb2.NamespaceOption(
         network=api_pb2.NODE if is_host_networked else api_pb2.POD,
         pid=api_pb2.CONTAINER,
         ipc=api_pb2.POD,
+        userns_options=api_pb2.UserNamespace(mode=api_pb2.POD, uids=mapping, gids=mapping)
+        if has_user_namespace
+        else None,
     )
 
 

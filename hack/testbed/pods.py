@@ -61,6 +61,7 @@ class Pods:
         annotations: Mapping[str, str] | None = None,
         *,
         host_network: bool = False,
+        user_namespace: bool = False,
         runtime_handler: str = "",
         secrets: Mapping[str, Mapping[str, bytes]] | None = None,
     ) -> Pod:
@@ -71,6 +72,7 @@ class Pods:
             name,
             annotations=annotations or {},
             is_host_networked=host_network,
+            has_user_namespace=user_namespace,
             cgroup_parent=self._cgroup_parent,
         )
         reply = self.client.call(
@@ -82,6 +84,10 @@ class Pods:
         pod = Pod(self.client, reply.pod_sandbox_id, config, laid)
         self._running.append(pod)
         return pod
+
+    def adopt(self, container: Container) -> Container:
+        """Return the same container, as reached through this socket."""
+        return Container(self.client, container.id, container.config, container.log)
 
     def pods(self) -> list[api_pb2.PodSandbox]:
         """Return what the runtime lists, whoever ran it."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Final, Self
 import grpc
 
 from cri_proxy.cri import api_pb2
+from cri_proxy.lib import mounts
 from hack.testbed import cri, processes, waiting
 
 _REPOSITORY: Final = Path(__file__).parents[2]
@@ -76,6 +78,10 @@ class Proxy:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            place = line.split()[4]
+            if place.startswith(f"{self.root}/"):  # a killed one had no time, or the runtime died
+                mounts.detach(Path(place))
 
     @property
     def pid(self) -> int:
@@ -90,6 +96,21 @@ class Proxy:
     def argv(self, *command: str) -> list[str]:
         """Return the argument list of a command of cri-proxy with this one's settings."""
         return [sys.executable, "-m", "cri_proxy", *command, "--config", str(self.config)]
+
+    def run(self, *command: str) -> str:
+        """Return what a command of cri-proxy with this one's settings writes; it must succeed."""
+        done = subprocess.run(
+            self.argv(*command),
+            env={**os.environ, "PYTHONPATH": str(_REPOSITORY)},
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=waiting.DEADLINE_SECONDS,
+        )
+        if done.returncode:
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
 
     def start(self, *, awaited: bool = True) -> None:
         """Start it, and wait until the runtime answers through it unless `awaited` is false."""

@@ -47,7 +47,8 @@ def test_a_pipe_gets_aligned_columns_with_the_latest_first(commands):
 
     head, new, old = done.output.splitlines()
     assert done.code == 0
-    assert head.split() == ["REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "IDENTITY"]
+    names = ["REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "IDENTITY"]
+    assert head.split() == names
     assert new.split("  ")[0] == "acme/new:12"
     assert "1.2 GB" in new
     assert "2 minutes ago" in new

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.floxhub.metadata import Metadata
-from cri_proxy.floxhub.records import PUBLIC, Records
+from cri_proxy.floxhub.records import ACCEPTED_SECONDS, PUBLIC, Records, stale_locks
+from cri_proxy.model import storepaths
 from cri_proxy.model.references import Reference
 
 WEB = Reference("alice", "web")
@@ -149,3 +152,65 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(errors.NodeExhausted, match="cannot be written"):
         Records(tmp_path / "file")
+
+
+def test_what_was_given_from_memory_is_stale_until_floxhub_confirms_it(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    mine, theirs = records.caller_of(WEB, "secret"), records.caller_of(WEB, "another")
+    for caller in (mine, theirs):
+        records.keep_head(WEB, caller, COMMIT)
+    assert stale_locks(tmp_path) == frozenset()
+
+    records.mark_stale(WEB, mine, "d" * 64)
+    records.mark_stale(WEB, mine, "e" * 64)
+    records.mark_stale(WEB, mine, "d" * 64)
+
+    assert stale_locks(tmp_path) == {("alice", "web", "d" * 64), ("alice", "web", "e" * 64)}
+    assert records.head(WEB, mine) == COMMIT
+    records.keep_head(WEB, theirs, COMMIT)
+    assert len(stale_locks(tmp_path)) == 2
+    records.keep_head(WEB, mine, COMMIT)
+    assert stale_locks(tmp_path) == frozenset()
+
+
+def test_listing_what_is_stale_makes_nothing_and_bears_damage(tmp_path: Path) -> None:
+    assert stale_locks(tmp_path / "absent") == frozenset()
+    assert not (tmp_path / "absent").exists()
+    place = tmp_path / "heads" / "alice" / "web"
+    place.mkdir(parents=True)
+    for number, text in enumerate(("", "[]", '{"stale": 1}', '{"stale": [1]}')):
+        (place / str(number)).write_text(text)
+
+    assert stale_locks(tmp_path) == frozenset()
+    Records(tmp_path).mark_stale(WEB, "0", "d" * 64)
+    Records(tmp_path).mark_stale(WEB, "1", "d" * 64)
+    Records(tmp_path).mark_stale(WEB, "2", "d" * 64)
+    assert stale_locks(tmp_path) == {("alice", "web", "d" * 64)}
+
+
+def test_published_packages_are_given_to_one_caller_and_one_set_of_paths(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    app, lib = (storepaths.of_basename(f"{digit * 32}-x") for digit in "01")
+    records.note_given([app, lib], "secret", is_given=True)
+
+    assert records.was_given([lib, app], "secret")
+    assert not records.was_given([lib, app], "another")
+    assert not records.was_given([lib, app], None)
+    assert not records.was_given([app], "secret")
+    records.note_given([app, lib], "secret", is_given=False)
+    assert not records.was_given([app, lib], "secret")
+
+
+def test_a_token_is_remembered_as_given_packages_no_longer_than_tokens_live(
+    tmp_path: Path,
+) -> None:
+    records = Records(tmp_path)
+    app = storepaths.of_basename(f"{'0' * 32}-app")
+    for token in ("secret", None):
+        records.note_given([app], token, is_given=True)
+    long_ago = int(time.time()) - ACCEPTED_SECONDS - 60
+    for file in (tmp_path / "published").iterdir():
+        file.write_text(json.dumps({"seen_at": long_ago}))
+
+    assert not records.was_given([app], "secret")
+    assert records.was_given([app], None)

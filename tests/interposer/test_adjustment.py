@@ -115,6 +115,18 @@ def test_nothing_to_run_is_refused_when_it_must_be_wrapped() -> None:
         apply(config_of(), shell="/nix/bash", image=ImageConfig())
 
 
+def test_an_image_that_is_not_described_needs_a_command_only_when_it_must_be_wrapped() -> None:
+    unknown = ImageConfig(is_known=False)
+
+    static = apply(config_of(args=["x"]), image=unknown)
+    wrapped = apply(config_of(command=["own"]), shell="/nix/bash", image=unknown)
+
+    assert (static.command, static.args) == ([], ["x"])
+    assert wrapped.args == ["own"]
+    with pytest.raises(errors.RequestInvalid, match="does not tell"):
+        apply(config_of(args=["x"]), shell="/nix/bash", image=unknown)
+
+
 @pytest.mark.parametrize("place", ["/nix/store", "/nix/store/"])
 def test_a_volume_in_the_environments_place_is_refused(place: str) -> None:
     with pytest.raises(errors.RequestInvalid, match="/nix/store"):

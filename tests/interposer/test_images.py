@@ -59,12 +59,35 @@ async def test_an_image_that_the_runtime_lacks_is_refused_by_name(runtime: FakeR
     await channel.close()
 
 
-@pytest.mark.parametrize("info", ["{}", '{"imageSpec": null}', '{"imageSpec": {"config": null}}'])
-def test_an_image_without_configuration_says_nothing(info: str) -> None:
-    assert images.parse(info, "x") == ImageConfig()
+@pytest.mark.parametrize("config", ["null", "{}", '{"Env": null, "Cmd": null}'])
+def test_an_image_without_configuration_names_nothing(config: str) -> None:
+    assert images.parse(f'{{"imageSpec": {{"config": {config}}}}}') == ImageConfig()
 
 
-@pytest.mark.parametrize("info", ["", "[]", '{"imageSpec": {"config": {"Env": 1}}}'])
-def test_a_description_of_another_shape_is_a_fault(info: str) -> None:
-    with pytest.raises(errors.InternalFault, match="x"):
-        images.parse(info, "x")
+@pytest.mark.parametrize(
+    "info",
+    [
+        "",
+        "text",
+        "[]",
+        "{}",
+        '{"imageSpec": null}',
+        '{"imageSpec": {"config": {"Env": 1}}}',
+        '{"imageSpec": {"config": {"Cmd": "sh"}}}',
+        '{"imageSpec": {"config": {"Entrypoint": [1]}}}',
+    ],
+)
+def test_a_description_of_another_shape_leaves_the_configuration_unknown(info: str) -> None:
+    assert images.parse(info) == ImageConfig(is_known=False)
+
+
+async def test_an_image_that_the_runtime_does_not_describe_is_unknown(
+    runtime: FakeRuntime,
+) -> None:
+    runtime.answer(STATUS, api_pb2.ImageStatusResponse(image=api_pb2.Image(id="sha256:1")))
+    channel = channels.dial(runtime.socket)
+
+    config = await images.Images(Runtime(channel)).config_of(SPEC)
+    await channel.close()
+
+    assert not config.is_known

@@ -47,6 +47,15 @@ def test_the_roots_are_the_linked_outputs() -> None:
     assert recipe.identity == f"{recipe.flox_env.digest}-acme-web"
 
 
+def test_packages_of_a_custom_catalog_are_published() -> None:
+    app = Package("app", storepaths.of_basename("1" * 32 + "-app"), catalog="acme")
+
+    recipe = recipe_of(environments.lockfile(HELLO, app, system=SYSTEM))
+
+    assert recipe.published == (app.path,)
+    assert recipe.roots == (HELLO.path, app.path)
+
+
 def test_variables_are_in_the_order_in_which_they_must_be_set() -> None:
     recipe = recipe_of(lock_of(variables={"A": "${B}/x", "B": "b"}))
 

@@ -128,3 +128,11 @@ def test_words_or_a_file_are_kept_as_text():
 
     assert [kind.of_text(text) for text in ("auto", "/etc/ca.pem")] == ["auto", "/etc/ca.pem"]
     refuses(kind.of_text, "yes", "ca.pem")
+
+
+def test_an_image_name_is_completed_and_has_no_digest():
+    kind = kinds.image_name()
+
+    assert str(kind.of_toml("flox/empty:1.0.0")) == "docker.io/flox/empty:1.0.0"
+    refuses(kind.of_text, "", "Flox/Empty", "flox/empty@sha256:" + "0" * 64)
+    refuses(kind.of_toml, None, 1)

@@ -10,7 +10,7 @@ the daemon would be, and then does what each line of its input asks, answering w
     {"realize": "owner/name"}     a whole environment
 
 `seconds` is the time for that alone; `peaks` the largest memory so far in MiB of this process and
-of each worker.
+of each worker, `computed` the seconds of processor time that they have used so far.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from cri_proxy.realizer import jobs
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings.schema import FloxHub, Log, Settings, Store
 from cri_proxy.store import closures, local, views
+from hack.bench import processes
 
 
 @dataclass(slots=True)
@@ -65,9 +66,10 @@ class _Node:
         """Make an environment."""
         await self.realizer.begin(references.parse(reference)).wait()
 
-    def peaks(self) -> list[float]:
-        """Return the largest memory of each process so far, in MiB."""
-        return [_peak_of(each) for each in (os.getpid(), *self.pool.process_ids)]
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """This process and its workers."""
+        return (os.getpid(), *self.pool.process_ids)
 
 
 @contextlib.asynccontextmanager
@@ -78,7 +80,7 @@ async def _node(settings: Settings) -> AsyncIterator[_Node]:
     pool = workers.Pool(parts.WORKER_ARGV, size=size, greeting=greeting)
     try:
         await pool.call(jobs.RECOVER, {})
-        store = closures.Closures(pool, connections=settings.store.connections)
+        store = closures.Closures(pool, connections=int(os.environ.get("CONN","64")))
         realizer = Realizer(settings.store.root, pool, store, parts.options_of(settings))
         yield _Node(settings.store.root, pool, store, realizer)
         await realizer.aclose()
@@ -95,7 +97,12 @@ async def _serve(settings: Settings) -> None:
             begun = time.perf_counter()
             await getattr(node, what)(argument)
             seconds = time.perf_counter() - begun
-            print(json.dumps({"seconds": seconds, "peaks": node.peaks()}), flush=True)
+            answer = {
+                "seconds": seconds,
+                "peaks": [processes.peak_of(each) for each in node.processes],
+                "computed": [processes.computed_by(each) for each in node.processes],
+            }
+            print(json.dumps(answer), flush=True)
 
 
 def _settings_of(text: str) -> Settings:
@@ -108,13 +115,6 @@ def _settings_of(text: str) -> Settings:
         floxhub=FloxHub(**given.get("floxhub", {})),
         log=Log(level="warning"),
     )
-
-
-def _peak_of(process: int) -> float:
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,169 @@
+"""Overlays: a /nix that one container may write to, over a view that it shares with others.
+
+    mutable/<token>/store/         the overlay: the view with this container's changes, mounted at
+                                   /nix/store of the container
+    mutable/<token>/upper/ work/   the changes, the kernel's own
+    mutable/<token>/nix/           the rest of the container's /nix, empty at first
+    mutable/<token>.lock           held while the container is being created
+
+A file that is written to is copied up first, so neither the view nor the store it is linked to
+ever changes. The directories themselves are for all to add to, as /tmp is: a container's user need
+not be root. `mutable` itself is for root alone, for what a container makes there may be anything.
+
+The jobs, which run in workers: `make` mounts one, `remove` unmounts some and deletes what was
+written to them. Which are in use is the interposer's business; after a restart of the machine the
+mounts are gone, and so are the containers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cri_proxy import errors
+from cri_proxy.lib import durable, mounts
+from cri_proxy.lib.worker import Job, Task
+
+MAKE: Final = "store.overlay"
+REMOVE: Final = "store.overlays-removed"
+_TOKEN: Final = re.compile(r"[0-9a-f]{32}")
+_FOR_ALL: Final = 0o1777
+_SMALL_BYTES: Final = 65536
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+def jobs(root: Path, runtime: Path) -> Mapping[str, Job]:
+    """Return the jobs for the overlays of the node whose runtime serves the socket `runtime`."""
+    overlays = Overlays(root / "mutable")
+
+    def make(argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        overlays.make(argument["token"], Path(argument["view"]), runtime)
+        return {}
+
+    def remove(argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        for token in argument["tokens"]:
+            overlays.remove(token)
+        return {}
+
+    return {MAKE: make, REMOVE: remove}
+
+
+class Overlays:
+    """The overlays in `directory`, each known by a token of 32 hexadecimal digits."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def locate(self, token: str) -> Path:
+        """Return the directory of one overlay: `store` and `nix` in it are for the container."""
+        assert _TOKEN.fullmatch(token), token
+        return self.directory / token
+
+    def hold(self, token: str) -> durable.Lock | None:
+        """Take the lock of one overlay, None while another process or task has it.
+
+        Raises NodeExhausted when the disk has no room for it.
+        """
+        with durable.exhaustion_explained(self.directory.parent, "a lock", _SMALL_BYTES):
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return durable.Lock.acquire(self.directory / f"{token}.lock")
+
+    def tokens(self) -> frozenset[str]:
+        """Return the tokens of all overlays that there are, whole or not."""
+        try:
+            names = os.listdir(self.directory)  # noqa: PTH208 - names are all that is asked for
+        except FileNotFoundError:
+            return frozenset()
+        parts = (name.removesuffix(".lock") for name in names)
+        return frozenset(name for name in parts if _TOKEN.fullmatch(name))
+
+    def make(self, token: str, view: Path, runtime: Path) -> None:
+        """Mount a new overlay over `view`, such that the runtime sees it as well.
+
+        One of the same token, left by a worker that died, is removed first.
+
+        Raises RequestInvalid when the node cannot, NodeExhausted when its disk is full.
+        """
+        place = self.locate(token)
+        self.remove(token)
+        try:
+            with durable.exhaustion_explained(self.directory, "a writable /nix", _SMALL_BYTES):
+                for part in ("store", "upper", "work", "nix", "nix/store"):
+                    (place / part).mkdir(parents=True)
+                for part in ("upper", "nix"):
+                    (place / part).chmod(_FOR_ALL)
+            _mount(view, place)
+            _ensure_seen(place / "store", runtime)
+        except BaseException:
+            self.remove(token)
+            raise
+
+    def remove(self, token: str) -> None:
+        """Unmount an overlay and delete what was written to it; none there is fine."""
+        place = self.locate(token)
+        mounts.detach(place / "store")  # nothing is deleted unless this succeeds
+        durable.remove_tree(place)
+
+
+def _mount(view: Path, place: Path) -> None:
+    """Mount the overlay, or tell what the node lacks for it."""
+    try:
+        mounts.overlay(view, place / "upper", place / "work", place / "store")
+    except OSError as error:
+        if error.errno == errno.ENOENT and not view.is_dir():
+            raise errors.SourceUnreachable(
+                f"{view} was removed from this node while a writable /nix was mounted over it: "
+                "the next try realizes it anew"
+            ) from error
+        raise errors.RequestInvalid(
+            f"a writable /nix cannot be mounted in {place.parent} ({error.strerror}): it needs the "
+            "kernel's overlay file system, a store.root on a file system that can carry one (not "
+            "an overlay itself), and the right to mount; mend the node, or take nix-mutable off "
+            "the pod"
+        ) from error
+
+
+def _ensure_seen(place: Path, runtime: Path) -> None:
+    """Make sure that the runtime sees what is mounted at `place`.
+
+    Who has a mount namespace of its own would find an empty directory there, and start the
+    container with that. A runtime whose process is not visible from here is taken at its word.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        process = Path(f"/proc/{_server_of(runtime)}")
+        is_known = process.is_dir()
+        seen = _identity_of(process / "root" / str(place).lstrip("/")) if is_known else None
+        if is_known and seen != _identity_of(place):
+            raise errors.RequestInvalid(
+                f"the writable /nix mounted at {place} is not seen by the runtime (process "
+                f"{process.name}), which has other mounts: run cri-proxy in the node's own mount "
+                "namespace, or let its mounts propagate there"
+            )
+
+
+def _server_of(path: Path) -> int:
+    """Return the id of the process that listens at a unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(5)
+        connection.connect(str(path))
+        found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, _, _ = _CREDENTIALS.unpack(found)
+    if pid <= 0:
+        raise ValueError("the process is in another pid namespace")
+    return int(pid)
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """Return which file `path` leads to, None when it leads nowhere."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,201 @@
+"""Environments with packages from an organization's own catalog, in caches that want a login."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from hack.testbed import environments
+from hack.testbed.binary_cache import Publisher
+from hack.testbed.environments import Package
+from hack.testbed.file_server import FileServer
+from hack.testbed.private import away, output, refusal, run_pod
+from tests.e2e.conftest import Node
+
+PERSONAL = "flox_pat_0123456789abcdefghijABCDEFGHIJ"
+OTHER = "flox_pat_of-somebody-with-another-catalog"
+
+
+@pytest.fixture
+def acme(tmp_path: Path) -> Publisher:
+    """The publisher of acme's catalog, with a key of its own."""
+    return Publisher(tmp_path / "acme")
+
+
+@pytest.fixture
+def app(node: Node, acme: Publisher) -> Package:
+    """A published package with a dependency that only its publisher has.
+
+    The environment that uses it, acme/web, is public: only the package is not.
+    """
+    library = acme.add("library", {"share/answer": b"42"})
+    path = acme.add("app", {"share/app": f"{library}\n".encode()}, [library])
+    app = Package("app", path, catalog="acme")
+    node.push("web", app)
+    node.hub.publish(
+        str(path),
+        {"url": node.hub.packages_url, "auth": None, "public_keys": [acme.public_key]},
+    )
+    node.hub.require_catalog_token(PERSONAL)
+    node.hub.keep_packages(acme.directory, PERSONAL)
+    return app
+
+
+def answer_of(node: Node, token: str | None) -> bytes:
+    """Return what a pod with the token reads from the package's dependency."""
+    script = 'cat "$(cat $FLOX_ENV/share/app)/share/answer"'
+    return output(run_pod(node.pods, "acme/web", token), "sh", "-c", script)
+
+
+def assert_denied(node: Node, token: str | None) -> None:
+    """Hold a pod with the token to being refused the package."""
+    refusal(
+        run_pod(node.pods, "acme/web", token),
+        grpc.StatusCode.PERMISSION_DENIED,
+        "acme/web",
+        "published package app",
+        "flox auth token" if token else "floxhub-token",
+    )
+
+
+@pytest.mark.usefixtures("app")
+def test_a_published_package_is_fetched_with_the_pods_token(node: Node) -> None:
+    assert answer_of(node, PERSONAL) == b"42"
+
+
+@pytest.mark.usefixtures("app")
+def test_a_pod_that_may_see_the_environment_may_not_have_its_packages(node: Node) -> None:
+    assert_denied(node, None)
+    assert answer_of(node, PERSONAL) == b"42"
+
+    assert_denied(node, None)
+    assert_denied(node, OTHER)
+
+
+def test_naming_a_published_package_in_ones_own_environment_does_not_give_it(
+    node: Node, app: Package
+) -> None:
+    assert answer_of(node, PERSONAL) == b"42"
+    lock = environments.lockfile(node.published.tools, Package("app", app.path))
+    node.hub.push("mallory", "loot", lock)
+
+    details = refusal(
+        run_pod(node.pods, "mallory/loot", OTHER), grpc.StatusCode.NOT_FOUND, "mallory/loot"
+    )
+
+    assert str(app.path) in details
+
+
+@pytest.fixture
+def bucket(node: Node, acme: Publisher, app: Package) -> Iterator[FileServer]:
+    """The package's only location: a cache with a login that the catalog's answer has."""
+    login = "reader:pass-word"
+    with FileServer(acme.directory) as server:
+        server.authorization = f"Basic {base64.b64encode(login.encode()).decode()}"
+        node.hub.publish(
+            str(app.path),
+            {
+                "url": server.url.replace("//", f"//{login}@"),
+                "auth": None,
+                "public_keys": [acme.public_key],
+            },
+        )
+        yield server
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_login_in_the_locations_url_is_used_and_shown_to_nobody(node: Node) -> None:
+    assert answer_of(node, PERSONAL) == b"42"
+
+    assert "pass-word" not in node.proxy.log_text()
+
+
+def test_a_location_that_fails_is_named_without_its_login(node: Node, bucket: FileServer) -> None:
+    bucket.stop()
+
+    details = refusal(
+        run_pod(node.pods, "acme/web", PERSONAL), grpc.StatusCode.UNAVAILABLE, bucket.url
+    )
+
+    assert "pass-word" not in details
+    assert "pass-word" not in node.proxy.log_text()
+    bucket.start()
+    assert answer_of(node, PERSONAL) == b"42"
+
+
+def test_what_the_catalog_does_not_tell_of_comes_from_the_configured_caches(
+    node: Node, acme: Publisher, app: Package
+) -> None:
+    node.hub.publish(str(app.path))
+    refusal(
+        run_pod(node.pods, "acme/web", PERSONAL),
+        grpc.StatusCode.NOT_FOUND,
+        "names no place of a published package",
+    )
+    caches = [node.cache.url, acme.url]
+    keys = [node.published.publisher.public_key, acme.public_key]
+    node.proxy.configure({"store": {"caches": caches, "public_keys": keys}})
+    node.proxy.restart()
+
+    assert answer_of(node, PERSONAL) == b"42"
+    assert answer_of(node, None) == b"42"
+
+
+def test_a_key_that_the_catalog_does_not_give_is_not_trusted(
+    node: Node, acme: Publisher, app: Package
+) -> None:
+    node.hub.publish(
+        str(app.path),
+        {
+            "url": node.hub.packages_url,
+            "auth": None,
+            "public_keys": [node.published.publisher.public_key],
+        },
+    )
+
+    refusal(
+        run_pod(node.pods, "acme/web", PERSONAL),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        str(app.path),
+        "not signed by a trusted key",
+    )
+
+
+def test_a_location_in_s3_is_refused_in_a_sentence(node: Node, app: Package) -> None:
+    node.hub.publish(
+        str(app.path),
+        {
+            "url": "s3://acme-packages?region=eu-central-1",
+            "auth": {"aws-s3": {"envs": {"AWS_SECRET_ACCESS_KEY": "pass-word"}}},
+            "public_keys": [],
+        },
+    )
+
+    details = refusal(
+        run_pod(node.pods, "acme/web", PERSONAL),
+        grpc.StatusCode.NOT_FOUND,
+        "s3://acme-packages: FloxHub keeps it there",
+        "store.caches",
+    )
+
+    assert "pass-word" not in details
+    assert "pass-word" not in node.proxy.log_text()
+
+
+@pytest.mark.usefixtures("app")
+def test_without_floxhub_who_was_given_the_package_has_it_still(node: Node) -> None:
+    assert answer_of(node, PERSONAL) == b"42"
+
+    with away(node.hub):
+        assert answer_of(node, PERSONAL) == b"42"
+        refusal(run_pod(node.pods, "acme/web", OTHER), grpc.StatusCode.UNAVAILABLE)
+        refusal(run_pod(node.pods, "acme/web", None), grpc.StatusCode.UNAVAILABLE)
+
+    node.hub.require_catalog_token()
+    assert_denied(node, PERSONAL)
+    with away(node.hub):
+        refusal(run_pod(node.pods, "acme/web", PERSONAL), grpc.StatusCode.UNAVAILABLE)

@@ -1,0 +1,104 @@
+"""A published closure, its server, and the store's jobs as the daemon runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cri_proxy.lib import workers
+from cri_proxy.lib.worker import Task
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import closures, nar
+from cri_proxy.store.local import Store
+from hack.testbed.binary_cache import Publisher
+from hack.testbed.file_server import FileServer
+
+PROGRAM = (
+    "from cri_proxy.lib import worker; from cri_proxy.store import fetching;"
+    "worker.serve(fetching.jobs)"
+)
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    """An empty binary cache."""
+    return Publisher(tmp_path / "cache")
+
+
+@pytest.fixture
+def server(publisher: Publisher) -> Iterator[FileServer]:
+    """That cache over HTTP."""
+    with FileServer(publisher.directory) as server:
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty store of this node."""
+    store = Store(tmp_path / "node" / "store")
+    store.recover()
+    return store
+
+
+@pytest.fixture
+def task() -> Task:
+    """A job's task that nobody cancels; what it reports is lost."""
+    return Task(lambda report: None)
+
+
+@pytest.fixture
+def greeting(
+    store: Store, publisher: Publisher, server: FileServer
+) -> Callable[..., dict[str, Any]]:
+    """Makes a worker's greeting for that store and cache; arguments replace what it says."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        settings = {
+            "directory": str(store.directory),
+            "caches": [server.url],
+            "keys": [publisher.public_key],
+            "ca_file": None,
+            "connections": 8,
+        }
+        return settings | changes
+
+    return make
+
+
+Closures = Callable[..., contextlib.AbstractAsyncContextManager[closures.Closures]]
+
+
+@pytest.fixture
+def daemon(greeting: Callable[..., dict[str, Any]]) -> Closures:
+    """Opens a daemon's closures with workers of their own."""
+
+    @contextlib.asynccontextmanager
+    async def open_closures(*, size: int = 2, **changes: Any) -> AsyncIterator[closures.Closures]:
+        argv = [sys.executable, "-c", PROGRAM]
+        pool = workers.Pool(argv, size=size, greeting=greeting(**changes), nice=0)
+        async with contextlib.aclosing(pool), contextlib.aclosing(closures.Closures(pool)) as ours:
+            await ours.recover()
+            yield ours
+
+    return open_closures
+
+
+@pytest.fixture
+def sound(store: Store) -> Callable[[], tuple[StorePath, ...]]:
+    """Proves everything that is in place against its record; returns what is present."""
+
+    def prove() -> tuple[StorePath, ...]:
+        present = store.paths()
+        for path in present:
+            record = store.record(path)
+            assert record is not None
+            digest = nar.digest_of(store.locate(path))
+            assert digest == (record.nar_hash, record.nar_size), f"{path} is not what was verified"
+        return present
+
+    return prove

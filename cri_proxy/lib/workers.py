@@ -1,6 +1,6 @@
 """A pool of worker processes: where the daemon's loop sends everything that takes a while.
 
-`Pool.call` picks the worker with the fewest jobs, starting another while there may be more, and
+`Pool.call` picks the worker with the least to do, starting another while there may be more, and
 waits for the answer; the program on the other side is `worker.serve`. Workers start when first
 needed, or earlier with `warm`, and leave after `idle_seconds` without a job, which gives their
 memory back to the pods; `kept` of them stay, so that the next job need not wait for a start.
@@ -69,17 +69,18 @@ class Pool:
         argument: Mapping[str, Any],
         *,
         on_progress: OnProgress | None = None,
+        weight: int = 1,
     ) -> dict[str, Any]:
         """Return what `job` makes of `argument`; `on_progress` gets what it reports meanwhile.
 
-        A job that is tried again reports from its beginning again. Raises the job's own error, or
+        `weight` says how much work it is beside others. A job that is tried again reports from its beginning again. Raises the job's own error, or
         InternalFault when two workers died of it.
         """
         for attempt in (1, 2):
             if self._is_closed:
                 raise errors.InternalFault(f"the job {job} came after the worker pool was closed")
             try:
-                return await self._pick().call(job, argument, on_progress)
+                return await self._pick().call(job, argument, on_progress, weight)
             except _Died as died:
                 if self._is_closed:
                     raise errors.InternalFault(
@@ -109,7 +110,7 @@ class Pool:
         return tuple(each.process_id for each in self._workers if each.process_id is not None)
 
     def _pick(self) -> _Worker:
-        """Return the worker with the fewest jobs; a new one if all are busy and more may be."""
+        """Return the worker with the least to do; a new one if all are busy and more may be."""
         usable = self._usable()
         best = min(usable, key=lambda each: (each.load, not each.is_ready), default=None)
         if best is None or (best.load and len(usable) < self._size):
@@ -187,7 +188,11 @@ class _Worker:
         return None if process is None or process.returncode is not None else process.pid
 
     async def call(
-        self, job: str, argument: Mapping[str, Any], on_progress: OnProgress | None
+        self,
+        job: str,
+        argument: Mapping[str, Any],
+        on_progress: OnProgress | None,
+        weight: int,
     ) -> dict[str, Any]:
         """Run one job here; raise _Died if the process ends first."""
         number = next(self._numbers)
@@ -196,7 +201,7 @@ class _Worker:
         except worker.FrameInvalid as error:
             raise errors.InternalFault(f"the job {job} cannot be sent: {error}") from error
         call = self._calls[number] = _Call(on_progress)
-        self._busy()
+        self._busy(weight)
         try:
             writer = await asyncio.shield(self._started)
             with contextlib.suppress(*_GONE):
@@ -208,7 +213,7 @@ class _Worker:
             raise
         finally:
             del self._calls[number]
-            self._free()
+            self._free(weight)
         if "error" in message:
             raise errors.of_wire(message["error"])
         if "result" not in message:
@@ -309,14 +314,14 @@ class _Worker:
             with contextlib.suppress(*_GONE):
                 self._started.result().write(worker.encode_frame({"id": number, "cancel": True}))
 
-    def _busy(self) -> None:
-        self.load += 1
+    def _busy(self, weight: int) -> None:
+        self.load += weight
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
 
-    def _free(self) -> None:
-        self.load -= 1
+    def _free(self, weight: int) -> None:
+        self.load -= weight
         self.rest()
 
     def rest(self) -> None:

@@ -38,6 +38,12 @@ SPANS_AT_MOST: Final = 32
 _paths = meters.counter("cri_proxy.fetched.paths", "{path}", "store paths that were fetched")
 _bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
 
+_FEW: Final = 8
+_MANY_BYTES: Final = 32 * 1024 * 1024
+_WEIGHT_BYTES: Final = 128 * 1024
+_SURVEY_WEIGHT: Final = 64
+"""Everything else waits for what a survey finds, so its worker gets little else to do."""
+
 OnFacts = Callable[[list[wire.Fact]], None]
 
 
@@ -93,6 +99,7 @@ class Closures:
             wire.SURVEY,
             {"roots": sorted(roots), "locations": list(own.places)},
             on_progress=lambda report: on_facts(report["facts"]),
+            weight=_SURVEY_WEIGHT,
         )
         on_facts(result["facts"])
 
@@ -112,7 +119,9 @@ class Closures:
 
         async def work() -> wire.Fact:
             async with self._slots.one(size=fact["nar_size"]):
-                fetched = await self._pool.call(wire.FETCH, argument, on_progress=on_progress)
+                fetched = await self._pool.call(
+                    wire.FETCH, argument, on_progress=on_progress, weight=_weight_of(fact)
+                )
             _paths.add(1)
             _bytes.add(fetched["nar_size"])
             return fetched
@@ -271,11 +280,23 @@ class _Fetched:
         return self.fact["nar_size"] >= SPAN_BYTES or self.seconds >= SPAN_SECONDS
 
 
+def _weight_of(fact: wire.Fact) -> int:
+    """Return how much work a path is: so much for any, and the more the larger it is."""
+    size: int = fact["nar_size"]
+    return 1 + size // _WEIGHT_BYTES
+
+
 class _Slots:
-    """A bounded number of slots; of those who wait, the one with the largest size is next."""
+    """A bounded number of slots; of those who wait, the one with the largest size is next.
+
+    What is in the slots is bounded in size as well, save for a few: enough to keep network and
+    workers busy, and not so much that at the end one worker has much left and the others nothing.
+    """
 
     def __init__(self, count: int) -> None:
         self._free = count
+        self._used = 0
+        self._bytes = 0
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
 
@@ -291,22 +312,29 @@ class _Slots:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release()
+                self._release(size)
             raise
         try:
             yield
         finally:
-            self._release()
+            self._release(size)
 
     def _grant(self) -> None:
-        while self._free and self._waiting:
-            _, _, turn = heapq.heappop(self._waiting)
+        while self._waiting and self._has_room():
+            size, _, turn = heapq.heappop(self._waiting)
             if not turn.done():
                 self._free -= 1
+                self._used += 1
+                self._bytes -= size
                 turn.set_result(None)
 
-    def _release(self) -> None:
+    def _has_room(self) -> bool:
+        return self._free > 0 and (self._used < _FEW or self._bytes < _MANY_BYTES)
+
+    def _release(self, size: int) -> None:
         self._free += 1
+        self._used -= 1
+        self._bytes -= size
         self._grant()
 
 

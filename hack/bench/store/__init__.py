@@ -133,7 +133,7 @@ def _large_closure(options: Options, compression: str) -> Iterator[Figure]:
 @contextlib.contextmanager
 def _server(directory: Path, *, delay: float) -> Iterator[str]:
     """Serve a cache by a process of its own; give its URL."""
-    argv = [sys.executable, "-m", "hack.testbed.file_server", str(directory), "--delay", str(delay)]
+    argv = [sys.executable, "-m", "hack.bench.origin", str(directory), str(delay)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY) as server:
         assert server.stdout is not None
         try:

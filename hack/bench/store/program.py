@@ -79,7 +79,8 @@ async def _node(settings: Settings) -> AsyncIterator[_Node]:
     greeting = parts.greeting_of(settings, size)
     pool = workers.Pool(parts.WORKER_ARGV, size=size, greeting=greeting, kept=1)
     try:
-        await pool.call(jobs.RECOVER, {})
+        pool.warm()  # as the realizer does while FloxHub is asked
+        await asyncio.gather(*(pool.call(jobs.RECOVER, {}) for _ in range(size)))
         store = closures.Closures(pool, connections=settings.store.connections)
         realizer = Realizer(settings.store.root, pool, store, parts.options_of(settings))
         yield _Node(settings.store.root, pool, store, realizer)

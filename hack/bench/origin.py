@@ -1,0 +1,70 @@
+"""A binary cache far away: a directory over HTTP, each answer after a delay, at little cost.
+
+    python -m hack.bench.origin DIRECTORY DELAY_SECONDS
+
+The first line of output is the URL. On a machine of few cores a server is part of what is measured:
+the testbed's own, with a thread for each connection, computes as long as those who ask. This one
+has a loop and keeps small files in memory; GET alone, HTTP/1.1, connections kept open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Final, cast
+from urllib.parse import unquote
+
+import uvloop
+
+_MISSING: Final = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+_FOUND: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: "
+
+
+class _Connection(asyncio.Protocol):
+    """One client: answers each request head with a file."""
+
+    def __init__(self, directory: Path, delay: float, known: dict[bytes, bytes]) -> None:
+        self._directory = directory
+        self._delay = delay
+        self._known = known
+        self._head = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._head += data
+        while (end := self._head.find(b"\r\n\r\n")) >= 0:
+            target = self._head.split(b" ", 2)[1]
+            self._head = self._head[end + 4 :]
+            answer = self._known.get(target) or self._load(target)
+            asyncio.get_running_loop().call_later(self._delay, self._send, answer)
+
+    def _send(self, answer: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(answer)
+
+    def _load(self, target: bytes) -> bytes:
+        file = self._directory / unquote(target.decode()).lstrip("/")
+        if ".." in file.parts or not file.is_file():
+            return _MISSING
+        data = file.read_bytes()
+        answer = self._known[target] = _FOUND + str(len(data)).encode() + b"\r\n\r\n" + data
+        return answer
+
+
+async def _serve(directory: Path, delay: float) -> None:
+    known: dict[bytes, bytes] = {}
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: _Connection(directory, delay, known), "127.0.0.1", 0, backlog=512
+    )
+    host, port = server.sockets[0].getsockname()
+    print(f"http://{host}:{port}", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(Path(sys.argv[1]), float(sys.argv[2])))

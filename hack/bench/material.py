@@ -31,7 +31,7 @@ from typing import Final
 from cri_proxy.lib import nixbase32
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import signatures
+from cri_proxy.store import compression, nar, narinfo, signatures
 from hack.bench.figures import Options
 from hack.testbed.binary_cache import Publisher
 
@@ -77,6 +77,11 @@ class Material:
         """The cache without a server."""
         return f"file://{self.directory}"
 
+    def describe(self) -> str:
+        """Return its size in words, for a figure's name."""
+        paths, files, size = self.directory.name.split("-")[:3]
+        return f"{paths} paths, {files} files, {int(size) // 1_000_000} MB"
+
     def warm(self) -> None:
         """Have all of it in memory, so that no run pays for the disk."""
         for file in self.directory.rglob("*"):
@@ -95,33 +100,43 @@ class _Planned:
     sizes: tuple[int, ...]
 
 
-def published(options: Options, shape: Shape, compression: str) -> Material:
+def published(options: Options, shape: Shape, compressed: str) -> Material:
     """Return the closure of a shape, published now if no earlier run has."""
-    directory = HOME / f"{shape.name}-{compression}"
+    directory = HOME / f"{shape.name}-{compressed}"
     if not (directory / "material.json").exists():
-        options.tell(f"publishing {shape.bytes // 1_000_000} MB as {compression}, for this run "
+        options.tell(f"publishing {shape.bytes // 1_000_000} MB as {compressed}, for this run "
                      "and later ones")  # fmt: skip
-        _publish(shape, compression, directory)
+        _publish(shape, compressed, directory)
     made = _load(directory)
     made.warm()
     return made
 
 
 def files_of(sizes: Sequence[int], seed: str) -> Iterator[tuple[str, bytes]]:
-    """Return names and contents of the files of one path."""
+    """Return names and contents of the files of one path; no other path has the same names."""
     pool, cut = _pool(), random.Random(seed)
+    place = f"share/{seed.rpartition('/')[2]}"
     for number, size in enumerate(sizes):
         start = cut.randrange(max(1, len(pool) - size))
-        yield f"lib/part-{number // 50}/file-{number}", pool[start : start + size]
+        yield f"{place}/part-{number // 50}/file-{number}", pool[start : start + size]
 
 
-def _publish(shape: Shape, compression: str, directory: Path) -> None:
+def fetched(made: Material, path: StorePath, target: Path) -> None:
+    """Unpack a path of the cache to `target`, as whoever fetches it does."""
+    found = narinfo.parse((made.directory / f"{path.digest}.narinfo").read_bytes(), path)
+    with (made.directory / found.url).open("rb") as file:
+        archive = compression.reader_of(file, found.compression, label=str(path))
+        size, digest = found.nar_size, found.nar_hash
+        nar.unpack(archive, target, nar_size=size, nar_hash=digest, label=str(path))
+
+
+def _publish(shape: Shape, compressed: str, directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     _make_pool()
-    publisher = Publisher(directory, compression=compression)
+    publisher = Publisher(directory, compression=compressed)
     plans, roots = _planned(shape)
     changed = _Planned(_path_of(f"{shape.name}-changed", "changed"), *_rest_of(plans[-1]))
-    tasks = [(directory, compression, publisher.key.text, each) for each in (*plans, changed)]
+    tasks = [(directory, compressed, publisher.key.text, each) for each in (*plans, changed)]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as executor:
         for _ in executor.map(_publish_one, tasks):
@@ -137,8 +152,8 @@ def _publish(shape: Shape, compression: str, directory: Path) -> None:
 
 def _publish_one(task: tuple[Path, str, str, _Planned]) -> None:
     """Publish one path; in a process of its own."""
-    directory, compression, key, plan = task
-    publisher = Publisher(directory, compression=compression, key=signatures.parse_secret(key))
+    directory, compressed, key, plan = task
+    publisher = Publisher(directory, compression=compressed, key=signatures.parse_secret(key))
     with tempfile.TemporaryDirectory(dir=_MEMORY) as scratch:
         tree = Path(scratch, "tree")
         for name, content in files_of(plan.sizes, plan.path):

@@ -10,15 +10,31 @@ has a loop and keeps small files in memory; GET alone, HTTP/1.1, connections kep
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 from urllib.parse import unquote
 
 import uvloop
 
+_REPOSITORY: Final = Path(__file__).parents[2]
 _MISSING: Final = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 _FOUND: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: "
+
+
+@contextlib.contextmanager
+def serving(directory: Path, *, delay: float) -> Iterator[str]:
+    """Serve a directory by a process of its own, for the time of a with statement; give its URL."""
+    argv = [sys.executable, "-m", __name__, str(directory), str(delay)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
 
 
 class _Connection(asyncio.Protocol):

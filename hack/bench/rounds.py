@@ -7,7 +7,7 @@ of the work alone. The median of its runs counts.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hack.bench.figures import Options
@@ -28,6 +28,11 @@ class Results:
     def worst(self, side: str) -> float:
         """Return the largest of a side's samples."""
         return max(self.samples[side])
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the middle one."""
+    return statistics.median(values)
 
 
 def run(options: Options, sides: Mapping[str, Side], *, times: int) -> Results:

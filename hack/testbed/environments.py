@@ -64,13 +64,17 @@ def published(directory: Path) -> Published:
 
 def tools(publisher: Publisher) -> Package:
     """Publish busybox under its own name and those of its applets."""
+    return Package("tools", publisher.add("busybox-static", tools_files()))
+
+
+def tools_files() -> Files:
+    """Return what is in the tools."""
     busybox = images.static_busybox()
     if busybox is None:
         raise FileNotFoundError("a statically linked busybox: install busybox-static")
     listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     applets = {f"bin/{name}": Symlink("busybox") for name in listed.stdout.split()}
-    files: Files = {**applets, "bin/busybox": Executable(busybox.read_bytes())}
-    return Package("tools", publisher.add("busybox-static", files))
+    return {**applets, "bin/busybox": Executable(busybox.read_bytes())}
 
 
 def bash(publisher: Publisher) -> Package:

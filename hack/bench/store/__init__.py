@@ -7,18 +7,12 @@ required on both sides. Each run begins with an empty store on a fresh file syst
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-from hack.bench import figures, grounds, material, rounds
+from hack.bench import figures, grounds, material, origin, rounds
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Shape
 from hack.bench.store import sides
-
-_REPOSITORY = Path(__file__).parents[3]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,7 +33,7 @@ def _slow_cache(options: Options) -> Iterator[Figure]:
     made = material.published(options, shape, "zstd")
     changes: list[float] = []
 
-    with _server(made.directory, delay=0.02) as cache:
+    with origin.serving(made.directory, delay=0.02) as cache:
 
         def ours() -> float:
             with (
@@ -128,15 +122,3 @@ def _large_closure(options: Options, compression: str) -> Iterator[Figure]:
     yield Figure(
         name=f"{name}: view of hard links", unit="s", ours=sorted(views)[len(views) // 2], limit=0.5
     )
-
-
-@contextlib.contextmanager
-def _server(directory: Path, *, delay: float) -> Iterator[str]:
-    """Serve a cache by a process of its own; give its URL."""
-    argv = [sys.executable, "-m", "hack.bench.origin", str(directory), str(delay)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY) as server:
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.terminate()

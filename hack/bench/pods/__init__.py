@@ -1,0 +1,245 @@
+"""Starting pods in environments, against pods with images, on one private containerd.
+
+    cold      nothing on the node: to the first correct output, against pulling an image with the
+              same content from a registry on this machine
+    changed   the same again, when one package of the environment has changed
+    warm      all on the node, against the same program in a local image
+    node      what the daemon costs (`node`)
+
+Ours is the whole program between kubelet's calls and containerd; the image's pods are run on
+containerd directly. Everything of both lies on one fresh file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cri_proxy.model.storepaths import StorePath
+from hack.bench import figures, grounds, material, origin, rounds
+from hack.bench.figures import Figure, Options
+from hack.bench.material import Material, Shape
+from hack.bench.pods import layers, node, starts
+from hack.testbed import binary_cache, environments, images
+from hack.testbed.containerd import Containerd
+from hack.testbed.environments import Package
+from hack.testbed.floxhub import FloxHub
+from hack.testbed.pods import Pods
+from hack.testbed.proxy import Proxy
+from hack.testbed.registry import Layer, Registry
+
+REFERENCE: Final = "bench/web"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure all figures of pods."""
+    return figures.main("pods", argv, _measure)
+
+
+def _measure(options: Options) -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory(prefix="cri-proxy-bench-", dir="/dev/shm") as scratch:
+        yield from node.measure(options, Path(scratch))
+    with contextlib.ExitStack() as stack:
+        bench = _bench(options, stack)
+        yield from _cold(options, bench)
+        yield from _warm(options, bench)
+
+
+@dataclass(slots=True)
+class _Bench:
+    """Everything that both sides need, and what the rounds leave behind for later ones."""
+
+    ground: Path
+    made: Material
+    tools: Package
+    containerd: Containerd
+    registry: Registry
+    hub: FloxHub
+    settings: dict[str, dict[str, object]]
+    layer_files: list[Path]
+    stack: contextlib.ExitStack
+    round: int = 0
+    layers: list[Layer] = field(default_factory=list)
+    pods: Pods | None = None
+
+    def check(self, path: StorePath) -> tuple[str, str]:
+        """Return a shell command that reads a file of `path`, and what it prints."""
+        name = f"/nix/store/{path.basename}/share/{path.basename}/part-0/file-0"
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
+            material.fetched(self.made, path, Path(scratch, "tree"))
+            data = Path(scratch, "tree", *Path(name).parts[4:]).read_bytes()
+        return f"sha256sum {name}", f"{hashlib.sha256(data).hexdigest()}  {name}"
+
+    def push(self, roots: Sequence[StorePath]) -> None:
+        """Make these packages, and the tools, the environment's live generation."""
+        packages = [Package(f"package-{number}", path) for number, path in enumerate(roots)]
+        owner, _, name = REFERENCE.partition("/")
+        self.hub.push(owner, name, environments.lockfile(self.tools, *packages))
+
+    def node(self) -> Pods:
+        """Return kubelet's hands on a proxy of its own, which has nothing on the node yet."""
+        self.round += 1
+        directory = self.ground / f"p{self.round}"
+        kubelet_root = self.containerd.pods().directory / "kubelet"
+        proxy = Proxy(directory, self.containerd.socket, self.settings, kubelet_root=kubelet_root)
+        self.stack.enter_context(proxy)
+        self.pods = self.stack.enter_context(self.containerd.pods(proxy.socket))
+        return self.pods
+
+    def salt(self, files: Sequence[Path], salt: str) -> list[Layer]:
+        """Return layers that the runtime has not seen."""
+        return [
+            layers.salted(file, f"{salt}-{number}", self.ground / f"{salt}-{number}.tar.gz")
+            for number, file in enumerate(files)
+        ]
+
+    def start_of_image(self, name: str, path: StorePath) -> float:
+        """Return the seconds to the first correct output of a pod with an image."""
+        command, expected = self.check(path)
+        shell = f"/nix/store/{self.tools.path.basename}/bin/sh"
+        tools = Path(shell).parent
+        with self.containerd.pods() as pods:
+            argv = (shell, "-c", f"{tools}/{command}")
+            return _correct(starts.of_pod(pods, name, argv), expected)
+
+    def start_of_environment(self, pods: Pods, path: StorePath) -> float:
+        """Return the seconds to the first correct output of an annotated pod."""
+        command, expected = self.check(path)
+        argv = ("sh", "-c", command)
+        started = starts.of_pod(pods, images.EMPTY, argv, environment=REFERENCE)
+        return _correct(started, expected)
+
+
+def _bench(options: Options, stack: contextlib.ExitStack) -> _Bench:
+    """Make everything ready; `stack` takes it down."""
+    scale = 10 if options.is_quick else 1
+    shape = Shape(paths=300, files=12_000 // scale, bytes=500_000_000 // scale)
+    made = material.published(options, shape, "zstd")
+    ground = stack.enter_context(grounds.fresh(gibibytes=12))
+    publisher = binary_cache.Publisher(ground / "tools")
+    tools = environments.tools(publisher)
+    tree = ground / "tree"
+    binary_cache.write_tree(tree, environments.tools_files())
+    files = layers.made(options, made, [(tools.path, tree)])
+    stack.enter_context(_temporary(ground))
+    registry = stack.enter_context(Registry())
+    hub = stack.enter_context(FloxHub(ground / "hub", kind="git"))
+    cache = stack.enter_context(origin.serving(made.directory, delay=0.0))
+    second = stack.enter_context(origin.serving(publisher.directory, delay=0.0))
+    containerd = stack.enter_context(Containerd())
+    settings: dict[str, dict[str, object]] = {
+        "floxhub": {"url": hub.url, "git_url": hub.git_url, "remember_seconds": 0},
+        "store": {
+            "caches": [cache, second],
+            "public_keys": [made.public_key, publisher.public_key],
+        },
+        "log": {"level": "info"},
+    }
+    return _Bench(ground, made, tools, containerd, registry, hub, settings, files, stack)
+
+
+def _cold(options: Options, bench: _Bench) -> Iterator[Figure]:
+    """Start with nothing; then again after a small change."""
+    changed: dict[str, list[float]] = {"ours": [], "whole": [], "layered": []}
+    last, (new,) = bench.made.roots[-1], set(bench.made.changed) - set(bench.made.roots)
+
+    def ours() -> float:
+        bench.push(bench.made.roots)
+        pods = bench.node()
+        seconds = bench.start_of_environment(pods, last)
+        bench.push(bench.made.changed)
+        changed["ours"].append(bench.start_of_environment(pods, new))
+        return seconds
+
+    def image() -> float:
+        salt = f"r{bench.round}"
+        base = bench.salt(bench.layer_files[:-1], salt)
+        seconds = bench.start_of_image(bench.registry.put("web", salt, base), last)
+        top = bench.salt(bench.layer_files[-1:], f"{salt}-top")
+        name = bench.registry.put("web", f"{salt}-layered", [*base[:-1], *top])
+        changed["layered"].append(bench.start_of_image(name, new))
+        files = [*bench.layer_files[:-2], bench.layer_files[-1]]
+        name = bench.registry.put("web", f"{salt}-whole", bench.salt(files, f"{salt}-whole"))
+        changed["whole"].append(bench.start_of_image(name, new))
+        return seconds
+
+    results = rounds.run(
+        options, {"ours": ours, "image": image}, times=2 if options.is_quick else 3
+    )
+    name = bench.made.describe()
+    yield Figure(
+        name=f"cold pod, {name}",
+        unit="s",
+        ours=results.median("ours"),
+        theirs=results.median("image"),
+        against="pulling an image",
+        limit=0.5,
+    )
+    for side, against, limit in (
+        ("whole", "pulling the new image", 0.1),
+        ("layered", f"pulling 1 of {layers.COUNT} layers", None),
+    ):
+        yield Figure(
+            name="one package of 300 changed",
+            unit="s",
+            ours=rounds.median(changed["ours"]),
+            theirs=rounds.median(changed[side]),
+            against=against,
+            limit=limit,
+        )
+
+
+def _warm(options: Options, bench: _Bench) -> Iterator[Figure]:
+    """Start with everything on the node, the same program on both sides."""
+    assert bench.pods is not None
+    through = bench.pods
+    argv = ("sh", "-c", "echo started")
+
+    def ours() -> float:
+        started = starts.of_pod(through, images.EMPTY, argv, environment=REFERENCE)
+        return _correct(started, "started")
+
+    def image() -> float:
+        with bench.containerd.pods() as pods:
+            return _correct(starts.of_pod(pods, images.BUSYBOX, argv), "started")
+
+    results = rounds.run(
+        options, {"ours": ours, "image": image}, times=5 if options.is_quick else 15
+    )
+    yield Figure(
+        name="warm pod",
+        unit="s",
+        ours=results.median("ours"),
+        theirs=results.median("image"),
+        against="a local image",
+        limit=1.05,
+    )
+    yield Figure(
+        name="warm pod, slowest",
+        unit="s",
+        ours=results.worst("ours"),
+        theirs=results.worst("image"),
+        against="a local image",
+    )
+
+
+def _correct(started: starts.Start, expected: str) -> float:
+    if started.output != expected:
+        raise AssertionError(f"a pod answered {started.output!r} and not {expected!r}")
+    return started.until_output
+
+
+@contextlib.contextmanager
+def _temporary(ground: Path) -> Iterator[None]:
+    """Have everything that makes temporary directories make them on the fresh file system."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(ground)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before

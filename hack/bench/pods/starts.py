@@ -1,0 +1,57 @@
+"""Starting pods and knowing when their program spoke: by kubelet's calls, timed by the runtime.
+
+The runtime notes the time of every line that a container writes, so nobody has to look often.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hack.testbed import kubelet, waiting
+from hack.testbed.pods import Pods
+
+START_SECONDS: Final = 150.0
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A pod's start, in seconds from RunPodSandbox: `until_output` to the program's first line."""
+
+    until_output: float
+    output: str
+
+
+def of_pod(
+    pods: Pods, image: str, command: tuple[str, ...], *, environment: str | None = None
+) -> Start:
+    """Run a pod of one container, wait for its first line, remove it."""
+    annotations = {} if environment is None else {"flox.dev/environment": environment}
+    begun = time.time()
+    pod = pods.run_pod(f"bench-{next(_numbers)}", annotations)
+    with pod:
+        container = pod.create(kubelet.Spec(image=image, command=command))
+        container.start()
+        at, output = waiting.until(
+            lambda: _first_line(container.log),
+            what="the program's first line",
+            seconds=START_SECONDS,
+        )
+    return Start(at - begun, output)
+
+
+def _first_line(log: Path) -> tuple[float, str] | None:
+    """Return time and text of the first line in a container's log."""
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    if not lines or not lines[0].endswith("\n"):
+        return None
+    stamp, _, _, text = lines[0].rstrip("\n").split(" ", 3)
+    whole, _, fraction = stamp.partition(".")
+    digits = fraction.rstrip("Z").partition("+")[0]
+    moment = datetime.datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return moment + float(f"0.{digits}"), text

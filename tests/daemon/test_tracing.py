@@ -337,6 +337,8 @@ async def test_a_cold_environment_is_told_step_by_step(
     await call(traced, CREATE, create_request(annotations))
 
     root = await wait(collector, "pod.startup")
+    assert "pod started pod=shop/web seconds=" in traced.proxy.log_text()
+    assert root.trace_id in traced.proxy.log_text()
     spans = collector.spans()
     realize = collector.spans("realizer.realize")[0]
     names = {span.name for span in spans}

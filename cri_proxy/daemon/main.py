@@ -33,10 +33,9 @@ from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.counting import CountingRelay
 from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
-from cri_proxy.lib import notify, worker
+from cri_proxy.lib import notify
 from cri_proxy.model.imagenames import ImageName
 from cri_proxy.realizer.realizer import Realizer
-from cri_proxy.settings import schema
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
 
@@ -138,18 +137,6 @@ def _mappings_of(known: handlers.Handlers) -> Mapping[str, Interceptor]:
         methods.path_of("RemoveImage"): handlers.RemoveImage(known),
         methods.path_of("ListImages"): handlers.ListImages(known),
     }
-
-
-def run_worker() -> int:
-    """Serve jobs to the daemon on standard input and output; return the exit status."""
-
-    def build(greeting: dict[str, object]) -> Mapping[str, worker.Job]:
-        log = greeting["log"]
-        assert isinstance(log, dict)
-        logs.setup(schema.Log(**log))
-        return parts.jobs_of(greeting)
-
-    return worker.serve(build)
 
 
 def _stop_on_signals() -> asyncio.Event:

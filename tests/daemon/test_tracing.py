@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -358,6 +359,27 @@ async def test_a_cold_environment_is_told_step_by_step(
     assert realize.attributes["flox.environment.reference"] == "acme/web"
     assert realize.attributes["cri_proxy.paths.fetched"] == 1
     assert "do-not-tell" not in repr(spans)
+
+
+async def test_a_large_path_has_a_span_of_its_own_and_the_rest_is_summed(
+    traced: Station, collector: Collector
+) -> None:
+    annotations = {"flox.dev/environment": "acme/web"}
+    large = traced.published.package("large", {"share/large": random.Random(5).randbytes(9 << 20)})
+    traced.push("web", traced.published.tools, large)
+
+    await call(traced, CREATE, create_request(annotations))
+
+    await wait(collector, "pod.startup")
+    paths = {
+        span.attributes["cri_proxy.path"]: span for span in collector.spans("store.fetch_path")
+    }
+    span = next(span for path, span in paths.items() if path.endswith("-large"))
+    assert [child.name for child in collector.children(span)] == ["store.unpack", "store.commit"]
+    assert span.attributes["cri_proxy.bytes"] > 9 << 20
+    assert span.parent_id == collector.spans("store.fetch")[0].span_id
+    rest = collector.spans("store.fetch")[0].attributes.get("cri_proxy.rest.paths", 0)
+    assert rest + len(paths) == 2
 
 
 async def test_a_collector_that_is_not_there_costs_its_spans_and_one_warning(

@@ -43,9 +43,9 @@ def _run(argv: Sequence[str]) -> int:
     options = arguments.parse(argv)
     match options.command:
         case "worker":  # its settings come from the daemon that started it
-            from cri_proxy.daemon import main as daemon
+            from cri_proxy.daemon import hands
 
-            return daemon.run_worker()
+            return hands.main()
         case "version":  # told whatever the settings are
             from cri_proxy.cli import version
 

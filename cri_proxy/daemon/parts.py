@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cri_proxy.floxhub import jobs as hubjobs
-from cri_proxy.lib import certificates, worker, workers
+from cri_proxy.lib import certificates, workers
 from cri_proxy.model import systems
 from cri_proxy.realizer import jobs as realizerjobs
 from cri_proxy.realizer.realizer import Options, Realizer
 from cri_proxy.settings.schema import Settings
-from cri_proxy.store import closures, fetching, overlays
+from cri_proxy.store import closures
 
 WORKER_ARGV = (sys.executable, "-m", "cri_proxy", "worker")
 
@@ -45,7 +44,7 @@ async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
     """Build a realizer with its workers and its store ready; end them all on leaving."""
     cores = len(os.sched_getaffinity(0))
     size = settings.store.workers_on(cores)
-    pool = workers.Pool(WORKER_ARGV, size=size, greeting=greeting_of(settings, size))
+    pool = workers.Pool(WORKER_ARGV, size=size, greeting=greeting_of(settings, size), kept=1)
     try:
         await pool.call(realizerjobs.RECOVER, {})
         store = closures.Closures(pool, connections=settings.store.connections)
@@ -93,28 +92,6 @@ def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
             "timeout_seconds": settings.floxhub.timeout_seconds,
             "ca_file": _text_of(settings.floxhub.ca_file),
         },
-    }
-
-
-def jobs_of(greeting: Mapping[str, Any]) -> Mapping[str, worker.Job]:
-    """Return every job of a worker that was greeted so.
-
-    What only workers need is imported here, so that the daemon does not carry it.
-    """
-    from cri_proxy.floxhub.catalog import Catalog
-    from cri_proxy.floxhub.hub import Hub
-
-    hub = greeting["floxhub"]
-    ca_file = None if hub["ca_file"] is None else Path(hub["ca_file"])
-    timeout = hub["timeout_seconds"]
-    return {
-        **fetching.jobs(greeting["store"]),
-        **hubjobs.jobs(
-            Hub(hub["git_url"], Path(hub["directory"]), timeout_seconds=timeout, ca_file=ca_file),
-            Catalog(hub["api_url"], timeout_seconds=timeout, ca_file=ca_file),
-        ),
-        **realizerjobs.jobs(Path(greeting["root"])),
-        **overlays.jobs(Path(greeting["root"]), Path(greeting["runtime"])),
     }
 
 

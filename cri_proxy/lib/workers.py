@@ -2,7 +2,8 @@
 
 `Pool.call` picks the worker with the fewest jobs, starting another while there may be more, and
 waits for the answer; the program on the other side is `worker.serve`. Workers start when first
-needed and leave after `idle_seconds` without a job, which gives their memory back to the pods.
+needed, or earlier with `warm`, and leave after `idle_seconds` without a job, which gives their
+memory back to the pods; `kept` of them stay, so that the next job need not wait for a start.
 
 Promises: an error of ours raised in a job is raised here as the same class; anything else becomes
 InternalFault. A worker that dies (out of memory, killed) costs its jobs one more try on a new
@@ -51,12 +52,14 @@ class Pool:
         size: int,
         greeting: Mapping[str, Any],
         idle_seconds: float = 60.0,
+        kept: int = 0,
         nice: int = 10,
     ) -> None:
         self._argv = tuple(argv)
         self._size = size
         self._hello = worker.encode_frame({"greeting": dict(greeting), "nice": nice})
         self._idle_seconds = idle_seconds
+        self._kept = kept
         self._workers: set[_Worker] = set()
         self._is_closed = False
 
@@ -89,6 +92,11 @@ class Pool:
             f"the out-of-memory killer in the kernel's log and for tracebacks in this one"
         )
 
+    def warm(self) -> None:
+        """Start what may be started: there will be work for all of them in a moment."""
+        for _ in range(0 if self._is_closed else self._size - len(self._usable())):
+            self._start().rest()
+
     async def aclose(self) -> None:
         """End all workers: their input ends, and after a grace they are killed."""
         self._is_closed = True
@@ -102,12 +110,30 @@ class Pool:
 
     def _pick(self) -> _Worker:
         """Return the worker with the fewest jobs; a new one if all are busy and more may be."""
-        usable = [each for each in self._workers if each.is_open]
-        best = min(usable, key=lambda each: each.load, default=None)
+        usable = self._usable()
+        best = min(usable, key=lambda each: (each.load, not each.is_ready), default=None)
         if best is None or (best.load and len(usable) < self._size):
-            best = _Worker(self._argv, self._hello, self._idle_seconds, self._workers.discard)
-            self._workers.add(best)
+            best = self._start()
         return best
+
+    def _start(self) -> _Worker:
+        """Return a new worker."""
+        started = _Worker(self._argv, self._hello, self._leave, self._workers.discard)
+        self._workers.add(started)
+        return started
+
+    def _usable(self) -> list[_Worker]:
+        """Return the workers that take jobs."""
+        return [each for each in self._workers if each.is_open]
+
+    def _leave(self, idle: _Worker) -> asyncio.TimerHandle:
+        """Have a worker retire when it has been idle for long, unless it is one that is kept."""
+
+        def retire() -> None:
+            if len(self._usable()) > self._kept:
+                idle.retire()
+
+        return asyncio.get_running_loop().call_later(self._idle_seconds, retire)
 
 
 class _Died(Exception):
@@ -131,12 +157,12 @@ class _Worker:
         self,
         argv: Sequence[str],
         hello: bytes,
-        idle_seconds: float,
+        on_idle: Callable[[_Worker], asyncio.TimerHandle],
         on_end: Callable[[_Worker], None],
     ) -> None:
         self._argv = argv
         self._hello = hello
-        self._idle_seconds = idle_seconds
+        self._on_idle = on_idle
         self._on_end = on_end
         self._numbers = itertools.count(1)
         self._calls: dict[int, _Call] = {}
@@ -148,6 +174,11 @@ class _Worker:
         self._task = asyncio.create_task(self._live())
         self.load = 0
         self.is_open = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process has been started; it may still be loading."""
+        return self._started.done()
 
     @property
     def process_id(self) -> int | None:
@@ -187,7 +218,7 @@ class _Worker:
 
     async def aclose(self) -> None:
         """End the process: ask by closing its input, then kill; return when it is gone."""
-        self._retire()
+        self.retire()
         done, _ = await asyncio.wait((self._task,), timeout=GRACE_SECONDS)
         if not done:
             if self._process is not None:
@@ -266,7 +297,7 @@ class _Worker:
                 call.answer.exception()
         self._on_end(self)
 
-    def _retire(self) -> None:
+    def retire(self) -> None:
         """Take no more jobs and let the process see the end of its input."""
         self.is_open = False
         if self._process is not None and self._process.stdin is not None:
@@ -286,6 +317,9 @@ class _Worker:
 
     def _free(self) -> None:
         self.load -= 1
+        self.rest()
+
+    def rest(self) -> None:
+        """Begin to be idle, if nothing is to be done."""
         if self.load == 0 and self.is_open:
-            loop = asyncio.get_running_loop()
-            self._idle = loop.call_later(self._idle_seconds, self._retire)
+            self._idle = self._on_idle(self)

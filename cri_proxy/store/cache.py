@@ -28,7 +28,7 @@ import urllib3
 from cri_proxy import errors
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import narinfo
+from cri_proxy.store import narinfo, wire
 from cri_proxy.store.nar import Source
 from cri_proxy.store.narinfo import NarInfo
 
@@ -71,7 +71,12 @@ class Offer:
 
 
 class Cache:
-    """What both kinds have in common; safe for threads. `url` may be shown to anybody."""
+    """What both kinds have in common; safe for threads. `url` may be shown to anybody.
+
+    What `is_near` is read without waiting for anybody.
+    """
+
+    is_near = False
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -147,6 +152,8 @@ class Cache:
 
 class Directory(Cache):
     """A cache in a directory, as `nix copy --to file://…` makes it."""
+
+    is_near = True
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory.as_uri())
@@ -263,16 +270,9 @@ def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None 
         base = urllib.parse.urlunsplit((parts.scheme, host, path, "", ""))
         return Site(base, headers, connections)
     raise errors.RequestInvalid(
-        f"{shown(url)[:200]!a} is not the URL of a binary cache: write "
+        f"{wire.shown(url)[:200]!a} is not the URL of a binary cache: write "
         f"https://host/path, http://host/path or file:///directory"
     )
-
-
-def shown(url: str) -> str:
-    """Return a URL without what may be secret in it: login, query and fragment."""
-    parts = urllib.parse.urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urllib.parse.urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 class _Body:

@@ -26,7 +26,7 @@ from cri_proxy.lib.workers import Pool
 from cri_proxy.model import storepaths
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import fetching, locations
+from cri_proxy.store import wire
 from cri_proxy.telemetry import meters, spans
 
 CONNECTIONS: Final = 32
@@ -38,7 +38,7 @@ SPANS_AT_MOST: Final = 32
 _paths = meters.counter("cri_proxy.fetched.paths", "{path}", "store paths that were fetched")
 _bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
 
-OnFacts = Callable[[list[fetching.Fact]], None]
+OnFacts = Callable[[list[wire.Fact]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +56,16 @@ class Closures:
     def __init__(self, pool: Pool, *, connections: int = CONNECTIONS) -> None:
         self._pool = pool
         self._slots = _Slots(connections)
-        self._flights: singleflight.Flights[str, fetching.Fact] = singleflight.Flights(
-            is_lasting=False
-        )
+        self._flights: singleflight.Flights[str, wire.Fact] = singleflight.Flights(is_lasting=False)
         self._listeners: dict[str, set[Callable[[int], None]]] = {}
         self._numbers = itertools.count(1)
 
     async def recover(self) -> None:
         """Make the store ready; once, before anything is realized."""
-        await self._pool.call(fetching.RECOVER, {})
+        await self._pool.call(wire.RECOVER, {})
 
     async def realize(
-        self, roots: Iterable[StorePath], progress: Progress, places: Sequence[locations.Wire] = ()
+        self, roots: Iterable[StorePath], progress: Progress, places: Sequence[wire.Location] = ()
     ) -> tuple[PathRecord, ...]:
         """Return the closure of `roots`, sorted, when all of it is present.
 
@@ -76,13 +74,14 @@ class Closures:
         that cannot be had.
         """
         progress.phase = Phase.FETCHING
+        self._pool.warm()  # the survey needs one worker, what it finds will need all
         own = _Own(tuple(places), next(self._numbers))
         return await _Realization(self, progress, own).run(roots)
 
-    async def find(self, paths: Iterable[StorePath], places: Sequence[locations.Wire] = ()) -> None:
+    async def find(self, paths: Iterable[StorePath], places: Sequence[wire.Location] = ()) -> None:
         """Make sure that caches have all of `paths`, present or not; raise as `realize` does."""
         names = sorted(each.basename for each in paths)
-        await self._pool.call(fetching.FIND, {"paths": names, "locations": list(places)})
+        await self._pool.call(wire.FIND, {"paths": names, "locations": list(places)})
 
     async def aclose(self) -> None:
         """Give up all that is under way."""
@@ -91,15 +90,13 @@ class Closures:
     async def survey(self, roots: Iterable[str], on_facts: OnFacts, own: _Own) -> None:
         """Have `on_facts` told of every path in the closure, some at a time."""
         result = await self._pool.call(
-            fetching.SURVEY,
+            wire.SURVEY,
             {"roots": sorted(roots), "locations": list(own.places)},
             on_progress=lambda report: on_facts(report["facts"]),
         )
         on_facts(result["facts"])
 
-    async def fetch(
-        self, fact: fetching.Fact, on_bytes: Callable[[int], None], own: _Own
-    ) -> fetching.Fact:
+    async def fetch(self, fact: wire.Fact, on_bytes: Callable[[int], None], own: _Own) -> wire.Fact:
         """Return the fact of a path when it is present; `on_bytes` gets how much has come."""
         argument = {key: fact[key] for key in ("path", "cache", "narinfo")}
         flight: str = fact["path"]
@@ -113,9 +110,9 @@ class Closures:
             for listener in self._listeners.get(flight, ()):
                 listener(report["bytes"])
 
-        async def work() -> fetching.Fact:
+        async def work() -> wire.Fact:
             async with self._slots.one(size=fact["nar_size"]):
-                fetched = await self._pool.call(fetching.FETCH, argument, on_progress=on_progress)
+                fetched = await self._pool.call(wire.FETCH, argument, on_progress=on_progress)
             _paths.add(1)
             _bytes.add(fetched["nar_size"])
             return fetched
@@ -131,10 +128,10 @@ class Closures:
 class _Own:
     """The locations of one realization, and the number that tells it from all others."""
 
-    def __init__(self, places: Sequence[locations.Wire], number: int) -> None:
+    def __init__(self, places: Sequence[wire.Location], number: int) -> None:
         self.places = places
         self.number = number
-        self._urls = frozenset(locations.url_of(each) for each in places)
+        self._urls = frozenset(wire.url_of(each) for each in places)
 
     def has(self, url: str) -> bool:
         """Whether the cache at `url` is one of them."""
@@ -175,7 +172,7 @@ class _Realization:
             wanted = self._referenced - self._records.keys()
         return tuple(self._records[name] for name in sorted(self._records))
 
-    def _learn(self, facts: list[fetching.Fact]) -> None:
+    def _learn(self, facts: list[wire.Fact]) -> None:
         """Count the paths of some facts, and have those that are absent fetched."""
         progress = self._progress
         for fact in facts:
@@ -190,7 +187,7 @@ class _Realization:
                 progress.paths_present += 1
                 self._arrived(fact, counted=0)
 
-    async def _bring(self, fact: fetching.Fact) -> None:
+    async def _bring(self, fact: wire.Fact) -> None:
         """Have an absent path fetched."""
         counted = 0
 
@@ -209,7 +206,7 @@ class _Realization:
         self._progress.bytes_total += arrived["nar_size"] - fact["nar_size"]
         self._arrived(arrived, counted)
 
-    def _arrived(self, fact: fetching.Fact, counted: int) -> None:
+    def _arrived(self, fact: wire.Fact, counted: int) -> None:
         """Keep what is known of a path that is present; `counted` of its bytes are already."""
         self._progress.paths_done += 1
         self._progress.bytes_done += fact["nar_size"] - counted
@@ -260,7 +257,7 @@ class _Fetched:
 
     __slots__ = ("end", "fact", "start")
 
-    def __init__(self, fact: fetching.Fact, begun: int, end: int) -> None:
+    def __init__(self, fact: wire.Fact, begun: int, end: int) -> None:
         self.fact = fact
         self.start = max(begun, min((start for _, start, _ in fact["steps"]), default=begun))
         self.end = end

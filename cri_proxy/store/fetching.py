@@ -14,8 +14,7 @@ those is reserved: present for realizations that can show the same contents from
 and for all once a configured cache has it. So one tenant's login opens nothing to another, and a
 publisher's key vouches for nothing outside the environments that use the publisher's packages.
 
-A fact, as JSON: {"path": basename, "references": [basename, ...], "nar_size": bytes}, and for an
-absent path also {"cache": url, "narinfo": text}.
+Names of the jobs and the shape of a fact are in `wire`.
 """
 
 from __future__ import annotations
@@ -40,12 +39,8 @@ from cri_proxy.store.local import Stage, Store
 from cri_proxy.store.locations import Locations
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.signatures import Keyring, PublicKey
+from cri_proxy.store.wire import FETCH, FIND, RECOVER, REMOVE, SURVEY, Fact
 
-SURVEY: Final = "store.survey"
-FIND: Final = "store.find"
-FETCH: Final = "store.fetch"
-RECOVER: Final = "store.recover"
-REMOVE: Final = "store.remove"
 UNPACKING: Final = 2
 """Downloads that decompress, hash and write at the same time in one worker. Many wait for the
 network; of those that do not, more than two spend their time handing the interpreter's lock to each
@@ -54,8 +49,8 @@ other: with 16 the same gigabyte cost twice the processor time that it cost with
 _REPORTED_FACTS: Final = 32
 _REPORT_SECONDS: Final = 0.02
 _REPORTED_BYTES: Final = 4 * 1024 * 1024
+_FIRST_BYTES: Final = 256 * 1024
 
-Fact = dict[str, Any]
 LookUp = Callable[[StorePath, Callable[[], None]], Offer]
 Learn = Callable[[StorePath, Callable[[], None]], tuple[Fact, tuple[StorePath, ...]]]
 
@@ -205,16 +200,17 @@ class Fetching:
         """Fill the stage from an offer, verifying everything that it promises."""
         info = offer.narinfo
         label = f"{info.path} from {offer.cache.url}"
-        with stage.filling(info.nar_size) as tree, offer.open() as body, self._turns:
-            waited_for = _Awaited(body, self._turns)
-            archive = compression.reader_of(waited_for, info.compression, label=label)
-            nar.unpack(
-                _Watched(archive, task),
-                tree,
-                nar_size=info.nar_size,
-                nar_hash=info.nar_hash,
-                label=label,
-            )
+        with stage.filling(info.nar_size) as tree, offer.open() as body:
+            come = body if offer.cache.is_near else _Awaited(body, self._turns)
+            with self._turns:
+                archive = compression.reader_of(come, info.compression, label=label)
+                nar.unpack(
+                    _Watched(archive, task),
+                    tree,
+                    nar_size=info.nar_size,
+                    nar_hash=info.nar_hash,
+                    label=label,
+                )
 
 
 class _Walk:
@@ -296,13 +292,28 @@ class _Walk:
 
 
 class _Awaited:
-    """The bytes of an archive from its cache: while one waits for them, others have their turn."""
+    """The bytes of an archive from its cache: while one waits for them, others have their turn.
+
+    The first of them are awaited at once, before there is a turn to give up: for most archives
+    these are all.
+    """
 
     def __init__(self, body: nar.Source, turns: threading.Semaphore) -> None:
         self._body = body
         self._turns = turns
+        self._first: list[bytes] = []
+        size = 0
+        while size < _FIRST_BYTES and (piece := body.read(_FIRST_BYTES - size)):
+            self._first.append(piece)
+            size += len(piece)
+        self._first.reverse()
 
     def read(self, size: int, /) -> bytes:
+        if self._first:
+            piece = self._first.pop()
+            if len(piece) > size:
+                self._first.append(piece[size:])
+            return piece[:size]
         self._turns.release()
         try:
             return self._body.read(size)

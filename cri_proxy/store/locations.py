@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 from cri_proxy import errors
@@ -26,8 +26,8 @@ from cri_proxy.store import cache, signatures
 from cri_proxy.store.cache import Cache
 from cri_proxy.store.nar import Source
 from cri_proxy.store.signatures import Keyring, PublicKey
+from cri_proxy.store.wire import Location, url_of
 
-Wire = Mapping[str, Any]
 _READ: Final = frozenset({"https", "http"})
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +36,10 @@ class Locations:
     """The locations of one job; `trusted` are the keys that the settings trust anyway."""
 
     def __init__(
-        self, wires: Sequence[Wire], connections: cache.Connections, trusted: Sequence[PublicKey]
+        self,
+        wires: Sequence[Location],
+        connections: cache.Connections,
+        trusted: Sequence[PublicKey],
     ) -> None:
         self._keyrings: dict[Cache, Keyring] = {}
         self._by_path: dict[str, list[Cache]] = {}
@@ -61,11 +64,6 @@ class Locations:
         return self._keyrings.get(source)
 
 
-def url_of(wire: Wire) -> str:
-    """Return a location's URL without login or query, as it may be shown."""
-    return cache.shown(wire["url"]).rstrip("/")
-
-
 class _Unreadable(Cache):
     """A location of a kind that is not spoken here."""
 
@@ -82,7 +80,7 @@ class _Unreadable(Cache):
         yield
 
 
-def _cache_of(wire: Wire, connections: cache.Connections) -> Cache:
+def _cache_of(wire: Location, connections: cache.Connections) -> Cache:
     """Return the cache at a location; never a directory of this node."""
     url = wire["url"]
     if urlsplit(url).scheme not in _READ or wire["variables"]:
@@ -94,7 +92,7 @@ def _cache_of(wire: Wire, connections: cache.Connections) -> Cache:
         return _Unreadable(url_of(wire))
 
 
-def _keys_of(wire: Wire, made: Cache) -> Iterator[PublicKey]:
+def _keys_of(wire: Location, made: Cache) -> Iterator[PublicKey]:
     """Yield a location's keys; one that cannot be read trusts nothing."""
     for text in wire["public_keys"]:
         try:

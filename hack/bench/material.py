@@ -156,7 +156,8 @@ def _planned(shape: Shape) -> tuple[list[_Planned], list[str]]:
              range(shape.paths)]  # fmt: skip
     totals = _spread(rolled, shape.bytes, shape.paths, shape.is_even)
     counts = _spread(rolled, shape.files, shape.paths, True)
-    plans, referred = [], set()
+    plans: list[_Planned] = []
+    referred: set[str] = set()
     for number, path in enumerate(paths):
         layer = number * _LAYERS // shape.paths
         below = paths[: layer * shape.paths // _LAYERS]

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from cri_proxy.store import nar
-from hack.testbed import waiting
+from hack.testbed import kubelet, waiting
 from hack.testbed.pods import Pod
 from tests.e2e.conftest import Node, spec
 
@@ -197,8 +197,6 @@ def test_what_is_written_is_for_root_alone_on_the_node(node: Node) -> None:
 
 
 def test_a_volume_at_nix_is_refused(node: Node, tmp_path: Path) -> None:
-    from hack.testbed import kubelet
-
     pod = mutable(node)
 
     with pytest.raises(grpc.RpcError) as refused:

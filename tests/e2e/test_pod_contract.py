@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from hack.testbed import images, kubelet, manifests
+from hack.testbed import environments, images, kubelet, manifests, waiting
 from hack.testbed.environments import Published
 from hack.testbed.manifests import Running
 from hack.testbed.pods import Container
@@ -30,7 +31,9 @@ def node_settings(published: Published) -> dict[str, dict[str, Any]]:
     return {"activation": {"shell": str(published.bash.path)}}
 
 
-def documented(node: Node, *lines: str, containers: str | None = None) -> Running:
+def documented(
+    node: Node, *lines: str, environment: str = "acme/web", containers: str | None = None
+) -> Running:
     """Run a pod in the form of Flox's documentation, with further annotations."""
     annotations = "\n".join(f"    {line}" for line in lines)
     (manifest,) = manifests.parse(f"""
@@ -39,7 +42,7 @@ kind: Pod
 metadata:
   name: documented
   annotations:
-    flox.dev/environment: "acme/web"
+    flox.dev/environment: "{environment}"
 {annotations}
 spec:
   runtimeClassName: flox
@@ -82,9 +85,7 @@ def test_documented_pinned(node: Node) -> None:
     for greeting in ("one", "two"):
         node.push("web", variables={"GREETING": greeting})
 
-    running = documented(node, "# the later key wins", 'flox.dev/environment: "acme/web:1"')
-
-    assert shown(running.main)[0] == "one"
+    assert shown(documented(node, environment="acme/web:1").main)[0] == "one"
 
 
 def test_documented_dev_mode(node: Node) -> None:
@@ -213,8 +214,6 @@ def test_dev_mode_links_what_packages_propagate_and_sets_the_build_variables(nod
     publisher = node.published.publisher
     dependency = node.published.package("dependency", {"include/dependency.h": b"1"})
     beside = node.published.package("beside", {"bin/beside": b"2"})
-    from hack.testbed import environments
-
     library = environments.package(
         publisher,
         "library",
@@ -314,10 +313,6 @@ def test_a_probe_that_comes_early_waits_for_the_hook(node: Node) -> None:
     directory = node.pods.directory / f"early-{node.proxy.pid}"
     directory.mkdir()
     main = node.run("acme/web", "sleep", "600", mounts=[kubelet.Mount(directory, "/tmp")])
-    from concurrent.futures import ThreadPoolExecutor
-
-    from hack.testbed import waiting
-
     waiting.until(lambda: b"hook-begins" in main.logs().stderr, what="the hook to begin")
     with ThreadPoolExecutor(1) as threads:
         probe = threads.submit(main.exec_sync, ["sh", "-c", "echo $READY"], timeout_seconds=60)
@@ -485,8 +480,6 @@ def test_services_and_profile_scripts_are_spoken_of_once(node: Node) -> None:
 
 def lock_of(node: Node, kind: str) -> tuple[str, dict[str, Any]]:
     """Return a store path that no cache has and a lockfile in which it is such a package."""
-    from hack.testbed import environments
-
     package = node.published.package(f"lacking-{kind}", {"bin/lacking": kind.encode()})
     node.published.publisher.remove(package.path)
     lock = environments.lockfile(node.published.tools, package)

@@ -161,3 +161,65 @@ def test_a_container_of_a_static_environment_needs_nothing_before_a_later_progra
     config = apply(config_of(command=["serve"]))
 
     assert adjustment.exec_command(config.annotations, ["cat"]) is None
+
+
+def apply_outside(config: api_pb2.ContainerConfig) -> api_pb2.ContainerConfig:
+    environment = environment_of(shell="/nix/bash")
+    adjustment.apply(config, environment, IMAGE, asked="acme/web", keep="/k", wrap_exec=False)
+    return config
+
+
+def test_with_exec_outside_only_the_program_is_given_variables() -> None:
+    own = [api_pb2.KeyValue(key="PATH", value=b"/pod/bin")]
+
+    config = apply_outside(config_of(envs=own, command=["serve"]))
+
+    assert list(config.envs) == own
+    argv = [*config.command, *config.args]
+    assert argv[-2:] == ["--", "serve"]
+    assert argv[argv.index("--set") + 1] == f"FLOX_ENV={FLOX_ENV}"
+    assert f"PATH={FLOX_ENV}/bin:/pod/bin" in argv
+    assert "GREETING=hello" in argv
+    assert adjustment.exec_command(config.annotations, ["cat"]) is None
+
+
+def test_exec_outside_is_refused_for_an_environment_without_a_shell() -> None:
+    with pytest.raises(errors.EnvironmentUnsuitable, match="shell"):
+        adjustment.apply(
+            config_of(command=["serve"]),
+            environment_of(),
+            IMAGE,
+            asked="acme/web",
+            keep="/k",
+            wrap_exec=False,
+        )
+
+
+def apply_writable(config: api_pb2.ContainerConfig) -> api_pb2.ContainerConfig:
+    writable = adjustment.Writable("7" * 32, Path("/m/store"), Path("/m/nix"))
+    adjustment.apply(
+        config, environment_of(), IMAGE, asked="acme/web", keep="/k", writable=writable
+    )
+    return config
+
+
+def test_a_writable_nix_is_mounted_in_two_parts_and_noted() -> None:
+    config = apply_writable(config_of())
+
+    assert list(config.mounts) == [
+        api_pb2.Mount(host_path="/m/nix", container_path="/nix"),
+        api_pb2.Mount(host_path="/m/store", container_path="/nix/store"),
+    ]
+    assert config.annotations[adjustment.MUTABLE_ANNOTATION] == "7" * 32
+
+
+@pytest.mark.parametrize("place", ["/nix", "/nix/", "//nix", "nix", "/a/../nix", "/nix/./store"])
+def test_a_volume_in_the_place_of_a_writable_nix_is_refused(place: str) -> None:
+    with pytest.raises(errors.RequestInvalid, match="/nix"):
+        apply_writable(config_of(mounts=[api_pb2.Mount(host_path="/a", container_path=place)]))
+
+
+def test_a_volume_elsewhere_below_nix_is_the_pods_own_affair() -> None:
+    mounts = [api_pb2.Mount(host_path="/a", container_path="/nix/var")]
+
+    assert len(apply_writable(config_of(mounts=mounts)).mounts) == 3

@@ -136,3 +136,57 @@ def test_any_annotations_are_read_or_refused(annotations: dict[str, str]) -> Non
         named = False
 
     assert (wanted is not None) == named
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("a,a, a ,b", {"a", "b"}),
+        (",,", set()),
+        ("", set()),
+        ("\ta\n,\u00a0b", {"a", "b"}),
+        (",".join(f"c{number}" for number in range(20_000)), {f"c{n}" for n in range(20_000)}),
+    ],
+)
+def test_names_may_be_repeated_empty_or_many(value: str, names: set[str]) -> None:
+    for key in ("flox.dev/skip-containers", "flox.dev/skip-containers-exec"):
+        wanted = selection.of_annotations({"flox.dev/environment": "acme/web", key: value})
+
+        assert wanted is not None
+        assert (wanted.skipped or wanted.skipped_exec) == names
+
+
+@pytest.mark.parametrize("value", ["a b", "a;b", "a,b c", "ä", "a\0", "[a, b]", '"a"', "x" * 300])
+def test_what_cannot_be_a_name_is_refused_rather_than_ignored(value: str) -> None:
+    """Ignored, a container that should be left alone would not be."""
+    with pytest.raises(errors.RequestInvalid, match=r"flox\.dev/skip-containers") as refused:
+        selection.of_annotations(
+            {"flox.dev/environment": "acme/web", "flox.dev/skip-containers": value}
+        )
+
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "\0", "a/b", "x" * 300])
+def test_an_environment_for_what_cannot_be_a_container_is_refused(name: str) -> None:
+    with pytest.raises(errors.RequestInvalid, match=r"flox\.dev/environment") as refused:
+        selection.of_annotations({f"flox.dev/environment.{name}": "acme/web"})
+
+    assert len(str(refused.value)) < 600
+
+
+def test_an_environment_is_realized_with_a_shell_where_exec_stays_outside() -> None:
+    wanted = selection.of_annotations(
+        {
+            "flox.dev/environment": "acme/web",
+            "flox.dev/environment.db": "acme/db",
+            "flox.dev/environment.none": "",
+            "flox.dev/environment.left": "acme/left",
+            "flox.dev/skip-containers": "left",
+            "flox.dev/skip-containers-exec": "db,none",
+        }
+    )
+
+    assert wanted is not None
+    database = Reference("acme", "db")
+    assert wanted.realizations == ((WEB, False), (database, False), (database, True))

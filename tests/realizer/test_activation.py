@@ -350,3 +350,13 @@ def test_a_kept_file_that_somebody_else_put_there_is_neither_written_nor_read(
 
     assert run.stdout == "started\n"
     assert victim.read_text() == "untouched"
+
+
+def test_variables_may_be_given_to_the_program_alone(flox_env: Path) -> None:
+    odd = "a 'b' \"c\" $d `e` \\ =\nf"
+    (flox_env / "activate.d" / "envrc").write_text('export FROM="$ODD"\n')
+
+    run = activate(flox_env, "--set", f"ODD={odd}", "--set", "EMPTY=", "--", PYTHON, "-c", PRINT)
+
+    seen = program_saw(run)
+    assert (seen["ODD"], seen["FROM"], seen["EMPTY"]) == (odd, odd, "")

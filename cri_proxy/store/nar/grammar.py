@@ -13,6 +13,7 @@ writer handle a run as one:
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 
@@ -35,6 +36,20 @@ SYMLINK: Final = _run(b"symlink", b"target")
 DIRECTORY: Final = _run(b"directory")
 ENTRY: Final = _run(b"entry", b"(", b"name")
 NODE: Final = _run(b"node")
+
+SMALL_FILE: Final = re.compile(
+    b"".join(
+        (
+            re.escape(ENTRY) + b"(?P<length>.{8})(?P<name>[^\\0/]{1,255})(?P<padding>\\0{0,7})",
+            re.escape(NODE + OPEN),
+            b"(?:" + re.escape(REGULAR) + b"|(?P<executable>" + re.escape(EXECUTABLE) + b"))",
+            b"(?P<size>.{8})",
+        )
+    ),
+    re.DOTALL,
+)
+"""An entry that is a file, up to its contents: what nearly every archive is full of. The lengths in
+it are for the reader to check."""
 
 NAME_BYTES: Final = 255
 """Longest name of an entry: NAME_MAX of Linux."""

@@ -20,6 +20,7 @@ On any error the target stays behind in part: its caller removes it.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.store.nar import grammar
-from cri_proxy.store.nar.stream import Malformed, Source, Stream
+from cri_proxy.store.nar.stream import Malformed, Source, Stream, write_all
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -87,6 +88,7 @@ class _Unpacker:
     stream: Stream
     unpacked: Unpacked = field(default_factory=Unpacked)
     open: list[_Directory] = field(default_factory=list)
+    granted: set[int] = field(default_factory=set)
     times: tuple[int, int] = field(
         default_factory=lambda: (time.time_ns(), grammar.MTIME_SECONDS * 1_000_000_000)
     )
@@ -112,18 +114,29 @@ class _Unpacker:
 
     def _entry(self, directory: _Directory) -> None:
         """Read the next entry of `directory`, or its end."""
+        small = self.stream.small_file()
+        if small is not None:
+            name, is_executable, contents = small
+            self._follow(directory, name)
+            mode = grammar.EXECUTABLE_MODE if is_executable else grammar.REGULAR_MODE
+            self._file(directory.fd, name, mode, contents)
+            return
         if not self.stream.accept(grammar.ENTRY):
             self.stream.expect(grammar.CLOSE)
             self._seal(directory)
             return
         name = self.stream.string(grammar.NAME_BYTES, "name")
+        self._follow(directory, name)
+        self.stream.expect(grammar.NODE)
+        self._node(directory.fd, name, _CLOSE_TWICE)
+
+    def _follow(self, directory: _Directory, name: bytes) -> None:
+        """Make sure that `name` may be the next one in `directory`."""
         if name <= directory.last:
             raise Malformed(f"the name {_shown(name)} does not follow in order")
         if name in (b".", b"..") or b"/" in name or b"\0" in name:
             raise Malformed(f"{_shown(name)} is not the name of a file")
         directory.last = name
-        self.stream.expect(grammar.NODE)
-        self._node(directory.fd, name, _CLOSE_TWICE)
 
     def _node(self, parent: int, name: bytes, end: bytes) -> None:
         """Read what `name` in `parent` is, through `end`; a directory stays open to be filled."""
@@ -142,16 +155,33 @@ class _Unpacker:
             raise stream.unexpected()
         stream.expect(end)
 
-    def _file(self, parent: int, name: bytes, mode: int) -> None:
-        """Read the contents of a file into its place."""
+    def _file(
+        self, parent: int, name: bytes, mode: int, contents: memoryview | None = None
+    ) -> None:
+        """Write `contents` to a file, or what comes next in the archive."""
         fd = os.open(name, _CREATE, mode, dir_fd=parent)
         try:
-            self.unpacked.bytes += self.stream.copy(fd)
-            os.fchmod(fd, mode)  # whatever the umask and the parent's default ACL made of it
+            if contents is None:
+                self.unpacked.bytes += self.stream.copy(fd)
+            elif contents:
+                write_all(fd, contents)
+                self.unpacked.bytes += len(contents)
+            if mode not in self.granted:
+                self._chmod(fd, mode)
             os.utime(fd, ns=self.times)
         finally:
             os.close(fd)
         self.unpacked.files += 1
+
+    def _chmod(self, fd: int, mode: int) -> None:
+        """Give a file its mode, whatever the umask and the parent's default ACL made of it.
+
+        Both are the same for the whole tree: a mode that was granted once need not be looked after.
+        """
+        if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
+            self.granted.add(mode)
+        else:
+            os.fchmod(fd, mode)
 
     def _symlink(self, parent: int, name: bytes) -> None:
         """Read the target of a symlink and create it."""

@@ -1,9 +1,9 @@
 """The bytes of one archive in order: buffered, counted against what was promised, hashed.
 
-Whoever reads the archive asks `accept` and `expect` for keywords, `string` for short strings and
-`copy` for contents that go to a file. The stream asks its source for large pieces, never for more
-than the promised size, and believes no length that goes beyond it. At most two pieces are in
-memory, whatever the archive says.
+Whoever reads the archive asks `accept` and `expect` for keywords, `string` for short strings,
+`copy` for contents that go to a file, and first of all `small_file`, the usual case in one step.
+The stream asks its source for large pieces, never for more than the promised size, and believes no
+length that goes beyond it. At most two pieces are in memory, whatever the archive says.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ CHUNK_BYTES: Final = 256 * 1024
 _LOOKAHEAD_BYTES: Final = 8 * 1024
 """More than the longest run of keywords with its string, so that one check serves them all."""
 _ZEROS: Final = bytes(8)
+_CLOSE_TWICE: Final = grammar.CLOSE * 2
 
 
 class Source(Protocol):
@@ -78,6 +79,32 @@ class Stream:
         self._position = start + length
         self._padding(length)
         return data
+
+    def small_file(self) -> tuple[bytes, bool, memoryview] | None:
+        """Pass an entry that is a file and all in the buffer: its name, if executable, contents.
+
+        None, and nothing happens, for whatever else comes next, malformed or not: this is the way
+        to read most entries in one step, and no rule is checked here alone.
+        """
+        if len(self._buffer) - self._position < _LOOKAHEAD_BYTES:
+            self._fill()
+        buffer = self._buffer
+        found = grammar.SMALL_FILE.match(buffer, self._position)
+        if found is None:
+            return None
+        length, name, padding, executable, size = found.groups()
+        start = found.end()
+        end = start + int.from_bytes(size, "little")
+        close = end + (start - end) % 8
+        if (
+            int.from_bytes(length, "little") != len(name)
+            or len(padding) != -len(name) % 8
+            or buffer[end:close] != _ZEROS[: close - end]
+            or not buffer.startswith(_CLOSE_TWICE, close)
+        ):
+            return None
+        self._position = close + len(_CLOSE_TWICE)
+        return name, executable is not None, self._view[start:end]
 
     def copy(self, fd: int) -> int:
         """Write the contents that come next to the open file `fd`; return their size."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hack.bench import figures, grounds, material, rounds
 from hack.bench.figures import Figure, Options
-from hack.bench.material import Material, Shape
+from hack.bench.material import Shape
 from hack.bench.store import sides
 
 _REPOSITORY = Path(__file__).parents[3]

@@ -77,10 +77,10 @@ async def _node(settings: Settings) -> AsyncIterator[_Node]:
     """Build the parts as the daemon does."""
     size = settings.store.workers_on(len(os.sched_getaffinity(0)))
     greeting = parts.greeting_of(settings, size)
-    pool = workers.Pool(parts.WORKER_ARGV, size=size, greeting=greeting)
+    pool = workers.Pool(parts.WORKER_ARGV, size=size, greeting=greeting, kept=1)
     try:
         await pool.call(jobs.RECOVER, {})
-        store = closures.Closures(pool, connections=int(os.environ.get("CONN", "64")))
+        store = closures.Closures(pool, connections=settings.store.connections)
         realizer = Realizer(settings.store.root, pool, store, parts.options_of(settings))
         yield _Node(settings.store.root, pool, store, realizer)
         await realizer.aclose()

@@ -1,0 +1,22 @@
+"""The fast lane: HTTP/2 frames from kubelet to the runtime, or to the interposer, as they are.
+
+Every connection of kubelet's is paired with one to the runtime and, once a call needs it, one to
+the interposer. Frames are forwarded, not terminated, and stream ids stay the same. A stream
+belongs to the interposer if its `:path` is an interposed method, else to the runtime. From the
+wire inwards:
+
+    server         sockets that listen, connections that live, drain and close
+    sockets        bound beside their place and renamed into it, or passed in by systemd
+    link           asyncio protocols around one connection: reads, writes, back-pressure, time
+    connection     sans-I/O: three sides, bytes in, bytes out; the stream table
+    interposition  the streams lent to the interposer, and our connection to it
+    lending        their request DATA: what the interposer takes, what downstream believes
+    answers        their response DATA: what downstream takes on each of them
+    delivery       all response DATA: what downstream's connection window has room for
+    headers        which blocks may be forwarded raw, and whose they are
+    terms          SETTINGS: what each side announced, and what the others are told of it
+    frames         the wire format
+
+Downstream is kubelet, upstream is the runtime. Nothing here knows a message, and nothing imports
+grpc or the interposer.
+"""

@@ -1,0 +1,256 @@
+"""Relaying a call, against a transparent proxy in Go, by clients and before a runtime in Go.
+
+    load (Go) --> runtime (Go)                        directly
+    load (Go) --> router (ours)        --> runtime    calls that are not interposed
+    load (Go) --> interposer (ours)    --> runtime    as with --no-router
+    load (Go) --> siderolabs/grpc-proxy --> runtime   the other side
+
+All are processes of their own, measured in turns within one run. What a proxy adds is its time
+less that of the direct way in the same round. Needs `go`; the modules are pinned in go.mod.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from hack.bench import figures
+from hack.bench.figures import Figure, Options
+
+GO: Final = "siderolabs/grpc-proxy"
+OURS: Final = (sys.executable, "-m", "hack.bench.relay.program")
+_PACKAGE: Final = Path(__file__).parent
+_REPOSITORY: Final = _PACKAGE.parents[2]
+_BUSY: Final = (
+    "import os,hashlib; os.nice(10); data = bytes(1 << 20)\nwhile 1: hashlib.sha256(data).digest()"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run of the load generator saw; microseconds, and what its proxy computed."""
+
+    p50: float
+    p99: float
+    per_second: float
+    calls: int
+    computed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A way to the runtime: its socket, and the process whose computing counts."""
+
+    socket: Path
+    process: int
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure all figures of the relay."""
+    return figures.main("relay", argv, _measure)
+
+
+def _measure(options: Options) -> Iterable[Figure]:
+    with tempfile.TemporaryDirectory(prefix="cri-proxy-relay-") as name:
+        directory = Path(name)
+        program = built(options)
+        with _ways(program, directory) as sides:
+            yield from _one_at_a_time(options, program, sides)
+            yield from _in_flight(options, program, sides)
+            yield from _large(options, program, sides)
+            yield from _beside_work(options, program, sides)
+
+
+def _one_at_a_time(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
+    found = _rounds(options, program, sides)
+    for side in "router", "interposer":
+        yield Figure(
+            name=f"small call, added p50 by the {side}",
+            unit="us",
+            ours=_added(found, side),
+            theirs=_added(found, GO),
+            against=GO,
+            limit=0.4 if side == "router" else None,
+        )
+    yield Figure(
+        name="small call, p99 through the router",
+        unit="us",
+        ours=_median(found["router"], "p99"),
+        theirs=_median(found[GO], "p99"),
+        against=GO,
+        limit=1.0,
+    )
+    yield Figure(
+        name="small call, p50 directly",
+        unit="us",
+        ours=_median(found["directly"], "p50"),
+    )
+
+
+def _in_flight(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
+    found = _rounds(options, program, sides, "-in-flight", "16")
+    yield Figure(
+        name="16 in flight",
+        unit="calls/s",
+        ours=_median(found["router"], "per_second"),
+        theirs=_median(found[GO], "per_second"),
+        against=GO,
+        limit=1.8,
+        is_floor=True,
+        note=f"directly {_median(found['directly'], 'per_second'):.0f}, "
+        f"interposer {_median(found['interposer'], 'per_second'):.0f}",
+    )
+    yield Figure(
+        name="computing of the proxy for 10,000 calls, 16 in flight",
+        unit="s",
+        ours=statistics.median(each.computed / each.calls for each in found["router"]) * 10_000,
+        theirs=statistics.median(each.computed / each.calls for each in found[GO]) * 10_000,
+        against=GO,
+        limit=0.5,
+    )
+
+
+def _large(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
+    found = _rounds(options, program, sides, "-answer-bytes", str(1 << 20))
+    yield Figure(
+        name="answer of 1 MiB, added p50 by the router",
+        unit="us",
+        ours=_added(found, "router"),
+        theirs=_added(found, GO),
+        against=GO,
+        limit=1.0,
+    )
+
+
+def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
+    """As beside the realizer's workers, which compute with a niceness of 10."""
+    two = {name: sides[name] for name in ("router", GO)}
+    idle = _rounds(options, program, two)
+    with contextlib.ExitStack() as stack:
+        for _ in range(len(os.sched_getaffinity(0))):
+            stack.enter_context(running(sys.executable, "-c", _BUSY))
+        busy = _rounds(options, program, two)
+    router = _median(busy["router"], "p99")
+    yield Figure(
+        name="p99 beside nice work on all processors",
+        unit="us",
+        ours=router,
+        theirs=_median(idle["router"], "p99"),
+        against="the same without",
+        limit=3.0,
+    )
+    yield Figure(
+        name="p99 beside nice work on all processors",
+        unit="us",
+        ours=router,
+        theirs=_median(busy[GO], "p99"),
+        against=GO,
+        limit=1.0,
+    )
+
+
+def _rounds(
+    options: Options, program: Path, sides: dict[str, Side], *arguments: str
+) -> dict[str, list[Load]]:
+    """Load all sides in turns."""
+    seconds, times = (1, 3) if options.is_quick else (3, 5)
+    found: dict[str, list[Load]] = {name: [] for name in sides}
+    for turn in range(times):
+        for name, side in sides.items():
+            load = _load(program, side, f"-duration={seconds}s", *arguments)
+            found[name].append(load)
+            options.tell(
+                f"round {turn + 1} {' '.join(arguments)}: {name} p50 {load.p50:.0f} us, "
+                f"p99 {load.p99:.0f} us, {load.per_second:.0f} calls/s"
+            )
+    return found
+
+
+def _load(program: Path, side: Side, *arguments: str) -> Load:
+    before = _computed_by(side.process)
+    done = subprocess.run(
+        [program, "load", side.socket, *arguments], capture_output=True, text=True, check=True
+    )
+    said = json.loads(done.stdout)
+    if said["failures"] or said["wrong"]:
+        raise RuntimeError(f"{said['failures']} calls failed, {said['wrong']} were wrong: {said}")
+    return Load(
+        p50=said["p50_us"],
+        p99=said["p99_us"],
+        per_second=said["calls_per_second"],
+        calls=said["calls"],
+        computed=_computed_by(side.process) - before,
+    )
+
+
+def _computed_by(process: int) -> float:
+    """Return the processor time of a process and all its threads, in seconds: proc(5)."""
+    behind_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(behind_name[11]) + int(behind_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _added(found: dict[str, list[Load]], side: str) -> float:
+    """Return the median, over the rounds, of what the side's p50 is above the direct way's."""
+    pairs = zip(found[side], found["directly"], strict=True)
+    return statistics.median(ours.p50 - directly.p50 for ours, directly in pairs)
+
+
+def _median(loads: Iterable[Load], what: str) -> float:
+    return statistics.median(float(getattr(each, what)) for each in loads)
+
+
+@contextlib.contextmanager
+def _ways(program: Path, directory: Path) -> Iterator[dict[str, Side]]:
+    runtime, router = directory / "runtime.sock", directory / "router.sock"
+    interposer, go = directory / "interposer.sock", directory / "go.sock"
+    with contextlib.ExitStack() as stack:
+
+        def start(socket: Path, *argv: str | Path) -> Side:
+            process = stack.enter_context(running(*argv))
+            wait_for(socket, process)
+            return Side(socket, process.pid)
+
+        yield {
+            "directly": start(runtime, program, "serve", runtime),
+            "interposer": start(interposer, *OURS, "interposer", interposer, runtime),
+            "router": start(router, *OURS, "router", router, runtime, interposer),
+            GO: start(go, program, "proxy", go, runtime),
+        }
+
+
+@contextlib.contextmanager
+def running(*argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the context is left."""
+    with subprocess.Popen(argv, cwd=_REPOSITORY) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until the process has made its socket, or has failed to."""
+    while not socket.exists():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            raise RuntimeError(f"{process.args!r} ended with {process.wait(0.05)}")
+
+
+def built(options: Options) -> Path:
+    """Return the Go program, built once for the sources as they are."""
+    sources = sorted(each for each in _PACKAGE.iterdir() if each.suffix in (".go", ".mod", ".sum"))
+    digest = hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:16]
+    program = Path(tempfile.gettempdir()) / f"cri-proxy-bench-relay-{digest}"
+    if not program.exists():
+        options.tell("building the Go programs")
+        subprocess.run(["go", "build", "-o", program, "."], cwd=_PACKAGE, check=True)
+    return program

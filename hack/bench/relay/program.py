@@ -1,0 +1,64 @@
+"""Our sides of the relay benchmark: the router, or the interposer alone, in a process of its own.
+
+python -m hack.bench.relay.program router SOCKET RUNTIME INTERPOSER
+python -m hack.bench.relay.program interposer SOCKET RUNTIME
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from cri_proxy.cri import channels, methods
+from cri_proxy.interposer import server
+from cri_proxy.interposer import sockets as interposer_sockets
+from cri_proxy.interposer.relay import Relay
+from cri_proxy.router import sockets
+from cri_proxy.router.server import Router
+
+INTERPOSED = frozenset(
+    methods.path_of(name)
+    for name in ("RunPodSandbox", "CreateContainer", "Exec", "ExecSync", "RestorePod", "PullImage")
+)
+
+
+async def _router(place: Path, runtime: Path, interposer: Path) -> None:
+    listener = sockets.listen(place, like=runtime)
+    router = Router(
+        [listener.socket], upstream=runtime, interposer=interposer, interposed=INTERPOSED
+    )
+    await router.start()
+    await _told_to_stop()
+    await router.close()
+    listener.withdraw()
+
+
+async def _interposer(place: Path, runtime: Path) -> None:
+    async with channels.dial(runtime) as channel:
+        access = interposer_sockets.access_of(runtime)
+        serving = server.Server(Relay(channel), place, access)
+        await serving.start()
+        await _told_to_stop()
+        await serving.stop()
+
+
+async def _told_to_stop() -> None:
+    told = asyncio.Event()
+    for each in signal.SIGTERM, signal.SIGINT:
+        asyncio.get_running_loop().add_signal_handler(each, told.set)
+    await told.wait()
+
+
+def main() -> None:
+    """Run the side that is named."""
+    which, *paths = sys.argv[1:]
+    places = [Path(each) for each in paths]
+    uvloop.run(_router(*places) if which == "router" else _interposer(*places))
+
+
+if __name__ == "__main__":
+    main()

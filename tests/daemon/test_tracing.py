@@ -134,6 +134,31 @@ async def test_a_startup_is_one_trace_that_the_pod_determines(
     assert root.attributes["k8s.namespace.name"] == "shop"
 
 
+async def test_behind_the_router_the_same_calls_are_traced_and_no_others(
+    traced: Station, collector: Collector
+) -> None:
+    traced.proxy.configure({"serve": {"front": "router"}})
+    await asyncio.to_thread(traced.proxy.restart)
+    metadata = kubelets(is_sampled=True)
+    polled = methods.path_of("ListContainers")
+    traced.runtime.calls.clear()
+
+    await call(traced, RUN, run_request(), metadata)
+    await call(traced, polled, b"", metadata)
+    await call(traced, CREATE, create_request(), metadata)
+    await call(traced, START, START_REQUEST, metadata)
+
+    root = await wait(collector, "pod.startup")
+    received = await traced.runtime.called(polled)
+    assert {span.trace_id for span in collector.spans()} == {KUBELETS_TRACE}
+    assert {span.name for span in collector.spans()} == {
+        "pod.startup",
+        *(path[1:] for path in (RUN, CREATE, START)),
+    }
+    assert root.parent_id == KUBELETS_SPAN
+    assert received.values_of("traceparent") == [metadata[0][1]]
+
+
 async def test_calls_are_told_by_the_conventions(traced: Station, collector: Collector) -> None:
     await call(traced, RUN, run_request())
     await call(traced, CREATE, create_request())

@@ -4,7 +4,7 @@
 #   hack/prerequisites.sh           Python, and the project with its tools in .venv
 #   hack/prerequisites.sh verify    also shellcheck
 #   hack/prerequisites.sh demo      also what runs pods: containerd, runc, CNI plugins, busybox, bash, ip
-#   hack/prerequisites.sh test      all of these, and nix, git and xz to test against
+#   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser to test against
 #
 # Programs come by apt (Debian 12 or newer, Ubuntu 24.04 or newer), for which it must be root; one that is there
 # already, from wherever, is left as it is. Python packages come by pip, in the versions of hack/constraints.txt, and
@@ -47,6 +47,10 @@ quietly() {
 # --- What is missing -------------------------------------------------------------------------------------------------
 
 has_program() { command -v "$1" >/dev/null; }
+
+has_browser() {
+  has_program chromium || has_program chromium-browser
+}
 
 has_static_program() {
   local program
@@ -99,6 +103,7 @@ find_missing() {
     need nix-bin has_program nix-store
     need git has_program git
     need xz-utils has_program xz
+    need chromium has_browser
   fi
 }
 

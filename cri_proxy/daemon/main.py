@@ -19,7 +19,7 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import measuring, observing, parts
+from cri_proxy.daemon import fronts, measuring, observing, parts
 from cri_proxy.interposer import (
     handlers,
     images,
@@ -28,13 +28,11 @@ from cri_proxy.interposer import (
     pins,
     pulls,
     restoration,
-    sockets,
 )
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.counting import CountingRelay
 from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
-from cri_proxy.interposer.server import Server
 from cri_proxy.lib import notify
 from cri_proxy.model.imagenames import ImageName
 from cri_proxy.realizer.realizer import Realizer
@@ -67,12 +65,13 @@ async def serve(settings: Settings) -> None:
             relay = Relay(channel, interceptors)
         else:
             relay = CountingRelay(channel, metering.around(interceptors), tally)
-        server = Server(relay, settings.serve.listen, sockets.access_of(settings.runtime.endpoint))
-        await server.start()
+        front = fronts.front_of(settings, relay, interceptors)
+        await front.start()
         _log.info(
             "serving",
             version=__version__,
             listen=settings.serve.listen,
+            front=settings.serve.front,
             runtime=settings.runtime.endpoint,
             store=settings.store.root,
         )
@@ -82,7 +81,7 @@ async def serve(settings: Settings) -> None:
         announcing.cancel()
         notify.systemd("STOPPING=1")
         stopping.clear()
-        await _drain(server, settings.serve.drain_seconds, stopping)
+        await _drain(front, settings.serve.drain_seconds, stopping)
         keeping.cancel()
         await asyncio.wait({keeping})
     _log.info("stopped")
@@ -163,14 +162,14 @@ async def _announce(runtime: Runtime) -> None:
         return
 
 
-async def _drain(server: Server, seconds: float, at_once: asyncio.Event) -> None:
+async def _drain(front: fronts.Front, seconds: float, at_once: asyncio.Event) -> None:
     """Let calls in flight end, within `seconds` or until the next signal."""
     _log.info("draining", seconds=seconds)
-    draining = asyncio.create_task(server.drain(seconds))
+    draining = asyncio.create_task(front.drain(seconds))
     hurrying = asyncio.create_task(at_once.wait())
     await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
     hurrying.cancel()
     if not draining.done():
         _log.warning("stopping at once", why="a second signal came")
-        await server.stop()
+        await front.stop()
     await draining

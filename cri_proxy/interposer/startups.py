@@ -31,9 +31,10 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from cri_proxy.model import traces
-from cri_proxy.telemetry import spans
+from cri_proxy.telemetry import logs, spans
 from cri_proxy.telemetry.ring import Ring
 
+_log = logs.of(__name__)
 AFTER_FAILURE: Final = 10
 _REMEMBERED: Final = 4096
 _CONTAINERS_REMEMBERED: Final = 16384
@@ -78,6 +79,7 @@ class Startup:
     context: SpanContext
     parent: SpanContext | None
     root: trace.Span | None
+    started_at: int
     calls: int = 0
     ended_at: int = 0
     failure: str | None = None
@@ -173,7 +175,7 @@ class Startups:
         if self._ring is None:
             return 0
         count = 0
-        for kept in self._ring.load():
+        for kept in self._ring.recent(AFTER_FAILURE * self._settle_seconds):
             if kept.root is None and self._resume(kept):
                 count += 1
         return count
@@ -221,7 +223,7 @@ class Startups:
                 **self._facts(),
             },
         )
-        startup = Startup(pod, root.get_span_context(), parent, root, ended_at=start)
+        startup = Startup(pod, root.get_span_context(), parent, root, start, ended_at=start)
         self._startups[pod.key] = startup
         return startup
 
@@ -274,6 +276,7 @@ class Startups:
         if startup.failure is not None:
             root.set_status(trace.StatusCode.ERROR, startup.failure)
         root.end(startup.ended_at)
+        _tell(startup)
 
 
 class _Evicting(cachetools.LRUCache[tuple[str, int], Startup]):
@@ -287,6 +290,23 @@ class _Evicting(cachetools.LRUCache[tuple[str, int], Startup]):
         key, startup = super().popitem()
         self._end(startup)
         return key, startup
+
+
+def _tell(startup: Startup) -> None:
+    """Tell the log how a startup went; of pods that asked for nothing, only who hunts a fault."""
+    pod = startup.pod
+    fields = {
+        "pod": f"{pod.namespace}/{pod.name}",
+        "seconds": (startup.ended_at - startup.started_at) / 1e9,
+        "containers": len(startup.containers),
+        "trace_id": trace.format_trace_id(startup.context.trace_id),
+    }
+    if startup.failure is not None:
+        tell = _log.warning if pod.is_annotated else _log.debug
+        tell("pod did not start", why=startup.failure, **fields)
+    else:
+        tell = _log.info if pod.is_annotated else _log.debug
+        tell("pod started", **fields)
 
 
 def ids_of(pod: Pod) -> tuple[int, int]:

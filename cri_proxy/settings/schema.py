@@ -49,9 +49,14 @@ class Serve:
         "/run/cri-proxy/cri-proxy.sock",
         "socket that kubelet is pointed to",
     )
+    front: str = _key(
+        kinds.choice("interposer", "router"),
+        "interposer",
+        "what kubelet talks to: the interposer, or the router in front of it, which is faster",
+    )
     drain_seconds: float = _key(
         kinds.seconds(0, 3600),
-        30,
+        20,
         "how long a stopping daemon waits for calls in flight",
     )
 

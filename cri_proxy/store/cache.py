@@ -199,10 +199,14 @@ class Site(Cache):
 class Connections:
     """The connections to all sites, up to `size` to each kept open between requests.
 
-    `ca_file` replaces the system's certificate authorities.
+    `ca_file` replaces the system's certificate authorities; a site that sends nothing for
+    `silence_seconds` is given up.
     """
 
-    def __init__(self, *, ca_file: Path | None, size: int) -> None:
+    def __init__(
+        self, *, ca_file: Path | None, size: int, silence_seconds: float = SILENCE_SECONDS
+    ) -> None:
+        self._silence_seconds = silence_seconds
         self._context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
         self._size = size
         self._proxies = urllib.request.getproxies()
@@ -219,7 +223,7 @@ class Connections:
                 preload_content=False,
                 decode_content=False,
                 retries=urllib3.Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5),
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self._silence_seconds),
             )
         except urllib3.exceptions.HTTPError as error:
             reason = _cause_of(error)

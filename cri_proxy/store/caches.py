@@ -47,13 +47,21 @@ T = TypeVar("T")
 class Caches:
     """The caches at `urls`; safe for threads. Raises RequestInvalid for a URL that is of no cache.
 
-    `connections` to each are kept open; how many are used at a time is up to the callers.
+    `connections` to each are kept open; how many are used at a time is up to the callers. One that
+    sends nothing for `silence_seconds` is asked again, or the next one is.
     """
 
     def __init__(
-        self, urls: Sequence[str], *, ca_file: Path | None = None, connections: int = 32
+        self,
+        urls: Sequence[str],
+        *,
+        ca_file: Path | None = None,
+        connections: int = 32,
+        silence_seconds: float = cache.SILENCE_SECONDS,
     ) -> None:
-        self.connections = cache.Connections(ca_file=ca_file, size=connections)
+        self.connections = cache.Connections(
+            ca_file=ca_file, size=connections, silence_seconds=silence_seconds
+        )
         self._caches = tuple(cache.of_url(url, self.connections) for url in urls)
 
     def seek(

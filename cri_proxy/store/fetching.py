@@ -59,7 +59,8 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
     """Return the jobs for a store, its caches and the keys that are trusted, as settings have them.
 
     `greeting`: {"directory": path, "caches": [url, ...], "keys": ["name:base64", ...],
-    "ca_file": path or None, "connections": how many lookups at a time}.
+    "ca_file": path or None, "connections": how many lookups at a time, "timeout_seconds": how long
+    a cache may be silent}.
     """
     connections = greeting["connections"]
     ca_file = greeting["ca_file"]
@@ -69,6 +70,7 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
             greeting["caches"],
             ca_file=None if ca_file is None else Path(ca_file),
             connections=2 * connections,  # lookups and downloads
+            silence_seconds=greeting["timeout_seconds"],
         ),
         [signatures.parse_public(key) for key in greeting["keys"]],
         lookups=connections,

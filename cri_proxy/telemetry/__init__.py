@@ -1,7 +1,11 @@
-"""Telemetry: what the program tells about itself, as lines (`logs`) and as traces (`spans`).
+"""Telemetry: what the program tells about itself, as lines, as traces and as metrics.
 
-Both are thin: `logs` over the standard library's logging, `spans` over OpenTelemetry's API. They
-share their words: a field of a line and an attribute of a span that mean the same are called the
-same, and a line written inside a span carries its trace id. `setup` of each is called once, by the
-program's entry.
+logs      lines, over the standard library's logging
+spans     traces, over OpenTelemetry's API; nothing happens before `provider` is installed
+provider  OpenTelemetry's SDK: what is sampled, sent and kept
+ring      the last startups on disk
+meters    metrics, over OpenTelemetry's API, for Prometheus
+
+They share their words: a field of a line and an attribute of a span that mean the same are called
+the same, and a line written inside a span carries its trace id.
 """

@@ -37,6 +37,7 @@ _TEXT_AT_MOST: Final = 2000
 _QUEUED_AT_MOST: Final = 10_000
 _WARN_SECONDS: Final = 60.0
 _CLOSE_SECONDS: Final = 5.0
+_UNWRITTEN_AT_MOST: Final = 1000
 _GATHER_SECONDS: Final = 0.05
 _log = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class Ring:
                 f"{startup.started // 1_000_000}-{startup.trace_id}.jsonl"
             )
             self._counts[startup.trace_id] = 0
+            if len(self._names) > self._keep + _UNWRITTEN_AT_MOST:  # a disk that takes nothing
+                self._forget(next(iter(self._names)))
         self._put(startup.trace_id, {"startup": traces.record_of(startup)})
 
     def add(self, span: ReadableSpan) -> None:
@@ -69,13 +72,24 @@ class Ring:
         context = span.get_span_context()
         assert context is not None
         trace_id = f"{context.trace_id:032x}"
-        if trace_id in self._names and self._counts[trace_id] < SPANS_AT_MOST:
-            self._counts[trace_id] += 1
+        count = self._counts.get(trace_id, SPANS_AT_MOST)
+        if count < SPANS_AT_MOST:
+            self._counts[trace_id] = count + 1
             self._put(trace_id, span)
 
-    def load(self) -> list[Trace]:
-        """Return what is kept, the newest first."""
-        return load(self._directory)
+    def recent(self, seconds: float) -> list[Trace]:
+        """Return the startups of which something was written within the last seconds."""
+        since = time.time() - seconds
+        found = []
+        for name in list(self._names.values()):
+            place = self._directory / name
+            try:
+                is_recent = place.stat().st_mtime >= since
+            except OSError:
+                continue
+            if is_recent and (trace := _trace_of(place)) is not None:
+                found.append(trace)
+        return found
 
     def close(self) -> None:
         """Write what is left; what a full or hanging disk does not take is given up."""
@@ -134,7 +148,11 @@ class Ring:
         found = sorted(_names_below(self._directory).items(), key=lambda pair: pair[1])
         for trace_id, name in found[: max(0, len(found) - self._keep)]:
             (self._directory / name).unlink(missing_ok=True)
-            self._names.pop(trace_id, None)
+            self._forget(trace_id)
+
+    def _forget(self, trace_id: str) -> None:
+        self._names.pop(trace_id, None)
+        self._counts.pop(trace_id, None)
 
     def _warn(self, error: OSError) -> None:
         now = time.monotonic()

@@ -24,6 +24,9 @@ from cri_proxy.cri import api_pb2
 from cri_proxy.lib import mounts
 from hack.testbed import cri, processes, waiting
 
+FRONT: Final = "TESTBED_FRONT"
+"""The variable that says what kubelet talks to in a whole test run: interposer or router."""
+
 _REPOSITORY: Final = Path(__file__).parents[2]
 
 
@@ -49,7 +52,7 @@ class Proxy:
         self._flags: Final = tuple(flags)
         self._program: processes.Program | None = None
         self._sections: Final[dict[str, dict[str, Any]]] = {
-            "serve": {"listen": str(self.socket)},
+            "serve": {"listen": str(self.socket), "front": os.environ.get(FRONT, "interposer")},
             "runtime": {"endpoint": str(runtime)},
             "store": {"root": str(self.root)},
             "pods": {"kubelet_root": str(kubelet_root or directory / "kubelet")},

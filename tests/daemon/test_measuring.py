@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -15,6 +17,7 @@ from cri_proxy.cri import api_pb2, methods
 from hack.testbed import waiting
 from tests.daemon.conftest import Station
 
+MANIFESTS = Path(__file__).parents[2] / "manifests" / "observability"
 CREATE = methods.path_of("CreateContainer")
 STATUS = methods.path_of("Status")
 EVENTS = methods.path_of("GetContainerEvents")
@@ -162,3 +165,31 @@ async def test_an_address_that_cannot_be_had_is_refused(station: Station) -> Non
         return "set metrics.listen to an address of this node" in station.proxy.log_text()
 
     await asyncio.to_thread(waiting.until, refusal, what="the refusal")
+
+
+@pytest.mark.parametrize("file", ["dashboard.json", "alerts.yaml"])
+async def test_dashboard_and_alerts_ask_for_metrics_that_exist(
+    station: Station, measured: str, file: str
+) -> None:
+    station.push("web", station.published.tools)
+    station.runtime.answer(
+        methods.path_of("ImageStatus"),
+        api_pb2.ImageStatusResponse(image=api_pb2.Image(id="sha256:1")),
+    )
+    await station.caller.unary_unary(CREATE)(create_request(), timeout=120)
+    text = (MANIFESTS / file).read_text()
+    asked = set(re.findall(r"\b((?:cri_proxy|rpc_server|process)_[a-z_]+)(?=[{\[ )]|\\?$)", text))
+
+    found = {name.partition("{")[0] for name in await samples(measured)}
+
+    assert len(asked) >= 5
+    assert asked - found - {"cri_proxy_outcome"} == set()
+
+
+def test_the_page_tells_of_every_metric_and_setting() -> None:
+    page = (MANIFESTS.parents[1] / "docs" / "observability.md").read_text()
+    dashboard = json.loads((MANIFESTS / "dashboard.json").read_text())
+    asked = set(re.findall(r"cri_proxy_[a-z_]+|rpc_server_[a-z_]+", json.dumps(dashboard)))
+
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in asked}
+    assert {name for name in families - {"cri_proxy_outcome"} if name not in page} == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -131,6 +132,31 @@ async def test_a_startup_is_one_trace_that_the_pod_determines(
     assert root.attributes["k8s.pod.uid"] == UID
     assert root.attributes["k8s.pod.name"] == "web"
     assert root.attributes["k8s.namespace.name"] == "shop"
+
+
+async def test_behind_the_router_the_same_calls_are_traced_and_no_others(
+    traced: Station, collector: Collector
+) -> None:
+    traced.proxy.configure({"serve": {"front": "router"}})
+    await asyncio.to_thread(traced.proxy.restart)
+    metadata = kubelets(is_sampled=True)
+    polled = methods.path_of("ListContainers")
+    traced.runtime.calls.clear()
+
+    await call(traced, RUN, run_request(), metadata)
+    await call(traced, polled, b"", metadata)
+    await call(traced, CREATE, create_request(), metadata)
+    await call(traced, START, START_REQUEST, metadata)
+
+    root = await wait(collector, "pod.startup")
+    received = await traced.runtime.called(polled)
+    assert {span.trace_id for span in collector.spans()} == {KUBELETS_TRACE}
+    assert {span.name for span in collector.spans()} == {
+        "pod.startup",
+        *(path[1:] for path in (RUN, CREATE, START)),
+    }
+    assert root.parent_id == KUBELETS_SPAN
+    assert received.values_of("traceparent") == [metadata[0][1]]
 
 
 async def test_calls_are_told_by_the_conventions(traced: Station, collector: Collector) -> None:
@@ -337,6 +363,8 @@ async def test_a_cold_environment_is_told_step_by_step(
     await call(traced, CREATE, create_request(annotations))
 
     root = await wait(collector, "pod.startup")
+    assert "pod started pod=shop/web seconds=" in traced.proxy.log_text()
+    assert root.trace_id in traced.proxy.log_text()
     spans = collector.spans()
     realize = collector.spans("realizer.realize")[0]
     names = {span.name for span in spans}
@@ -356,6 +384,27 @@ async def test_a_cold_environment_is_told_step_by_step(
     assert realize.attributes["flox.environment.reference"] == "acme/web"
     assert realize.attributes["cri_proxy.paths.fetched"] == 1
     assert "do-not-tell" not in repr(spans)
+
+
+async def test_a_large_path_has_a_span_of_its_own_and_the_rest_is_summed(
+    traced: Station, collector: Collector
+) -> None:
+    annotations = {"flox.dev/environment": "acme/web"}
+    large = traced.published.package("large", {"share/large": random.Random(5).randbytes(9 << 20)})
+    traced.push("web", traced.published.tools, large)
+
+    await call(traced, CREATE, create_request(annotations))
+
+    await wait(collector, "pod.startup")
+    paths = {
+        span.attributes["cri_proxy.path"]: span for span in collector.spans("store.fetch_path")
+    }
+    span = next(span for path, span in paths.items() if path.endswith("-large"))
+    assert [child.name for child in collector.children(span)] == ["store.unpack", "store.commit"]
+    assert span.attributes["cri_proxy.bytes"] > 9 << 20
+    assert span.parent_id == collector.spans("store.fetch")[0].span_id
+    rest = collector.spans("store.fetch")[0].attributes.get("cri_proxy.rest.paths", 0)
+    assert rest + len(paths) == 2
 
 
 async def test_a_collector_that_is_not_there_costs_its_spans_and_one_warning(

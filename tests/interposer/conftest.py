@@ -28,8 +28,20 @@ def _no_errors_in_grpcs_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         assert not [
             record.getMessage()
             for record in caplog.get_records(phase)
-            if record.levelno >= logging.ERROR and record.name.startswith(("grpc", "asyncio"))
+            if record.levelno >= logging.ERROR
+            and record.name.startswith(("grpc", "asyncio"))
+            and not _is_late(record)
         ]
+
+
+def _is_late(record: logging.LogRecord) -> bool:
+    """Whether it tells of an event for the loop of an earlier test.
+
+    gRPC has one queue of events for all loops of a process. The daemon has one loop, tests have
+    one each, and on a busy machine a test's last events come after its loop was closed.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 @pytest.fixture

@@ -386,3 +386,21 @@ async def _reads_of(call: grpc.aio.UnaryStreamCall[bytes, bytes]) -> AsyncIterat
 
 async def _for_ever() -> None:
     await asyncio.get_running_loop().create_future()
+
+
+async def test_calls_that_are_refused_before_their_payload_arrives_end_as_the_runtime_says(
+    runtime: FakeRuntime, caller: grpc.aio.Channel
+) -> None:
+    """An unknown method is refused at once, while its payload is being written."""
+
+    async def behaviour(payloads: AsyncIterator[bytes], context: Context) -> None:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method Future")
+
+    path = "/runtime.v9.RuntimeService/Future"
+    runtime.on(path, behaviour)
+    future = caller.unary_unary(path)
+
+    calls = [future(b"payload", timeout=DEADLINE_SECONDS) for _ in range(300)]
+    codes = [await call.code() for call in calls]
+
+    assert set(codes) == {grpc.StatusCode.UNIMPLEMENTED}

@@ -30,7 +30,8 @@ def environment_at(directory: Path) -> Environment:
         nar_bytes=7,
         realized_at=1.5,
         store=directory / "store",
-        has_services=True,
+        services=("db",),
+        has_profile=True,
         certificates="/nix/store/x/ca.crt",
     )
 

@@ -63,6 +63,7 @@ def greeting(
             "caches": [server.url],
             "keys": [publisher.public_key],
             "ca_file": None,
+            "timeout_seconds": 30,
             "connections": 8,
         }
         return settings | changes

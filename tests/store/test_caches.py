@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.store import cache, caches
+from cri_proxy.store import caches
 from hack.testbed import file_server
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.file_server import FileServer, Status
@@ -276,14 +276,13 @@ def test_directory_that_is_not_there_is_unreachable(publisher, tmp_path):
         caches.Caches([f"file://{tmp_path}/absent"]).seek(path, cache_of, check=never)
 
 
-def test_silent_cache_is_given_up_in_time(publisher, server, monkeypatch):
-    monkeypatch.setattr(cache, "SILENCE_SECONDS", 0.2)
+def test_silent_cache_is_given_up_in_time(publisher, server):
     path = publisher.add("thing", b"x")
     hang = file_server.Hang()
     server.fail("*.narinfo", hang)
 
     with pytest.raises(errors.SourceUnreachable, match="timed out"):
-        caches.Caches([server.url]).seek(path, cache_of, check=never)
+        caches.Caches([server.url], silence_seconds=0.2).seek(path, cache_of, check=never)
     server.heal()
 
 

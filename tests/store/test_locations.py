@@ -32,6 +32,7 @@ class Node:
                 "caches": [each.url for each in configured],
                 "keys": [each.public_key for each in configured],
                 "ca_file": None,
+                "timeout_seconds": 30,
                 "connections": 4,
             }
         )

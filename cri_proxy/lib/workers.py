@@ -73,14 +73,17 @@ class Pool:
     ) -> dict[str, Any]:
         """Return what `job` makes of `argument`; `on_progress` gets what it reports meanwhile.
 
-        `weight` says how much work it is beside others. A job that is tried again reports from its beginning again. Raises the job's own error, or
-        InternalFault when two workers died of it.
+        `weight` says how much work it is beside others. A job that is tried again reports from its
+        beginning again, and in a worker that was started since: what killed one may have killed
+        all, some of them not noticed yet. Raises the job's own error, or InternalFault when two
+        workers died of it.
         """
+        elders: frozenset[_Worker] = frozenset()
         for attempt in (1, 2):
             if self._is_closed:
                 raise errors.InternalFault(f"the job {job} came after the worker pool was closed")
             try:
-                return await self._pick().call(job, argument, on_progress, weight)
+                return await self._pick(elders).call(job, argument, on_progress, weight)
             except _Died as died:
                 if self._is_closed:
                     raise errors.InternalFault(
@@ -88,6 +91,7 @@ class Pool:
                     ) from None
                 _logger.warning("worker died during job=%s attempt=%d: %s", job, attempt, died)
                 outcome = str(died)
+                elders = frozenset(self._workers)
         raise errors.InternalFault(
             f"two worker processes died during the job {job}, the last with {outcome}: look for "
             f"the out-of-memory killer in the kernel's log and for tracebacks in this one"
@@ -109,9 +113,12 @@ class Pool:
         """The processes running now, for resource accounting."""
         return tuple(each.process_id for each in self._workers if each.process_id is not None)
 
-    def _pick(self) -> _Worker:
-        """Return the worker with the least to do; a new one if all are busy and more may be."""
-        usable = self._usable()
+    def _pick(self, elders: frozenset[_Worker]) -> _Worker:
+        """Return the worker with the least to do; a new one if all are busy and more may be.
+
+        None of the `elders` is returned, so that a new one may be one too many for a moment.
+        """
+        usable = [each for each in self._usable() if each not in elders]
         best = min(usable, key=lambda each: (each.load, not each.is_ready), default=None)
         if best is None or (best.load and len(usable) < self._size):
             best = self._start()

@@ -153,6 +153,7 @@ class Fetching:
                     )
                 with steps("store.unpack"):
                     self._bring(offer, stage, task)
+                task.check()
                 with steps("store.commit"):
                     stage.commit(info, is_reserved=not is_shared)
                 return info

@@ -132,7 +132,7 @@ class Pool:
 
     def _usable(self) -> list[_Worker]:
         """Return the workers that take jobs."""
-        return [each for each in self._workers if each.is_open]
+        return [each for each in self._workers if each.is_open and not each.has_ended]
 
     def _leave(self, idle: _Worker) -> asyncio.TimerHandle:
         """Have a worker retire when it has been idle for long, unless it is one that is kept."""
@@ -189,10 +189,14 @@ class _Worker:
         return self._started.done()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the process is gone; what it wrote last may still be on its way."""
+        return self._process is not None and self._process.returncode is not None
+
+    @property
     def process_id(self) -> int | None:
         """The process's id while it runs."""
-        process = self._process
-        return None if process is None or process.returncode is not None else process.pid
+        return None if self._process is None or self.has_ended else self._process.pid
 
     async def call(
         self,

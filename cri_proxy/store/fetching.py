@@ -19,6 +19,7 @@ Names of the jobs and the shape of a fact are in `wire`.
 
 from __future__ import annotations
 
+import collections
 import queue
 import threading
 import time
@@ -49,7 +50,8 @@ other: with 16 the same gigabyte cost twice the processor time that it cost with
 _REPORTED_FACTS: Final = 32
 _REPORT_SECONDS: Final = 0.02
 _REPORTED_BYTES: Final = 4 * 1024 * 1024
-_FIRST_BYTES: Final = 256 * 1024
+_AWAITED_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 128 * 1024
 
 LookUp = Callable[[StorePath, Callable[[], None]], Offer]
 Learn = Callable[[StorePath, Callable[[], None]], tuple[Fact, tuple[StorePath, ...]]]
@@ -151,6 +153,7 @@ class Fetching:
                     )
                 with steps("store.unpack"):
                     self._bring(offer, stage, task)
+                task.check()
                 with steps("store.commit"):
                     stage.commit(info, is_reserved=not is_shared)
                 return info
@@ -203,7 +206,7 @@ class Fetching:
         info = offer.narinfo
         label = f"{info.path} from {offer.cache.url}"
         with stage.filling(info.nar_size) as tree, offer.open() as body:
-            come = body if offer.cache.is_near else _Awaited(body, self._turns)
+            come = body if offer.cache.is_near else _Awaited(body, self._turns, task)
             with self._turns:
                 archive = compression.reader_of(come, info.compression, label=label)
                 nar.unpack(
@@ -296,31 +299,40 @@ class _Walk:
 class _Awaited:
     """The bytes of an archive from its cache: while one waits for them, others have their turn.
 
-    The first of them are awaited at once, before there is a turn to give up: for most archives
-    these are all.
+    Much is awaited at a time: threads that hand the turn to each other for every piece of the
+    network's spend half of their time on that. For most archives the first time is the only one,
+    and before there is a turn to give up.
     """
 
-    def __init__(self, body: nar.Source, turns: threading.Semaphore) -> None:
+    def __init__(self, body: nar.Source, turns: threading.Semaphore, task: Task) -> None:
         self._body = body
         self._turns = turns
-        self._first: list[bytes] = []
-        size = 0
-        while size < _FIRST_BYTES and (piece := body.read(_FIRST_BYTES - size)):
-            self._first.append(piece)
-            size += len(piece)
-        self._first.reverse()
+        self._task = task
+        self._pieces = self._next_pieces()
 
     def read(self, size: int, /) -> bytes:
-        if self._first:
-            piece = self._first.pop()
-            if len(piece) > size:
-                self._first.append(piece[size:])
-            return piece[:size]
-        self._turns.release()
-        try:
-            return self._body.read(size)
-        finally:
-            self._turns.acquire()
+        if not self._pieces:
+            self._turns.release()
+            try:
+                self._pieces = self._next_pieces()
+            finally:
+                self._turns.acquire()
+        if not self._pieces:
+            return b""
+        piece = self._pieces.popleft()
+        if len(piece) > size:
+            self._pieces.appendleft(piece[size:])
+        return piece[:size]
+
+    def _next_pieces(self) -> collections.deque[bytes]:
+        """Wait for so much, or the end."""
+        pieces: collections.deque[bytes] = collections.deque()
+        left = _AWAITED_BYTES
+        while left > 0 and (piece := self._body.read(min(left, _PIECE_BYTES))):
+            self._task.check()
+            pieces.append(piece)
+            left -= len(piece)
+        return pieces
 
 
 class _Watched:

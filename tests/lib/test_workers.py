@@ -387,3 +387,42 @@ asyncio.run(main())
         daemon.kill()
 
     await ended(pid)
+
+
+async def test_warm_pool_has_all_its_workers_before_the_first_job():
+    async with pool_of(size=3) as pool:
+        pool.warm()
+        await until(lambda: len(pool.process_ids) == 3)
+        warmed = set(pool.process_ids)
+        pool.warm()
+        told = await pool.call("describe", {})
+
+        assert told["pid"] in warmed
+        assert set(pool.process_ids) == warmed
+
+
+async def test_idle_workers_leave_but_for_those_that_are_kept():
+    async with pool_of(size=3, idle_seconds=0.01, kept=1) as pool:
+        pool.warm()
+        await until(lambda: len(pool.process_ids) > 1)
+        await until(lambda: len(pool.process_ids) == 1)
+        kept = pool.process_ids
+        await asyncio.sleep(0.1)
+
+        assert pool.process_ids == kept
+
+
+async def test_heavy_job_has_its_worker_for_itself(fifos):
+    names = fifos(4)
+    async with pool_of(size=2) as pool:
+        heavy = asyncio.Queue()
+        task = asyncio.create_task(
+            pool.call("hold", {"fifo": names[0]}, on_progress=heavy.put_nowait, weight=10)
+        )
+        busy = (await asyncio.wait_for(heavy.get(), DEADLINE_SECONDS))["pid"]
+        light = [await started(pool, "hold", {"fifo": name}) for name in names[1:]]
+        for name in names:
+            await asyncio.wait_for(asyncio.to_thread(release, name), DEADLINE_SECONDS)
+        await asyncio.gather(task, *(each for each, _ in light))
+
+        assert busy not in {pid for _, pid in light}

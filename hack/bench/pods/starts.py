@@ -27,15 +27,17 @@ class Start:
     output: str
 
 
-def of_pod(
-    pods: Pods, image: str, command: tuple[str, ...], *, environment: str | None = None
-) -> Start:
-    """Run a pod of one container, wait for its first line, remove it."""
+def of_pod(pods: Pods, image: str, command: str, *, environment: str | None = None) -> Start:
+    """Run a pod of one container, wait for its first line, remove it.
+
+    `command` is a shell's; the program stays afterwards, as those of pods do.
+    """
     annotations = {} if environment is None else {"flox.dev/environment": environment}
+    argv = ("sh", "-c", f"{command}; exec sleep 1000")
     begun = time.time()
     pod = pods.run_pod(f"bench-{next(_numbers)}", annotations)
     with pod:
-        container = pod.create(kubelet.Spec(image=image, command=command))
+        container = pod.create(kubelet.Spec(image=image, command=argv))
         container.start()
         at, output = waiting.until(
             lambda: _first_line(container.log),

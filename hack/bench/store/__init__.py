@@ -1,18 +1,31 @@
 """Fetching and keeping closures, against Nix on the same machine and the same caches.
 
-Ours is the daemon's own realizer with its worker processes, ready as after a start of the daemon;
-Nix is `nix-store --realise` and `nix copy` with the settings that suit them best, signatures
-required on both sides. Each run begins with an empty store on a fresh file system.
+    far       300 small paths from a cache that takes 20 ms a request; one of them changed
+    large     1 GB in 20,000 files from a cache that is here, in zstd and in xz; its view
+    present   an environment that is all on the node, from its reference to ready
+
+Ours is the daemon's own realizer with its worker processes, started as they are by the time that
+FloxHub has answered. Nix requires signatures, too. Each run begins with an empty store on a fresh
+file system.
 """
 
 from __future__ import annotations
 
+import http.client
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from hack.bench import figures, grounds, material, origin, rounds
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Shape
 from hack.bench.store import sides
+from hack.testbed import environments
+from hack.testbed.environments import Package
+from hack.testbed.faulty import Request
+from hack.testbed.floxhub import FloxHub
+
+DELAY_SECONDS: Final = 0.02
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,82 +34,75 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _measure(options: Options) -> Iterable[Figure]:
-    yield from _slow_cache(options)
+    yield from _far(options)
     for compression in ("zstd", "xz"):
-        yield from _large_closure(options, compression)
+        yield from _large(options, compression)
+    yield from _present(options)
 
 
-def _slow_cache(options: Options) -> Iterator[Figure]:
+def _far(options: Options) -> Iterator[Figure]:
     """Many small paths from a cache that is far away; then again with one of them changed."""
-    shape = Shape(paths=100 if options.is_quick else 300, files=1500, bytes=30_000_000,
-                  is_even=True)  # fmt: skip
+    paths = 100 if options.is_quick else 300
+    shape = Shape(paths=paths, files=5 * paths, bytes=100_000 * paths, is_even=True)
     made = material.published(options, shape, "zstd")
+    key = made.public_key
     changes: list[float] = []
-
-    with origin.serving(made.directory, delay=0.02) as cache:
+    with origin.serving(made.directory, delay=DELAY_SECONDS) as cache:
 
         def ours() -> float:
-            with (
-                grounds.fresh() as ground,
-                sides.ours(ground, cache=cache, key=made.public_key) as program,
-            ):
+            with grounds.fresh() as ground, sides.ours(ground, cache=cache, key=key) as program:
                 seconds = program.fetch(made.roots)
                 changes.append(program.fetch(made.changed))
                 return seconds
 
         def realise() -> float:
             with grounds.fresh() as ground:
+                return sides.nix_realise(ground, made.roots, cache=cache, key=key, jobs=32)
+
+        def tuned() -> float:
+            with grounds.fresh() as ground:
                 return sides.nix_realise(
-                    ground, made.roots, cache=cache, key=made.public_key, jobs=32
+                    ground, made.roots, cache=cache, key=key, jobs=32, is_tuned=True
                 )
 
-        times = 2 if options.is_quick else 3
-        results = rounds.run(
-            options, {"ours": ours, "nix-store --realise -j32": realise}, times=times
-        )
+        compared = {"ours": ours, "nix-store -j32": realise, "nix-store -j32, tuned": tuned}
+        results = rounds.run(options, compared, times=2 if options.is_quick else 3)
         with grounds.fresh() as ground:
-            copied = sides.nix_copy(ground, made.roots, cache=cache, key=made.public_key)
-    name = f"{shape.paths} paths of 100 KB, 20 ms a request"
-    for side in ("nix-store --realise -j32",):
+            copied = sides.nix_copy(ground, made.roots, cache=cache, key=key)
+    for against, theirs, limit in (
+        ("nix-store --realise -j32", results.median("nix-store -j32"), 0.4),
+        ("the same, tuned", results.median("nix-store -j32, tuned"), None),
+        ("nix copy", copied, 0.4),
+    ):
         yield Figure(
-            name=name,
+            name=f"{paths} paths of 100 KB, 20 ms a request",
             unit="s",
             ours=results.median("ours"),
-            theirs=results.median(side),
-            against=side,
-            limit=0.4,
+            theirs=theirs,
+            against=against,
+            limit=limit,
         )
     yield Figure(
-        name=name,
+        name=f"one path of {paths} changed",
         unit="s",
-        ours=results.median("ours"),
-        theirs=copied,
-        against="nix copy",
-        limit=0.4,
-    )
-    yield Figure(
-        name=f"one path of {shape.paths} changed",
-        unit="s",
-        ours=sorted(changes)[len(changes) // 2],
+        ours=rounds.median(changes),
         theirs=results.median("ours"),
         against="the first realization",
         limit=0.1,
     )
 
 
-def _large_closure(options: Options, compression: str) -> Iterator[Figure]:
+def _large(options: Options, compression: str) -> Iterator[Figure]:
     """Much data from a cache that is here."""
     scale = 10 if options.is_quick else 1
     shape = Shape(paths=100, files=20_000 // scale, bytes=1_000_000_000 // scale)
     made = material.published(options, shape, compression)
+    key = made.public_key
     views: list[float] = []
     peaks: list[float] = []
 
     def ours() -> float:
-        with (
-            grounds.fresh() as ground,
-            sides.ours(ground, cache=made.url, key=made.public_key) as program,
-        ):
+        with grounds.fresh() as ground, sides.ours(ground, cache=made.url, key=key) as program:
             seconds = program.fetch(made.roots)
             views.append(program.ask("view", "all"))
             peaks.extend(program.peaks)
@@ -105,20 +111,59 @@ def _large_closure(options: Options, compression: str) -> Iterator[Figure]:
     def realise() -> float:
         with grounds.fresh() as ground:
             return sides.nix_realise(
-                ground, made.roots, cache=made.url, key=made.public_key, jobs=8
+                ground, made.roots, cache=made.url, key=key, jobs=4, is_tuned=True
             )
 
-    results = rounds.run(options, {"ours": ours, "nix-store --realise": realise}, times=3)
+    results = rounds.run(options, {"ours": ours, "nix-store -j4": realise}, times=3)
     name = f"{shape.bytes // 1_000_000} MB, {shape.files} files, {compression}"
     yield Figure(
         name=name,
         unit="s",
         ours=results.median("ours"),
-        theirs=results.median("nix-store --realise"),
-        against="nix-store --realise -j8",
+        theirs=results.median("nix-store -j4"),
+        against="nix-store --realise -j4, tuned",
         limit=0.8,
     )
-    yield Figure(name=f"{name}: peak memory of a process", unit="MiB", ours=max(peaks), limit=256)
+    yield Figure(name=f"{name}: largest process", unit="MiB", ours=max(peaks), limit=256)
+    yield Figure(name=f"{name}: view of hard links", unit="s", ours=rounds.median(views), limit=0.5)
+
+
+def _present(options: Options) -> Iterator[Figure]:
+    """All on the node: what is left is FloxHub's round trip, and what is not that."""
+    scale = 10 if options.is_quick else 1
+    shape = Shape(paths=300, files=12_000 // scale, bytes=500_000_000 // scale)
+    made = material.published(options, shape, "zstd")
+    times, round_trips = [], []
+    with grounds.fresh() as ground, FloxHub(ground / "hub", kind="git") as hub:
+        packages = [Package(each.name, each) for each in made.roots]
+        hub.push("bench", "web", environments.lockfile(*packages))
+        floxhub = {"url": hub.url, "git_url": hub.git_url, "remember_seconds": 0}
+        root = ground / "root"
+        with sides.ours(root, cache=made.url, key=made.public_key, floxhub=floxhub) as program:
+            first = program.ask("realize", "bench/web")
+            for _ in range(5 if options.is_quick else 25):
+                hub.requests.clear()
+                times.append(program.ask("realize", "bench/web"))
+                round_trips.append(_round_trip(hub, tuple(hub.requests)))
+    options.tell(f"the first realization took {first:.2f} s")
     yield Figure(
-        name=f"{name}: view of hard links", unit="s", ours=sorted(views)[len(views) // 2], limit=0.5
+        name="all present: from reference to ready, less FloxHub's round trip",
+        unit="ms",
+        ours=1000 * (rounds.median(times) - rounds.median(round_trips)),
+        limit=20,
     )
+    yield Figure(name="FloxHub's round trip", unit="ms", ours=1000 * rounds.median(round_trips))
+
+
+def _round_trip(hub: FloxHub, requests: Sequence[Request]) -> float:
+    """Return the seconds that the same questions to FloxHub take without anything around them."""
+    connection = http.client.HTTPConnection(hub.url.removeprefix("http://"))
+    connection.connect()
+    begun = time.perf_counter()
+    for each in requests:
+        headers = {"Git-Protocol": each.protocol, "Content-Type": each.content_type}
+        connection.request(each.method, each.path, each.body or None, headers)
+        connection.getresponse().read()
+    seconds = time.perf_counter() - begun
+    connection.close()
+    return seconds

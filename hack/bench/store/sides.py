@@ -15,8 +15,7 @@ from cri_proxy.model.storepaths import StorePath
 from hack.testbed.nix import Nix
 
 _REPOSITORY: Final = Path(__file__).parents[3]
-_NIX_BEST: Final = {
-    "require-sigs": "true",
+_TUNED: Final = {
     "http-connections": "100",
     "fsync-metadata": "false",
     "auto-optimise-store": "false",
@@ -78,29 +77,33 @@ def ours(
 
 
 def nix_realise(
-    root: Path, roots: Iterable[StorePath], *, cache: str, key: str, jobs: int
+    root: Path,
+    roots: Iterable[StorePath],
+    *,
+    cache: str,
+    key: str,
+    jobs: int,
+    is_tuned: bool = False,
 ) -> float:
-    """Return the seconds that `nix-store --realise` takes in a new store below `root`."""
-    return _timed(
-        Nix(root),
-        "nix-store",
-        "--realise",
-        *map(str, roots),
-        settings={"substituters": cache, "max-jobs": str(jobs)},
-        key=key,
-    )
+    """Return the seconds that `nix-store --realise` takes in a new store below `root`.
+
+    `is_tuned` takes the settings that make it fastest; Nix's own stand otherwise.
+    """
+    settings = {"substituters": cache, "max-jobs": str(jobs)} | (_TUNED if is_tuned else {})
+    argv = ("nix-store", "--realise", *map(str, roots))
+    return _timed(Nix(root), *argv, settings=settings, key=key)
 
 
 def nix_copy(root: Path, roots: Iterable[StorePath], *, cache: str, key: str) -> float:
     """Return the seconds that `nix copy` takes to a new store below `root`."""
-    nix = Nix(root)
     store = f"local?root={root / 'chroot'}"
     argv = ("nix", "copy", "--from", cache, "--to", store, *map(str, roots))
-    return _timed(nix, *argv, settings={}, key=key)
+    return _timed(Nix(root), *argv, settings=_TUNED, key=key)
 
 
 def _timed(nix: Nix, *argv: str, settings: dict[str, str], key: str) -> float:
     nix.run("nix-store", "--init")
+    trusting = {"require-sigs": "true", "trusted-public-keys": key}
     begun = time.perf_counter()
-    nix.run(*_NICE, *argv, settings={**_NIX_BEST, **settings, "trusted-public-keys": key})
+    nix.run(*_NICE, *argv, settings={**settings, **trusting})
     return time.perf_counter() - begun

@@ -157,6 +157,15 @@ def test_fetched_path_is_in_place_and_proved(greeting, publisher, store, sound, 
     assert names_in(store.directory / ".stage") == []
 
 
+def test_archive_larger_than_what_is_awaited_at_a_time_is_whole(greeting, publisher, sound):
+    publisher.compression = "none"
+    path = publisher.add("large", {"data": os.urandom(3_500_001), "small": b"s"})
+    fact = survey(fetching.jobs(greeting()), [path])[path.basename]
+    fetch(fetching.jobs(greeting()), fact)
+
+    assert sound() == (path,)
+
+
 def test_path_that_is_present_by_now_is_not_fetched_again(greeting, publisher, server):
     path = publisher.add("thing", b"x")
     jobs = fetching.jobs(greeting())

@@ -133,6 +133,9 @@ class Realizer:
         self._recipes: cachetools.LRUCache[tuple[Reference, str, Mode, bool], _Known] = (
             cachetools.LRUCache(_RESOLUTIONS_REMEMBERED)
         )
+        self._met: cachetools.LRUCache[Reference, bool] = cachetools.LRUCache(
+            _RESOLUTIONS_REMEMBERED
+        )
         self._published = Published(workers, store, remember_seconds=options.remember_seconds)
 
     def begin(
@@ -225,6 +228,7 @@ class Realizer:
                     "cri_proxy.bytes": made.nar_bytes,
                 }
             )
+        self._met[reference] = True
         progress.phase = Phase.READY
         is_present = progress.paths_present == progress.paths_total
         _seconds.record(
@@ -250,6 +254,8 @@ class Realizer:
         known = self._resolutions.get(key)
         if known is not None:
             return known
+        if reference not in self._met:
+            self._store.prepare()  # perhaps nothing of it is here: workers start meanwhile
         with spans.span("floxhub.resolve", **{"flox.environment.reference": str(reference)}):
             resolution = hubjobs.resolution_of(
                 await self._jobs.call(

@@ -66,6 +66,10 @@ class Closures:
         self._listeners: dict[str, set[Callable[[int], None]]] = {}
         self._numbers = itertools.count(1)
 
+    def prepare(self) -> None:
+        """Have workers start: there may be a closure to realize in a moment."""
+        self._pool.warm()
+
     async def recover(self) -> None:
         """Make the store ready; once, before anything is realized."""
         await self._pool.call(wire.RECOVER, {})
@@ -80,7 +84,7 @@ class Closures:
         that cannot be had.
         """
         progress.phase = Phase.FETCHING
-        self._pool.warm()  # the survey needs one worker, what it finds will need all
+        self.prepare()  # the survey needs one worker, what it finds will need all
         own = _Own(tuple(places), next(self._numbers))
         return await _Realization(self, progress, own).run(roots)
 

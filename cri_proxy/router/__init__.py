@@ -6,7 +6,6 @@ belongs to the interposer if its `:path` is an interposed method, else to the ru
 wire inwards:
 
     server         sockets that listen, connections that live, drain and close
-    sockets        bound beside their place and renamed into it, or passed in by systemd
     link           asyncio protocols around one connection: reads, writes, back-pressure, time
     connection     sans-I/O: three sides, bytes in, bytes out; the stream table
     interposition  the streams lent to the interposer, and our connection to it

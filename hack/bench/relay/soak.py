@@ -3,8 +3,9 @@
     python -m hack.bench.relay.soak [--calls 1000000] [--seconds 3600] [--restart-every 60]
 
 Calls of every length go to the runtime and to the interposer, evenly over the time, by connections
-that come and go with the runtime. What must hold: none is answered wrongly (UNAVAILABLE is no wrong answer while there
-is no runtime), the router's memory stays flat, and no descriptor is left when the clients are.
+that come and go with the runtime. What must hold: none is answered wrongly (UNAVAILABLE is no wrong
+answer while there is no runtime), the router's memory stays flat, and no descriptor is left when
+the clients are.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def _soak(directory: Path, seconds: int, restart_every: int, *, pace: float) -> 
             with relay.running(program, "serve", runtime) as serving:
                 relay.wait_for(runtime, serving)
                 load = subprocess.Popen(
-                    [program, "load", router, "-methods", METHODS, "-mixed", f"-in-flight={IN_FLIGHT}", f"-pace={pace:f}s",
+                    [program, "load", router, "-methods", METHODS, "-mixed",
+                     f"-in-flight={IN_FLIGHT}", f"-pace={pace:f}s",
                      "-warm-up=0", f"-answer-bytes={LARGEST_ANSWER}",
                      f"-duration={restart_every + 1}s"],
                     stdout=subprocess.PIPE,

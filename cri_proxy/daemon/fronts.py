@@ -13,19 +13,23 @@ calls that reach its router may be answered by the new one's interposer, which i
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from cri_proxy import errors
+from cri_proxy.cri import methods
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
 from cri_proxy.lib import sockets
+from cri_proxy.router import counting
 from cri_proxy.router.server import Router
 from cri_proxy.settings.schema import Settings
+from cri_proxy.telemetry.meters import Tally
 
 INTERPOSER_SOCKET = "interposer.sock"
 _LAST_SECONDS = 1.0
@@ -48,16 +52,33 @@ class Front(Protocol):
 
 
 def front_of(
-    settings: Settings, relay: Relay, interposed: Collection[str], *, is_replacing: bool = False
+    settings: Settings,
+    relay: Relay,
+    interposed: Collection[str],
+    *,
+    tally: Tally | None = None,
+    is_replacing: bool = False,
 ) -> Front:
-    """Return what the settings put at kubelet's socket; `interposed` are method paths."""
+    """Return what the settings put at kubelet's socket; `interposed` are method paths.
+
+    In `tally` is counted what does not come by the relay.
+    """
     place, runtime = settings.serve.listen, settings.runtime.endpoint
     access = sockets.access_of(runtime)
     if settings.serve.front == "interposer":
         return Alone(Server(relay, place, access, is_replacing=is_replacing))
     behind = place.with_name(INTERPOSER_SOCKET)
     server = Server(relay, behind, access, is_replacing=is_replacing)
-    return Routed(server, place, runtime, frozenset(interposed), is_replacing=is_replacing)
+    table = counting.Table(methods.ALL, tally.count) if tally is not None else None
+    interposes = frozenset(interposed)
+
+    def router(listening: Sequence[socket.socket]) -> Router:
+        return Router(
+            listening, upstream=runtime, interposer=behind, interposed=interposes, table=table
+        )
+
+    listening = functools.partial(sockets.listening, place, access, is_replacing=is_replacing)
+    return Routed(server, router, listening)
 
 
 class Alone:
@@ -96,17 +117,12 @@ class Routed:
     def __init__(
         self,
         server: Server,
-        place: Path,
-        runtime: Path,
-        interposed: frozenset[str],
-        *,
-        is_replacing: bool = False,
+        router_of: Callable[[Sequence[socket.socket]], Router],
+        listening: Callable[[], AbstractContextManager[tuple[socket.socket, sockets.Taken]]],
     ) -> None:
         self._server = server
-        self._place = place
-        self._runtime = runtime
-        self._interposed = interposed
-        self._is_replacing = is_replacing
+        self._router_of = router_of
+        self._listening = listening
         self._taken: sockets.Taken | None = None
         self._router: Router | None = None
 
@@ -117,9 +133,7 @@ class Routed:
             await self._server.start()
             await self._route(passed)
             return
-        with sockets.listening(
-            self._place, sockets.access_of(self._runtime), is_replacing=self._is_replacing
-        ) as (listener, taken):
+        with self._listening() as (listener, taken):
             await self._server.start()
             await self._route([listener])
             self._taken = taken
@@ -144,12 +158,7 @@ class Routed:
         await self._server.stop()
 
     async def _route(self, listening: Sequence[socket.socket]) -> None:
-        self._router = Router(
-            listening,
-            upstream=self._runtime,
-            interposer=self._place.with_name(INTERPOSER_SOCKET),
-            interposed=self._interposed,
-        )
+        self._router = self._router_of(listening)
         await self._router.start()
 
     def _withdraw(self) -> None:

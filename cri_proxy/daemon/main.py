@@ -71,7 +71,9 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
             relay = Relay(channel, interceptors)
         else:
             relay = CountingRelay(channel, metering.around(interceptors), tally)
-        front = fronts.front_of(settings, relay, interceptors, is_replacing=is_replacing)
+        front = fronts.front_of(
+            settings, relay, interceptors, tally=tally, is_replacing=is_replacing
+        )
         await front.start()
         _log.info(
             "serving",

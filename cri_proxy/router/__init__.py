@@ -13,6 +13,7 @@ wire inwards:
     answers        their response DATA: what downstream takes on each of them
     delivery       all response DATA: what downstream's connection window has room for
     headers        which blocks may be forwarded raw, and whose they are
+    counting       calls by method and status, if somebody wants to know
     terms          SETTINGS: what each side announced, and what the others are told of it
     frames         the wire format
 

@@ -3,13 +3,14 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 ARGS ?=
+TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environment_in_a_pod.py
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run a pod in an environment, on this machine, start to finish (as root)
@@ -20,6 +21,26 @@ demo: ## run a pod in an environment, on this machine, start to finish (as root)
 test: ## run all tests; as root also those that run pods
 	@hack/prerequisites.sh test
 	$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: alone
+alone: ## run the tests of kubelet's traffic once more, with the interposer alone (as root)
+	@hack/prerequisites.sh test
+	TESTBED_FRONT=interposer $(PYTHON) -m pytest $(TRAFFIC) $(ARGS)
+
+.PHONY: soak
+soak: ## put a million calls through the router, the runtime restarting, for an hour
+	@hack/prerequisites.sh test
+	$(PYTHON) -m hack.bench.relay.soak $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## put a million hostile connections through the router, for an hour
+	@hack/prerequisites.sh
+	$(PYTHON) -m hack.testbed.hostile $(or $(ARGS),1000000)
+
+.PHONY: conformance
+conformance: ## try other clients on containerd through the router: h2spec, grpc-go of old, crictl
+	@hack/prerequisites.sh test
+	$(PYTHON) -m hack.bench.relay.conformance $(ARGS)
 
 .PHONY: verify
 verify: ## check style, types, floors, generated files and shell scripts

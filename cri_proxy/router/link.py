@@ -21,16 +21,12 @@ from cri_proxy.router.connection import Connection, Side
 
 BUFFER_BYTES: Final = 256 << 10
 """A transport that has more than that to write stops those who feed it."""
-READ_BYTES: Final = 64 << 10
-"""So much is taken at once: however small the frames in it, the loop is soon free again."""
 PREFACE_SECONDS: Final = 20.0
 """Downstream has that long to say that it speaks HTTP/2."""
 FAREWELL_SECONDS: Final = 5.0
 """A side has that long to read what was written to it before the end."""
 
 _log = logging.getLogger(__name__)
-_scratch: Final = bytearray(READ_BYTES)
-_view: Final = memoryview(_scratch)
 
 
 class Link:
@@ -58,7 +54,7 @@ class Link:
         self._farewell_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    def downstream(self) -> asyncio.BufferedProtocol:
+    def downstream(self) -> asyncio.Protocol:
         """Return the protocol of downstream's transport."""
         return _Protocol(self, Side.DOWNSTREAM)
 
@@ -224,8 +220,10 @@ class Link:
             self._on_close(self)
 
 
-class _Protocol(asyncio.BufferedProtocol):
-    """The mouth of one side; all read into one buffer, for a read is over before the next."""
+class _Protocol(asyncio.Protocol):
+    """The mouth of one side."""
+
+    __slots__ = ("_link", "_receive", "_side", "_transport")
 
     def __init__(self, link: Link, side: Side) -> None:
         self._link = link
@@ -241,11 +239,8 @@ class _Protocol(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._link.opened(self._side, self._transport)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return _scratch
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._receive(bytes(_view[:nbytes]))
+    def data_received(self, data: bytes) -> None:
+        self._receive(data)
         self._link.settle()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -47,7 +47,7 @@ class Link:
         self._on_open = on_open
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
-        self._transports: dict[Side, asyncio.Transport] = {}
+        self._transports: list[asyncio.Transport | None] = [None, None, None]
         self._unread: set[Side] = set()
         self._connecting: dict[Side, asyncio.Task[None]] = {}
         self._preface_timer: asyncio.TimerHandle | None = None
@@ -72,8 +72,9 @@ class Link:
     def abort(self) -> None:
         """End now, without writing what is still to be written."""
         self.core.is_over = True
-        for transport in tuple(self._transports.values()):
-            transport.abort()
+        for transport in self._transports:
+            if transport is not None:
+                transport.abort()
 
     # What the protocols tell
 
@@ -96,9 +97,9 @@ class Link:
 
     def lost(self, side: Side, transport: asyncio.Transport, error: Exception | None) -> None:
         """Take note that a transport is closed, by whomever."""
-        if self._transports.get(side) is not transport:
+        if self._transports[side] is not transport:
             return
-        del self._transports[side]
+        self._transports[side] = None
         self._unread.discard(side)
         if side is Side.INTERPOSER:
             self.core.interposer_lost("the interposer closed the connection")
@@ -126,11 +127,11 @@ class Link:
         """Do what the core asks for after an event."""
         core = self.core
         if core.to_downstream:
-            self._write(Side.DOWNSTREAM, core.to_downstream)
+            self._write(0, core.to_downstream)
         if core.to_upstream:
-            self._write(Side.UPSTREAM, core.to_upstream)
+            self._write(1, core.to_upstream)
         if core.to_interposer and not core.wants_interposer:
-            self._write(Side.INTERPOSER, core.to_interposer)
+            self._write(2, core.to_interposer)
         if core.needs_attention:
             core.needs_attention = False
             self._attend()
@@ -143,15 +144,16 @@ class Link:
             self._end()
             return
         if core.has_interposer:
-            if core.wants_interposer and Side.INTERPOSER not in self._transports:
+            if core.wants_interposer and self._transports[Side.INTERPOSER] is None:
                 self._connect(Side.INTERPOSER)
-        elif Side.INTERPOSER in self._transports:
+        elif (leaving := self._transports[Side.INTERPOSER]) is not None:
             self._unread.discard(Side.INTERPOSER)
-            self._transports.pop(Side.INTERPOSER).abort()
+            self._transports[Side.INTERPOSER] = None
+            leaving.abort()
         self._regulate()
 
-    def _write(self, side: Side, pieces: list[bytes]) -> None:
-        transport = self._transports.get(side)
+    def _write(self, side: int, pieces: list[bytes]) -> None:
+        transport = self._transports[side]
         if transport is not None and not transport.is_closing():
             if len(pieces) == 1:
                 transport.write(pieces[0])
@@ -162,9 +164,12 @@ class Link:
             pieces.clear()
 
     def _regulate(self) -> None:
-        for side, transport in self._transports.items():
+        for side in Side:
+            transport = self._transports[side]
+            if transport is None:
+                continue
             may_read = self.core.may_read(side) and (
-                side is not Side.DOWNSTREAM or Side.UPSTREAM in self._transports
+                side is not Side.DOWNSTREAM or self._transports[Side.UPSTREAM] is not None
             )
             if may_read is (side not in self._unread) or transport.is_closing():
                 continue
@@ -207,10 +212,10 @@ class Link:
         if self._preface_timer is not None:
             self._preface_timer.cancel()
             self._preface_timer = None
-        for transport in tuple(self._transports.values()):
-            if not transport.is_closing():
+        for transport in self._transports:
+            if transport is not None and not transport.is_closing():
                 transport.close()
-        if self._transports:
+        if any(self._transports):
             if self._farewell_timer is None:
                 self._farewell_timer = self._loop.call_later(FAREWELL_SECONDS, self.abort)
         elif not self._is_closed:

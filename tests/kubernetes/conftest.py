@@ -10,6 +10,7 @@ import pytest
 from hack.cluster import programs, samples
 from hack.cluster.cluster import Cluster, lacks
 from hack.cluster.kubectl import Kubectl
+from hack.testbed import sweeping
 from tests.kubernetes.spaces import Space
 
 _numbers = itertools.count()
@@ -26,12 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A cluster of one node, with the environments of the samples on its FloxHub."""
+    """A cluster of one node, with the environments of the samples on its FloxHub.
+
+    At its end nothing may be left of it: that is held here, once for the run.
+    """
     if missing := [*programs.lacks(), *lacks()]:
         pytest.fail(f"this machine lacks {'; '.join(missing)}: make e2e-kubernetes", pytrace=False)
     with Cluster() as running:
         samples.push(running)
         yield running
+    assert sweeping.remains(running.runtime.traces) == []
 
 
 @pytest.fixture

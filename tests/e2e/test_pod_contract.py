@@ -429,25 +429,6 @@ def test_single_files_and_places_within_volumes_are_mounted(node: Node, tmp_path
     assert seen == "singlewithin"
 
 
-def test_a_user_namespace(node: Node) -> None:
-    if int(node.containerd.version().split(".")[0]) < 2:
-        pytest.skip("containerd before 2.0 knows no user namespaces: set TESTBED_BINARIES")
-    node.push("web", node.published.bash, variables={"GREETING": "hello"}, hook=HOOK)
-    pod = node.pods.run_pod(
-        "userns",
-        {"flox.dev/environment": "acme/web", "flox.dev/nix-mutable": "true"},
-        user_namespace=True,
-    )
-    main = pod.run(
-        spec("sh", "-c", f"{SHOW}; cat /proc/self/uid_map; touch /nix/store/x; exec sleep 600")
-    )
-
-    assert shown(main)[0] == "hello"
-    main.await_output(rb"^ +0 +65536000 +65536$")
-    done = main.exec_sync(["sh", "-c", "ls /nix/store/x; echo $HOOKED; id -u"], timeout_seconds=60)
-    assert done.stdout == b"/nix/store/x\nyes\n0\n", done
-
-
 def test_the_view_is_readable_by_any_user_whoever_owns_it(node: Node) -> None:
     """What user namespaces rest on: nobody needs to own a file of the view to read or run it."""
     node.push("web", node.published.bash, hook=HOOK)

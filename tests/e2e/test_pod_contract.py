@@ -459,6 +459,21 @@ def test_services_and_profile_scripts_are_spoken_of_once(node: Node) -> None:
     assert all("acme/web:1" in line for line in warnings)
 
 
+def test_a_mistyped_annotation_is_told_with_what_was_likely_meant(node: Node) -> None:
+    for number in range(2):
+        annotations = {"flox.dev/enviroment": "acme/web"}
+        ordinary = node.pods.run_pod(f"mistyped-{number}", annotations)
+        assert ends(ordinary.run(kubelet.Spec(command=["echo", "plain"]))) == b"plain\n"
+
+    told = [line for line in node.proxy.log_text().splitlines() if "means nothing" in line]
+    assert len(told) == 1
+    assert "'flox.dev/enviroment' means nothing" in told[0]
+    assert "did you mean flox.dev/environment?" in told[0]
+    assert "mistyped-0" in told[0]
+    with pytest.raises(grpc.RpcError, match=r"\(its 'flox.dev/enviroment' means nothing\)"):
+        node.pods.run_pod("classed", annotations, runtime_handler="flox")
+
+
 def lock_of(node: Node, kind: str) -> tuple[str, dict[str, Any]]:
     """Return a store path that no cache has and a lockfile in which it is such a package."""
     package = node.published.package(f"lacking-{kind}", {"bin/lacking": kind.encode()})

@@ -4,7 +4,8 @@
 #   hack/prerequisites.sh           Python, and the project with its tools in .venv
 #   hack/prerequisites.sh verify    also shellcheck
 #   hack/prerequisites.sh demo      also what runs pods: containerd, runc, CNI plugins, busybox, bash, ip
-#   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser to test against
+#   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser to test against; as root also the
+#                                   other runtimes of hack/runtimes.sh, in a cache outside this tree
 #   hack/prerequisites.sh cluster   what runs pods, and what builds Kubernetes (Go, see below)
 #
 # Programs come by apt (Debian 12 or newer, Ubuntu 24.04 or newer), for which it must be root; one that is there
@@ -198,5 +199,12 @@ for set in "$@"; do
   esac
 done
 
+# Other runtimes are for a few tests, which tell if they lack them: the rest need not wait for Debian's archive.
+install_runtimes() {
+  is_apt_machine && [[ "$(id -u)" == 0 ]] || return 0
+  quietly "$REPO_ROOT/hack/runtimes.sh" || say "going on without other runtimes: hack/runtimes.sh tells more"
+}
+
 install_programs
 install_packages
+[[ -z "${wants[test]-}" ]] || install_runtimes

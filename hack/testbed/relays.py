@@ -19,10 +19,10 @@ from typing import Self
 import grpc.aio
 
 from cri_proxy.cri import channels
-from cri_proxy.interposer import sockets
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
+from cri_proxy.lib import sockets
 
 
 @dataclass(frozen=True, slots=True)

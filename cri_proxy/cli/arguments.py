@@ -35,6 +35,8 @@ class Options:
     pod: str | None = None
     count: int = 5
     html: str | None = None
+    is_dry_run: bool = False
+    does_repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def parse(argv: Sequence[str]) -> Options:
         pod=getattr(second, "pod", None),
         count=getattr(second, "count", 5),
         html=getattr(second, "html", None),
+        is_dry_run=getattr(second, "dry_run", False),
+        does_repair=getattr(second, "repair", False),
     )
 
 
@@ -131,6 +135,13 @@ def _startups(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _collection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="tell what would be removed, remove nothing"
+    )
+    _json(parser)
+
+
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
@@ -164,6 +175,14 @@ COMMANDS: Final = (
         "list the environments on this node",
         "Lists what was realized here and is still there, the latest first.",
         _json,
+    ),
+    Command(
+        "gc",
+        "remove environments that no container, pod or pin holds",
+        "Removes environments that were not started for a while (garbage.grace_seconds) and that "
+        "nothing holds, with the store paths that no other environment has. The runtime says what "
+        "is in use; while it does not answer, nothing is removed. A daemon may run meanwhile.",
+        _collection,
     ),
     Command(
         "trace",

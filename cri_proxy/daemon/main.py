@@ -19,7 +19,7 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import fronts, measuring, observing, parts
+from cri_proxy.daemon import fronts, measuring, observing, parts, upkeep
 from cri_proxy.interposer import (
     handlers,
     images,
@@ -76,6 +76,7 @@ async def serve(settings: Settings) -> None:
             store=settings.store.root,
         )
         keeping = asyncio.create_task(mutability.keep())
+        await stack.enter_async_context(upkeep.of_node(settings, runtime))
         announcing = asyncio.create_task(_announce(runtime))
         await stopping.wait()
         announcing.cancel()

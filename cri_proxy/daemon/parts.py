@@ -21,6 +21,7 @@ from cri_proxy.realizer.realizer import Options, Realizer
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store import closures
 
+_LEAST = 19
 WORKER_ARGV = (sys.executable, "-m", "cri_proxy", "worker")
 
 
@@ -30,6 +31,17 @@ class Parts:
 
     pool: workers.Pool
     realizer: Realizer
+
+
+@asynccontextmanager
+async def keeping_pool_of(settings: Settings) -> AsyncIterator[workers.Pool]:
+    """Give a worker for what nobody waits for: everything else on the node goes before it."""
+    greeting = greeting_of(settings, settings.store.workers_on(1))
+    pool = workers.Pool(WORKER_ARGV, size=1, greeting=greeting, nice=_LEAST)
+    try:
+        yield pool
+    finally:
+        await pool.aclose()
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ The jobs, which run in workers of the lowest priority; the daemon and `cri-proxy
     garbage.paths   {"unused_seconds"} → {"paths", "bytes"}: takes away store paths that no
                     environment has and no realization has used
     garbage.empty   {} → {"files"}: deletes what was taken away
+    garbage.measure {} → {"count", "bytes"}: store paths in place and their size
 
 Environments themselves are taken away by whoever holds their leases, not here. Whatever is taken
 away is renamed at once into a `.garbage` beside its place, so half of it is never in place, and
@@ -44,6 +45,7 @@ from cri_proxy.store.views import Views
 PLAN: Final = "garbage.plan"
 PATHS: Final = "garbage.paths"
 EMPTY: Final = "garbage.empty"
+MEASURE: Final = "garbage.measure"
 _MARGIN_SECONDS: Final = 1.0  # times of files come from a coarser clock than time.time
 _BREATH_FILES: Final = 200
 _BREATH_SECONDS: Final = 0.002
@@ -130,7 +132,7 @@ def decide(
 def jobs(root: Path) -> Mapping[str, Job]:
     """Return the jobs for the node's state below `root`."""
     yard = _Yard(root)
-    return {PLAN: yard.plan, PATHS: yard.paths, EMPTY: yard.empty}
+    return {PLAN: yard.plan, PATHS: yard.paths, EMPTY: yard.empty, MEASURE: yard.measure}
 
 
 def matching(reference: Reference, present: Iterable[Present]) -> list[str]:
@@ -215,6 +217,11 @@ class _Yard:
             for each in list(garbage.iterdir()):
                 files += _Emptier(task.check).remove(each)
         return {"files": files}
+
+    def measure(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{} → {"count", "bytes"}: what is in the store."""
+        sizes = self._sizes()
+        return {"count": len(sizes), "bytes": sum(sizes.values())}
 
     def _present(self) -> list[Present]:
         """Return the environments in place whose records can be read."""

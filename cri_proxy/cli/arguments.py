@@ -142,6 +142,14 @@ def _collection(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("verify",), help="hash every store path again")
+    parser.add_argument(
+        "--repair", action="store_true", help="fetch what is damaged again, and mend environments"
+    )
+    _json(parser)
+
+
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
@@ -183,6 +191,15 @@ COMMANDS: Final = (
         "nothing holds, with the store paths that no other environment has. The runtime says what "
         "is in use; while it does not answer, nothing is removed. A daemon may run meanwhile.",
         _collection,
+    ),
+    Command(
+        "store",
+        "verify what is on the disk, and repair it",
+        "Hashes every store path again and compares it with what was verified when it was fetched, "
+        "and the environments with the store. What is damaged is put in quarantine, so that no pod "
+        "starts on it, and with --repair is fetched again. Exits with 1 while something is "
+        "damaged. A daemon may run meanwhile.",
+        _store,
     ),
     Command(
         "trace",

@@ -76,7 +76,7 @@ async def serve(settings: Settings) -> None:
             store=settings.store.root,
         )
         keeping = asyncio.create_task(mutability.keep())
-        await stack.enter_async_context(upkeep.of_node(settings, runtime))
+        await stack.enter_async_context(upkeep.of_node(settings, runtime, built.pool))
         announcing = asyncio.create_task(_announce(runtime))
         await stopping.wait()
         announcing.cancel()

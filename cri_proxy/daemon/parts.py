@@ -59,15 +59,22 @@ async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
     pool = workers.Pool(WORKER_ARGV, size=size, greeting=greeting_of(settings, size), kept=1)
     try:
         await pool.call(realizerjobs.RECOVER, {})
-        store = closures.Closures(pool, connections=settings.store.connections)
-        realizer = Realizer(settings.store.root, pool, store, options_of(settings))
-        try:
+        async with realizer_with(settings, pool) as realizer:
             yield Parts(pool, realizer)
-        finally:
-            await realizer.aclose()
-            await store.aclose()
     finally:
         await pool.aclose()
+
+
+@asynccontextmanager
+async def realizer_with(settings: Settings, pool: workers.Pool) -> AsyncIterator[Realizer]:
+    """Build a realizer whose work is done by `pool`; the node's directories are ready."""
+    store = closures.Closures(pool, connections=settings.store.connections)
+    realizer = Realizer(settings.store.root, pool, store, options_of(settings))
+    try:
+        yield realizer
+    finally:
+        await realizer.aclose()
+        await store.aclose()
 
 
 def options_of(settings: Settings) -> Options:

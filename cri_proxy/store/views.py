@@ -135,6 +135,12 @@ class Views:
             damaged = self.damaged(identity)
             if not damaged:
                 return
+            for path in damaged:
+                if self._store.record(path) is None:
+                    raise errors.ContentDamaged(
+                        f"{path} in environment {identity} is damaged and has not been fetched "
+                        "again: run `cri-proxy store verify --repair`, or see why it cannot be had"
+                    )
             place = self.locate(identity)
             (stage / "store").mkdir(parents=True)
             Stage(stage, self._store, lambda: None).link(damaged)

@@ -10,7 +10,7 @@ TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environme
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run a pod in an environment, on this machine, start to finish (as root)
@@ -42,6 +42,12 @@ conformance: ## try other clients on containerd through the router: h2spec, grpc
 	@hack/prerequisites.sh test
 	$(PYTHON) -m hack.bench.relay.conformance $(ARGS)
 
+.PHONY: e2e-kubernetes
+e2e-kubernetes: ## run pods on a real Kubernetes, built here the first time (as root)
+	@hack/prerequisites.sh cluster
+	$(PYTHON) -m hack.cluster.programs
+	$(PYTHON) -m pytest -m kubernetes tests/kubernetes $(ARGS)
+
 .PHONY: verify
 verify: ## check style, types, floors, generated files and shell scripts
 	@hack/prerequisites.sh verify
@@ -50,7 +56,7 @@ verify: ## check style, types, floors, generated files and shell scripts
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	hack/protos.sh --check
-	find .ci/run hack cri_proxy -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck {} +
+	find .ci/run hack cri_proxy manifests -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck {} +
 
 .PHONY: protos
 protos: ## generate messages from api/

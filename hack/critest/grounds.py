@@ -45,12 +45,13 @@ def all_images() -> Iterator[Image]:
         **images.busybox_files(),
         "etc/passwd": File(
             b"root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/:/bin/sh\n"
-            b"default-user:x:1000:1000::/:/bin/sh\n"
+            b"default-user:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
         ),
         "etc/group": File(
             b"root:x:0:\nusers:x:100:\nwww-data:x:33:\ndefault-user:x:1000:\n"
             b"group-defined-in-image:x:50000:default-user\n"
         ),
+        "bin/ipcs": File(b"#!/bin/sh\nexec cat /proc/sysvipc/shm\n", 0o755),
     }
     linux = Image(
         name=f"{_E2E}/busybox:1.29-2",

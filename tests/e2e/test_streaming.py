@@ -115,15 +115,15 @@ def test_exec_with_a_terminal(node: Node, hook: str | None) -> None:
 @KINDS
 def test_attach_joins_the_wrapped_program(node: Node, hook: str | None) -> None:
     node.push("web", variables={"GREETING": "hello"}, hook=hook)
-    script = 'echo ready; read line; echo "$GREETING, $line"; exit 5'
+    script = 'echo ready; read line; echo "$GREETING, $line"; read line; exit "$line"'
     container = node.pod("acme/web").run(spec("sh", "-c", script, has_stdin=True))
     container.await_output(b"^ready$")
 
     with streaming.attach(node.pods.client, container.id) as session:
         session.send(b"world\n")
         session.await_output(b"hello, world\n")
-
-    assert container.wait() == 5
+        session.send(b"5\n")
+        assert container.wait() == 5
 
 
 @KINDS

@@ -68,6 +68,12 @@ bench: ## measure against the figures to reach (as root)
 	@hack/prerequisites.sh test
 	$(PYTHON) -m hack.bench $(ARGS)
 
+.PHONY: critest
+critest: ## run Kubernetes' tests of a runtime with and without the proxy: the same must pass (as root)
+	@hack/prerequisites.sh test
+	@hack/critools.sh >/dev/null
+	$(PYTHON) -m hack.critest $(ARGS)
+
 .PHONY: clean
 clean: ## remove what was installed, built or cached here
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -35,6 +35,7 @@ class Options:
     pod: str | None = None
     count: int = 5
     html: str | None = None
+    is_replacing: bool = False
     is_dry_run: bool = False
     does_repair: bool = False
 
@@ -83,13 +84,14 @@ def parse(argv: Sequence[str]) -> Options:
     return Options(
         command=command.name,
         config=getattr(second, "config", getattr(first, "config", None)),
-        flags={**_flags_of(first), **_flags_of(second)},
+        flags={**_flags_of(first), **_flags_of(second), **_alone(second)},
         is_json=getattr(second, "json", False),
         references=tuple(getattr(second, "references", ())),
         mode=getattr(second, "mode", "run"),
         pod=getattr(second, "pod", None),
         count=getattr(second, "count", 5),
         html=getattr(second, "html", None),
+        is_replacing=getattr(second, "replace", False),
         is_dry_run=getattr(second, "dry_run", False),
         does_repair=getattr(second, "repair", False),
     )
@@ -97,6 +99,23 @@ def parse(argv: Sequence[str]) -> Options:
 
 def _nothing(_: argparse.ArgumentParser) -> None:
     pass
+
+
+def _serving(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-router",
+        action="store_true",
+        help="serve kubelet by the interposer alone, as --serve-front=interposer",
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="take the socket over from a cri-proxy that runs: it finishes its calls and ends",
+    )
+
+
+def _alone(namespace: argparse.Namespace) -> dict[str, str]:
+    return {"serve.front": "interposer"} if getattr(namespace, "no_router", False) else {}
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -161,8 +180,9 @@ COMMANDS: Final = (
     Command(
         "serve",
         "run the daemon between kubelet and the container runtime",
-        "Runs until SIGTERM or SIGINT, then answers what is in flight and ends.",
-        _nothing,
+        "Runs until SIGTERM or SIGINT, or until another takes its socket over, then answers what "
+        "is in flight and ends.",
+        _serving,
     ),
     Command(
         "check",

@@ -68,12 +68,14 @@ class RunPodSandbox:
         self._realizer = realizer
         self._policy = policy
         self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
+        self._unknown = notices.Unknown()
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the sandbox; its environments are realized meanwhile."""
         request = decode(api_pb2.RunPodSandboxRequest, payload)
         if request is None:
             return await call.forward(payload)
+        self._unknown.tell(request.config)
         wanted = selection.of_annotations(request.config.annotations)
         handler = self._policy.handlers.real(request.runtime_handler)
         if wanted is None:

@@ -52,8 +52,8 @@ class Serve:
     )
     front: str = _key(
         kinds.choice("interposer", "router"),
-        "interposer",
-        "what kubelet talks to: the interposer, or the router in front of it, which is faster",
+        "router",
+        "what kubelet talks to: the router before the interposer, or the interposer alone",
     )
     drain_seconds: float = _key(
         kinds.seconds(0, 3600),

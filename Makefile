@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 ARGS ?=
+TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environment_in_a_pod.py
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -20,6 +21,26 @@ demo: ## run a pod in an environment, on this machine, start to finish (as root)
 test: ## run all tests; as root also those that run pods
 	@hack/prerequisites.sh test
 	$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: alone
+alone: ## run the tests of kubelet's traffic once more, with the interposer alone (as root)
+	@hack/prerequisites.sh test
+	TESTBED_FRONT=interposer $(PYTHON) -m pytest $(TRAFFIC) $(ARGS)
+
+.PHONY: soak
+soak: ## put a million calls through the router, the runtime restarting, for an hour
+	@hack/prerequisites.sh test
+	$(PYTHON) -m hack.bench.relay.soak $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## put a million hostile connections through the router, for an hour
+	@hack/prerequisites.sh
+	$(PYTHON) -m hack.testbed.hostile $(or $(ARGS),1000000)
+
+.PHONY: conformance
+conformance: ## try other clients on containerd through the router: h2spec, grpc-go of old, crictl
+	@hack/prerequisites.sh test
+	$(PYTHON) -m hack.bench.relay.conformance $(ARGS)
 
 .PHONY: e2e-kubernetes
 e2e-kubernetes: ## run pods on a real Kubernetes, built here the first time (as root)

@@ -36,6 +36,8 @@ class Options:
     count: int = 5
     html: str | None = None
     is_replacing: bool = False
+    is_dry_run: bool = False
+    does_repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ def parse(argv: Sequence[str]) -> Options:
         count=getattr(second, "count", 5),
         html=getattr(second, "html", None),
         is_replacing=getattr(second, "replace", False),
+        is_dry_run=getattr(second, "dry_run", False),
+        does_repair=getattr(second, "repair", False),
     )
 
 
@@ -150,6 +154,21 @@ def _startups(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _collection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="tell what would be removed, remove nothing"
+    )
+    _json(parser)
+
+
+def _store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("verify",), help="hash every store path again")
+    parser.add_argument(
+        "--repair", action="store_true", help="fetch what is damaged again, and mend environments"
+    )
+    _json(parser)
+
+
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
@@ -184,6 +203,23 @@ COMMANDS: Final = (
         "list the environments on this node",
         "Lists what was realized here and is still there, the latest first.",
         _json,
+    ),
+    Command(
+        "gc",
+        "remove environments that no container, pod or pin holds",
+        "Removes environments that were not started for a while (garbage.grace_seconds) and that "
+        "nothing holds, with the store paths that no other environment has. The runtime says what "
+        "is in use; while it does not answer, nothing is removed. A daemon may run meanwhile.",
+        _collection,
+    ),
+    Command(
+        "store",
+        "verify what is on the disk, and repair it",
+        "Hashes every store path again and compares it with what was verified when it was fetched, "
+        "and the environments with the store. What is damaged is put in quarantine, so that no pod "
+        "starts on it, and with --repair is fetched again. Exits with 1 while something is "
+        "damaged. A daemon may run meanwhile.",
+        _store,
     ),
     Command(
         "trace",

@@ -20,7 +20,7 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import fronts, measuring, observing, parts
+from cri_proxy.daemon import fronts, measuring, observing, parts, upkeep
 from cri_proxy.interposer import (
     handlers,
     images,
@@ -84,6 +84,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
             store=settings.store.root,
         )
         keeping = asyncio.create_task(mutability.keep())
+        await stack.enter_async_context(upkeep.of_node(settings, runtime, built.pool))
         announcing = asyncio.create_task(_announce(runtime))
         watching = asyncio.create_task(_watch(front, stopping))
         await stopping.wait()

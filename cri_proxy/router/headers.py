@@ -32,7 +32,7 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from cri_proxy.router import frames
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 2 << 20
 """A block, with the headers of the frames that carry it, may have that many bytes."""
 READ_BYTES: Final = 96 << 10
 """A block that has to be decoded may have, and decode to, that many: decoding holds the loop."""

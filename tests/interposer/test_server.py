@@ -25,6 +25,9 @@ FUTURE = "/runtime.v7.TimeService/Rewind"
 # Longer than any test may take: what waits for this grace to pass fails.
 GRACE = 600.0
 
+# The server's own sockets and its own end are what this is about: no router in front.
+pytestmark = pytest.mark.parametrize("relays", ["alone"], indirect=True)
+
 
 async def test_socket_has_the_access_of_the_runtimes_own(
     runtime: FakeRuntime, relays: Relays

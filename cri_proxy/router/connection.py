@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from cri_proxy.router import frames, headers
+from cri_proxy.router import counting, frames, headers
 from cri_proxy.router.delivery import Delivery
 from cri_proxy.router.frames import Violation
 from cri_proxy.router.interposition import Interposition, State
@@ -58,7 +58,7 @@ class Method(IntEnum):
 class Connection:
     """The three sides of one connection: what may be read, what is to be written."""
 
-    def __init__(self, needles: headers.Needles) -> None:
+    def __init__(self, needles: headers.Needles, table: counting.Table | None = None) -> None:
         self.to_downstream: list[bytes] = []
         self.to_upstream: list[bytes] = []
         self.to_interposer: list[bytes] = []
@@ -69,6 +69,7 @@ class Connection:
         self.reason = ""
         """Why it is over, if it was for a fault."""
         self._needles = needles
+        self._calls = None if table is None else counting.Calls(table)
         self._preface = frames.PREFACE
         self._paused: set[Side] = set()
 
@@ -191,6 +192,14 @@ class Connection:
 
     def upstream_lost(self) -> None:
         """Take note that upstream is gone, and so is the connection."""
+        if self._calls is not None:
+            self._calls.end_all(counting.UNAVAILABLE)
+        self._finish()
+
+    def downstream_lost(self) -> None:
+        """Take note that downstream is gone, and so is the connection."""
+        if self._calls is not None:
+            self._calls.end_all(counting.CANCELLED)
         self._finish()
 
     def drain(self) -> None:
@@ -297,6 +306,8 @@ class Connection:
                 self._downstream_room -= len(payload)
             case frames.RST_STREAM:
                 self._streams.pop(stream, None)
+                if self._calls is not None:
+                    self._calls.end(stream, counting.CANCELLED)
         if stream and (loan := self._interposition.loans.get(stream)):
             self._interposition.take(loan, raw, kind, flags)
             return b""
@@ -344,6 +355,8 @@ class Connection:
                 return b""
             self._highest_upstream = stream
             self._streams[stream] = (_ENDLESS if meaning == Method.ENDLESS else 0) | end
+            if self._calls is not None:
+                self._calls.begin(stream, request.block)
         if not self._upstream_receiver.is_closed:
             request.block = self._upstream_receiver.close(request.block)
         return request.reframed() if request.is_changed else None
@@ -394,6 +407,7 @@ class Connection:
         buffer, found = self._upstream_frames.feed(data)
         delivery, out = self._delivery, self.to_downstream
         sender, waiting, held = self._upstream_sender, delivery.waiting, delivery.held
+        calls = self._calls
         passed = stop = 0
         for start, stop, kind, flags, stream in found:
             if kind <= frames.HEADERS:
@@ -417,6 +431,8 @@ class Connection:
                 ):
                     if flags & 1:
                         self._half_over(stream, _ANSWER_OVER)
+                        if calls is not None:
+                            calls.answer(stream, buffer[start + 9 : stop])
                     continue
                 elif not stream and kind == frames.PING:
                     continue
@@ -475,6 +491,8 @@ class Connection:
                 return self._upstream_goaway(payload)
             case frames.RST_STREAM:
                 self._streams.pop(stream, None)
+                if self._calls is not None:
+                    self._calls.reset(stream, frames.number(payload))
                 return self._behind(stream, raw, 0)
         return None
 
@@ -484,6 +502,8 @@ class Connection:
             self._half_over(answer.stream, _ANSWER_OVER)
         if self._upstream_sender.is_to_be_read(answer.fragment):
             answer.block, _ = self._upstream_sender.read(answer.fragment)
+        if self._calls is not None and answer.flags & frames.END_STREAM:
+            self._calls.answer(answer.stream, answer.block)
         if not answer.is_changed:
             return self._behind(answer.stream, answer.raw, 0)
         again = answer.reframed()
@@ -520,6 +540,8 @@ class Connection:
         self._last = told
         for stream in [each for each in self._streams if last < each <= told]:
             del self._streams[stream]
+            if self._calls is not None:
+                self._calls.reset(stream, frames.REFUSED_STREAM)
             self.to_downstream.append(frames.rst_stream(stream, frames.REFUSED_STREAM))
         if told == last:
             return None

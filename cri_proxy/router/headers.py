@@ -32,7 +32,7 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from cri_proxy.router import frames
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 2 << 20
 """A block, with the headers of the frames that carry it, may have that many bytes."""
 READ_BYTES: Final = 96 << 10
 """A block that has to be decoded may have, and decode to, that many: decoding holds the loop."""
@@ -103,8 +103,8 @@ class Needles:
 
     def __init__(self, meanings: Mapping[str, int]) -> None:
         self._meanings = {path.encode(): meaning for path, meaning in meanings.items()}
-        literals = [each for path in self._meanings for each in _literals(path)]
-        self._pattern = re.compile(b"|".join(map(re.escape, literals)) or rb"(?!)")
+        found = [each for path in self._meanings for each in literals(path)]
+        self._pattern = re.compile(b"|".join(map(re.escape, found)) or rb"(?!)")
 
     def meaning(self, fragment: bytes) -> int:
         """Return what the method of a block that stands alone stands for, 0 if not looked for.
@@ -128,6 +128,16 @@ def encoded(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     encoder = hpack.Encoder()
     encoder.header_table_size = 0
     return encoder.encode(headers)
+
+
+def literals(value: bytes) -> Iterable[bytes]:
+    """Return the encodings of a string, plain and Huffman; behind its length if that is short."""
+    huffman = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value)
+    for flag, string in (0, value), (0x80, huffman):
+        if len(string) < 0x7F:
+            yield bytes([flag | len(string)]) + string
+        else:
+            yield string
 
 
 def fragment_of(flags: int, payload: bytes) -> tuple[bytes, bytes]:
@@ -206,15 +216,6 @@ class Block:
 
 def _is_size_update(first: bytes) -> bool:
     return bool(first) and first[0] & SIZE_UPDATE_MASK == SIZE_UPDATE
-
-
-def _literals(value: bytes) -> Iterable[bytes]:
-    huffman = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value)
-    for flag, string in (0, value), (0x80, huffman):
-        if len(string) < 0x7F:
-            yield bytes([flag | len(string)]) + string
-        else:
-            yield string
 
 
 def _decoder() -> hpack.Decoder:

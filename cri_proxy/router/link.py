@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
-from cri_proxy.router import headers
+from cri_proxy.router import counting, headers
 from cri_proxy.router.connection import Connection, Side
 
 BUFFER_BYTES: Final = 256 << 10
@@ -40,12 +40,13 @@ class Link:
         self,
         needles: headers.Needles,
         *,
+        table: counting.Table | None = None,
         upstream: Path,
         interposer: Path,
         on_open: Callable[[Link], None],
         on_close: Callable[[Link], None],
     ) -> None:
-        self.core = Connection(needles)
+        self.core = Connection(needles, table)
         self._paths = {Side.UPSTREAM: upstream, Side.INTERPOSER: interposer}
         self._on_open = on_open
         self._on_close = on_close
@@ -105,8 +106,10 @@ class Link:
         self._unread.discard(side)
         if side is Side.INTERPOSER:
             self.core.interposer_lost("the interposer closed the connection")
+        elif side is Side.DOWNSTREAM:
+            self.core.downstream_lost()
         else:
-            if side is Side.UPSTREAM and not self.core.is_over:
+            if not self.core.is_over:
                 _log.debug("the runtime closed a connection error=%s", error)
             self.core.upstream_lost()
         self.core.needs_attention = True

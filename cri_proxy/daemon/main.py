@@ -19,7 +19,7 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import fronts, measuring, observing, parts
+from cri_proxy.daemon import fronts, measuring, observing, parts, sharing
 from cri_proxy.interposer import (
     handlers,
     images,
@@ -50,6 +50,7 @@ async def serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(observing.provider_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
+        await stack.enter_async_context(sharing.shared(settings, parts.greeting_of(settings, 1)))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)

@@ -38,7 +38,8 @@ class Node:
     ) -> None:
         self.address: Final = address
         self.store: Final = Store(directory / "store")
-        self.store.recover()
+        for name in (".narinfo", ".stage"):  # and nothing that would go on in the background
+            (directory / "store" / name).mkdir(parents=True)
         self.greeting: Final[dict[str, Any]] = {
             "directory": str(self.store.directory),
             "ca_file": None,
@@ -54,7 +55,7 @@ class Node:
     def start(self) -> None:
         """Have it serve, as a daemon does."""
         host, _, port = self.address.rpartition(":")
-        listening = socket.create_server((host, int(port)), backlog=256)
+        listening = socket.create_server((host, int(port)), backlog=1024)
         told = {
             "store": self.greeting,
             "log": {"level": "debug", "format": "text"},

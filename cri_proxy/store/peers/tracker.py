@@ -168,11 +168,13 @@ class Tracker:
                 path.waiting.remove(future)
 
     def _wake(self, path: _Path) -> None:
-        """Have those who wait look again; the longest waiting looks first."""
-        while path.waiting:
+        """Have those look again who waited longest: as many as may find a turn now."""
+        left = FANOUT
+        while path.waiting and left:
             future = path.waiting.popleft()
             if not future.done():
                 future.set_result(None)
+                left -= 1
 
     def _path_of(self, digest: str) -> _Path:
         """Return what is known of a path, forgetting others when they become too many."""

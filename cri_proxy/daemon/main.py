@@ -20,7 +20,7 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import fronts, measuring, observing, parts, upkeep
+from cri_proxy.daemon import fronts, measuring, observing, parts, sharing, upkeep
 from cri_proxy.interposer import (
     handlers,
     images,
@@ -56,6 +56,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(observing.provider_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
+        await stack.enter_async_context(sharing.shared(settings, parts.greeting_of(settings, 1)))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)

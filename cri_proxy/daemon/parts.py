@@ -103,6 +103,7 @@ def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
             "ca_file": _text_of(settings.store.ca_file),
             "connections": max(1, settings.store.connections // size),
             "timeout_seconds": settings.store.timeout_seconds,
+            "peers": {"names": list(settings.peer.names), "listen": settings.peer.listen},
         },
         "floxhub": {
             "directory": str(root / "floxhub"),

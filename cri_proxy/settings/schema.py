@@ -148,6 +148,22 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """The other nodes of the cluster, which give each other store paths."""
+
+    listen: str = _key(
+        kinds.optional_address(),
+        "",
+        "address and port, such as 0.0.0.0:9465, where other nodes get this node's store paths",
+    )
+    names: tuple[str, ...] = _key(
+        kinds.listing(kinds.host()),
+        [],
+        "DNS names that lead to all nodes, a headless Service's for one; asked before any cache",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class FloxHub:
     """Where environments are defined."""
 
@@ -358,6 +374,7 @@ class Settings:
     runtime: Runtime = field(default_factory=Runtime)
     pods: Pods = field(default_factory=Pods)
     store: Store = field(default_factory=Store)
+    peer: Peer = field(default_factory=Peer)
     floxhub: FloxHub = field(default_factory=FloxHub)
     garbage: Garbage = field(default_factory=Garbage)
     prewarm: Prewarm = field(default_factory=Prewarm)

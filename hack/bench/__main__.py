@@ -1,4 +1,4 @@
-"""Run benchmarks: `python -m hack.bench [store|pods|relay|cluster]... [--quick] [--json]`, as root.
+"""Run benchmarks: `python -m hack.bench [NAME]... [--quick] [--json]`, as root.
 
 Without a name all run but `cluster`, which needs Kubernetes to be built first. With --json each
 prints one document on a line of its own.
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-USUAL: Final = ("store", "pods", "relay")
+USUAL: Final = ("store", "peers", "pods", "relay")
 NAMES: Final = (*USUAL, "cluster")
 
 

@@ -16,24 +16,14 @@ from typing import Any
 import pytest
 
 from hack.testbed import critools, streaming, waiting
-from hack.testbed.containerd import Containerd
 from hack.testbed.environments import Published
 from hack.testbed.pods import Container, Pod
-from tests.e2e.conftest import Node, spec
+from tests.e2e.conftest import ON_BOTH_RUNTIMES, Node, spec
 
 HOOK = "export HOOKED=$(echo yes)"
 KINDS = pytest.mark.parametrize("hook", [None, HOOK], ids=["static", "hooked"])
 # What a shell, a runtime or a quoting wrapper might get wrong.
 ODD = ["", " ", "a b", "$HOME", '"', "'", "*", "\\", "a\nb", "--", "-c", "ünïcödé", "`id`", "#x"]
-
-
-@pytest.fixture
-def containerd(request: pytest.FixtureRequest, containerd: Containerd) -> Containerd:
-    """Have a test's node run on the newest runtime where its parameters say so."""
-    if getattr(request, "param", "system") == "newest":
-        newest: Containerd = request.getfixturevalue("newest_containerd")
-        return newest
-    return containerd
 
 
 @pytest.fixture
@@ -95,7 +85,7 @@ def test_execs_stdin_reaches_the_program(node: Node, hook: str | None) -> None:
     assert session.exit_code == 0
 
 
-@pytest.mark.parametrize("containerd", ["system", "newest"], indirect=True)
+@ON_BOTH_RUNTIMES
 @KINDS
 def test_exec_with_a_terminal(node: Node, hook: str | None) -> None:
     _, container = sleeper(node, hook)

@@ -63,6 +63,11 @@ protos: ## generate messages from api/
 	@hack/prerequisites.sh
 	hack/protos.sh
 
+.PHONY: dist
+dist: ## build the release into dist/: tarball, wheel, checksums, list of parts
+	@hack/prerequisites.sh
+	$(PYTHON) -m hack.dist $(ARGS)
+
 .PHONY: bench
 bench: ## measure against the figures to reach (as root)
 	@hack/prerequisites.sh test

@@ -21,7 +21,7 @@ from cri_proxy.daemon.collection import Freed, Plan
 from cri_proxy.store.garbage import Fate
 from cri_proxy.telemetry import logs
 
-_HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "SIZE", "", "IDENTITY")
+_HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
 _SHOWN_HOLDERS: Final = 2
 
 
@@ -81,8 +81,8 @@ def _draw(rows: Sequence[tuple[str, ...]]) -> None:
     for name in _HEAD:
         table.add_column(
             name,
-            justify="right" if name == "SIZE" else "left",
-            no_wrap=bool(name),
+            justify="right" if name == "FREES" else "left",
+            no_wrap=name != "FATE",
             overflow="ellipsis" if name == "IDENTITY" else "fold",
             style="dim" if name == "IDENTITY" else None,
         )

@@ -49,11 +49,6 @@ _RESETS: Final = {
     frames.ENHANCE_YOUR_CALM: "RESOURCE_EXHAUSTED",
 }
 """What gRPC makes of a RST_STREAM code, INTERNAL of all others."""
-_PATH: Final = frozenset({0x04, 0x05, 0x14, 0x15, 0x44, 0x45})
-"""How a field named `:path` with a literal value may begin: RFC 7541, section 6.2, appendix A."""
-_BEHIND: Final = frozenset({0x00, 0x10, 0x40, 0x0F, 0x1F, 0x7F})
-"""How a field begins that has a name of its own, or one far behind in the table; `:path` stands
-before these."""
 
 Count = Callable[[str, str], None]
 """Counts a call, by its method (without the first slash) and the name of its status."""
@@ -78,19 +73,8 @@ class Table:
 
     def method_of(self, block: bytes) -> str:
         """Return the method of a request's block that stands alone."""
-        place, end = 0, len(block)
-        while place < end:
-            first = block[place]
-            if first & 0x80 or first & headers.SIZE_UPDATE_MASK == headers.SIZE_UPDATE:
-                place += 1
-                continue
-            if first in _BEHIND or place + 1 == end:
-                break
-            stop = place + 2 + (block[place + 1] & 0x7F)
-            if first in _PATH:
-                return self._methods.get(block[place + 1 : stop], OTHER)
-            place = stop
-        return OTHER
+        path = headers.path_of(block)
+        return OTHER if path is None else self._methods.get(path, OTHER)
 
     def status_of(self, block: bytes) -> str:
         """Return the name of the status in the block that ends an answer."""

@@ -91,7 +91,7 @@ class Router:
             server.close()
         self._servers.clear()
 
-    def _protocol(self) -> asyncio.BufferedProtocol:
+    def _protocol(self) -> asyncio.Protocol:
         return link.Link(
             self._needles,
             table=self._table,

@@ -226,3 +226,15 @@ def test_a_mark_without_its_path_is_dropped_by_recovery(store, put):
     store.recover()
 
     assert not store.is_damaged(path)
+
+
+def test_what_was_found_damaged_meanwhile_is_not_linked_into_a_new_view(store, views, put):
+    path = put("a")
+    store.condemn(path)
+
+    with (
+        pytest.raises(errors.ContentDamaged, match="fetched anew"),
+        views.stage("0-acme-web", never) as stage,
+    ):
+        stage.link([path])
+    assert not views.has("0-acme-web")

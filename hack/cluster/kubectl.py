@@ -19,7 +19,7 @@ class Failed(AssertionError):
 
 
 class Kubectl:
-    """One user's kubectl in one namespace; without one, objects say themselves where they belong."""
+    """One user's kubectl in one namespace; without one, objects say where they belong."""
 
     def __init__(self, program: Path, kubeconfig: Path, namespace: str | None = None) -> None:
         self.kubeconfig: Final = kubeconfig

@@ -87,6 +87,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         keeping = asyncio.create_task(mutability.keep())
         await stack.enter_async_context(upkeep.of_node(settings, runtime, built.pool))
         announcing = asyncio.create_task(_announce(runtime))
+        beating = asyncio.create_task(notify.beat())
         watching = asyncio.create_task(_watch(front, stopping))
         await stopping.wait()
         watching.cancel()
@@ -95,7 +96,8 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         stopping.clear()
         await _drain(front, settings.serve.drain_seconds, stopping)
         keeping.cancel()
-        await asyncio.wait({keeping})
+        beating.cancel()
+        await asyncio.wait({keeping, beating})
     _log.info("stopped")
 
 

@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -88,8 +88,13 @@ class Containerd:
         *,
         binaries: Binaries | None = None,
         handlers: Sequence[str] = ("runc", "runc-second"),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Choose names, touch nothing. The first of `handlers` is the runtime's default."""
+        """Choose names, touch nothing. The first of `handlers` is the runtime's default.
+
+        `variables` are the daemon's, such as those that tell it where to send its traces.
+        """
+        self._variables: Final = dict(variables or {})
         self._binaries: Final = binaries or Binaries()
         self._handlers: Final = tuple(handlers)
         token = secrets.token_hex(4)
@@ -241,7 +246,7 @@ class Containerd:
         self._program = processes.Program(
             [self._binary("containerd"), "--config", self.directory / "config.toml"],
             log=self.directory / "log",
-            env={"PATH": self._binaries.search_path},
+            env={**self._variables, "PATH": self._binaries.search_path},
         )
         waiting.until(
             self._is_ready, what="containerd to answer the CRI", explain=self._program.tail

@@ -1,4 +1,4 @@
-"""Run benchmarks: `python -m hack.bench [store|pods|relay]... [--quick] [--json]`, as root.
+"""Run benchmarks: `python -m hack.bench [store|pods|relay|tracing]... [--quick] [--json]`, as root.
 
 Without a name all of them run. With --json each prints one document on a line of its own.
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-NAMES: Final = ("store", "pods", "relay")
+NAMES: Final = ("store", "pods", "relay", "tracing")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,10 +1,6 @@
-<<<<<<< HEAD
-"""Run benchmarks: `python -m hack.bench [store|pods|relay|tracing]... [--quick] [--json]`, as root.
-=======
-"""Run benchmarks: `python -m hack.bench [store|pods|relay|cluster]... [--quick] [--json]`, as root.
->>>>>>> main
+"""Run benchmarks: `python -m hack.bench [store|pods|relay|tracing|cluster]… [--quick] [--json]`.
 
-Without a name all run but `cluster`, which needs Kubernetes to be built first. With --json each
+They need root. Without a name all run but `cluster`, which needs Kubernetes to be built first. With --json each
 prints one document on a line of its own.
 """
 
@@ -15,12 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-<<<<<<< HEAD
-NAMES: Final = ("store", "pods", "relay", "tracing")
-=======
-USUAL: Final = ("store", "pods", "relay")
+USUAL: Final = ("store", "pods", "relay", "tracing")
 NAMES: Final = (*USUAL, "cluster")
->>>>>>> main
 
 
 def main(argv: Sequence[str]) -> int:

@@ -35,8 +35,9 @@ _ERROR: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span as it was received; ids are hexadecimal, times nanoseconds."""
+    """A span as it was received; ids are hexadecimal, times nanoseconds, `service` its sender."""
 
+    service: str
     name: str
     trace_id: str
     span_id: str
@@ -112,9 +113,11 @@ class Collector:
         with self._lock:
             self.paths.append(path)
             for group in request.resource_spans:
-                self.resources.append(_attributes_of(group.resource.attributes))
+                resource = _attributes_of(group.resource.attributes)
+                self.resources.append(resource)
+                service = str(resource.get("service.name", ""))
                 for scope in group.scope_spans:
-                    self._spans.extend(_span_of(message) for message in scope.spans)
+                    self._spans.extend(_span_of(service, message) for message in scope.spans)
 
     def _rpc(self) -> grpc.GenericRpcHandler[Any, Any]:
         """Return what serves the same over gRPC."""
@@ -150,8 +153,9 @@ class Collector:
         return Handler
 
 
-def _span_of(message: Message) -> Span:
+def _span_of(service: str, message: Message) -> Span:
     return Span(
+        service=service,
         name=message.name,
         trace_id=message.trace_id.hex(),
         span_id=message.span_id.hex(),

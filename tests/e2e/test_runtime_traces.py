@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from cri_proxy.cri import methods
-from hack.testbed import containerd, images, kubelet, newer
+from hack.testbed import images, kubelet, waiting
+from hack.testbed.binaries import Binaries
 from hack.testbed.collector import Collector, Span
+from hack.testbed.containerd import Containerd
 from hack.testbed.proxy import Proxy
 
 CREATE = methods.path_of("CreateContainer")[1:]
@@ -24,25 +26,20 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def runtime(collector: Collector) -> Iterator[containerd.Containerd]:
+def runtime(newest_binaries: Binaries, collector: Collector) -> Iterator[Containerd]:
     """A containerd with its tracing plugin on, which sends what we have sampled."""
-    binaries = newer.binaries()
-    if binaries is None:
-        pytest.skip(newer.MISSING)
-    if missing := containerd.lacks(binaries):
-        pytest.skip(f"this machine lacks {', '.join(missing)}: run hack/prerequisites.sh test")
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_SERVICE_NAME": "containerd",
         "OTEL_BSP_SCHEDULE_DELAY": "500",
     }
-    with containerd.Containerd(binaries=binaries, variables=variables) as found:
+    with Containerd(binaries=newest_binaries, variables=variables) as found:
         yield found
 
 
 def test_the_spans_of_the_runtime_hang_below_ours(
-    runtime: containerd.Containerd, collector: Collector, tmp_path: Path
+    runtime: Containerd, collector: Collector, tmp_path: Path
 ) -> None:
     tracing = {"exporter": "otlp", "endpoint": collector.url, "settle_seconds": 1}
     with (
@@ -52,24 +49,46 @@ def test_the_spans_of_the_runtime_hang_below_ours(
     ):
         pod.run(kubelet.Spec(image=images.BUSYBOX, command=("true",)))
         root = collector.wait("pod.startup")
-        for name in (RUN, CREATE, START):
-            client = _one(collector, root, name, "client")
-            # containerd calls its spans as gRPC's instrumentation for Go does: as we call ours.
-            collector.until(lambda client=client: collector.children(client), what=name)
+        theirs = [_theirs(collector, root, name) for name in (RUN, CREATE, START)]
 
-    for name in (RUN, CREATE, START):
-        client = _one(collector, root, name, "client")
-        theirs = collector.children(client)
-        assert {each.trace_id for each in theirs} == {root.trace_id}
-        assert {each.kind for each in theirs} == {"server"}
-        assert {each.service for each in theirs} == {"containerd"}
-        assert collector.children(theirs[0])
+    for spans in theirs:
+        assert {each.trace_id for each in spans} == {root.trace_id}
+        assert {each.kind for each in spans} == {"server"}
+        assert {each.service for each in spans} == {"containerd"}
+    # What containerd does inside a call, it tells below that: pulling, mounting, its shim.
+    assert any(collector.children(each) for spans in theirs for each in spans)
 
 
-def _one(collector: Collector, root: Span, name: str, kind: str) -> Span:
-    (found,) = (
+def test_a_runtime_tells_nothing_of_a_startup_that_is_not_sampled(
+    runtime: Containerd, collector: Collector, tmp_path: Path
+) -> None:
+    tracing = {"exporter": "otlp", "endpoint": collector.url, "settle_seconds": 1}
+    with Proxy(tmp_path / "proxy", runtime.socket, {"tracing": tracing}) as proxy:
+        proxy.configure({"tracing": {"share": 0}})
+        proxy.restart()
+        with runtime.pods(proxy.socket) as pods, pods.run_pod("unsampled"):
+            pass
+        proxy.configure({"tracing": {"share": 1}})
+        proxy.restart()
+        with runtime.pods(proxy.socket) as pods, pods.run_pod("sampled"):
+            root = collector.wait("pod.startup")
+            _theirs(collector, root, RUN)
+
+    assert root.attributes["k8s.pod.name"] == "sampled"
+    assert [each.trace_id for each in collector.spans(RUN) if each.kind == "client"] == [
+        root.trace_id
+    ]
+
+
+def _theirs(collector: Collector, root: Span, name: str) -> list[Span]:
+    """Return the runtime's spans right below our call of a method, once they have come."""
+    (client,) = (
         each
         for each in collector.spans(name)
-        if each.trace_id == root.trace_id and each.kind == kind and each.service == "cri-proxy"
+        if (each.trace_id, each.kind, each.service) == (root.trace_id, "client", "cri-proxy")
     )
-    return found
+    return waiting.until(
+        lambda: collector.children(client),
+        what=f"a span of the runtime's below {name}",
+        explain=lambda: f"there are {[(each.service, each.name) for each in collector.spans()]}",
+    )

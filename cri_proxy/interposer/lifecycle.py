@@ -263,7 +263,7 @@ def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:
 
 def _ensure_in_place(environment: Environment) -> None:
     """Make sure of the view at the last moment: the runtime would create a missing one, empty."""
-    if not (environment.store / environment.flox_env.basename).is_dir():
+    if not environment.is_in_place:
         raise errors.SourceUnreachable(
             f"environment {environment.reference} was removed from this node while a container "
             f"was about to start in it ({environment.store}): the next try realizes it anew"

@@ -22,6 +22,7 @@ from cri_proxy.settings.schema import Settings
 from cri_proxy.store import closures
 from cri_proxy.store.nix import closures as nixclosures
 
+_LEAST = 19
 WORKER_ARGV = (sys.executable, "-m", "cri_proxy", "worker")
 
 
@@ -31,6 +32,17 @@ class Parts:
 
     pool: workers.Pool
     realizer: Realizer
+
+
+@asynccontextmanager
+async def keeping_pool_of(settings: Settings) -> AsyncIterator[workers.Pool]:
+    """Give a worker for what nobody waits for: everything else on the node goes before it."""
+    greeting = greeting_of(settings, settings.store.workers_on(1))
+    pool = workers.Pool(WORKER_ARGV, size=1, greeting=greeting, nice=_LEAST)
+    try:
+        yield pool
+    finally:
+        await pool.aclose()
 
 
 @asynccontextmanager
@@ -48,15 +60,22 @@ async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
     pool = workers.Pool(WORKER_ARGV, size=size, greeting=greeting_of(settings, size), kept=1)
     try:
         await pool.call(realizerjobs.RECOVER, {})
-        store = await _store_of(settings, pool)
-        realizer = Realizer(settings.store.root, pool, store, options_of(settings))
-        try:
+        async with realizer_with(settings, pool) as realizer:
             yield Parts(pool, realizer)
-        finally:
-            await realizer.aclose()
-            await store.aclose()
     finally:
         await pool.aclose()
+
+
+@asynccontextmanager
+async def realizer_with(settings: Settings, pool: workers.Pool) -> AsyncIterator[Realizer]:
+    """Build a realizer whose work is done by `pool`; the node's directories are ready."""
+    store = await _store_of(settings, pool)
+    realizer = Realizer(settings.store.root, pool, store, options_of(settings))
+    try:
+        yield realizer
+    finally:
+        await realizer.aclose()
+        await store.aclose()
 
 
 async def _store_of(settings: Settings, pool: workers.Pool) -> closures.Source:

@@ -69,8 +69,7 @@ def jobs(root: Path, paths: Path | None = None, *, is_own: bool = True) -> Mappi
         return _assemble(argument, _recipe_of(argument), places, task)
 
     def recover(argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        if places.is_own:
-            places.store.recover()
+        Store(root / "store").recover()  # also where it stays empty: its leases are used
         places.views.recover()
         return {}
 
@@ -127,6 +126,8 @@ def _assemble(
         rendered = assembly.render(recipe, origin, closure, trees, Path(bundle) if bundle else None)
     if recipe.needs_shell and rendered.shell is None:
         return {"needs": [_shell_of(argument, closure)], "steps": steps.taken}
+    if places.views.damaged(recipe.identity):
+        places.views.mend(recipe.identity, task.check)
     with places.views.stage(recipe.identity, task.check) as stage:
         if not places.views.has(recipe.identity):
             mounted: tuple[Path, ...] = ()

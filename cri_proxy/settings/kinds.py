@@ -22,8 +22,9 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from cri_proxy import errors
-from cri_proxy.model import imagenames, storepaths
+from cri_proxy.model import imagenames, references, storepaths
 from cri_proxy.model.imagenames import ImageName
+from cri_proxy.model.references import Reference
 
 SOCKET_PATH_BYTES: Final = 107
 """The longest path that fits Linux's sockaddr_un, without its closing NUL."""
@@ -138,6 +139,18 @@ def unix_socket() -> Kind[Path]:
     return _textual(
         f"an absolute path or unix:///path, of at most {SOCKET_PATH_BYTES} bytes", of_text
     )
+
+
+def reference() -> Kind[Reference]:
+    """Return the kind of references to environments."""
+
+    def of_text(text: str) -> Reference:
+        try:
+            return references.parse(text)
+        except errors.RequestInvalid:
+            raise ValueError from None
+
+    return _textual("owner/name, or owner/name:7 for one generation", of_text)
 
 
 def url(*schemes: str) -> Kind[str]:

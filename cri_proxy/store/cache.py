@@ -77,7 +77,7 @@ class Cache:
     """
 
     is_near = False
-    is_open = True
+    is_open = False
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -155,6 +155,7 @@ class Directory(Cache):
     """A cache in a directory, as `nix copy --to file://…` makes it."""
 
     is_near = True
+    is_open = True
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory.as_uri())
@@ -190,8 +191,8 @@ class Site(Cache):
         """Open a file by GET; the site may redirect to another, which never sees credentials."""
         response = self._connections.get(self._base + name, self._headers)
         try:
-            _check_status(response)
-            yield _Body(response)
+            check_status(response)
+            yield body_of(response)
         finally:
             # A body that was read to its end has given its connection back already; one that was
             # not has a connection in an unknown state, which is of no use to anybody.
@@ -215,8 +216,13 @@ class Connections:
         self._managers: dict[str | None, urllib3.PoolManager] = {}
         self._making = threading.Lock()
 
-    def get(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-        """Send a GET and return the response, its body not read; raise SourceUnreachable."""
+    def get(
+        self, url: str, headers: dict[str, str], *, follows: bool = True
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a GET and return the response, its body not read; raise SourceUnreachable.
+
+        A redirect is followed, without credentials if it leads elsewhere, or is the response.
+        """
         try:
             return self._manager_of(url).request(
                 "GET",
@@ -224,6 +230,7 @@ class Connections:
                 headers={"User-Agent": "cri-proxy", "Accept-Encoding": "identity", **headers},
                 preload_content=False,
                 decode_content=False,
+                redirect=follows,
                 retries=urllib3.Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5),
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self._silence_seconds),
             )
@@ -294,12 +301,22 @@ class _Body:
             raise Passing(f"broke off: {_text_of(error)}") from error
 
 
-def _check_status(response: urllib3.BaseHTTPResponse) -> None:
-    """Raise NotFound for a miss, SourceUnreachable for any other answer but success."""
+def body_of(response: urllib3.BaseHTTPResponse) -> Source:
+    """Return the body of a response as a cache's file."""
+    return _Body(response)
+
+
+def check_status(response: urllib3.BaseHTTPResponse, reason: str = "") -> None:
+    """Raise NotFound for a miss, SourceUnreachable for any other answer but success.
+
+    `reason` is what the server says beside the status.
+    """
     status = response.status
     if status == 200:
         return
     answer = f"answered {status} {response.reason or ''}".rstrip()
+    if reason:
+        answer += f" ({reason})"
     if status in _MISSES:
         with contextlib.suppress(urllib3.exceptions.HTTPError):
             response.read(65536)  # misses are common: this keeps the connection usable

@@ -5,9 +5,11 @@
     store/.narinfo/<hash>-<name>.<boot>      its record, good until the machine stops
     store/.narinfo/<hash>-<name>.reserved    it is not for everybody: see `fetching`
     store/.narinfo/<hash>-<name>.public      it came without any login: other nodes may have it
-    store/.stage/                            see `staging`
+    store/.narinfo/<hash>-<name>.damaged     it is not what its record says: see `integrity`
+    store/.stage/  store/.garbage/           see `staging`
 
-A path is present if it is there and so is its record, lasting or of this boot. Committing, in
+A path is present if it is there and so is its record, lasting or of this boot. One that was found
+damaged counts as absent, so that it is fetched anew, and stays in place until it is. Committing, in
 this order, under the path's lock:
 
 1. the tree is whole in the stage, its hash checked;
@@ -20,6 +22,7 @@ A crash of the process after any step leaves a record without path or stage entr
 `recover` drops. A crash of the machine before 4 leaves a record of another boot: the path's bytes
 may never have reached the disk, so both are dropped and the path is fetched again.
 
+Reading a record is using it, and changes its time: `drop` takes away only what was not used since.
 Several processes may use one store at once. Which paths are wanted is not decided here.
 """
 
@@ -43,7 +46,8 @@ from cri_proxy.store.narinfo import NarInfo
 _LASTING: Final = "narinfo"
 _RESERVED: Final = "reserved"
 _PUBLIC: Final = "public"
-_SUFFIXES: Final = (_LASTING, _RESERVED, _PUBLIC)
+_DAMAGED: Final = "damaged"
+_SUFFIXES: Final = (_LASTING, _RESERVED, _PUBLIC, _DAMAGED)
 _BOOT: Final = re.compile("[0-9a-f]{8}")
 _SMALL_BYTES: Final = 4096
 _logger = logging.getLogger(__name__)
@@ -76,26 +80,44 @@ class Store:
 
     def is_public(self, path: StorePath) -> bool:
         """Whether a present path may be given to other nodes: nobody had to log in to get it."""
-        return os.path.lexists(self._record_at(path.basename, _PUBLIC)) and not self.is_reserved(
-            path
-        )
+        is_marked = os.path.lexists(self._record_at(path.basename, _PUBLIC))
+        return is_marked and not self.is_reserved(path) and not self.is_damaged(path)
 
     def public_paths(self) -> tuple[StorePath, ...]:
         """Return all present paths that are public, sorted."""
         marked = (name for name, suffix in self._listed_records() if suffix == _PUBLIC)
         paths = (storepaths.of_basename(name) for name in sorted(marked))
-        return tuple(path for path in paths if self.has(path))
+        return tuple(path for path in paths if self.has(path) and self.is_public(path))
+
+    def is_damaged(self, path: StorePath) -> bool:
+        """Whether a path was found to be damaged and not been fetched since."""
+        return os.path.lexists(self._record_at(path.basename, _DAMAGED))
+
+    def condemn(self, path: StorePath) -> None:
+        """Note that a path is damaged: it counts as absent from now on, and stays in place."""
+        self._record_at(path.basename, _DAMAGED).touch()
+        durable.sync_directory(self._records)
 
     def record(self, path: StorePath) -> NarInfo | None:
-        """Return what was verified of a present path; None for one that is absent.
+        """Return what was verified of a present path, which is used; None for one that is absent.
 
-        A path whose record is damaged counts as absent, so that it is fetched anew.
+        A path that is damaged, or whose record is, counts as absent, so that it is fetched anew.
         """
+        return None if self.is_damaged(path) else self._record_of(path, is_use=True)
+
+    def look(self, path: StorePath) -> NarInfo | None:
+        """Return what was verified of a path that is in place, damaged or not, without using it."""
+        return self._record_of(path, is_use=False)
+
+    def _record_of(self, path: StorePath, *, is_use: bool) -> NarInfo | None:
         if not os.path.lexists(self.locate(path)):
             return None
         for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
+            place = self._record_at(path.basename, suffix)
             try:
-                return narinfo.parse(self._record_at(path.basename, suffix).read_bytes(), path)
+                if is_use:
+                    os.utime(place)  # before it is read: see `drop`
+                return narinfo.parse(place.read_bytes(), path)
             except FileNotFoundError:
                 continue
             except errors.ContentDamaged as error:
@@ -134,14 +156,20 @@ class Store:
     ) -> None:
         """Put the staged tree of a path that is held in place (`Stage.commit`)."""
         basename = path.basename
-        self._forget(basename)
-        self._area.discard(basename)  # another one of a reserved path, or what a disk left of one
+        is_damaged = self.is_damaged(path)
+        self._forget(basename, but=_DAMAGED)
+        if not is_damaged:  # then another one of a reserved path, or what a disk left of one
+            self._area.discard(basename)
         if is_reserved or is_public:
             self._record_at(basename, _RESERVED if is_reserved else _PUBLIC).touch()
         beside = self._records / f".{basename}"
         beside.write_text(narinfo.text_of(record))
         beside.rename(self._record_at(basename, self._boot))
-        self._area.place(basename)
+        if is_damaged and os.path.lexists(self.locate(path)):
+            self._area.exchange(basename)
+        else:
+            self._area.place(basename)
+        self._record_at(basename, _DAMAGED).unlink(missing_ok=True)  # last: until now it counted
         self._settler.poke()
 
     def share(self, path: StorePath) -> None:
@@ -171,7 +199,7 @@ class Store:
         for name, suffix in self._listed_records():
             if suffix in (_LASTING, self._boot):
                 recorded.add(name)
-            elif suffix in (_RESERVED, _PUBLIC):
+            elif suffix in {_RESERVED, _PUBLIC, _DAMAGED}:
                 marked.add(name)
             else:
                 self._record_at(name, suffix).unlink(missing_ok=True)
@@ -198,6 +226,38 @@ class Store:
                 self._area.discard(path.basename)
         return tuple(free)
 
+    def drop(self, path: StorePath, *, unused_since: float) -> bool:
+        """Take a path away, unless it was used since or somebody is at work on it.
+
+        In this order, under the path's lock:
+
+        1. the record is renamed, so that from here on the path is absent for whoever looks;
+        2. if the record's time is newer, somebody looked before that: it gets its name back;
+        3. the tree is set aside, to be deleted by `garbage`.
+
+        Whoever looked before 1 is seen in 2, and whoever looks later asks for the path anew, which
+        waits for the lock. A crash leaves a path without a record, which `recover` drops.
+        """
+        name = path.basename
+        beside = self._records / f".{name}"
+        with self._area.try_hold(name) as is_held:
+            if not is_held:
+                return False
+            for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
+                record = self._record_at(name, suffix)
+                with contextlib.suppress(FileNotFoundError):
+                    record.rename(beside)
+                    break
+            else:
+                return False
+            if beside.stat().st_mtime >= unused_since:
+                beside.rename(record)
+                return False
+            self._area.set_aside(name)
+            self._forget(name)
+            beside.unlink()
+            return True
+
     def _tidy(self, name: str) -> None:
         """Drop the stage entries of a name that is held, and path or record without the other."""
         self._area.clear(name)
@@ -207,9 +267,10 @@ class Store:
             self._forget(name)
             self._area.discard(name)
 
-    def _forget(self, name: str) -> None:
-        for suffix in (_LASTING, self._boot, _RESERVED, _PUBLIC):
-            self._record_at(name, suffix).unlink(missing_ok=True)
+    def _forget(self, name: str, *, but: str = "") -> None:
+        for suffix in (_LASTING, self._boot, _RESERVED, _PUBLIC, _DAMAGED):
+            if suffix != but:
+                self._record_at(name, suffix).unlink(missing_ok=True)
 
     def _placed(self) -> set[str]:
         """Return the basenames that something is in place for, recorded or not."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from cri_proxy.store.nix import programs
 from cri_proxy.store.nix.programs import Programs, Settings
 from cri_proxy.store.nix.roots import Roots
 
+TIDY_SECONDS: Final = 3600.0
 _HASHING: Final = 2
 _COPYING: Final = re.compile(r"copying path '([^']+)'")
 _TO_FETCH: Final = re.compile(r"(?:these|this) (\d+ )?paths? will be fetched")
@@ -80,11 +82,14 @@ class Realising:
         self._programs = nix
         self._roots = Roots(nix.state)
         self._verified = root / "nix" / "verified"
+        self._tidied_at = time.monotonic()
 
     def realise(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """Bring the closure of the roots to Nix's store; see the module."""
         paths = [storepaths.of_basename(each) for each in argument["roots"]]
         self._programs.find()
+        if time.monotonic() - self._tidied_at > TIDY_SECONDS:
+            self._tidy()
         self._roots.add(paths)
         copied = 0
 
@@ -125,15 +130,20 @@ class Realising:
         """Make the directories, see that Nix is there, and let go of what no environment has."""
         self._programs.find()
         self._verified.mkdir(parents=True, exist_ok=True)
+        self._tidy()
+        return {}
+
+    def _tidy(self) -> None:
+        """Let go of the roots of what no environment has any more."""
+        self._tidied_at = time.monotonic()
         kept: set[str] = set()
         for place in (self._root / "environments").glob("[!.]*/environment.json"):
             try:
                 found = environments.load(place.parent)
             except errors.ContentDamaged:
-                return {}  # what it holds is not known, so nothing goes
+                return  # what it holds is not known, so nothing goes
             kept.update(each.basename for each in (found.closure if found else ()))
         self._roots.tidy(kept)
-        return {}
 
     def closure_of(self, names: Sequence[str]) -> list[Valid]:
         """Return what Nix's database tells of the closure of some paths."""

@@ -13,41 +13,40 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ssl
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import urllib3
+import urllib3.exceptions
 
 from cri_proxy import errors
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo, wire
+from cri_proxy.store.connections import (
+    SILENCE_SECONDS,
+    Broken,
+    Connections,
+    Exchange,
+    Passing,
+    Response,
+    text_of,
+)
 from cri_proxy.store.nar import Source
 from cri_proxy.store.narinfo import NarInfo
 
-CONNECT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = 30.0
+__all__ = ["Connections", "Cache", "Directory", "Offer", "Passing", "Site", "SILENCE_SECONDS", "of_url"]
+
 SHUNNED_SECONDS: Final = 10.0
 MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
 _DEFAULT_PRIORITY: Final = 50
 _LAST_PRIORITY: Final = 1_000_000_000
 _MISSES: Final = frozenset({401, 403, 404, 410})
 _PASSING: Final = frozenset({408, 425, 429})
-
-
-class Passing(errors.SourceUnreachable):
-    """No answer now, perhaps one in a moment; `pause` is the seconds that the server asks for."""
-
-    def __init__(self, message: str, pause: float = 0.0) -> None:
-        super().__init__(message)
-        self.pause = pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,64 +195,6 @@ class Site(Cache):
             response.close()
 
 
-class Connections:
-    """The connections to all sites, up to `size` to each kept open between requests.
-
-    `ca_file` replaces the system's certificate authorities; a site that sends nothing for
-    `silence_seconds` is given up.
-    """
-
-    def __init__(
-        self, *, ca_file: Path | None, size: int, silence_seconds: float = SILENCE_SECONDS
-    ) -> None:
-        self._silence_seconds = silence_seconds
-        self._context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-        self._size = size
-        self._proxies = urllib.request.getproxies()
-        self._managers: dict[str | None, urllib3.PoolManager] = {}
-        self._making = threading.Lock()
-
-    def get(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-        """Send a GET and return the response, its body not read; raise SourceUnreachable."""
-        try:
-            return self._manager_of(url).request(
-                "GET",
-                url,
-                headers={"User-Agent": "cri-proxy", "Accept-Encoding": "identity", **headers},
-                preload_content=False,
-                decode_content=False,
-                retries=urllib3.Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5),
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self._silence_seconds),
-            )
-        except urllib3.exceptions.HTTPError as error:
-            reason = _cause_of(error)
-            if isinstance(reason, urllib3.exceptions.SSLError):
-                raise errors.SourceUnreachable(f"TLS failed: {reason}") from error
-            raise Passing(_text_of(reason)) from error
-
-    def _manager_of(self, url: str) -> urllib3.PoolManager:
-        """Return the manager for the proxy that the environment sets for this URL, or for none."""
-        parts = urllib.parse.urlsplit(url)
-        proxy = self._proxies.get(parts.scheme)
-        if proxy is not None and urllib.request.proxy_bypass(parts.hostname or ""):
-            proxy = None
-        with self._making:
-            if proxy not in self._managers:
-                self._managers[proxy] = self._new_manager(proxy)
-            return self._managers[proxy]
-
-    def _new_manager(self, proxy: str | None) -> urllib3.PoolManager:
-        if proxy is None:
-            return urllib3.PoolManager(maxsize=self._size, ssl_context=self._context)
-        credentials = urllib3.util.parse_url(proxy).auth
-        return urllib3.ProxyManager(
-            proxy,
-            maxsize=self._size,
-            ssl_context=self._context,
-            proxy_headers=urllib3.make_headers(proxy_basic_auth=credentials),
-        )
-
-
 def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None = None) -> Cache:
     """Return the cache of a configured URL; raise RequestInvalid for a URL of another kind.
 
@@ -288,22 +229,22 @@ class _Body:
     def read(self, size: int, /) -> bytes:
         try:
             return self._body.read(size)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Passing(f"broke off: {_text_of(error)}") from error
+        except (urllib3.exceptions.HTTPError, Broken, OSError) as error:
+            raise Passing(f"broke off: {text_of(error)}") from error
 
 
-def _check_status(response: urllib3.BaseHTTPResponse) -> None:
+def _check_status(response: Response) -> None:
     """Raise NotFound for a miss, SourceUnreachable for any other answer but success."""
     status = response.status
     if status == 200:
         return
     answer = f"answered {status} {response.reason or ''}".rstrip()
     if status in _MISSES:
-        with contextlib.suppress(urllib3.exceptions.HTTPError):
+        with contextlib.suppress(urllib3.exceptions.HTTPError, Broken, OSError):
             response.read(65536)  # misses are common: this keeps the connection usable
         raise errors.NotFound(answer)
     if status in _PASSING or status >= 500:
-        asked = response.headers.get("Retry-After", "")
+        asked = response.headers.get("retry-after", "")
         raise Passing(answer, float(asked) if asked.isdecimal() else 0.0)
     raise errors.SourceUnreachable(answer)
 
@@ -319,14 +260,3 @@ def _priority_of(text: bytes) -> int:
         )
     priority = fields.get("Priority", "")
     return int(priority) if priority.isdecimal() else _DEFAULT_PRIORITY
-
-
-def _cause_of(error: Exception) -> Exception:
-    """Return what is behind urllib3's MaxRetryError."""
-    reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else None
-    return error if reason is None else reason
-
-
-def _text_of(error: Exception) -> str:
-    """Return what an operator should read of a connection's failure."""
-    return str(error) or type(error).__name__

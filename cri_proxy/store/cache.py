@@ -29,6 +29,7 @@ from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo, wire
 from cri_proxy.store.connections import (
     SILENCE_SECONDS,
+    Answer,
     Broken,
     Connections,
     Exchange,
@@ -39,10 +40,22 @@ from cri_proxy.store.connections import (
 from cri_proxy.store.nar import Source
 from cri_proxy.store.narinfo import NarInfo
 
-__all__ = ["Connections", "Cache", "Directory", "Offer", "Passing", "Site", "SILENCE_SECONDS", "of_url"]
+__all__ = [
+    "Connections",
+    "Cache",
+    "Directory",
+    "Offer",
+    "Passing",
+    "Site",
+    "SILENCE_SECONDS",
+    "of_url",
+]
 
 SHUNNED_SECONDS: Final = 10.0
-MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
+SMALL_BYTES: Final = 4 * 1024 * 1024
+"""Longest file that is read whole."""
+
+_PIECE_BYTES: Final = 256 * 1024
 _DEFAULT_PRIORITY: Final = 50
 _LAST_PRIORITY: Final = 1_000_000_000
 _MISSES: Final = frozenset({401, 403, 404, 410})
@@ -95,17 +108,17 @@ class Cache:
     def read(self, name: str) -> bytes:
         """Return a small file whole."""
         with self.open(name) as body:
-            data = b""
-            while len(data) <= MAX_TEXT_BYTES and (chunk := body.read(65536)):
-                data += chunk
-            if len(data) > MAX_TEXT_BYTES:
-                raise errors.ContentDamaged(f"{name} is larger than {MAX_TEXT_BYTES} bytes")
-        return data
+            return _whole_of(body, name)
 
     def lookup(self, path: StorePath) -> Offer:
         """Return the cache's offer of a path; raise NotFound if it has none."""
         self.greet()
-        return Offer(self, narinfo.parse(self.read(f"{path.digest}.narinfo"), path))
+        return self.offer_of(path, self.read(name_of(path)))
+
+    def offer_of(self, path: StorePath, text: bytes) -> Offer:
+        """Return the offer of a path from the text of its narinfo."""
+        self.greet()
+        return Offer(self, narinfo.parse(text, path))
 
     def greet(self) -> None:
         """Read nix-cache-info, once: a cache of another store directory is of no use.
@@ -182,6 +195,28 @@ class Site(Cache):
         self._headers = headers
         self._connections = connections
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether `begin` can do anything: not through a proxy."""
+        return self._connections.is_direct(self._base)
+
+    @property
+    def late_seconds(self) -> float:
+        """How long an answer may take before it is later than is usual."""
+        return self._connections.late_seconds(self._base)
+
+    def begin(self, name: str) -> Coming | None:
+        """Ask for a small file on an idle connection and wait for nothing; None if there is none.
+
+        A redirection is SourceUnreachable there: `open` follows it.
+        """
+        exchange = self._connections.begin(self._base + name, self._headers)
+        return None if exchange is None else Coming(exchange, name)
+
+    def widen(self) -> None:
+        """Open another connection for `begin`; raises OSError."""
+        self._connections.widen(self._base)
+
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Source]:
         """Open a file by GET; the site may redirect to another, which never sees credentials."""
@@ -193,6 +228,64 @@ class Site(Cache):
             # A body that was read to its end has given its connection back already; one that was
             # not has a connection in an unknown state, which is of no use to anybody.
             response.close()
+
+
+class Coming:
+    """A small file that was asked for, as far as it has come; can be polled."""
+
+    __slots__ = ("_answer", "_exchange", "_pieces", "_size", "name", "since")
+
+    def __init__(self, exchange: Exchange, name: str) -> None:
+        self.name = name
+        self.since = time.monotonic()
+        self._exchange = exchange
+        self._answer: Answer | None = None
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def fileno(self) -> int:
+        """Return what can be polled: readable when `advance` has something to do."""
+        return self._exchange.fileno()
+
+    def advance(self) -> bytes | None:
+        """Take what has come; return the file when it is whole. Raises as `open` and `read` do."""
+        try:
+            is_new = self._answer is None
+            if self._answer is None:
+                self._answer = self._exchange.answer()
+                _check_status(self._answer)
+                self._answer.hurry()  # nobody waits here for more than a moment
+            if not self._read(self._answer, is_new):
+                self.since = time.monotonic()
+                return None
+        except (Broken, OSError) as error:
+            self.close()
+            raise Passing(text_of(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def close(self) -> None:
+        """Give it up."""
+        if self._answer is None:
+            self._exchange.close()
+        else:
+            self._answer.close()
+
+    def _read(self, answer: Answer, is_new: bool) -> bool:
+        """Read what is there; whether that was all. What came with the head is known to be."""
+        if is_new and not answer.is_pending:
+            return answer.is_over
+        while not answer.is_over:
+            piece = answer.read(_PIECE_BYTES)
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._size > SMALL_BYTES:
+                raise errors.ContentDamaged(f"{self.name} is larger than {SMALL_BYTES} bytes")
+            if not answer.is_pending:
+                break
+        return answer.is_over
 
 
 def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None = None) -> Cache:
@@ -220,6 +313,11 @@ def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None 
     )
 
 
+def name_of(path: StorePath) -> str:
+    """Return the name of a path's narinfo."""
+    return f"{path.digest}.narinfo"
+
+
 class _Body:
     """A file's bytes; a stream that breaks off is a passing failure of the cache."""
 
@@ -231,6 +329,17 @@ class _Body:
             return self._body.read(size)
         except (urllib3.exceptions.HTTPError, Broken, OSError) as error:
             raise Passing(f"broke off: {text_of(error)}") from error
+
+
+def _whole_of(body: Source, name: str) -> bytes:
+    """Return all of a file that is small."""
+    pieces, size = [], 0
+    while size <= SMALL_BYTES and (piece := body.read(_PIECE_BYTES)):
+        pieces.append(piece)
+        size += len(piece)
+    if size > SMALL_BYTES:
+        raise errors.ContentDamaged(f"{name} is larger than {SMALL_BYTES} bytes")
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _check_status(response: Response) -> None:

@@ -46,6 +46,9 @@ _SKIPPED_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _PORTS: Final = {"http": 80, "https": 443}
+_RETRIES: Final = urllib3.Retry(
+    total=_REDIRECTIONS, connect=0, read=0, status=0, other=0, redirect=_REDIRECTIONS
+)
 _STALE: Final = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 Origin = tuple[str, str, int]
@@ -68,11 +71,19 @@ class Response(Protocol):
     """An answer, its head read and its body not; `headers` have names in lower case."""
 
     @property
-    def status(self) -> int: ...
+    def status(self) -> int:
+        """The code."""
+        ...
+
     @property
-    def reason(self) -> str | None: ...
+    def reason(self) -> str | None:
+        """What the site says beside it."""
+        ...
+
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def headers(self) -> Mapping[str, str]:
+        """The headers."""
+        ...
 
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes, none only at the end; raises Broken, OSError, HTTPError."""
@@ -140,7 +151,7 @@ class Connections:
 
     def late_seconds(self, url: str) -> float:
         """Return how long an answer may take before it is late."""
-        return self._late_at(_parts_of(url)[0])
+        return self.late_at(_parts_of(url)[0])
 
     def give(self, origin: Origin, given: socket.socket) -> None:
         """Keep a connection on which nothing is under way."""
@@ -161,7 +172,8 @@ class Connections:
             idle = self._idle.get(origin)
             return idle.pop() if idle else None
 
-    def _late_at(self, origin: Origin) -> float:
+    def late_at(self, origin: Origin) -> float:
+        """Return how long an answer of an origin may take before it is late."""
         return max(LATE_SECONDS, _LATE_TIMES * self._usual.get(origin, 0.0))
 
     def _connect(self, origin: Origin) -> socket.socket:
@@ -199,7 +211,7 @@ class Connections:
         """Return the answer to a request, or that to its double if the first one is late."""
         first = self._begun(origin, request)
         try:
-            if first.is_answering(self._late_at(origin)):
+            if first.is_answering(self.late_at(origin)):
                 return first.answer()
             second = self._begun(origin, request)
         except BaseException:
@@ -251,7 +263,12 @@ class Connections:
                 preload_content=False,
                 decode_content=False,
                 retries=urllib3.Retry(
-                    total=_REDIRECTIONS, connect=0, read=0, status=0, other=0, redirect=_REDIRECTIONS
+                    total=_REDIRECTIONS,
+                    connect=0,
+                    read=0,
+                    status=0,
+                    other=0,
+                    redirect=_REDIRECTIONS,
                 ),
                 timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self.silence_seconds),
             )
@@ -410,6 +427,23 @@ class Answer:
         """The promised size of the body, where one is."""
         return None if self._chunks else self._left
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the body has been read."""
+        return self._socket is None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether more has come, although a poll would not tell."""
+        if self._buffer:
+            return True
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def hurry(self) -> None:
+        """Have the rest come without a pause longer than an answer may be late."""
+        if self._socket is not None:
+            self._socket.settimeout(self._connections.late_at(self._origin))
+
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes, none only at the end."""
         if self._socket is None:
@@ -481,6 +515,7 @@ class Answer:
         if self._socket is None:
             return
         if self._is_kept and not self._buffer:
+            self._socket.settimeout(self._connections.silence_seconds)
             self._connections.give(self._origin, self._socket)
         else:
             self._socket.close()

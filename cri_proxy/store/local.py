@@ -54,6 +54,8 @@ class Store:
         self.directory = directory
         self._area = staging.Area(directory)
         self._records = directory / ".narinfo"
+        self._place = f"{directory}/"  # strings below: paths of pathlib cost more than the calls
+        self._record = f"{directory}/.narinfo/"
         self._boot = durable.boot_id()[:8]
         self._settler = durable.Settler(self.settle)
 
@@ -63,7 +65,7 @@ class Store:
 
     def has(self, path: StorePath) -> bool:
         """Whether the path is present: two or three lstat calls."""
-        return os.path.lexists(self.locate(path)) and any(
+        return os.path.lexists(self._place + path.basename) and any(
             os.path.lexists(self._record_at(path.basename, suffix))
             for suffix in (_LASTING, self._boot, _LASTING)  # settling may rename it meanwhile
         )
@@ -77,11 +79,12 @@ class Store:
 
         A path whose record is damaged counts as absent, so that it is fetched anew.
         """
-        if not os.path.lexists(self.locate(path)):
+        if not os.path.lexists(self._place + path.basename):
             return None
         for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
             try:
-                return narinfo.parse(self._record_at(path.basename, suffix).read_bytes(), path)
+                with open(self._record_at(path.basename, suffix), "rb") as file:  # noqa: PTH123
+                    return narinfo.parse(file.read(), path)
             except FileNotFoundError:
                 continue
             except errors.ContentDamaged as error:
@@ -115,22 +118,32 @@ class Store:
         ):
             yield Stage(self, path, tree)
 
+    @contextlib.contextmanager
+    def try_stage(self, path: StorePath) -> Iterator[Stage | None]:
+        """Hold the path as `stage` does, if nobody else does now; else give None."""
+        with (
+            durable.exhaustion_explained(self.directory, str(path), _SMALL_BYTES),
+            self._area.try_stage(path.basename) as tree,
+        ):
+            yield None if tree is None else Stage(self, path, tree)
+
     def commit(self, path: StorePath, record: NarInfo, *, is_reserved: bool) -> None:
         """Put the staged tree of a path that is held in place (`Stage.commit`)."""
         basename = path.basename
         self._forget(basename)
         self._area.discard(basename)  # another one of a reserved path, or what a disk left of one
         if is_reserved:
-            self._record_at(basename, _RESERVED).touch()
-        beside = self._records / f".{basename}"
-        beside.write_text(narinfo.text_of(record))
-        beside.rename(self._record_at(basename, self._boot))
+            Path(self._record_at(basename, _RESERVED)).touch()
+        beside = f"{self._record}.{basename}"
+        with open(beside, "wb", 0) as file:  # noqa: PTH123
+            file.write(narinfo.text_of(record).encode())
+        os.rename(beside, self._record_at(basename, self._boot))  # noqa: PTH104
         self._area.place(basename)
         self._settler.poke()
 
     def share(self, path: StorePath) -> None:
         """Make a path that is held present for everybody (`Stage.share`)."""
-        self._record_at(path.basename, _RESERVED).unlink(missing_ok=True)
+        _unlink(self._record_at(path.basename, _RESERVED))
 
     def settle(self) -> None:
         """Make lasting what was committed in this boot; waits for the disk.
@@ -144,7 +157,9 @@ class Store:
         durable.sync_filesystem(self.directory)
         for name in fresh:
             with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                self._record_at(name, self._boot).rename(self._record_at(name, _LASTING))
+                os.rename(  # noqa: PTH104
+                    self._record_at(name, self._boot), self._record_at(name, _LASTING)
+                )
 
     def recover(self) -> None:
         """Make the directories, and drop what crashes left; what others are at work on stays."""
@@ -158,7 +173,7 @@ class Store:
             elif suffix == _RESERVED:
                 reserved.add(name)
             else:
-                self._record_at(name, suffix).unlink(missing_ok=True)
+                _unlink(self._record_at(name, suffix))
         broken = (recorded ^ self._placed()) | (reserved - recorded)
         for name in sorted(self._area.names() | broken):
             with self._area.try_hold(name) as is_held:
@@ -193,7 +208,7 @@ class Store:
 
     def _forget(self, name: str) -> None:
         for suffix in (_LASTING, self._boot, _RESERVED):
-            self._record_at(name, suffix).unlink(missing_ok=True)
+            _unlink(self._record_at(name, suffix))
 
     def _placed(self) -> set[str]:
         """Return the basenames that something is in place for, recorded or not."""
@@ -208,8 +223,8 @@ class Store:
             if _is_basename(name) and (suffix in _SUFFIXES or _BOOT.fullmatch(suffix))
         ]
 
-    def _record_at(self, name: str, suffix: str) -> Path:
-        return self._records / f"{name}.{suffix}"
+    def _record_at(self, name: str, suffix: str) -> str:
+        return f"{self._record}{name}.{suffix}"
 
 
 class Stage:
@@ -244,6 +259,12 @@ class Stage:
     def share(self) -> None:
         """Make the path, which is in place and reserved, present for everybody."""
         self._store.share(self._path)
+
+
+def _unlink(file: str) -> None:
+    """Remove a file if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(file)  # noqa: PTH108
 
 
 def _is_basename(name: str) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.lib.worker import Cancelled, Task
-from cri_proxy.store import caches, fetching, signatures
+from cri_proxy.store import caches, connections, fetching, signatures
 from cri_proxy.store.local import Store
 from hack.testbed import file_server
 from hack.testbed.binary_cache import Executable, Publisher, Symlink
@@ -107,7 +107,8 @@ def test_survey_reports_while_it_goes(greeting, publisher):
     assert max(map(len, reports)) <= 32
 
 
-def test_survey_looks_many_paths_up_at_a_time(greeting, publisher, server):
+def test_survey_looks_many_paths_up_at_a_time(greeting, publisher, server, monkeypatch):
+    monkeypatch.setattr(connections, "LATE_SECONDS", 60)
     leaves = [publisher.add(f"leaf-{n}", b"x" * n) for n in range(40)]
     root = publisher.add("root", b"r", leaves)
     hang = file_server.Hang()

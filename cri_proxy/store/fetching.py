@@ -100,9 +100,11 @@ class Fetching:
         self._keys = tuple(keys)
         self._keyring = Keyring(self._keys)
         self._width = lookups
+        self._seats = threading.Semaphore(lookups)  # of all surveys
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
         self._openers = ThreadPoolExecutor(lookups, thread_name_prefix="opener")
         self._turns = threading.Semaphore(UNPACKING)
+        self._turn = threading.Lock()  # small files: a single thread wastes least on the lock
 
     def survey(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{"roots": [basename], "locations"?} → {"facts": [...]}: the closure, less what was told.
@@ -129,7 +131,7 @@ class Fetching:
             )
 
         roots = [storepaths.of_basename(each) for each in argument["roots"]]
-        with self._volley(self._width) as questions:
+        with self._volley(self._width, self._seats) as questions:
             surveyed = Walk(
                 self._store,
                 task,
@@ -230,7 +232,7 @@ class Fetching:
         def use(source: Cache, data: bytes) -> Fact:
             info = self._trusted(known, None).narinfo
             label = f"{path} from {source.url}"
-            with self._turns, stage.filling(info.nar_size) as tree:
+            with self._turn, stage.filling(info.nar_size) as tree:
                 archive = compression.reader_of(io.BytesIO(data), info.compression, label=label)
                 nar.unpack(
                     archive, tree, nar_size=info.nar_size, nar_hash=info.nar_hash, label=label
@@ -261,9 +263,12 @@ class Fetching:
         wires = argument.get("locations")
         return Locations(wires, self._caches.connections, self._keys) if wires else None
 
-    def _volley(self, width: int) -> Volley[StorePath, Any]:
-        """Return a volley of so many questions at a time."""
-        return Volley(width=width, openers=self._openers, insisting=self._lookups)
+    def _volley(
+        self, width: int, seats: threading.Semaphore | None = None
+    ) -> Volley[StorePath, Any]:
+        """Return a volley of so many questions at a time, or fewer if the seats are others'."""
+        seats = seats or threading.Semaphore(width)
+        return Volley(width=width, seats=seats, openers=self._openers, insisting=self._lookups)
 
     def _looker(self, locations: Locations | None) -> LookUp:
         """Return what finds an offer of a path that a trusted key has signed."""

@@ -3,13 +3,14 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 ARGS ?=
+TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environment_in_a_pod.py
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run a pod in an environment, on this machine, start to finish (as root)
@@ -21,6 +22,32 @@ test: ## run all tests; as root also those that run pods
 	@hack/prerequisites.sh test
 	$(PYTHON) -m pytest $(ARGS)
 
+.PHONY: alone
+alone: ## run the tests of kubelet's traffic once more, with the interposer alone (as root)
+	@hack/prerequisites.sh test
+	TESTBED_FRONT=interposer $(PYTHON) -m pytest $(TRAFFIC) $(ARGS)
+
+.PHONY: soak
+soak: ## put a million calls through the router, the runtime restarting, for an hour
+	@hack/prerequisites.sh test
+	$(PYTHON) -m hack.bench.relay.soak $(ARGS)
+
+.PHONY: fuzz
+fuzz: ## put a million hostile connections through the router, for an hour
+	@hack/prerequisites.sh
+	$(PYTHON) -m hack.testbed.hostile $(or $(ARGS),1000000)
+
+.PHONY: conformance
+conformance: ## try other clients on containerd through the router: h2spec, grpc-go of old, crictl
+	@hack/prerequisites.sh test
+	$(PYTHON) -m hack.bench.relay.conformance $(ARGS)
+
+.PHONY: e2e-kubernetes
+e2e-kubernetes: ## run pods on a real Kubernetes, built here the first time (as root)
+	@hack/prerequisites.sh cluster
+	$(PYTHON) -m hack.cluster.programs
+	$(PYTHON) -m pytest -m kubernetes tests/kubernetes $(ARGS)
+
 .PHONY: verify
 verify: ## check style, types, floors, generated files and shell scripts
 	@hack/prerequisites.sh verify
@@ -29,17 +56,28 @@ verify: ## check style, types, floors, generated files and shell scripts
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	hack/protos.sh --check
-	find .ci/run hack cri_proxy -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck {} +
+	find .ci/run hack cri_proxy manifests -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck {} +
 
 .PHONY: protos
 protos: ## generate messages from api/
 	@hack/prerequisites.sh
 	hack/protos.sh
 
+.PHONY: dist
+dist: ## build the release into dist/: tarball, wheel, checksums, list of parts
+	@hack/prerequisites.sh
+	$(PYTHON) -m hack.dist $(ARGS)
+
 .PHONY: bench
 bench: ## measure against the figures to reach (as root)
 	@hack/prerequisites.sh test
 	$(PYTHON) -m hack.bench $(ARGS)
+
+.PHONY: critest
+critest: ## run Kubernetes' tests of a runtime with and without the proxy: the same must pass (as root)
+	@hack/prerequisites.sh test
+	@hack/critools.sh >/dev/null
+	$(PYTHON) -m hack.critest $(ARGS)
 
 .PHONY: clean
 clean: ## remove what was installed, built or cached here

@@ -4,11 +4,14 @@
 #   hack/prerequisites.sh           Python, and the project with its tools in .venv
 #   hack/prerequisites.sh verify    also shellcheck
 #   hack/prerequisites.sh demo      also what runs pods: containerd, runc, CNI plugins, busybox, bash, ip
-#   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser to test against
+#   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser to test against; as root also the
+#                                   other runtimes of hack/runtimes.sh, in a cache outside this tree
+#   hack/prerequisites.sh cluster   what runs pods, and what builds Kubernetes (Go, see below)
 #
 # Programs come by apt (Debian 12 or newer, Ubuntu 24.04 or newer), for which it must be root; one that is there
 # already, from wherever, is left as it is. Python packages come by pip, in the versions of hack/constraints.txt, and
 # only if pyproject.toml, that file or the interpreter has changed. PYTHON names an interpreter to prefer.
+# Go is installed only where the release has one that is new enough; else it is asked for.
 #
 # Where systemd runs, Debian's containerd package starts containerd.service. The project never uses that one, nor does
 # it stop or configure it: `systemctl disable --now containerd` does no harm to the tests.
@@ -55,6 +58,18 @@ has_browser() {
 has_static_program() {
   local program
   program="$(command -v "$1")" && ! ldd "$program" 2>&1 | grep -q -e '=>' -e '/ld-'
+}
+
+# Whether Kubernetes was built here already: then nothing more is needed.
+is_built() {
+  local version
+  version="$(sed -n 's,^require k8s.io/kubernetes \(v[^ ]*\)$,\1,p' "$REPO_ROOT/hack/cluster/go.mod")"
+  [[ -x "${XDG_CACHE_HOME:-$HOME/.cache}/cri-proxy/kubernetes/$version/kube-scheduler" ]]
+}
+
+has_go() {
+  local version
+  version="$(go env GOVERSION 2>/dev/null)" && [[ "$(printf '%s\n' go1.24 "$version" | sort -V | head -n 1)" == go1.24 ]]
 }
 
 has_cni_plugins() {
@@ -104,6 +119,10 @@ find_missing() {
     need git has_program git
     need xz-utils has_program xz
     need chromium has_browser
+  fi
+  if [[ -n "${wants[cluster]-}" ]]; then
+    need util-linux has_program unshare
+    is_built || need golang-go has_go
   fi
 }
 
@@ -167,6 +186,7 @@ declare -A wants=()
 for set in "$@"; do
   case "$set" in
   verify | demo) wants[$set]=yes ;;
+  cluster) wants+=([demo]=yes [cluster]=yes) ;;
   test) wants+=([verify]=yes [demo]=yes [test]=yes) ;;
   -h | --help)
     usage
@@ -179,5 +199,12 @@ for set in "$@"; do
   esac
 done
 
+# Other runtimes are for a few tests, which tell if they lack them: the rest need not wait for Debian's archive.
+install_runtimes() {
+  is_apt_machine && [[ "$(id -u)" == 0 ]] || return 0
+  quietly "$REPO_ROOT/hack/runtimes.sh" || say "going on without other runtimes: hack/runtimes.sh tells more"
+}
+
 install_programs
 install_packages
+[[ -z "${wants[test]-}" ]] || install_runtimes

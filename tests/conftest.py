@@ -15,7 +15,8 @@ from typing import NoReturn
 
 import pytest
 
-from hack.testbed import environments, images
+from hack.testbed import binaries, disks, environments, images
+from hack.testbed.binaries import Binaries
 from hack.testbed.containerd import Containerd, lacks
 from hack.testbed.environments import Published
 from hack.testbed.pods import Pods
@@ -43,6 +44,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
     if item.get_closest_marker("nix") is not None:
         _require("nix", "nix-store")
+    if item.get_closest_marker("disk") is not None and (missing := disks.lacks()):
+        _lack(f"this machine lacks {missing}, or the right to use it: run the tests as root")
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +54,21 @@ def containerd() -> Iterator[Containerd]:
     if missing := lacks():
         _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
     with Containerd() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def newest_containerd() -> Iterator[Containerd]:
+    """A private containerd 2, with a runc that knows user namespaces: nobody may stop it."""
+    chosen = Binaries()
+    if lacks(chosen) or chosen.major() < 2:
+        found = binaries.unpacked("2")
+        if found is None:
+            _lack("no containerd 2 is here: run hack/runtimes.sh 2, which unpacks one")
+        chosen = found
+    if missing := lacks(chosen):
+        _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
+    with Containerd(binaries=chosen) as running:
         yield running
 
 

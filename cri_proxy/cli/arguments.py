@@ -35,6 +35,9 @@ class Options:
     pod: str | None = None
     count: int = 5
     html: str | None = None
+    is_replacing: bool = False
+    is_dry_run: bool = False
+    does_repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +84,38 @@ def parse(argv: Sequence[str]) -> Options:
     return Options(
         command=command.name,
         config=getattr(second, "config", getattr(first, "config", None)),
-        flags={**_flags_of(first), **_flags_of(second)},
+        flags={**_flags_of(first), **_flags_of(second), **_alone(second)},
         is_json=getattr(second, "json", False),
         references=tuple(getattr(second, "references", ())),
         mode=getattr(second, "mode", "run"),
         pod=getattr(second, "pod", None),
         count=getattr(second, "count", 5),
         html=getattr(second, "html", None),
+        is_replacing=getattr(second, "replace", False),
+        is_dry_run=getattr(second, "dry_run", False),
+        does_repair=getattr(second, "repair", False),
     )
 
 
 def _nothing(_: argparse.ArgumentParser) -> None:
     pass
+
+
+def _serving(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-router",
+        action="store_true",
+        help="serve kubelet by the interposer alone, as --serve-front=interposer",
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="take the socket over from a cri-proxy that runs: it finishes its calls and ends",
+    )
+
+
+def _alone(namespace: argparse.Namespace) -> dict[str, str]:
+    return {"serve.front": "interposer"} if getattr(namespace, "no_router", False) else {}
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +154,21 @@ def _startups(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _collection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="tell what would be removed, remove nothing"
+    )
+    _json(parser)
+
+
+def _store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("verify",), help="hash every store path again")
+    parser.add_argument(
+        "--repair", action="store_true", help="fetch what is damaged again, and mend environments"
+    )
+    _json(parser)
+
+
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
@@ -142,8 +180,9 @@ COMMANDS: Final = (
     Command(
         "serve",
         "run the daemon between kubelet and the container runtime",
-        "Runs until SIGTERM or SIGINT, then answers what is in flight and ends.",
-        _nothing,
+        "Runs until SIGTERM or SIGINT, or until another takes its socket over, then answers what "
+        "is in flight and ends.",
+        _serving,
     ),
     Command(
         "check",
@@ -166,6 +205,23 @@ COMMANDS: Final = (
         _json,
     ),
     Command(
+        "gc",
+        "remove environments that no container, pod or pin holds",
+        "Removes environments that were not started for a while (garbage.grace_seconds) and that "
+        "nothing holds, with the store paths that no other environment has. The runtime says what "
+        "is in use; while it does not answer, nothing is removed. A daemon may run meanwhile.",
+        _collection,
+    ),
+    Command(
+        "store",
+        "verify what is on the disk, and repair it",
+        "Hashes every store path again and compares it with what was verified when it was fetched, "
+        "and the environments with the store. What is damaged is put in quarantine, so that no pod "
+        "starts on it, and with --repair is fetched again. Exits with 1 while something is "
+        "damaged. A daemon may run meanwhile.",
+        _store,
+    ),
+    Command(
         "trace",
         "show the last startups of pods, and what each waited for",
         "Shows the startups that the daemon keeps on this node, the latest first: every call of "
@@ -180,6 +236,7 @@ COMMANDS: Final = (
         _json,
     ),
     Command("worker", "", "A worker process; the daemon starts these itself.", _nothing, True),
+    Command("share", "", "Serves other nodes; the daemon starts this itself.", _nothing, True),
 )
 _BY_NAME: Final = {command.name: command for command in COMMANDS}
 _SHOWN: Final = tuple(command for command in COMMANDS if not command.is_hidden)

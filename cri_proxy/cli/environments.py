@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits, quiet, screen, units
-from cri_proxy.daemon import inventory
+from cri_proxy.daemon import inventory, pins
+from cri_proxy.daemon.pins import Pin
 from cri_proxy.model.environments import Environment
 from cri_proxy.telemetry import logs
 
-_HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "IDENTITY")
+_HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "PIN", "IDENTITY")
 
 
 def run(options: arguments.Options, loaded: settings.Loaded) -> int:
@@ -23,22 +24,35 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     wanted = quiet.settings_of(loaded, "warning")
     logs.setup(wanted.log)
     found = inventory.environments_of(wanted)
+    known = pins.load(wanted.store.root)
+    pinned = {
+        identity: str(reference)
+        for reference, identity in pins.held(wanted).items()
+        if identity is not None
+    }
     if options.is_json:
-        print(json.dumps([_record_of(each) for each in found], indent=2))
-    elif not found:
+        print(json.dumps([_record_of(each, pinned) for each in found], indent=2))
+        return exits.OK
+    if not found:
         print(
             f"no environment is below {wanted.store.root} yet: "
             "put one there with cri-proxy realize owner/name, or start a pod",
             file=sys.stderr,
         )
     elif screen.is_watched(sys.stdout):
-        _draw(found)
+        _draw(found, pinned)
     else:
-        print(screen.columns([_HEAD, *(_row_of(each) for each in found)]))
+        print(screen.columns([_HEAD, *(_row_of(each, pinned) for each in found)]))
+    for reference in pins.held(wanted):
+        pin = known.get(reference, Pin())
+        if pin.failure:
+            print(f"pin {reference} fails: {pin.failure}", file=sys.stderr)
+        elif pin.identity is None:
+            print(f"pin {reference}: not realized yet", file=sys.stderr)
     return exits.OK
 
 
-def _draw(found: Sequence[Environment]) -> None:
+def _draw(found: Sequence[Environment], pinned: Mapping[str, str]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -52,7 +66,7 @@ def _draw(found: Sequence[Environment]) -> None:
             style="dim" if name == "IDENTITY" else None,
         )
     for each in found:
-        table.add_row(*_row_of(each))
+        table.add_row(*_row_of(each, pinned))
     console = screen.console(sys.stdout)
     console.print(table)
     total = sum(each.nar_bytes for each in found)
@@ -63,7 +77,7 @@ def _draw(found: Sequence[Environment]) -> None:
     )
 
 
-def _row_of(each: Environment) -> tuple[str, ...]:
+def _row_of(each: Environment, pinned: Mapping[str, str]) -> tuple[str, ...]:
     return (
         str(each.reference),
         str(each.mode),
@@ -71,11 +85,12 @@ def _row_of(each: Environment) -> tuple[str, ...]:
         units.size(each.nar_bytes),
         units.ago(time.time() - each.realized_at),
         "stale" if each.is_stale else "confirmed",
+        pinned.get(each.identity, ""),
         each.identity,
     )
 
 
-def _record_of(each: Environment) -> dict[str, object]:
+def _record_of(each: Environment, pinned: Mapping[str, str]) -> dict[str, object]:
     return {
         "reference": str(each.reference),
         "generation": each.reference.generation,
@@ -85,6 +100,7 @@ def _record_of(each: Environment) -> dict[str, object]:
         "flox_env": str(each.flox_env),
         "lock_digest": each.lock_digest,
         "is_stale": each.is_stale,
+        "pin": pinned.get(each.identity),
         "paths": len(each.closure),
         "bytes": each.nar_bytes,
         "realized_at": datetime.fromtimestamp(each.realized_at, UTC).isoformat(timespec="seconds"),

@@ -46,6 +46,10 @@ def _run(argv: Sequence[str]) -> int:
             from cri_proxy.daemon import hands
 
             return hands.main()
+        case "share":  # so do its
+            from cri_proxy.daemon import share
+
+            return share.main()
         case "version":  # told whatever the settings are
             from cri_proxy.cli import version
 

@@ -10,8 +10,8 @@ from cri_proxy.daemon import main
 from cri_proxy.telemetry import logs
 
 
-def run(_: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     """Run the daemon until it is told to stop."""
     logs.setup(loaded.settings.log)
-    uvloop.run(main.serve(loaded.settings))
+    uvloop.run(main.serve(loaded.settings, is_replacing=options.is_replacing))
     return exits.OK

@@ -61,6 +61,12 @@ class Runtime:
         answer = await self._ask("ListContainers", request, api_pb2.ListContainersResponse, within)
         return list(answer.containers)
 
+    async def sandboxes(self, *, within: float = ANSWER_SECONDS) -> list[api_pb2.PodSandbox]:
+        """Return the sandboxes of all pods, those that have ended too."""
+        request = api_pb2.ListPodSandboxRequest()
+        answer = await self._ask("ListPodSandbox", request, api_pb2.ListPodSandboxResponse, within)
+        return list(answer.items)
+
     async def container_status(
         self, container_id: str, *, within: float = ANSWER_SECONDS
     ) -> api_pb2.ContainerStatusResponse:

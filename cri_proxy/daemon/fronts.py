@@ -1,34 +1,48 @@
-"""What kubelet talks to: the interposer itself, or the router in front of it.
+"""What kubelet talks to: the router in front of the interposer, or the interposer alone.
 
-The interposer alone is a whole proxy: it relays what it does not change. With the router in front,
-only the calls that the interposer answers reach it, at a socket of its own beside kubelet's; all
-other streams go from kubelet to the runtime frame by frame. What pods see is the same.
+The interposer is a whole proxy: it relays what it does not change. With the router in front, only
+the calls that the interposer answers reach it, at a socket of its own beside kubelet's; all other
+streams go from kubelet to the runtime frame by frame. What pods see is the same.
+
+    /run/cri-proxy/cri-proxy.sock       kubelet's socket, bound here or passed in by systemd
+    /run/cri-proxy/interposer.sock      the interposer's, when the router is in front
+
+Both places are taken over together by a daemon that replaces another. Until the old one has ended,
+calls that reach its router may be answered by the new one's interposer, which is as good.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import socket
 import time
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from cri_proxy.interposer import sockets as interposer_sockets
+from cri_proxy import errors
+from cri_proxy.cri import methods
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
-from cri_proxy.router import sockets as router_sockets
+from cri_proxy.lib import sockets
+from cri_proxy.router import counting
 from cri_proxy.router.server import Router
 from cri_proxy.settings.schema import Settings
+from cri_proxy.telemetry.meters import Tally
 
 INTERPOSER_SOCKET = "interposer.sock"
 _LAST_SECONDS = 1.0
 
 
 class Front(Protocol):
-    """Something that serves kubelet's socket: `interposer.server.Server`, or `Routed`."""
+    """Something that serves kubelet's socket: `Alone`, or `Routed`."""
 
     async def start(self) -> None:
         """Listen; raise RequestInvalid if the place cannot be had."""
+
+    def is_replaced(self) -> bool:
+        """Return whether another process has taken kubelet's socket over."""
 
     async def drain(self, grace: float) -> None:
         """Take no new call, and end those in flight within `grace` seconds."""
@@ -37,14 +51,64 @@ class Front(Protocol):
         """End at once."""
 
 
-def front_of(settings: Settings, relay: Relay, interposed: Collection[str]) -> Front:
-    """Return what the settings put at kubelet's socket; `interposed` are method paths."""
+def front_of(
+    settings: Settings,
+    relay: Relay,
+    interposed: Collection[str],
+    *,
+    tally: Tally | None = None,
+    is_replacing: bool = False,
+) -> Front:
+    """Return what the settings put at kubelet's socket; `interposed` are method paths.
+
+    In `tally` is counted what does not come by the relay.
+    """
     place, runtime = settings.serve.listen, settings.runtime.endpoint
-    access = interposer_sockets.access_of(runtime)
+    access = sockets.access_of(runtime)
     if settings.serve.front == "interposer":
-        return Server(relay, place, access)
+        return Alone(Server(relay, place, access, is_replacing=is_replacing))
     behind = place.with_name(INTERPOSER_SOCKET)
-    return Routed(Server(relay, behind, access), place, behind, runtime, frozenset(interposed))
+    server = Server(relay, behind, access, is_replacing=is_replacing)
+    table = counting.Table(methods.ALL, tally.count) if tally is not None else None
+    interposes = frozenset(interposed)
+
+    def router(listening: Sequence[socket.socket]) -> Router:
+        return Router(
+            listening, upstream=runtime, interposer=behind, interposed=interposes, table=table
+        )
+
+    listening = functools.partial(sockets.listening, place, access, is_replacing=is_replacing)
+    return Routed(server, router, listening)
+
+
+class Alone:
+    """The interposer at kubelet's socket."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def start(self) -> None:
+        """Listen at kubelet's socket; gRPC cannot be given one that listens already."""
+        if passed := sockets.inherited(os.environ):
+            for each in passed:
+                each.close()
+            raise errors.RequestInvalid(
+                "systemd has passed a socket, which the interposer alone cannot serve: set "
+                "serve.front to router, or stop the socket unit"
+            )
+        await self._server.start()
+
+    def is_replaced(self) -> bool:
+        """Return whether another process has taken kubelet's socket over."""
+        return self._server.taken is not None and self._server.taken.is_lost()
+
+    async def drain(self, grace: float) -> None:
+        """Drain the interposer."""
+        await self._server.drain(grace)
+
+    async def stop(self) -> None:
+        """Cancel every call."""
+        await self._server.stop()
 
 
 class Routed:
@@ -53,37 +117,30 @@ class Routed:
     def __init__(
         self,
         server: Server,
-        place: Path,
-        behind: Path,
-        runtime: Path,
-        interposed: frozenset[str],
+        router_of: Callable[[Sequence[socket.socket]], Router],
+        listening: Callable[[], AbstractContextManager[tuple[socket.socket, sockets.Taken]]],
     ) -> None:
         self._server = server
-        self._place = place
-        self._behind = behind
-        self._runtime = runtime
-        self._interposed = interposed
-        self._listener: router_sockets.Listener | None = None
+        self._router_of = router_of
+        self._listening = listening
+        self._taken: sockets.Taken | None = None
         self._router: Router | None = None
 
     async def start(self) -> None:
         """Listen at kubelet's socket, or at what systemd passed in its place."""
-        listening = router_sockets.inherited(os.environ)
-        if not listening:
-            self._listener = router_sockets.listen(self._place, like=self._runtime)
-            listening = [self._listener.socket]
-        try:
+        passed = sockets.inherited(os.environ)
+        if passed:
             await self._server.start()
-        except BaseException:
-            self._withdraw()
-            raise
-        self._router = Router(
-            listening,
-            upstream=self._runtime,
-            interposer=self._behind,
-            interposed=self._interposed,
-        )
-        await self._router.start()
+            await self._route(passed)
+            return
+        with self._listening() as (listener, taken):
+            await self._server.start()
+            await self._route([listener])
+            self._taken = taken
+
+    def is_replaced(self) -> bool:
+        """Return whether another process has taken kubelet's socket over."""
+        return self._taken is not None and self._taken.is_lost()
 
     async def drain(self, grace: float) -> None:
         """Drain the router first: what it has lent to the interposer ends with it."""
@@ -100,8 +157,13 @@ class Routed:
         self._withdraw()
         await self._server.stop()
 
+    async def _route(self, listening: Sequence[socket.socket]) -> None:
+        self._router = self._router_of(listening)
+        await self._router.start()
+
     def _withdraw(self) -> None:
-        """Take our socket file away, if it is still ours."""
-        if self._listener is not None:
-            self._listener.withdraw()
-            self._listener = None
+        """Take our socket files away, if they are still ours."""
+        for taken in self._taken, self._server.taken:
+            if taken is not None:
+                taken.withdraw()
+        self._taken = self._server.taken = None

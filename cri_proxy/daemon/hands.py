@@ -19,7 +19,7 @@ from cri_proxy.floxhub.hub import Hub
 from cri_proxy.lib import worker
 from cri_proxy.realizer import jobs as realizerjobs
 from cri_proxy.settings import schema
-from cri_proxy.store import fetching, overlays
+from cri_proxy.store import fetching, garbage, integrity, overlays
 from cri_proxy.telemetry import logs
 
 _GARBAGE: Final = 20_000
@@ -48,6 +48,8 @@ def jobs_of(greeting: Mapping[str, Any]) -> Mapping[str, worker.Job]:
         ),
         **realizerjobs.jobs(root),
         **overlays.jobs(root, Path(greeting["runtime"])),
+        **garbage.jobs(root),
+        **integrity.jobs(root),
     }
 
 

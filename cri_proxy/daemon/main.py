@@ -3,6 +3,7 @@
 Builds the parts, starts the interposer at kubelet's socket, tells systemd that it is ready once the
 runtime has answered, and waits for a signal. The first SIGTERM or SIGINT drains: no new calls,
 those in flight go on until they end or `serve.drain_seconds` are over. A second one ends at once.
+Another daemon that takes the socket over is as good as a first signal.
 The runtime need not be there when the daemon starts: calls fail until it is, exactly as they
 would without a proxy.
 """
@@ -19,7 +20,7 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import fronts, measuring, observing, parts
+from cri_proxy.daemon import fronts, measuring, observing, parts, sharing, upkeep
 from cri_proxy.interposer import (
     handlers,
     images,
@@ -42,14 +43,20 @@ from cri_proxy.telemetry import logs
 _log = logs.of(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _RUNTIME_POLL_SECONDS: Final = 1.0
+_PLACE_POLL_SECONDS: Final = 0.5
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until a signal says to stop; raise a CriProxyError when it cannot start."""
+async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
+    """Serve until a signal says to stop, or until replaced.
+
+    Raises a CriProxyError when it cannot start, as when another daemon has the socket, unless it is
+    to be replaced.
+    """
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(observing.provider_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
+        await stack.enter_async_context(sharing.shared(settings, parts.greeting_of(settings, 1)))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)
@@ -65,7 +72,9 @@ async def serve(settings: Settings) -> None:
             relay = Relay(channel, interceptors)
         else:
             relay = CountingRelay(channel, metering.around(interceptors), tally)
-        front = fronts.front_of(settings, relay, interceptors)
+        front = fronts.front_of(
+            settings, relay, interceptors, tally=tally, is_replacing=is_replacing
+        )
         await front.start()
         _log.info(
             "serving",
@@ -76,8 +85,11 @@ async def serve(settings: Settings) -> None:
             store=settings.store.root,
         )
         keeping = asyncio.create_task(mutability.keep())
+        await stack.enter_async_context(upkeep.of_node(settings, runtime, built.pool))
         announcing = asyncio.create_task(_announce(runtime))
+        watching = asyncio.create_task(_watch(front, stopping))
         await stopping.wait()
+        watching.cancel()
         announcing.cancel()
         notify.systemd("STOPPING=1")
         stopping.clear()
@@ -160,6 +172,16 @@ async def _announce(runtime: Runtime) -> None:
         _log.info("runtime answered", name=version.runtime_name, version=version.runtime_version)
         notify.systemd("READY=1")
         return
+
+
+async def _watch(front: fronts.Front, stopping: asyncio.Event) -> None:
+    """Stop when another process has taken the socket over."""
+    while True:
+        await asyncio.sleep(_PLACE_POLL_SECONDS)
+        if front.is_replaced():
+            break
+    _log.info("replaced", why="another process has taken the socket over")
+    stopping.set()
 
 
 async def _drain(front: fronts.Front, seconds: float, at_once: asyncio.Event) -> None:

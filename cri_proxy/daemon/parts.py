@@ -21,6 +21,7 @@ from cri_proxy.realizer.realizer import Options, Realizer
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store import closures
 
+_LEAST = 19
 WORKER_ARGV = (sys.executable, "-m", "cri_proxy", "worker")
 
 
@@ -30,6 +31,17 @@ class Parts:
 
     pool: workers.Pool
     realizer: Realizer
+
+
+@asynccontextmanager
+async def keeping_pool_of(settings: Settings) -> AsyncIterator[workers.Pool]:
+    """Give a worker for what nobody waits for: everything else on the node goes before it."""
+    greeting = greeting_of(settings, settings.store.workers_on(1))
+    pool = workers.Pool(WORKER_ARGV, size=1, greeting=greeting, nice=_LEAST)
+    try:
+        yield pool
+    finally:
+        await pool.aclose()
 
 
 @asynccontextmanager
@@ -47,15 +59,22 @@ async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
     pool = workers.Pool(WORKER_ARGV, size=size, greeting=greeting_of(settings, size), kept=1)
     try:
         await pool.call(realizerjobs.RECOVER, {})
-        store = closures.Closures(pool, connections=settings.store.connections)
-        realizer = Realizer(settings.store.root, pool, store, options_of(settings))
-        try:
+        async with realizer_with(settings, pool) as realizer:
             yield Parts(pool, realizer)
-        finally:
-            await realizer.aclose()
-            await store.aclose()
     finally:
         await pool.aclose()
+
+
+@asynccontextmanager
+async def realizer_with(settings: Settings, pool: workers.Pool) -> AsyncIterator[Realizer]:
+    """Build a realizer whose work is done by `pool`; the node's directories are ready."""
+    store = closures.Closures(pool, connections=settings.store.connections)
+    realizer = Realizer(settings.store.root, pool, store, options_of(settings))
+    try:
+        yield realizer
+    finally:
+        await realizer.aclose()
+        await store.aclose()
 
 
 def options_of(settings: Settings) -> Options:
@@ -84,6 +103,7 @@ def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
             "ca_file": _text_of(settings.store.ca_file),
             "connections": max(1, settings.store.connections // size),
             "timeout_seconds": settings.store.timeout_seconds,
+            "peers": {"names": list(settings.peer.names), "listen": settings.peer.listen},
         },
         "floxhub": {
             "directory": str(root / "floxhub"),

@@ -9,6 +9,7 @@ HTTP are loaded by whoever makes the hub, not by this module, which the daemon i
     floxhub.locations   {"paths", "token"}     → {"<path>": [{"url", …}]}, as `Location.to_wire`
     floxhub.was_given   {"paths", "token"}     → {"is_given"}: published packages, last time
     floxhub.note_given  {"paths", "token", "is_given"} → {}: this time
+    floxhub.forget      {"seconds"} → {"files"}: what nobody asked for since is removed
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "LOCATIONS",
     "WAS_GIVEN",
     "NOTE_GIVEN",
+    "FORGET",
     "Job",
     "jobs",
     "resolution_of",
@@ -41,6 +43,7 @@ RESOLVE = "floxhub.resolve"
 LOCATIONS = "floxhub.locations"
 WAS_GIVEN = "floxhub.was_given"
 NOTE_GIVEN = "floxhub.note_given"
+FORGET = "floxhub.forget"
 
 
 def jobs(hub: Hub, published: Catalog | None = None) -> dict[str, Job]:
@@ -59,7 +62,15 @@ def jobs(hub: Hub, published: Catalog | None = None) -> dict[str, Job]:
         )
         return {}
 
-    made: dict[str, Job] = {RESOLVE: resolve, WAS_GIVEN: was_given, NOTE_GIVEN: note_given}
+    def forget(argument: dict[str, Any], _task: object) -> dict[str, Any]:
+        return {"files": hub.drop_older_than(argument["seconds"])}
+
+    made: dict[str, Job] = {
+        RESOLVE: resolve,
+        WAS_GIVEN: was_given,
+        NOTE_GIVEN: note_given,
+        FORGET: forget,
+    }
     if published is not None:
 
         def locations(argument: dict[str, Any], _task: object) -> dict[str, Any]:

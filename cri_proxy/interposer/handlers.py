@@ -86,9 +86,17 @@ class Handlers:
 
 def without_environment(handler: str, config: api_pb2.PodSandboxConfig) -> errors.RequestInvalid:
     """Return the refusal of a pod that came under one of our handlers and names no environment."""
+    mistyped = next(
+        (
+            f" (its {key[:100]!a} means nothing)"
+            for key, meant in selection.unknown(config.annotations).items()
+            if meant == selection.ENVIRONMENT
+        ),
+        "",
+    )
     return errors.RequestInvalid(
         f"runtimeClassName {handler!r} runs pods in FloxHub environments, and pod "
-        f"{pod_name(config)} names none: add the annotation "
+        f"{pod_name(config)} names none{mistyped}: add the annotation "
         f'{selection.ENVIRONMENT}: "owner/name"'
     )
 

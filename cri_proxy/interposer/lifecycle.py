@@ -13,6 +13,7 @@ against the runtime.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -31,11 +32,14 @@ from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
+from cri_proxy.realizer import holding
 from cri_proxy.realizer.realizer import Realizer
+from cri_proxy.store import leases
 from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _CONTAINERS_REMEMBERED: Final = 8192
+_TRIES: Final = 3
 _BEGUN_AT_ONCE: Final = 16  # a pod may name thousands; the rest begin when their containers come
 # Shared memory of the pod: in every container, writable also when the root file system is not.
 _KEEP: Final = "/dev/shm/.flox-activation-{}"  # noqa: S108
@@ -64,12 +68,14 @@ class RunPodSandbox:
         self._realizer = realizer
         self._policy = policy
         self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
+        self._unknown = notices.Unknown()
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the sandbox; its environments are realized meanwhile."""
         request = decode(api_pb2.RunPodSandboxRequest, payload)
         if request is None:
             return await call.forward(payload)
+        self._unknown.tell(request.config)
         wanted = selection.of_annotations(request.config.annotations)
         handler = self._policy.handlers.real(request.runtime_handler)
         if wanted is None:
@@ -120,10 +126,13 @@ class CreateContainer:
         if wanted is None or asked is None:
             return await call.forward(payload)
         self._policy.handlers.map_container(request.config)
-        environment = await self._environment(request, wanted, asked, call)
-        self._notices.give(environment)
-        image = await self._images.config_of(request.config.image)
+        environment, lease = await self._leased(request, wanted, asked, call)
         async with AsyncExitStack() as stack:
+            # Until the runtime has answered; then its list of containers has the environment.
+            stack.callback(lease.release)
+            await asyncio.to_thread(leases.note_start, environment.store.parent)
+            self._notices.give(environment)
+            image = await self._images.config_of(request.config.image)
             writable = None
             if wanted.nix_mutable:
                 lent = self._mutability.lend(environment.store)
@@ -148,6 +157,21 @@ class CreateContainer:
             pins.Pin(environment.identity, environment.reference),
         )
         return answer
+
+    async def _leased(
+        self,
+        request: api_pb2.CreateContainerRequest,
+        wanted: selection.Selection,
+        asked: Reference,
+        call: Call,
+    ) -> tuple[Environment, leases.Lease]:
+        """Return the environment for the container, held against the collection of garbage."""
+        for _ in range(_TRIES):
+            environment = await self._environment(request, wanted, asked, call)
+            lease = await holding.environment(environment.store.parent)
+            if lease is not None:
+                return environment, lease
+        raise _removed(environment)
 
     async def _environment(
         self,
@@ -264,7 +288,11 @@ def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:
 def _ensure_in_place(environment: Environment) -> None:
     """Make sure of the view at the last moment: the runtime would create a missing one, empty."""
     if not (environment.store / environment.flox_env.basename).is_dir():
-        raise errors.SourceUnreachable(
-            f"environment {environment.reference} was removed from this node while a container "
-            f"was about to start in it ({environment.store}): the next try realizes it anew"
-        )
+        raise _removed(environment)
+
+
+def _removed(environment: Environment) -> errors.SourceUnreachable:
+    return errors.SourceUnreachable(
+        f"environment {environment.reference} was removed from this node while a container "
+        f"was about to start in it ({environment.store}): the next try realizes it anew"
+    )

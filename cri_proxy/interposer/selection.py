@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cri_proxy import errors
+from cri_proxy.lib import suggestions
 from cri_proxy.model import references
 from cri_proxy.model.environments import Mode
 from cri_proxy.model.references import Reference
@@ -35,6 +36,14 @@ DISABLE_METRICS: Final = PREFIX + "disable-metrics"
 NIX_MUTABLE: Final = PREFIX + "nix-mutable"
 SKIP_CONTAINERS: Final = PREFIX + "skip-containers"
 SKIP_CONTAINERS_EXEC: Final = PREFIX + "skip-containers-exec"
+_KNOWN: Final = (
+    ENVIRONMENT,
+    ACTIVATE_MODE,
+    DISABLE_METRICS,
+    NIX_MUTABLE,
+    SKIP_CONTAINERS,
+    SKIP_CONTAINERS_EXEC,
+)
 # Kubernetes' own names are DNS labels; other callers of a runtime are less strict.
 _CONTAINER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 
@@ -104,6 +113,15 @@ def of_annotations(annotations: Mapping[str, str]) -> Selection | None:
         skipped=_names(annotations, SKIP_CONTAINERS),
         skipped_exec=_names(annotations, SKIP_CONTAINERS_EXEC),
     )
+
+
+def unknown(annotations: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the keys under our prefix that mean nothing, each with what was likely meant."""
+    return {
+        key: suggestions.nearest(key, _KNOWN)
+        for key in sorted(annotations)
+        if key.startswith(PREFIX) and key not in _KNOWN and not key.startswith(ENVIRONMENT + ".")
+    }
 
 
 def is_near(payload: bytes) -> bool:

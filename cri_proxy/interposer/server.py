@@ -21,8 +21,8 @@ import grpc.aio
 
 from cri_proxy import errors
 from cri_proxy.cri import channels
-from cri_proxy.interposer import sockets
 from cri_proxy.interposer.relay import Relay
+from cri_proxy.lib import sockets
 
 _OPTIONS: Final = (
     *channels.LIMITS,
@@ -34,10 +34,15 @@ _OPTIONS: Final = (
 class Server:
     """Serves `relay` at the unix socket `place`, for those whom `access` admits."""
 
-    def __init__(self, relay: Relay, place: Path, access: sockets.Access) -> None:
+    def __init__(
+        self, relay: Relay, place: Path, access: sockets.Access, *, is_replacing: bool = False
+    ) -> None:
+        self.taken: sockets.Taken | None = None
+        """The place, once the server listens there."""
         self._relay = relay
         self._place = place
         self._access = access
+        self._is_replacing = is_replacing
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((relay,))
 
@@ -46,15 +51,17 @@ class Server:
 
         Raises RequestInvalid if the place cannot be had.
         """
-        with sockets.staged(self._place, self._access) as name:
+        replacing = self._is_replacing
+        with sockets.staged(self._place, self._access, is_replacing=replacing) as stage:
             try:
-                self._server.add_insecure_port(channels.address_of(name))
+                self._server.add_insecure_port(channels.address_of(stage.name))
             except RuntimeError as failure:  # which is all that gRPC says
                 raise errors.RequestInvalid(
                     f"cannot listen at {self._place}: check that its directory can be written to "
                     "and has room"
                 ) from failure
             await self._server.start()
+            self.taken = stage.taken()
 
     async def drain(self, grace: float) -> None:
         """Stop within `grace` seconds, in the order told above."""

@@ -159,7 +159,7 @@ def remove_tree(path: str | Path) -> None:
     if not is_directory:
         Path(path).unlink(missing_ok=True)
         return
-    descriptor = _open_directory(path)
+    descriptor = open_directory(path)
     try:
         _empty(descriptor)
     finally:
@@ -196,7 +196,7 @@ def _is_at(path: str | Path, descriptor: int) -> bool:
         return False
 
 
-def _open_directory(name: str | Path, parent: int | None = None) -> int:
+def open_directory(name: str | Path, parent: int | None = None) -> int:
     """Open a directory for emptying it; only its owner's lack of permission is mended."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
@@ -217,7 +217,7 @@ def _empty(directory: int) -> None:
         if not is_directory:
             os.unlink(name, dir_fd=directory)
             continue
-        child = _open_directory(name, directory)
+        child = open_directory(name, directory)
         try:
             _empty(child)
         finally:

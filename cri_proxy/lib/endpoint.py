@@ -41,8 +41,14 @@ class Endpoint:
         self._open = 0
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; return the port, which the system chooses for 0. Raises OSError if it cannot."""
-        self._server = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES)
+        """Listen; return the port, which the system chooses for 0. Raises OSError if it cannot.
+
+        Beside a process of the same program and user that listens there already and is about to
+        end: between the two no question goes unanswered.
+        """
+        self._server = await asyncio.start_server(
+            self._serve, host, port, limit=_HEAD_BYTES, reuse_port=True
+        )
         chosen: int = self._server.sockets[0].getsockname()[1]
         return chosen
 

@@ -121,6 +121,8 @@ def _assemble(
         rendered = assembly.render(recipe, origin, closure, trees, Path(bundle) if bundle else None)
     if recipe.needs_shell and rendered.shell is None:
         return {"needs": [_shell_of(argument, closure)], "steps": steps.taken}
+    if places.views.damaged(recipe.identity):
+        places.views.mend(recipe.identity, task.check)
     with places.views.stage(recipe.identity, task.check) as stage:
         if not places.views.has(recipe.identity):
             with steps("store.link"):

@@ -38,9 +38,9 @@ from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.realizer import jobs
+from cri_proxy.realizer import holding, jobs
 from cri_proxy.realizer.published import Located, Published
-from cri_proxy.store import closures
+from cri_proxy.store import closures, leases
 from cri_proxy.telemetry import logs, meters, spans
 
 _log = logs.of(__name__)
@@ -137,6 +137,7 @@ class Realizer:
             _RESOLUTIONS_REMEMBERED
         )
         self._published = Published(workers, store, remember_seconds=options.remember_seconds)
+        self._leases = leases.Realizations(root / "store")
 
     def begin(
         self,
@@ -164,12 +165,14 @@ class Realizer:
         return realization
 
     async def load(self, identity: str) -> Environment | None:
-        """Return the environment in place under `identity`, None when there is none.
+        """Return the environment in place under `identity`; None for none, or a damaged one.
 
         The record of a large closure takes a while to read, so that is done in a thread, and once:
         a record never changes, only its place can be gone.
         """
         place = self._environments / identity
+        if (place / ".damaged").exists():
+            return None
         known = self._loaded.get(identity)
         if known is not None and known.store.is_dir():
             return known
@@ -314,24 +317,25 @@ class Realizer:
         located: Located,
         progress: Progress,
     ) -> Environment:
-        """Bring the closure onto the node and commit the view of it."""
-        roots = [storepaths.parse(path) for path in recipe["roots"]]
-        name = {"flox.environment.reference": argument["reference"]}
-        with spans.span("store.fetch", **name):
-            closure = await self._fetch(roots, located, recipe["advice"], progress)
-        with spans.span("realizer.assemble", **name):
-            made = await self._assemble(argument, recipe, closure)
-            if "needs" in made:
-                roots += [storepaths.parse(path) for path in made["needs"]]
+        """Bring the closure onto the node and commit the view of it; or mend a damaged one."""
+        async with holding.realization(self._leases):
+            roots = [storepaths.parse(path) for path in recipe["roots"]]
+            name = {"flox.environment.reference": argument["reference"]}
+            with spans.span("store.fetch", **name):
                 closure = await self._fetch(roots, located, recipe["advice"], progress)
+            with spans.span("realizer.assemble", **name):
                 made = await self._assemble(argument, recipe, closure)
-        environment = await self.load(made["identity"])
-        if environment is None:
-            raise errors.InternalFault(
-                f"environment {argument['reference']} was assembled and is not in place at "
-                f"{self._environments / made['identity']}: something else removed it; try again"
-            )
-        return environment
+                if "needs" in made:
+                    roots += [storepaths.parse(path) for path in made["needs"]]
+                    closure = await self._fetch(roots, located, recipe["advice"], progress)
+                    made = await self._assemble(argument, recipe, closure)
+            environment = await self.load(made["identity"])
+            if environment is None:
+                raise errors.InternalFault(
+                    f"environment {argument['reference']} was assembled and is not in place at "
+                    f"{self._environments / made['identity']}: something else removed it; try again"
+                )
+            return environment
 
     async def _fetch(
         self,

@@ -6,7 +6,6 @@ belongs to the interposer if its `:path` is an interposed method, else to the ru
 wire inwards:
 
     server         sockets that listen, connections that live, drain and close
-    sockets        bound beside their place and renamed into it, or passed in by systemd
     link           asyncio protocols around one connection: reads, writes, back-pressure, time
     connection     sans-I/O: three sides, bytes in, bytes out; the stream table
     interposition  the streams lent to the interposer, and our connection to it
@@ -14,6 +13,7 @@ wire inwards:
     answers        their response DATA: what downstream takes on each of them
     delivery       all response DATA: what downstream's connection window has room for
     headers        which blocks may be forwarded raw, and whose they are
+    counting       calls by method and status, if somebody wants to know
     terms          SETTINGS: what each side announced, and what the others are told of it
     frames         the wire format
 

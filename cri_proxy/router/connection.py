@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from cri_proxy.router import frames, headers
+from cri_proxy.router import counting, frames, headers
 from cri_proxy.router.delivery import Delivery
 from cri_proxy.router.frames import Violation
 from cri_proxy.router.interposition import Interposition, State
@@ -35,6 +35,7 @@ LARGEST_STREAMS: Final = 1 << 16
 DRAIN_PING: Final = b"cripxdrn"
 """The payload of our own PING, which marks how far downstream has read."""
 
+_header: Final = frames.HEADER.unpack_from
 _REQUEST_OVER: Final = 1
 _ANSWER_OVER: Final = 2
 _ENDLESS: Final = 4
@@ -58,7 +59,7 @@ class Method(IntEnum):
 class Connection:
     """The three sides of one connection: what may be read, what is to be written."""
 
-    def __init__(self, needles: headers.Needles) -> None:
+    def __init__(self, needles: headers.Needles, table: counting.Table | None = None) -> None:
         self.to_downstream: list[bytes] = []
         self.to_upstream: list[bytes] = []
         self.to_interposer: list[bytes] = []
@@ -69,6 +70,7 @@ class Connection:
         self.reason = ""
         """Why it is over, if it was for a fault."""
         self._needles = needles
+        self._calls = None if table is None else counting.Calls(table)
         self._preface = frames.PREFACE
         self._paused: set[Side] = set()
 
@@ -152,7 +154,8 @@ class Connection:
             if self._preface:
                 data = self._begin(data)
             self._of_downstream(data)
-            self._after()
+            if self._lending.owed or self._is_last_told:
+                self._after()
         except Violation as violation:
             self._refuse(violation)
 
@@ -162,7 +165,8 @@ class Connection:
             return
         try:
             self._of_upstream(data)
-            self._after()
+            if self._lending.owed or self._is_last_told:
+                self._after()
         except Violation as violation:
             reason = f"the runtime broke the protocol: {violation.reason}"
             self._refuse(Violation(frames.INTERNAL_ERROR, reason))
@@ -191,6 +195,14 @@ class Connection:
 
     def upstream_lost(self) -> None:
         """Take note that upstream is gone, and so is the connection."""
+        if self._calls is not None:
+            self._calls.end_all(counting.UNAVAILABLE)
+        self._finish()
+
+    def downstream_lost(self) -> None:
+        """Take note that downstream is gone, and so is the connection."""
+        if self._calls is not None:
+            self._calls.end_all(counting.CANCELLED)
         self._finish()
 
     def drain(self) -> None:
@@ -227,38 +239,98 @@ class Connection:
         return data[size:]
 
     def _of_downstream(self, data: bytes) -> None:
-        buffer, found = self._downstream_frames.feed(data)
-        streams, out, delivery = self._streams, self.to_upstream, self._delivery
-        is_plain = self._settings and not self._is_draining
-        passed = stop = 0
-        for start, stop, kind, flags, stream in found:
-            if self._request_block is None:
-                if kind == frames.DATA and stream in streams:
-                    self._downstream_room -= stop - start - 9
-                    if flags & 1:
-                        self._half_over(stream, _REQUEST_OVER)
-                    continue
-                if not stream and is_plain:
-                    if kind == frames.PING and flags & frames.ACK:
+        reader, out = self._downstream_frames, self.to_upstream
+        if reader.pieces and not (data := reader.joined(data)):
+            return
+        streams, delivery, loans = self._streams, self._delivery, self._interposition.loans
+        needles, calls, largest, end = self._needles, self._calls, reader.largest, len(data)
+        is_plain, is_open = self._is_plain, self._is_open
+        start = passed = 0
+        while end - start >= 9:
+            head, flags, stream = _header(data, start)
+            kind, length = head & 0xFF, head >> 8
+            if length > largest:
+                reader.excess = True
+                break
+            stop = start + 9 + length
+            if stop > end:
+                break
+            # What passes as it is: nearly all there ever is. The rest is looked at frame by frame.
+            if is_plain:
+                if kind == 0:  # DATA
+                    if stream in streams:
+                        self._downstream_room -= length
+                        if flags & 1:
+                            self._half_over(stream, _REQUEST_OVER)
+                        start = stop
                         continue
-                    if kind == frames.WINDOW_UPDATE and stop - start == 13:
-                        room = delivery.room + int.from_bytes(buffer[start + 9 : stop], "big")
-                        if not delivery.debt and not delivery.held and room < frames.LARGEST_WINDOW:
-                            delivery.room = room
-                            continue
-            instead = self._downstream_frame(buffer, start, stop, kind, flags, stream)
+                elif kind == 1:  # HEADERS
+                    if (
+                        is_open
+                        and flags & 0x2C == 4
+                        and stream > self._highest
+                        and stream & 0x80000001 == 1
+                        and len(streams) + len(loans) < LARGEST_STREAMS
+                        and length
+                        and data[start + 9] & 0xE0 != 0x20
+                        and needles.is_absent(block := data[start + 9 : stop])
+                    ):
+                        self._highest = self._highest_upstream = stream
+                        streams[stream] = flags & 1
+                        if calls is not None:
+                            calls.begin(stream, block)
+                        start = stop
+                        continue
+                elif stream:
+                    if kind == 8 and stream in streams:  # WINDOW_UPDATE
+                        start = stop
+                        continue
+                elif kind == 6:  # PING
+                    if flags & 1:
+                        start = stop
+                        continue
+                    if length == 8 and not self._interposition.is_heard:
+                        self._is_upstream_heard = False
+                        start = stop
+                        continue
+                elif kind == 8 and length == 4:  # WINDOW_UPDATE
+                    room = delivery.room + int.from_bytes(data[start + 9 : stop], "big")
+                    if not delivery.debt and not delivery.held and room < frames.LARGEST_WINDOW:
+                        delivery.room = room
+                        start = stop
+                        continue
+            stream &= frames.LARGEST_STREAM
+            instead = self._downstream_frame(data, start, stop, kind, flags, stream)
             if instead is not None:
                 if passed < start:
-                    out.append(buffer[passed:start])
+                    out.append(data[passed:start])
                 if instead:
                     out.append(instead)
                 passed = stop
-        if passed < stop:
-            out.append(buffer if stop - passed == len(buffer) else buffer[passed:stop])
+            start = stop
+            is_plain, is_open, largest = self._is_plain, self._is_open, reader.largest
+        if passed < start:
+            out.append(data if start - passed == end else data[passed:start])
         if self._downstream_room < 0:
             raise Violation(frames.FLOW_CONTROL_ERROR, "the connection window was exceeded")
-        if self._downstream_frames.excess:
+        if reader.excess:
             raise Violation(frames.FRAME_SIZE_ERROR, "a frame is too long")
+        if start < end:
+            reader.keep(data[start:])
+
+    @property
+    def _is_plain(self) -> bool:
+        """Downstream's frames mean what they usually do."""
+        return self._settings > 0 and not self._is_draining and self._request_block is None
+
+    @property
+    def _is_open(self) -> bool:
+        """Downstream may open streams, and its header blocks stand alone."""
+        return (
+            self._downstream_sender.is_stateless
+            and self._upstream_receiver.is_closed
+            and self._last is None
+        )
 
     def _downstream_frame(
         self, buffer: bytes, start: int, stop: int, kind: int, flags: int, stream: int
@@ -297,6 +369,8 @@ class Connection:
                 self._downstream_room -= len(payload)
             case frames.RST_STREAM:
                 self._streams.pop(stream, None)
+                if self._calls is not None:
+                    self._calls.end(stream, counting.CANCELLED)
         if stream and (loan := self._interposition.loans.get(stream)):
             self._interposition.take(loan, raw, kind, flags)
             return b""
@@ -344,6 +418,8 @@ class Connection:
                 return b""
             self._highest_upstream = stream
             self._streams[stream] = (_ENDLESS if meaning == Method.ENDLESS else 0) | end
+            if self._calls is not None:
+                self._calls.begin(stream, request.block)
         if not self._upstream_receiver.is_closed:
             request.block = self._upstream_receiver.close(request.block)
         return request.reframed() if request.is_changed else None
@@ -391,54 +467,76 @@ class Connection:
     # Upstream's frames
 
     def _of_upstream(self, data: bytes) -> None:
-        buffer, found = self._upstream_frames.feed(data)
-        delivery, out = self._delivery, self.to_downstream
+        reader, out = self._upstream_frames, self.to_downstream
+        if reader.pieces and not (data := reader.joined(data)):
+            return
+        delivery, calls, largest, end = self._delivery, self._calls, reader.largest, len(data)
         sender, waiting, held = self._upstream_sender, delivery.waiting, delivery.held
-        passed = stop = 0
-        for start, stop, kind, flags, stream in found:
-            if kind <= frames.HEADERS:
-                self._is_upstream_heard = True
-            if self._answer_block is None:
-                if kind == frames.DATA:
-                    size = stop - start - 9
-                    if not held and size <= delivery.room and stream:
-                        delivery.room -= size
+        is_plain = self._answer_block is None
+        start = passed = 0
+        while end - start >= 9:
+            head, flags, stream = _header(data, start)
+            kind, length = head & 0xFF, head >> 8
+            if length > largest:
+                reader.excess = True
+                break
+            stop = start + 9 + length
+            if stop > end:
+                break
+            if is_plain:
+                if kind == 0:  # DATA
+                    self._is_upstream_heard = True
+                    if not held and length <= delivery.room and 0 < stream < 0x80000000:
+                        delivery.room -= length
                         if flags & 1:
                             self._half_over(stream, _ANSWER_OVER)
+                        start = stop
                         continue
-                elif (
-                    kind == frames.HEADERS
-                    and flags & 0x2C == frames.END_HEADERS
-                    and sender.is_stateless
-                    and stop - start > 9
-                    and buffer[start + 9] & headers.SIZE_UPDATE_MASK != headers.SIZE_UPDATE
-                    and not waiting
-                    and stream
-                ):
-                    if flags & 1:
-                        self._half_over(stream, _ANSWER_OVER)
-                    continue
-                elif not stream and kind == frames.PING:
-                    continue
-                elif kind == frames.WINDOW_UPDATE and stop - start == 13:
+                elif kind == 1:  # HEADERS
+                    self._is_upstream_heard = True
+                    if (
+                        flags & 0x2C == 4
+                        and sender.is_stateless
+                        and length
+                        and data[start + 9] & 0xE0 != 0x20
+                        and not waiting
+                        and 0 < stream < 0x80000000
+                    ):
+                        if flags & 1:
+                            self._half_over(stream, _ANSWER_OVER)
+                            if calls is not None:
+                                calls.answer(stream, data[start + 9 : stop])
+                        start = stop
+                        continue
+                elif kind == 6:  # PING
                     if not stream:
-                        increment = int.from_bytes(buffer[start + 9 : stop], "big")
+                        start = stop
+                        continue
+                elif kind == 8 and length == 4:  # WINDOW_UPDATE
+                    if not stream & frames.LARGEST_STREAM:
+                        increment = int.from_bytes(data[start + 9 : stop], "big")
                         self._downstream_room += increment & frames.LARGEST_WINDOW
+                    start = stop
                     continue
-            instead = self._upstream_frame(buffer, start, stop, kind, flags, stream)
+            stream &= frames.LARGEST_STREAM
+            instead = self._upstream_frame(data, start, stop, kind, flags, stream)
             if instead is not None:
                 if passed < start:
-                    out.append(buffer[passed:start])
+                    out.append(data[passed:start])
                 if instead:
                     out.append(instead)
                 passed = stop
-        if passed < stop:
-            out.append(buffer if stop - passed == len(buffer) else buffer[passed:stop])
+            start = stop
+            is_plain, largest = self._answer_block is None, reader.largest
+        if passed < start:
+            out.append(data if start - passed == end else data[passed:start])
         if self._change_due:  # the acknowledgement itself goes first
             change, self._change_due = self._change_due, 0
             self._interposition.resize(change)
-        if self._upstream_frames.excess:
+        if reader.excess:
             raise Violation(frames.FRAME_SIZE_ERROR, "a frame is too long")
+        if start < end:
+            reader.keep(data[start:])
 
     def _upstream_frame(
         self, buffer: bytes, start: int, stop: int, kind: int, flags: int, stream: int
@@ -475,6 +573,8 @@ class Connection:
                 return self._upstream_goaway(payload)
             case frames.RST_STREAM:
                 self._streams.pop(stream, None)
+                if self._calls is not None:
+                    self._calls.reset(stream, frames.number(payload))
                 return self._behind(stream, raw, 0)
         return None
 
@@ -484,6 +584,8 @@ class Connection:
             self._half_over(answer.stream, _ANSWER_OVER)
         if self._upstream_sender.is_to_be_read(answer.fragment):
             answer.block, _ = self._upstream_sender.read(answer.fragment)
+        if self._calls is not None and answer.flags & frames.END_STREAM:
+            self._calls.answer(answer.stream, answer.block)
         if not answer.is_changed:
             return self._behind(answer.stream, answer.raw, 0)
         again = answer.reframed()
@@ -520,6 +622,8 @@ class Connection:
         self._last = told
         for stream in [each for each in self._streams if last < each <= told]:
             del self._streams[stream]
+            if self._calls is not None:
+                self._calls.reset(stream, frames.REFUSED_STREAM)
             self.to_downstream.append(frames.rst_stream(stream, frames.REFUSED_STREAM))
         if told == last:
             return None

@@ -39,6 +39,7 @@ FLOW_CONTROL_ERROR: Final = 0x3
 STREAM_CLOSED: Final = 0x5
 FRAME_SIZE_ERROR: Final = 0x6
 REFUSED_STREAM: Final = 0x7
+CANCEL: Final = 0x8
 COMPRESSION_ERROR: Final = 0x9
 ENHANCE_YOUR_CALM: Final = 0xB
 
@@ -56,7 +57,9 @@ Frame = tuple[int, int, int, int, int]
 A bare tuple, because one is made for every frame that passes.
 """
 
-_HEADER: Final = struct.Struct(">HBBBL")
+HEADER: Final = struct.Struct(">LBL")
+"""A frame's header: length and kind in one number, flags, stream with its reserved bit."""
+
 _PREFIXED: Final = struct.Struct(">HBBBLL")
 
 
@@ -72,61 +75,67 @@ class Violation(Exception):
 class Reader:
     """The frames of one side, whatever the pieces in which its bytes arrive."""
 
-    __slots__ = ("_missing", "_pieces", "excess", "largest")
+    __slots__ = ("_missing", "excess", "largest", "pieces")
 
     def __init__(self) -> None:
         self.largest = INITIAL_FRAME_BYTES
         """Bytes of payload that a frame may have; what the sender has been told, never lowered."""
         self.excess = False
         """A frame has been announced that is longer; what comes from this side now is worthless."""
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
+        """The beginning of a frame; whoever reads without `feed` calls `joined` if there is one."""
         self._missing = 0
 
     def feed(self, data: bytes) -> tuple[bytes, Sequence[Frame]]:
         """Return a buffer and its whole frames, in order and without gaps, from offset 0."""
-        if self._pieces:
-            self._pieces.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
-                return b"", ()
-            data = b"".join(self._pieces)
-            self._pieces.clear()
+        if self.pieces:
+            data = self.joined(data)
         frames: list[Frame] = []
-        unpack, append = _HEADER.unpack_from, frames.append
+        unpack, append, largest = HEADER.unpack_from, frames.append, self.largest
         start, end = 0, len(data)
         while end - start >= HEADER_BYTES:
-            high, low, kind, flags, stream = unpack(data, start)
-            length = high << 8 | low
+            head, flags, stream = unpack(data, start)
+            length = head >> 8
             stop = start + HEADER_BYTES + length
-            if length > self.largest:
+            if length > largest:
                 self.excess = True
                 return data, frames
             if stop > end:
                 break
-            append((start, stop, kind, flags, stream & LARGEST_STREAM))
+            append((start, stop, head & 0xFF, flags, stream & LARGEST_STREAM))
             start = stop
         if start < end:
-            self._keep(data[start:] if start else data)
+            self.keep(data[start:] if start else data)
         return data, frames
+
+    def joined(self, data: bytes) -> bytes:
+        """Return what waits and what came as one; nothing if a frame's end has still not come."""
+        self.pieces.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return b""
+        whole = b"".join(self.pieces)
+        self.pieces.clear()
+        return whole
+
+    def keep(self, rest: bytes) -> None:
+        """Let the beginning of a frame wait for its end."""
+        self.pieces.append(rest)
+        if len(rest) < HEADER_BYTES:
+            self._missing = HEADER_BYTES - len(rest)
+        else:
+            head, *_ = HEADER.unpack_from(rest)
+            self._missing = HEADER_BYTES + (head >> 8) - len(rest)
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes of a frame whose end has not come yet."""
-        return sum(map(len, self._pieces))
-
-    def _keep(self, rest: bytes) -> None:
-        self._pieces.append(rest)
-        if len(rest) < HEADER_BYTES:
-            self._missing = HEADER_BYTES - len(rest)
-        else:
-            high, low, *_ = _HEADER.unpack_from(rest)
-            self._missing = HEADER_BYTES + (high << 8 | low) - len(rest)
+        return sum(map(len, self.pieces))
 
 
 def build(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Return one frame."""
-    length = len(payload)
-    return _HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
+    return HEADER.pack(len(payload) << 8 | kind, flags, stream) + payload
 
 
 def window_update(stream: int, increment: int) -> bytes:

@@ -32,7 +32,7 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from cri_proxy.router import frames
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 2 << 20
 """A block, with the headers of the frames that carry it, may have that many bytes."""
 READ_BYTES: Final = 96 << 10
 """A block that has to be decoded may have, and decode to, that many: decoding holds the loop."""
@@ -41,6 +41,10 @@ SIZE_UPDATE_MASK: Final = 0xE0
 SIZE_UPDATE: Final = 0x20
 """`first byte & SIZE_UPDATE_MASK == SIZE_UPDATE`: the block begins with a table size update."""
 
+_PATH: Final = frozenset({0x04, 0x05, 0x14, 0x15, 0x44, 0x45})
+"""How a field named `:path` with a literal value may begin: section 6.2 and appendix A."""
+_BEHIND: Final = frozenset({0x00, 0x10, 0x40, 0x0F, 0x1F, 0x7F})
+"""How one begins that has a name of its own, or one far behind in the table: after `:path`."""
 _ZERO_SIZE: Final = bytes([SIZE_UPDATE])
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -99,19 +103,24 @@ class Receiver:
 class Needles:
     """The methods that are looked for, each with what it stands for."""
 
-    __slots__ = ("_meanings", "_pattern")
+    __slots__ = ("_literals", "_meanings", "_pattern")
 
     def __init__(self, meanings: Mapping[str, int]) -> None:
         self._meanings = {path.encode(): meaning for path, meaning in meanings.items()}
-        literals = [each for path in self._meanings for each in _literals(path)]
-        self._pattern = re.compile(b"|".join(map(re.escape, literals)) or rb"(?!)")
+        self._literals = frozenset(each for path in self._meanings for each in literals(path))
+        self._pattern = re.compile(b"|".join(map(re.escape, self._literals)) or rb"(?!)")
+
+    def is_absent(self, block: bytes) -> bool:
+        """Return whether a block that stands alone surely names another method."""
+        path = path_of(block)
+        return path is not None and path not in self._literals
 
     def meaning(self, fragment: bytes) -> int:
         """Return what the method of a block that stands alone stands for, 0 if not looked for.
 
         Raises Violation if the block may name such a method but cannot be decoded.
         """
-        if not self._pattern.search(fragment):
+        if self.is_absent(fragment) or not self._pattern.search(fragment):
             return 0
         return self.meaning_of(_decoded(_decoder(), fragment))
 
@@ -128,6 +137,37 @@ def encoded(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     encoder = hpack.Encoder()
     encoder.header_table_size = 0
     return encoder.encode(headers)
+
+
+def literals(value: bytes) -> Iterable[bytes]:
+    """Return the encodings of a string, plain and Huffman; behind its length if that is short."""
+    huffman = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value)
+    for flag, string in (0, value), (0x80, huffman):
+        if len(string) < 0x7F:
+            yield bytes([flag | len(string)]) + string
+        else:
+            yield string
+
+
+def path_of(block: bytes) -> bytes | None:
+    """Return the literal of `:path` in a block that stands alone, behind its length, undecoded.
+
+    None if it cannot be told so easily: only what usually precedes it is understood here, and no
+    path that is longer than a method's.
+    """
+    place, end = 0, len(block) - 1
+    while place < end:
+        first = block[place]
+        place += 1
+        if first & 0x80 or first & SIZE_UPDATE_MASK == SIZE_UPDATE:
+            continue
+        size = block[place] & 0x7F
+        if first in _BEHIND or size == 0x7F:
+            return None
+        if first in _PATH:
+            return block[place : place + 1 + size]
+        place += 1 + size
+    return None
 
 
 def fragment_of(flags: int, payload: bytes) -> tuple[bytes, bytes]:
@@ -206,15 +246,6 @@ class Block:
 
 def _is_size_update(first: bytes) -> bool:
     return bool(first) and first[0] & SIZE_UPDATE_MASK == SIZE_UPDATE
-
-
-def _literals(value: bytes) -> Iterable[bytes]:
-    huffman = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value)
-    for flag, string in (0, value), (0x80, huffman):
-        if len(string) < 0x7F:
-            yield bytes([flag | len(string)]) + string
-        else:
-            yield string
 
 
 def _decoder() -> hpack.Decoder:

@@ -16,21 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
-from cri_proxy.router import headers
+from cri_proxy.router import counting, headers
 from cri_proxy.router.connection import Connection, Side
 
 BUFFER_BYTES: Final = 256 << 10
 """A transport that has more than that to write stops those who feed it."""
-READ_BYTES: Final = 64 << 10
-"""So much is taken at once: however small the frames in it, the loop is soon free again."""
 PREFACE_SECONDS: Final = 20.0
 """Downstream has that long to say that it speaks HTTP/2."""
 FAREWELL_SECONDS: Final = 5.0
 """A side has that long to read what was written to it before the end."""
 
 _log = logging.getLogger(__name__)
-_scratch: Final = bytearray(READ_BYTES)
-_view: Final = memoryview(_scratch)
 
 
 class Link:
@@ -40,24 +36,25 @@ class Link:
         self,
         needles: headers.Needles,
         *,
+        table: counting.Table | None = None,
         upstream: Path,
         interposer: Path,
         on_open: Callable[[Link], None],
         on_close: Callable[[Link], None],
     ) -> None:
-        self.core = Connection(needles)
+        self.core = Connection(needles, table)
         self._paths = {Side.UPSTREAM: upstream, Side.INTERPOSER: interposer}
         self._on_open = on_open
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
-        self._transports: dict[Side, asyncio.Transport] = {}
+        self._transports: list[asyncio.Transport | None] = [None, None, None]
         self._unread: set[Side] = set()
         self._connecting: dict[Side, asyncio.Task[None]] = {}
         self._preface_timer: asyncio.TimerHandle | None = None
         self._farewell_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    def downstream(self) -> asyncio.BufferedProtocol:
+    def downstream(self) -> asyncio.Protocol:
         """Return the protocol of downstream's transport."""
         return _Protocol(self, Side.DOWNSTREAM)
 
@@ -75,8 +72,9 @@ class Link:
     def abort(self) -> None:
         """End now, without writing what is still to be written."""
         self.core.is_over = True
-        for transport in tuple(self._transports.values()):
-            transport.abort()
+        for transport in self._transports:
+            if transport is not None:
+                transport.abort()
 
     # What the protocols tell
 
@@ -99,14 +97,16 @@ class Link:
 
     def lost(self, side: Side, transport: asyncio.Transport, error: Exception | None) -> None:
         """Take note that a transport is closed, by whomever."""
-        if self._transports.get(side) is not transport:
+        if self._transports[side] is not transport:
             return
-        del self._transports[side]
+        self._transports[side] = None
         self._unread.discard(side)
         if side is Side.INTERPOSER:
             self.core.interposer_lost("the interposer closed the connection")
+        elif side is Side.DOWNSTREAM:
+            self.core.downstream_lost()
         else:
-            if side is Side.UPSTREAM and not self.core.is_over:
+            if not self.core.is_over:
                 _log.debug("the runtime closed a connection error=%s", error)
             self.core.upstream_lost()
         self.core.needs_attention = True
@@ -127,11 +127,11 @@ class Link:
         """Do what the core asks for after an event."""
         core = self.core
         if core.to_downstream:
-            self._write(Side.DOWNSTREAM, core.to_downstream)
+            self._write(0, core.to_downstream)
         if core.to_upstream:
-            self._write(Side.UPSTREAM, core.to_upstream)
+            self._write(1, core.to_upstream)
         if core.to_interposer and not core.wants_interposer:
-            self._write(Side.INTERPOSER, core.to_interposer)
+            self._write(2, core.to_interposer)
         if core.needs_attention:
             core.needs_attention = False
             self._attend()
@@ -144,15 +144,16 @@ class Link:
             self._end()
             return
         if core.has_interposer:
-            if core.wants_interposer and Side.INTERPOSER not in self._transports:
+            if core.wants_interposer and self._transports[Side.INTERPOSER] is None:
                 self._connect(Side.INTERPOSER)
-        elif Side.INTERPOSER in self._transports:
+        elif (leaving := self._transports[Side.INTERPOSER]) is not None:
             self._unread.discard(Side.INTERPOSER)
-            self._transports.pop(Side.INTERPOSER).abort()
+            self._transports[Side.INTERPOSER] = None
+            leaving.abort()
         self._regulate()
 
-    def _write(self, side: Side, pieces: list[bytes]) -> None:
-        transport = self._transports.get(side)
+    def _write(self, side: int, pieces: list[bytes]) -> None:
+        transport = self._transports[side]
         if transport is not None and not transport.is_closing():
             if len(pieces) == 1:
                 transport.write(pieces[0])
@@ -163,9 +164,12 @@ class Link:
             pieces.clear()
 
     def _regulate(self) -> None:
-        for side, transport in self._transports.items():
+        for side in Side:
+            transport = self._transports[side]
+            if transport is None:
+                continue
             may_read = self.core.may_read(side) and (
-                side is not Side.DOWNSTREAM or Side.UPSTREAM in self._transports
+                side is not Side.DOWNSTREAM or self._transports[Side.UPSTREAM] is not None
             )
             if may_read is (side not in self._unread) or transport.is_closing():
                 continue
@@ -208,10 +212,10 @@ class Link:
         if self._preface_timer is not None:
             self._preface_timer.cancel()
             self._preface_timer = None
-        for transport in tuple(self._transports.values()):
-            if not transport.is_closing():
+        for transport in self._transports:
+            if transport is not None and not transport.is_closing():
                 transport.close()
-        if self._transports:
+        if any(self._transports):
             if self._farewell_timer is None:
                 self._farewell_timer = self._loop.call_later(FAREWELL_SECONDS, self.abort)
         elif not self._is_closed:
@@ -221,8 +225,10 @@ class Link:
             self._on_close(self)
 
 
-class _Protocol(asyncio.BufferedProtocol):
-    """The mouth of one side; all read into one buffer, for a read is over before the next."""
+class _Protocol(asyncio.Protocol):
+    """The mouth of one side."""
+
+    __slots__ = ("_link", "_receive", "_side", "_transport")
 
     def __init__(self, link: Link, side: Side) -> None:
         self._link = link
@@ -238,11 +244,8 @@ class _Protocol(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._link.opened(self._side, self._transport)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return _scratch
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._receive(bytes(_view[:nbytes]))
+    def data_received(self, data: bytes) -> None:
+        self._receive(data)
         self._link.settle()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.router import link
+from cri_proxy.router import counting, link
 from cri_proxy.router.connection import needles_of
 
 ENDLESS: Final = frozenset(
@@ -42,11 +42,13 @@ class Router:
         interposer: Path,
         interposed: frozenset[str],
         endless: frozenset[str] = ENDLESS,
+        table: counting.Table | None = None,
     ) -> None:
         self._listeners = listeners
         self._upstream = upstream
         self._interposer = interposer
         self._needles = needles_of(interposed, endless)
+        self._table = table
         self._servers: list[asyncio.Server] = []
         self._links: set[link.Link] = set()
         self._is_empty = asyncio.Event()
@@ -89,9 +91,10 @@ class Router:
             server.close()
         self._servers.clear()
 
-    def _protocol(self) -> asyncio.BufferedProtocol:
+    def _protocol(self) -> asyncio.Protocol:
         return link.Link(
             self._needles,
+            table=self._table,
             upstream=self._upstream,
             interposer=self._interposer,
             on_open=self._opened,

@@ -22,8 +22,9 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from cri_proxy import errors
-from cri_proxy.model import imagenames, storepaths
+from cri_proxy.model import imagenames, references, storepaths
 from cri_proxy.model.imagenames import ImageName
+from cri_proxy.model.references import Reference
 
 SOCKET_PATH_BYTES: Final = 107
 """The longest path that fits Linux's sockaddr_un, without its closing NUL."""
@@ -32,6 +33,9 @@ _SEPARATOR: Final = re.compile(r"[,\s]+")
 # Neither queries nor fragments: paths are put behind it. A comma would end it in a list.
 _URL: Final = re.compile(r"[^\x00-\x20\"#,<>?\x7f-\U0010ffff]+")
 _HANDLER: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_HOST: Final = re.compile(
+    r"([A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?|\[(?P<v6>[0-9A-Fa-f:.]+)\])(:(?P<port>[0-9]{1,5}))?"
+)
 _PUBLIC_KEY: Final = re.compile(r"[A-Za-z0-9._-]+:([A-Za-z0-9+/]{43}=)")
 
 T = TypeVar("T")
@@ -123,6 +127,18 @@ def unix_socket() -> Kind[Path]:
     )
 
 
+def reference() -> Kind[Reference]:
+    """Return the kind of references to environments."""
+
+    def of_text(text: str) -> Reference:
+        try:
+            return references.parse(text)
+        except errors.RequestInvalid:
+            raise ValueError from None
+
+    return _textual("owner/name, or owner/name:7 for one generation", of_text)
+
+
 def url(*schemes: str) -> Kind[str]:
     """Return the kind of URLs of some schemes; a slash at the end is taken off."""
 
@@ -162,6 +178,20 @@ def optional_address() -> Kind[str]:
         return text
 
     return _textual("an IP address and port such as 127.0.0.1:9464, or empty", of_text)
+
+
+def host() -> Kind[str]:
+    """Return the kind of DNS names and IP addresses, with a port or without; IPv6 in brackets."""
+
+    def of_text(text: str) -> str:
+        match = _HOST.fullmatch(text)
+        if match is None or int(match["port"] or 1) not in range(1, 65536):
+            raise ValueError
+        if match["v6"]:
+            ipaddress.IPv6Address(match["v6"])
+        return text
+
+    return _textual("a DNS name or IP address, with :port or without", of_text)
 
 
 def public_key() -> Kind[str]:

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from cri_proxy.model.imagenames import ImageName
+from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.settings import kinds
 
@@ -51,8 +52,8 @@ class Serve:
     )
     front: str = _key(
         kinds.choice("interposer", "router"),
-        "interposer",
-        "what kubelet talks to: the interposer, or the router in front of it, which is faster",
+        "router",
+        "what kubelet talks to: the router before the interposer, or the interposer alone",
     )
     drain_seconds: float = _key(
         kinds.seconds(0, 3600),
@@ -147,6 +148,22 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """The other nodes of the cluster, which give each other store paths."""
+
+    listen: str = _key(
+        kinds.optional_address(),
+        "",
+        "address and port, such as 0.0.0.0:9465, where other nodes get this node's store paths",
+    )
+    names: tuple[str, ...] = _key(
+        kinds.listing(kinds.host()),
+        [],
+        "DNS names that lead to all nodes, a headless Service's for one; asked before any cache",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class FloxHub:
     """Where environments are defined."""
 
@@ -195,6 +212,79 @@ class FloxHub:
     def api_base(self) -> str:
         """`api_url`, or what follows from `url`; without a slash at the end."""
         return self.api_url or _api_of(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """When environments that no container, pod or pin holds are removed."""
+
+    high_percent: int = _key(
+        kinds.whole(1, 100),
+        80,
+        "how full the file system of the store may become before something is removed; 100 for any",
+    )
+    low_percent: int = _key(
+        kinds.whole(0, 100),
+        70,
+        "how full it may still be afterwards; least recently started environments go first",
+    )
+    age_seconds: float = _key(
+        kinds.seconds(0, 10 * 365 * 86400),
+        30 * 86400,
+        "environments that were not started for so long are removed in any case; 0 for never",
+    )
+    grace_seconds: float = _key(
+        kinds.seconds(0, 86400),
+        600,
+        "what was started, made or fetched so lately is never removed",
+    )
+    interval_seconds: float = _key(
+        kinds.seconds(1, 86400),
+        60,
+        "how often the daemon looks at the disk",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Prewarm:
+    """Environments that are kept on the node, their live generation always there before a pod."""
+
+    environments: tuple[Reference, ...] = _key(
+        kinds.listing(kinds.reference()),
+        [],
+        "environments to realize at start, and again whenever their live generation moves",
+    )
+    directory: Path = _key(
+        kinds.directory(),
+        "/etc/cri-proxy/prewarm.d",
+        "directory of files with more of them, one a line; it may be a ConfigMap, or not be there",
+    )
+    interval_seconds: float = _key(
+        kinds.seconds(1, 86400),
+        300,
+        "how often FloxHub is asked for the live generation, a fifth sooner or later by chance",
+    )
+    at_once: int = _key(
+        kinds.whole(1, 64),
+        2,
+        "how many are realized at the same time, at low priority",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Store paths are compared with what was verified when they came, slowly, all the time."""
+
+    megabytes_per_second: int = _key(
+        kinds.whole(0, 100_000),
+        4,
+        "how fast store paths are read for it; 0 for no audit",
+    )
+    interval_seconds: float = _key(
+        kinds.seconds(1, 365 * 86400),
+        7 * 86400,
+        "how often it begins anew",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +374,11 @@ class Settings:
     runtime: Runtime = field(default_factory=Runtime)
     pods: Pods = field(default_factory=Pods)
     store: Store = field(default_factory=Store)
+    peer: Peer = field(default_factory=Peer)
     floxhub: FloxHub = field(default_factory=FloxHub)
+    garbage: Garbage = field(default_factory=Garbage)
+    prewarm: Prewarm = field(default_factory=Prewarm)
+    audit: Audit = field(default_factory=Audit)
     activation: Activation = field(default_factory=Activation)
     log: Log = field(default_factory=Log)
     tracing: Tracing = field(default_factory=Tracing)
@@ -300,6 +394,11 @@ def contradictions_of(settings: Settings) -> list[str]:
         found.append(
             f"serve.listen and runtime.endpoint are both {settings.serve.listen}: "
             "the proxy needs a socket of its own beside the runtime's"
+        )
+    if settings.garbage.low_percent >= settings.garbage.high_percent:
+        found.append(
+            f"garbage.low_percent is {settings.garbage.low_percent} and garbage.high_percent "
+            f"{settings.garbage.high_percent}: the low one must be below the high one"
         )
     if settings.store.caches and not settings.store.public_keys:
         found.append(

@@ -85,10 +85,11 @@ class Offer:
 class Cache:
     """What both kinds have in common; safe for threads. `url` may be shown to anybody.
 
-    What `is_near` is read without waiting for anybody.
+    What `is_near` is read without waiting for anybody; what `is_open` asks for no login.
     """
 
     is_near = False
+    is_open = True
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -194,6 +195,7 @@ class Site(Cache):
         self._base = base
         self._headers = headers
         self._connections = connections
+        self.is_open = not headers
 
     @property
     def is_direct(self) -> bool:
@@ -222,8 +224,8 @@ class Site(Cache):
         """Open a file by GET; the site may redirect to another, which never sees credentials."""
         response = self._connections.get(self._base + name, self._headers)
         try:
-            _check_status(response)
-            yield _Body(response)
+            check_status(response)
+            yield body_of(response)
         finally:
             # A body that was read to its end has given its connection back already; one that was
             # not has a connection in an unknown state, which is of no use to anybody.
@@ -253,7 +255,7 @@ class Coming:
             is_new = self._answer is None
             if self._answer is None:
                 self._answer = self._exchange.answer()
-                _check_status(self._answer)
+                check_status(self._answer)
                 self._answer.hurry()  # nobody waits here for more than a moment
             if not self._read(self._answer, is_new):
                 self.since = time.monotonic()
@@ -342,12 +344,22 @@ def _whole_of(body: Source, name: str) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _check_status(response: Response) -> None:
-    """Raise NotFound for a miss, SourceUnreachable for any other answer but success."""
+def body_of(response: Response) -> Source:
+    """Return the body of a response as a cache's file."""
+    return _Body(response)
+
+
+def check_status(response: Response, reason: str = "") -> None:
+    """Raise NotFound for a miss, SourceUnreachable for any other answer but success.
+
+    `reason` is what the server says beside the status.
+    """
     status = response.status
     if status == 200:
         return
     answer = f"answered {status} {response.reason or ''}".rstrip()
+    if reason:
+        answer += f" ({reason})"
     if status in _MISSES:
         with contextlib.suppress(urllib3.exceptions.HTTPError, Broken, OSError):
             response.read(65536)  # misses are common: this keeps the connection usable

@@ -92,6 +92,7 @@ class Closures:
         that cannot be had.
         """
         progress.phase = Phase.FETCHING
+        progress.fetching_since = time.monotonic()
         self.prepare()  # the survey needs one worker, what it finds will need all
         own = _Own(tuple(places), next(self._numbers))
         return await _Realization(self, progress, own).run(roots)
@@ -285,6 +286,7 @@ class _Realization:
             progress.bytes_total += fact["nar_size"]
             if "narinfo" not in fact:
                 progress.paths_present += 1
+                progress.bytes_present += fact["nar_size"]
                 self._arrived(fact, counted=0)
             elif _is_small(fact) and not self._own.has(fact["cache"]):
                 small.append(fact)

@@ -114,12 +114,15 @@ class Connections:
         self._changing = threading.Lock()
         weakref.finalize(self, _close_all, self._idle)
 
-    def get(self, url: str, headers: Mapping[str, str]) -> Response:
-        """Send a GET and return the response, its body not read; raise SourceUnreachable."""
+    def get(self, url: str, headers: Mapping[str, str], *, follows: bool = True) -> Response:
+        """Send a GET and return the response, its body not read; raise SourceUnreachable.
+
+        A redirection is followed, without credentials if it leads elsewhere, or is the response.
+        """
         if (proxy := self._proxy_of(url)) is not None:
-            return self._get_through(proxy, url, headers)
+            return self._get_through(proxy, url, headers, follows=follows)
         try:
-            return self._follow(url, dict(headers))
+            return self._follow(url, dict(headers), _REDIRECTIONS if follows else 0)
         except ssl.SSLError as error:
             raise errors.SourceUnreachable(f"TLS failed: {error}") from error
         except TimeoutError as error:
@@ -190,13 +193,13 @@ class Connections:
             raise
         return made
 
-    def _follow(self, url: str, headers: dict[str, str]) -> Response:
+    def _follow(self, url: str, headers: dict[str, str], times: int) -> Response:
         """Send a GET, and again where the answer leads; credentials stay with the first origin."""
-        for _ in range(_REDIRECTIONS + 1):
+        for _ in range(times + 1):
             origin, target = _parts_of(url)
             answer = self._ask(origin, _request_of(origin, target, headers))
             location = answer.headers.get("location")
-            if answer.status not in _MOVED or location is None:
+            if answer.status not in _MOVED or location is None or not times:
                 return answer
             answer.skip()
             url = urllib.parse.urljoin(url, location)
@@ -254,7 +257,9 @@ class Connections:
             return None
         return proxy
 
-    def _get_through(self, proxy: str, url: str, headers: Mapping[str, str]) -> Response:
+    def _get_through(
+        self, proxy: str, url: str, headers: Mapping[str, str], *, follows: bool
+    ) -> Response:
         try:
             return self._manager_of(proxy).request(
                 "GET",
@@ -262,6 +267,7 @@ class Connections:
                 headers={"User-Agent": "cri-proxy", "Accept-Encoding": "identity", **headers},
                 preload_content=False,
                 decode_content=False,
+                redirect=follows,
                 retries=urllib3.Retry(
                     total=_REDIRECTIONS,
                     connect=0,

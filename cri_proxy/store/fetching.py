@@ -15,6 +15,9 @@ those is reserved: present for realizations that can show the same contents from
 and for all once a configured cache has it. So one tenant's login opens nothing to another, and a
 publisher's key vouches for nothing outside the environments that use the publisher's packages.
 
+Other nodes (`peers`) are asked before the caches, and told what these said, as long as neither had
+to be logged in to.
+
 Names of the jobs and the shape of a fact are in `wire`.
 """
 
@@ -34,13 +37,15 @@ from cri_proxy.lib.steps import Steps
 from cri_proxy.lib.worker import Job, Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import cache, compression, local, nar, signatures, volley
+from cri_proxy.store import cache, compression, local, nar, narinfo, signatures, volley
 from cri_proxy.store.archives import Awaited, Watched
 from cri_proxy.store.cache import Cache, Offer
 from cri_proxy.store.caches import Caches
 from cri_proxy.store.local import Stage, Store
 from cri_proxy.store.locations import Locations
 from cri_proxy.store.narinfo import NarInfo
+from cri_proxy.store.peers.addresses import Addresses
+from cri_proxy.store.peers.asking import Peers
 from cri_proxy.store.signatures import Keyring, PublicKey
 from cri_proxy.store.volley import Question, Volley
 from cri_proxy.store.walk import Learned, Walk, fact_of
@@ -64,12 +69,14 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
 
     `greeting`: {"directory": path, "caches": [url, ...], "keys": ["name:base64", ...],
     "ca_file": path or None, "connections": how many lookups at a time, "timeout_seconds": how long
-    a cache may be silent}.
+    a cache may be silent, "peers": {"names": [name, ...], "listen": address or empty} or not}.
     """
     connections = greeting["connections"]
     ca_file = greeting["ca_file"]
+    store = local.Store(Path(greeting["directory"]))
+    peers = greeting.get("peers") or {"names": [], "listen": ""}
     fetching = Fetching(
-        local.Store(Path(greeting["directory"])),
+        store,
         Caches(
             greeting["caches"],
             ca_file=None if ca_file is None else Path(ca_file),
@@ -77,6 +84,7 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
             silence_seconds=greeting["timeout_seconds"],
         ),
         [signatures.parse_public(key) for key in greeting["keys"]],
+        peers=Peers(Addresses(**peers), store, connections=2 * connections),
         lookups=connections,
     )
     return {
@@ -93,10 +101,17 @@ class Fetching:
     """The jobs' methods, and what they share; safe for threads."""
 
     def __init__(
-        self, store: Store, caches: Caches, keys: Sequence[PublicKey], *, lookups: int
+        self,
+        store: Store,
+        caches: Caches,
+        keys: Sequence[PublicKey],
+        *,
+        peers: Peers,
+        lookups: int,
     ) -> None:
         self._store = store
         self._caches = caches
+        self._peers = peers
         self._keys = tuple(keys)
         self._keyring = Keyring(self._keys)
         self._width = lookups
@@ -120,14 +135,17 @@ class Fetching:
                 return fact_of(info, offer), info.references  # `fetch` looks again, and decides
             return fact_of(record), record.references
 
+        has_peers = self._peers.are_there
+
         def question_of(path: StorePath) -> Question[StorePath, Learned]:
+            sources = () if has_peers else self._caches.in_order(path, locations)
             return Question(
                 path,
-                volley.places_of(self._caches.in_order(path, locations), cache.name_of(path)),
+                volley.places_of(sources, cache.name_of(path)),
                 use=lambda source, text: learn(
                     self._trusted(source.offer_of(path, text), locations)
                 ),
-                insist=lambda check: learn(look_up(path, check)),
+                insist=lambda check: learn(self._from_peers(path) or look_up(path, check)),
             )
 
         roots = [storepaths.of_basename(each) for each in argument["roots"]]
@@ -179,12 +197,22 @@ class Fetching:
                     self._bring(offer, stage, task)
                 task.check()
                 with steps("store.commit"):
-                    stage.commit(info, is_reserved=not is_shared)
+                    is_public = is_shared and offer.cache.is_open
+                    stage.commit(info, is_reserved=not is_shared, is_public=is_public)
                 return info
 
-            brought = self._caches.seek(
-                path, take, check=task.check, known=known, locations=locations
-            )
+            def seek() -> NarInfo:
+                return self._caches.seek(
+                    path, take, check=task.check, known=known, locations=locations
+                )
+
+            if known is not None and not (
+                known.cache.is_open and self._is_shared(known, locations)
+            ):
+                brought = seek()
+            else:
+                told = narinfo.parse(argument["narinfo"].encode(), path)
+                brought = self._peers.bring(told, take, seek, task.check)
         return fact_of(brought) | {"steps": steps.taken}
 
     def fetch_few(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
@@ -226,19 +254,21 @@ class Fetching:
             return self.fetch(argument, _Part(check))
 
         known = self._caches.offer_of(path, argument["cache"], argument["narinfo"])
-        if stage is None or known is None or self._store.record(path) is not None:
+        is_present = self._store.record(path) is not None  # perhaps reserved
+        if stage is None or known is None or is_present or self._peers.are_there:
             return Question(path, iter(()), use=_never, insist=insist)
+        offer, place = known, stage
 
         def use(source: Cache, data: bytes) -> Fact:
-            info = self._trusted(known, None).narinfo
+            info = self._trusted(offer, None).narinfo
             label = f"{path} from {source.url}"
-            with self._turn, stage.filling(info.nar_size) as tree:
+            with self._turn, place.filling(info.nar_size) as tree:
                 archive = compression.reader_of(io.BytesIO(data), info.compression, label=label)
                 nar.unpack(
                     archive, tree, nar_size=info.nar_size, nar_hash=info.nar_hash, label=label
                 )
             unpacked = time.time_ns()
-            stage.commit(info)
+            place.commit(info, is_public=offer.cache.is_open)
             holding.close()
             steps = [
                 ("store.unpack", begun, unpacked),
@@ -246,7 +276,7 @@ class Fetching:
             ]
             return fact_of(info) | {"steps": steps}
 
-        return Question(path, iter([(known.cache, known.narinfo.url)]), use=use, insist=insist)
+        return Question(path, iter([(offer.cache, offer.narinfo.url)]), use=use, insist=insist)
 
     def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{} → {}: the store's directories exist and hold nothing that a crash left."""
@@ -270,16 +300,29 @@ class Fetching:
         seats = seats or threading.Semaphore(width)
         return Volley(width=width, seats=seats, openers=self._openers, insisting=self._lookups)
 
+    def _from_peers(self, path: StorePath) -> Offer | None:
+        """Return what a peer says of a path, if a trusted key has signed that."""
+        offer = self._peers.look_up(path)
+        if offer is None:
+            return None
+        try:
+            return self._trusted(offer, None)
+        except errors.SignatureUntrusted:
+            return None  # trusted elsewhere, perhaps: the caches tell what there is for us
+
     def _looker(self, locations: Locations | None) -> LookUp:
         """Return what finds an offer of a path that a trusted key has signed."""
 
         def look_up(path: StorePath, check: Callable[[], None]) -> Offer:
-            return self._caches.seek(
+            offer = self._caches.seek(
                 path,
                 lambda offer: self._trusted(offer, locations),
                 check=check,
                 locations=locations,
             )
+            is_public = offer.cache.is_open and self._is_shared(offer, locations)
+            self._peers.tell(path, offer.narinfo if is_public else None)
+            return offer
 
         return look_up
 

@@ -4,14 +4,17 @@
     store/.narinfo/<hash>-<name>.narinfo     its record, lasting
     store/.narinfo/<hash>-<name>.<boot>      its record, good until the machine stops
     store/.narinfo/<hash>-<name>.reserved    it is not for everybody: see `fetching`
-    store/.stage/                            see `staging`
+    store/.narinfo/<hash>-<name>.damaged     it is not what its record says: see `integrity`
+    store/.narinfo/<hash>-<name>.public      it came without any login: other nodes may have it
+    store/.stage/  store/.garbage/           see `staging`
 
-A path is present if it is there and so is its record, lasting or of this boot. Committing, in
+A path is present if it is there and so is its record, lasting or of this boot. One that was found
+damaged counts as absent, so that it is fetched anew, and stays in place until it is. Committing, in
 this order, under the path's lock:
 
 1. the tree is whole in the stage, its hash checked;
 2. the record is renamed into place, under the name that holds in this boot only, and beside it
-   the mark of a reserved path;
+   the mark of a reserved or a public path;
 3. the tree is renamed into place: present from here on;
 4. later, and nobody waits: syncfs, then the record gets its lasting name.
 
@@ -19,6 +22,7 @@ A crash of the process after any step leaves a record without path or stage entr
 `recover` drops. A crash of the machine before 4 leaves a record of another boot: the path's bytes
 may never have reached the disk, so both are dropped and the path is fetched again.
 
+Reading a record is using it, and changes its time: `drop` takes away only what was not used since.
 Several processes may use one store at once. Which paths are wanted is not decided here.
 """
 
@@ -41,7 +45,9 @@ from cri_proxy.store.narinfo import NarInfo
 
 _LASTING: Final = "narinfo"
 _RESERVED: Final = "reserved"
-_SUFFIXES: Final = (_LASTING, _RESERVED)
+_DAMAGED: Final = "damaged"
+_PUBLIC: Final = "public"
+_SUFFIXES: Final = (_LASTING, _RESERVED, _DAMAGED, _PUBLIC)
 _BOOT: Final = re.compile("[0-9a-f]{8}")
 _SMALL_BYTES: Final = 4096
 _logger = logging.getLogger(__name__)
@@ -74,16 +80,47 @@ class Store:
         """Whether a present path is only for realizations whose own caches have it."""
         return os.path.lexists(self._record_at(path.basename, _RESERVED))
 
-    def record(self, path: StorePath) -> NarInfo | None:
-        """Return what was verified of a present path; None for one that is absent.
+    def is_damaged(self, path: StorePath) -> bool:
+        """Whether a path was found to be damaged and not been fetched since."""
+        return os.path.lexists(self._record_at(path.basename, _DAMAGED))
 
-        A path whose record is damaged counts as absent, so that it is fetched anew.
+    def is_public(self, path: StorePath) -> bool:
+        """Whether a present path may be given to other nodes: nobody had to log in to get it."""
+        return os.path.lexists(self._record_at(path.basename, _PUBLIC)) and not self.is_reserved(
+            path
+        )
+
+    def public_paths(self) -> tuple[StorePath, ...]:
+        """Return all present paths that are public, sorted."""
+        marked = (name for name, suffix in self._listed_records() if suffix == _PUBLIC)
+        paths = (storepaths.of_basename(name) for name in sorted(marked))
+        return tuple(path for path in paths if self.has(path))
+
+    def condemn(self, path: StorePath) -> None:
+        """Note that a path is damaged: it counts as absent from now on, and stays in place."""
+        _touch(self._record_at(path.basename, _DAMAGED))
+        durable.sync_directory(self._records)
+
+    def record(self, path: StorePath) -> NarInfo | None:
+        """Return what was verified of a present path, which is used; None for one that is absent.
+
+        A path that is damaged, or whose record is, counts as absent, so that it is fetched anew.
         """
+        return None if self.is_damaged(path) else self._record_of(path, is_use=True)
+
+    def look(self, path: StorePath) -> NarInfo | None:
+        """Return what was verified of a path that is in place, damaged or not, without using it."""
+        return self._record_of(path, is_use=False)
+
+    def _record_of(self, path: StorePath, *, is_use: bool) -> NarInfo | None:
         if not os.path.lexists(self._place + path.basename):
             return None
         for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
+            place = self._record_at(path.basename, suffix)
             try:
-                with open(self._record_at(path.basename, suffix), "rb") as file:  # noqa: PTH123
+                if is_use:
+                    os.utime(place)  # before it is read: see `drop`
+                with open(place, "rb") as file:  # noqa: PTH123
                     return narinfo.parse(file.read(), path)
             except FileNotFoundError:
                 continue
@@ -127,18 +164,26 @@ class Store:
         ):
             yield None if tree is None else Stage(self, path, tree)
 
-    def commit(self, path: StorePath, record: NarInfo, *, is_reserved: bool) -> None:
+    def commit(
+        self, path: StorePath, record: NarInfo, *, is_reserved: bool, is_public: bool = False
+    ) -> None:
         """Put the staged tree of a path that is held in place (`Stage.commit`)."""
         basename = path.basename
-        self._forget(basename)
-        self._area.discard(basename)  # another one of a reserved path, or what a disk left of one
-        if is_reserved:
-            Path(self._record_at(basename, _RESERVED)).touch()
+        is_damaged = self.is_damaged(path)
+        self._forget(basename, but=_DAMAGED)
+        if not is_damaged:  # then another one of a reserved path, or what a disk left of one
+            self._area.discard(basename)
+        if is_reserved or is_public:
+            _touch(self._record_at(basename, _RESERVED if is_reserved else _PUBLIC))
         beside = f"{self._record}.{basename}"
         with open(beside, "wb", 0) as file:  # noqa: PTH123
             file.write(narinfo.text_of(record).encode())
         os.rename(beside, self._record_at(basename, self._boot))  # noqa: PTH104
-        self._area.place(basename)
+        if is_damaged and os.path.lexists(self.locate(path)):
+            self._area.exchange(basename)
+        else:
+            self._area.place(basename)
+        _unlink(self._record_at(basename, _DAMAGED))  # last: until now it counted
         self._settler.poke()
 
     def share(self, path: StorePath) -> None:
@@ -166,15 +211,15 @@ class Store:
         self._area.make()
         self._records.mkdir(mode=0o755, exist_ok=True)
         recorded: set[str] = set()
-        reserved: set[str] = set()
+        marked: set[str] = set()
         for name, suffix in self._listed_records():
             if suffix in (_LASTING, self._boot):
                 recorded.add(name)
-            elif suffix == _RESERVED:
-                reserved.add(name)
+            elif suffix in {_RESERVED, _DAMAGED, _PUBLIC}:
+                marked.add(name)
             else:
                 _unlink(self._record_at(name, suffix))
-        broken = (recorded ^ self._placed()) | (reserved - recorded)
+        broken = (recorded ^ self._placed()) | (marked - recorded)
         for name in sorted(self._area.names() | broken):
             with self._area.try_hold(name) as is_held:
                 if is_held:
@@ -197,6 +242,38 @@ class Store:
                 self._area.discard(path.basename)
         return tuple(free)
 
+    def drop(self, path: StorePath, *, unused_since: float) -> bool:
+        """Take a path away, unless it was used since or somebody is at work on it.
+
+        In this order, under the path's lock:
+
+        1. the record is renamed, so that from here on the path is absent for whoever looks;
+        2. if the record's time is newer, somebody looked before that: it gets its name back;
+        3. the tree is set aside, to be deleted by `garbage`.
+
+        Whoever looked before 1 is seen in 2, and whoever looks later asks for the path anew, which
+        waits for the lock. A crash leaves a path without a record, which `recover` drops.
+        """
+        name = path.basename
+        beside = self._records / f".{name}"
+        with self._area.try_hold(name) as is_held:
+            if not is_held:
+                return False
+            for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
+                record = self._record_at(name, suffix)
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(record, beside)  # noqa: PTH104
+                    break
+            else:
+                return False
+            if beside.stat().st_mtime >= unused_since:
+                beside.rename(record)
+                return False
+            self._area.set_aside(name)
+            self._forget(name)
+            beside.unlink()
+            return True
+
     def _tidy(self, name: str) -> None:
         """Drop the stage entries of a name that is held, and path or record without the other."""
         self._area.clear(name)
@@ -206,9 +283,10 @@ class Store:
             self._forget(name)
             self._area.discard(name)
 
-    def _forget(self, name: str) -> None:
-        for suffix in (_LASTING, self._boot, _RESERVED):
-            _unlink(self._record_at(name, suffix))
+    def _forget(self, name: str, *, but: str = "") -> None:
+        for suffix in (_LASTING, self._boot, _RESERVED, _DAMAGED, _PUBLIC):
+            if suffix != but:
+                _unlink(self._record_at(name, suffix))
 
     def _placed(self) -> set[str]:
         """Return the basenames that something is in place for, recorded or not."""
@@ -252,13 +330,20 @@ class Stage:
             durable.remove_tree(self._tree)
             raise
 
-    def commit(self, record: NarInfo, *, is_reserved: bool = False) -> None:
+    def commit(
+        self, record: NarInfo, *, is_reserved: bool = False, is_public: bool = False
+    ) -> None:
         """Put the tree in place with its record: from now on the path is present."""
-        self._store.commit(self._path, record, is_reserved=is_reserved)
+        self._store.commit(self._path, record, is_reserved=is_reserved, is_public=is_public)
 
     def share(self) -> None:
         """Make the path, which is in place and reserved, present for everybody."""
         self._store.share(self._path)
+
+
+def _touch(file: str) -> None:
+    """Make an empty file, if there is none."""
+    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def _unlink(file: str) -> None:

@@ -8,8 +8,8 @@ trusted for what these caches give and nothing else. They travel over the worker
      "variables": {name: value}, "paths": [basename, ...]}      the paths that the catalog lists
 
 A path is asked of the locations that list it first. All the locations stand behind the configured
-caches for the rest of the closure, which a publisher's own dependencies may be in. Locations that
-cannot be read, such as S3 buckets, answer with a sentence that says so.
+caches for the rest of the closure, which a publisher's own dependencies may be in. `variables` log
+in to a bucket (`buckets`). Locations that cannot be read answer with a sentence that says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from cri_proxy import errors
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import cache, signatures
+from cri_proxy.store import buckets, cache, signatures
 from cri_proxy.store.cache import Cache
 from cri_proxy.store.nar import Source
 from cri_proxy.store.signatures import Keyring, PublicKey
@@ -65,7 +65,11 @@ class Locations:
 
 
 class _Unreadable(Cache):
-    """A location of a kind that is not spoken here."""
+    """A location of a kind that is not spoken here, or that `reason` is against."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url)
+        self._reason = reason
 
     def greet(self) -> None:
         """Ask nothing: there is nobody to ask."""
@@ -74,7 +78,7 @@ class _Unreadable(Cache):
     def open(self, name: str) -> Iterator[Source]:
         """Tell what to do instead."""
         raise errors.NotFound(
-            "FloxHub keeps it there, in a kind of store that cri-proxy does not read: copy the "
+            f"FloxHub keeps it there, where cri-proxy does not read it ({self._reason}): copy the "
             "package to a binary cache behind https, and name that in store.caches"
         )
         yield
@@ -82,14 +86,18 @@ class _Unreadable(Cache):
 
 def _cache_of(wire: Location, connections: cache.Connections) -> Cache:
     """Return the cache at a location; never a directory of this node."""
-    url = wire["url"]
-    if urlsplit(url).scheme not in _READ or wire["variables"]:
-        return _Unreadable(url_of(wire))
+    url, variables = wire["url"], wire["variables"]
+    scheme = urlsplit(url).scheme
     login = None if wire["user"] is None else (wire["user"], wire["password"] or "")
     try:
-        return cache.of_url(url, connections, login=login)
-    except errors.RequestInvalid:
-        return _Unreadable(url_of(wire))
+        if scheme == "s3":
+            return buckets.of_url(url, variables, connections)
+    except errors.RequestInvalid as error:
+        return _Unreadable(url_of(wire), str(error))
+    with contextlib.suppress(errors.RequestInvalid):
+        if scheme in _READ and not variables:
+            return cache.of_url(url, connections, login=login)
+    return _Unreadable(url_of(wire), "it is of another kind")
 
 
 def _keys_of(wire: Location, made: Cache) -> Iterator[PublicKey]:

@@ -3,6 +3,7 @@
     <directory>/.stage/<name>.lock     flock: somebody is at work on this name
     <directory>/.stage/<name>.tree     being made
     <directory>/.stage/<name>.gone     being deleted
+    <directory>/.garbage/<random>      taken away, to be deleted at leisure: see `garbage`
 
 Whoever holds a name's lock owns its two other entries, and alone may put something in place under
 that name or take it away. Locks die with the process that holds them, so an entry whose lock is
@@ -13,13 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.lib import durable
+from cri_proxy.lib import durable, exchange
 
+GARBAGE: Final = ".garbage"
 LOCK_POLL_SECONDS: Final = 0.05
 
 
@@ -82,6 +85,15 @@ class Area:
         """Put the tree of a name that is held in place."""
         _move(f"{self._begin}{name}.tree", f"{self._directory}/{name}")
 
+    def exchange(self, name: str) -> None:
+        """Put the tree of a name that is held in place of what is there, at once."""
+        exchange.swap(self.tree_of(name), self._directory / name)
+        self._banish(self.tree_of(name))
+
+    def set_aside(self, name: str) -> None:
+        """Take away what is in place under a name that is held; it is deleted later."""
+        self._banish(self._directory / name)
+
     def discard(self, name: str) -> None:
         """Delete what is in place under a name that is held; never is half of it in place."""
         aside = f"{self._begin}{name}.gone"
@@ -96,6 +108,11 @@ class Area:
         """Delete the stage entries of a name that is held."""
         durable.remove_tree(f"{self._begin}{name}.tree")
         durable.remove_tree(f"{self._begin}{name}.gone")
+
+    def _banish(self, place: Path) -> None:
+        garbage = self._directory / GARBAGE
+        garbage.mkdir(mode=0o700, exist_ok=True)
+        _move(str(place), f"{garbage}/{secrets.token_hex(8)}")
 
     def names(self) -> set[str]:
         """Return the names that have entries: in use, or left by a crash."""

@@ -5,7 +5,8 @@
     environments/<id>/…                      what else the caller keeps of the environment
     environments/<id>/.lasting               the view is whole, whatever happens to the machine
     environments/<id>/.<boot>                the view is whole until the machine stops
-    environments/.stage/                     see `staging`
+    environments/<id>/.damaged               store paths of which it has damaged copies
+    environments/.stage/  .garbage/          see `staging`
 
 The caller stages an identity, links the paths of the closure, adds its own files and commits. As
 with store paths nobody waits for the disk: the mark of this boot is renamed to the lasting one
@@ -15,7 +16,10 @@ Why hard links: one mount per container whatever the size of the closure, nothin
 environment is visible, and all share the page cache. Directories cannot be linked, so they are
 made; a file that has as many links as the file system allows is copied.
 
-Which views are in use is not known here: whoever removes one must know.
+A view that was found damaged is mended where it is, for containers may run in it: a copy of each
+damaged path is linked anew and takes the other's place at once.
+
+Which views are in use is not known here: whoever removes one must know, and hold its lease.
 """
 
 from __future__ import annotations
@@ -32,12 +36,14 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable
+from cri_proxy.lib import durable, exchange
+from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import staging
 from cri_proxy.store.local import Store
 
 _LASTING: Final = ".lasting"
+_DAMAGED: Final = ".damaged"
 _IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _THREADS: Final = 2
@@ -95,6 +101,59 @@ class Views:
             if is_held:
                 self._area.discard(identity)
             return is_held
+
+    def set_aside(self, identity: str) -> bool:
+        """Take a view away, to be deleted later; False if it is gone or somebody works on it."""
+        place = self.locate(identity)
+        with self._area.try_hold(identity) as is_held:
+            if not is_held or not place.exists():
+                return False
+            self._area.set_aside(identity)
+            return True
+
+    def condemn(self, identity: str, paths: Iterable[StorePath]) -> None:
+        """Note that a view has damaged copies of some paths: nothing starts in it until `mend`."""
+        mark = self.locate(identity) / _DAMAGED
+        names = {each.basename for each in (*paths, *self.damaged(identity))}
+        durable.write(mark, "".join(f"{name}\n" for name in sorted(names)).encode())
+
+    def damaged(self, identity: str) -> tuple[StorePath, ...]:
+        """Return the paths that a view was found to have damaged copies of."""
+        try:
+            names = (self.locate(identity) / _DAMAGED).read_text().split()
+        except FileNotFoundError:
+            return ()
+        return tuple(storepaths.of_basename(name) for name in names)
+
+    def mend(self, identity: str, check: Callable[[], None]) -> None:
+        """Link the damaged paths of a view anew from the store, where they must be present.
+
+        Containers that run in it see the new files under their names from then on; what they have
+        open or mapped stays the old one. Raises ContentDamaged for a path that is not present.
+        """
+        with self._area.hold(identity, check) as stage:
+            damaged = self.damaged(identity)
+            if not damaged:
+                return
+            for path in damaged:
+                if self._store.record(path) is None:
+                    raise errors.ContentDamaged(
+                        f"{path} in environment {identity} is damaged and has not been fetched "
+                        "again: run `cri-proxy store verify --repair`, or see why it cannot be had"
+                    )
+            place = self.locate(identity)
+            (stage / "store").mkdir(parents=True)
+            Stage(stage, self._store, lambda: None).link(damaged)
+            with contextlib.suppress(FileNotFoundError):  # what is linked now may be of this boot
+                (place / _LASTING).rename(place / self._boot)
+            for path in damaged:
+                new, old = (each / "store" / path.basename for each in (stage, place))
+                if os.path.lexists(old):
+                    exchange.swap(new, old)
+                else:
+                    new.rename(old)
+            (place / _DAMAGED).unlink()
+        self._settler.poke()
 
     def settle(self) -> None:
         """Make lasting what was committed in this boot; waits for the disk."""

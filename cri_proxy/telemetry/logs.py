@@ -91,7 +91,7 @@ def setup(settings: schema.Log, *, stream: TextIO | None = None) -> None:
     root.setLevel(settings.level.upper())
     if settings.level == "debug":
         # Other people's debug lines are of no use here, and some hold what must not be shown.
-        for library in ("urllib3", "dulwich", "asyncio", "grpc", "opentelemetry"):
+        for library in ("urllib3", "dulwich", "asyncio", "grpc", "hpack", "opentelemetry"):
             logging.getLogger(library).setLevel(logging.INFO)
 
 

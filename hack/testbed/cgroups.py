@@ -27,6 +27,17 @@ def processes(name: str) -> set[int]:
     }
 
 
+def create(name: str) -> None:
+    """Make the tree in every hierarchy, ready to have processes in it and groups below it."""
+    for mount in _hierarchies():
+        tree = mount / name
+        tree.mkdir(exist_ok=True)
+        for inherited in ("cpuset.cpus", "cpuset.mems"):  # version 1 has them empty at first
+            file = tree / inherited
+            if file.exists() and not _text(file).strip() and (text := _text(mount / inherited)):
+                file.write_text(text)
+
+
 def remove(name: str) -> None:
     """Remove the tree; its processes are dead, though the kernel may not have noted it yet."""
     waiting.until(lambda: _has_removed(name), what=f"the control groups {name} to be removable")

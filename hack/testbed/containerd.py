@@ -18,12 +18,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -32,6 +30,7 @@ import grpc
 
 from cri_proxy.cri import api_pb2
 from hack.testbed import configuration, cri, images, network, pods, processes, sweeping, waiting
+from hack.testbed.binaries import Binaries
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 _CNI_DIRECTORIES: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
@@ -39,33 +38,6 @@ _CNI_PLUGINS: Final = ("bridge", "host-local", "loopback")
 _PROGRAMS: Final = ("containerd", "containerd-shim-runc-v2", "ctr", "runc", "ip")
 _CAP_SYS_RESOURCE: Final = 24
 _LONGEST_SOCKET_PATH: Final = 104  # containerd refuses longer ones
-
-
-def _directory_of_environment() -> Path | None:
-    value = os.environ.get("TESTBED_BINARIES")
-    return Path(value) if value else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Binaries:
-    """The programs of one containerd; `directory` is searched before PATH.
-
-    Another version is tried by unpacking its package and naming the `usr/bin` in it, here or, for
-    a whole run of the tests, in the variable TESTBED_BINARIES.
-    """
-
-    directory: Path | None = field(default_factory=_directory_of_environment)
-
-    def path_of(self, name: str) -> Path | None:
-        """Return where the program is, or None."""
-        found = shutil.which(name, path=self.search_path)
-        return None if found is None else Path(found)
-
-    @property
-    def search_path(self) -> str:
-        """What PATH is to containerd: it looks for shims there."""
-        path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
-        return path if self.directory is None else f"{self.directory}:{path}"
 
 
 def lacks(binaries: Binaries | None = None) -> list[str]:
@@ -88,10 +60,16 @@ class Containerd:
         *,
         binaries: Binaries | None = None,
         handlers: Sequence[str] = ("runc", "runc-second"),
+        mirrors: Mapping[str, str] | None = None,
     ) -> None:
-        """Choose names, touch nothing. The first of `handlers` is the runtime's default."""
+        """Choose names, touch nothing. The first of `handlers` is the runtime's default.
+
+        `mirrors` are the registries that images may be pulled from, by the names of those that
+        they stand in for; they speak plain HTTP.
+        """
         self._binaries: Final = binaries or Binaries()
         self._handlers: Final = tuple(handlers)
+        self._mirrors: Final = dict(mirrors or {})
         token = secrets.token_hex(4)
         directory = Path(tempfile.gettempdir()) / f"cri-proxy-{token}"
         self.traces: Final = sweeping.Traces(
@@ -208,13 +186,7 @@ class Containerd:
 
     def version(self) -> str:
         """Return the version of the binary, for example `1.6.20~ds1`."""
-        printed = subprocess.run(
-            [self._binary("containerd"), "--version"], capture_output=True, text=True, check=True
-        ).stdout
-        match = re.search(r" v?(\d+\.\S+)", printed)
-        if match is None:
-            raise RuntimeError(f"containerd --version says {printed!r}, which names no version")
-        return match[1]
+        return self._binaries.version()
 
     def _configure(self) -> None:
         if len(str(self.socket)) > _LONGEST_SOCKET_PATH:
@@ -233,9 +205,23 @@ class Containerd:
             snapshotter="overlayfs" if _can_overlay(self.directory) else "native",
             handlers=self._handlers,
             is_oom_score_restricted=not _has_capability(_CAP_SYS_RESOURCE),
+            registries=self._registries(),
         )
-        text = configuration.text_of(choices, major=int(self.version().split(".")[0]))
+        text = configuration.text_of(choices, major=self._binaries.major())
         (self.directory / "config.toml").write_text(text)
+
+    def _registries(self) -> Path | None:
+        """Return the directory that names the mirrors, if there are any."""
+        if not self._mirrors:
+            return None
+        registries = self.directory / "registries"
+        for name, address in self._mirrors.items():
+            (registries / name).mkdir(parents=True)
+            (registries / name / "hosts.toml").write_text(
+                f'server = "http://{address}"\n[host."http://{address}"]\n'
+                'capabilities = ["pull", "resolve"]\n'
+            )
+        return registries
 
     def _launch(self) -> None:
         self._program = processes.Program(

@@ -15,6 +15,7 @@ import fnmatch
 import os
 import shutil
 import socket
+import ssl
 import sys
 import threading
 import urllib.parse
@@ -33,6 +34,8 @@ class Status:
     """Answer with this status and no file."""
 
     code: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,13 @@ class FileServer:
         self._server.close()
         self._server = self._thread = None
 
+    def speak_tls(self, certificate: Path, key: Path) -> None:
+        """Speak TLS from now until `stop`; both are PEM files."""
+        assert self._server is not None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+
     def answer(self, handler: _Handler) -> None:
         """Answer one request; called by its connection's thread."""
         request = Request(
@@ -169,15 +179,25 @@ class FileServer:
         try:
             if self.delay_seconds and self._stopping.wait(self.delay_seconds):
                 raise ConnectionAbortedError("the server stops")
-            if self.authorization not in (None, request.headers.get("authorization")):
-                handler.refuse(HTTPStatus.UNAUTHORIZED)
+            if (refusal := self.refusal_of(request)) is not None:
+                handler.refuse(refusal.code, refusal.body, refusal.headers)
             elif isinstance(fault, Status):
-                handler.refuse(fault.code)
+                handler.refuse(fault.code, fault.body, fault.headers)
             else:
                 self._send(handler, fault)
         finally:
             with self.changed:
                 self._in_flight -= 1
+
+    def refusal_of(self, request: Request) -> Status | None:
+        """Return what to answer a request that may not have the file, whichever it is."""
+        if self.authorization in (None, request.headers.get("authorization")):
+            return None
+        return Status(HTTPStatus.UNAUTHORIZED)
+
+    def file_of(self, path: str) -> Path:
+        """Return where the file of a path is, as it is written in a request but decoded."""
+        return self.directory / path.lstrip("/")
 
     def _fault_for(self, path: str) -> Fault | None:
         """Return the first fault that is meant for `path`, and count it off."""
@@ -193,7 +213,7 @@ class FileServer:
     def _send(self, handler: _Handler, fault: Truncation | Corruption | Hang | None) -> None:
         """Send the file that was asked for, as `fault` has it."""
         path = urllib.parse.unquote(urllib.parse.urlsplit(handler.path).path)
-        file = self.directory / path.lstrip("/")
+        file = self.file_of(path)
         if ".." in file.parts or not file.is_file():
             handler.refuse(HTTPStatus.NOT_FOUND)
             return
@@ -280,10 +300,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(size))
         self.end_headers()
 
-    def refuse(self, code: int) -> None:
+    def refuse(
+        self, code: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> None:
         """Send a status with a short body."""
-        body = b"" if self.command == "HEAD" else f"{code}\n".encode()
+        body = b"" if self.command == "HEAD" else body or f"{code}\n".encode()
         self.send_response(code)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -18,7 +18,7 @@ from typing import Final
 
 import hpack
 
-from cri_proxy.router import frames
+from cri_proxy.router import counting, frames
 from cri_proxy.router.connection import Connection, Side
 from hack.testbed.http2 import INTERPOSED, NEEDLES, OTHER, request_of
 
@@ -41,7 +41,7 @@ _NUMBERS: Final = (0, 1, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 16_384, 100)
 
 def connection(dice: random.Random) -> None:
     """Put one hostile connection through the core; raises AssertionError if it gives way."""
-    core = Connection(NEEDLES)
+    core = Connection(NEEDLES, counting.Table([OTHER], _count))
     wildness = dice.choice((0.0, 0.02, 0.1, 0.5))
     given = 0
     if dice.random() < 0.95:
@@ -78,6 +78,11 @@ def connection(dice: random.Random) -> None:
         before = len(core.to_downstream)
         core.receive_downstream(_frame(dice))
         assert len(core.to_downstream) == before
+
+
+def _count(method: str, status: str) -> None:
+    assert method in (OTHER[1:], counting.OTHER)
+    assert status in counting.STATUSES
 
 
 def _receive(core: Connection, side: Side, data: bytes, dice: random.Random) -> int:

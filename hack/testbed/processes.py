@@ -55,6 +55,7 @@ class Program:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """Start `argv`; the log is appended to, so that restarts of one program share a file."""
         self.argv: Final = [str(word) for word in argv]
@@ -69,6 +70,7 @@ class Program:
                 env=env,
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=tuple(pass_fds),
             )
         self.pid: Final = self._process.pid
         self._guard: Final = Guard(["kill", "-KILL", f"-{self.pid}"])

@@ -52,7 +52,7 @@ class Proxy:
         self._flags: Final = tuple(flags)
         self._program: processes.Program | None = None
         self._sections: Final[dict[str, dict[str, Any]]] = {
-            "serve": {"listen": str(self.socket), "front": os.environ.get(FRONT, "interposer")},
+            "serve": {"listen": str(self.socket), "front": os.environ.get(FRONT, "router")},
             "runtime": {"endpoint": str(runtime)},
             "store": {"root": str(self.root)},
             "pods": {"kubelet_root": str(kubelet_root or directory / "kubelet")},

@@ -5,7 +5,8 @@
         await relay.caller.unary_unary(CREATE_CONTAINER)(payload)
 
 Each listens at `proxy.sock` in the directory, unless told otherwise, and comes with a channel to
-it as kubelet would have one. A whole proxy in a process of its own is in `proxy`.
+it as kubelet would have one. With `is_routed` that is the router's socket, and the relay's own lies
+behind it. A whole proxy in a process of its own is in `proxy`.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import Self
 import grpc.aio
 
 from cri_proxy.cri import channels
-from cri_proxy.interposer import sockets
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
+from cri_proxy.lib import sockets
+from cri_proxy.router.server import Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,13 @@ class Serving:
     server: Server
     upstream: grpc.aio.Channel
     caller: grpc.aio.Channel
+    router: Router | None = None
 
     async def aclose(self) -> None:
         """Hang up on all sides. Closing twice is no error."""
         await self.caller.close(None)
+        if self.router is not None:
+            await self.router.close()
         await self.server.stop()
         await self.upstream.close(None)
 
@@ -44,8 +49,9 @@ class Serving:
 class Relays:
     """Starts relays in front of the runtime at `upstream`; they are closed with the context."""
 
-    def __init__(self, directory: Path, upstream: Path) -> None:
+    def __init__(self, directory: Path, upstream: Path, *, is_routed: bool = False) -> None:
         self.place = directory / "proxy.sock"
+        self.is_routed = is_routed
         self._upstream = upstream
         self._stack = AsyncExitStack()
 
@@ -67,8 +73,21 @@ class Relays:
         place = place or self.place
         upstream = upstream or self._upstream
         channel = channels.dial(upstream)
-        server = Server(Relay(channel, interceptors or {}), place, sockets.access_of(upstream))
-        serving = Serving(place, server, channel, channels.dial(place))
-        self._stack.push_async_callback(serving.aclose)
+        interceptors, access = interceptors or {}, sockets.access_of(upstream)
+        own = place.with_name(f"i-{place.name}") if self.is_routed else place
+        server = Server(Relay(channel, interceptors), own, access)
+        self._stack.push_async_callback(channel.close, None)
         await server.start()
+        router = None
+        if self.is_routed:
+            with sockets.listening(place, access) as (listener, _):
+                router = Router(
+                    [listener],
+                    upstream=upstream,
+                    interposer=own,
+                    interposed=frozenset(interceptors),
+                )
+                await router.start()
+        serving = Serving(place, server, channel, channels.dial(place), router)
+        self._stack.push_async_callback(serving.aclose)
         return serving

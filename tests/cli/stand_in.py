@@ -108,11 +108,16 @@ def listed(settings: Settings) -> list[Environment]:
     return [each for each in found if each is not None]
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
     """Say that it serves and end, or refuse to when its socket is called `taken.sock`."""
     if settings.serve.listen.name == "taken.sock":
         raise errors.RequestInvalid(f"{settings.serve.listen} is taken: set serve.listen")
-    logs.of("cri_proxy.daemon.main").info("serving", listen=settings.serve.listen)
+    logs.of("cri_proxy.daemon.main").info(
+        "serving",
+        listen=settings.serve.listen,
+        front=settings.serve.front,
+        is_replacing=is_replacing,
+    )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_a_pipe_gets_aligned_columns_with_the_latest_first(commands):
 
     head, new, old = done.output.splitlines()
     assert done.code == 0
-    names = ["REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "IDENTITY"]
+    names = ["REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "PIN", "IDENTITY"]
     assert head.split() == names
     assert new.split("  ")[0] == "acme/new:12"
     assert "1.2 GB" in new

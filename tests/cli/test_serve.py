@@ -25,3 +25,17 @@ def test_a_daemon_that_cannot_start_says_why_in_a_line(commands):
 
     assert done.code == 1
     assert done.errors == "error: /run/taken.sock is taken: set serve.listen\n"
+
+
+def test_the_router_is_in_front_unless_told_otherwise(commands):
+    usual = json.loads(commands.in_pipe("serve", is_stand_in=True).errors)
+    alone = json.loads(commands.in_pipe("serve", "--no-router", is_stand_in=True).errors)
+
+    assert (usual["front"], alone["front"]) == ("router", "interposer")
+
+
+def test_a_socket_is_taken_over_only_when_asked(commands):
+    usual = json.loads(commands.in_pipe("serve", is_stand_in=True).errors)
+    asked = json.loads(commands.in_pipe("serve", "--replace", is_stand_in=True).errors)
+
+    assert (usual["is_replacing"], asked["is_replacing"]) == (False, True)

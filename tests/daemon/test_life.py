@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
 
-from cri_proxy.cri import methods
-from hack.testbed import waiting
+from cri_proxy.cri import channels, methods
+from hack.testbed import processes, waiting
 from hack.testbed.fake_runtime import Context
 from tests.daemon.conftest import Station
 
@@ -135,7 +137,92 @@ async def test_a_second_proxy_at_the_same_socket_is_refused_in_a_sentence(statio
 
     assert second.returncode == 1
     assert str(station.proxy.socket) in second.stderr
+    assert "--replace" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--no-router",)], ids=["router", "alone"])
+async def test_a_proxy_that_is_replaced_finishes_its_calls_and_ends(
+    station: Station, more: tuple[str, ...]
+) -> None:
+    """Whatever was in front and will be; new connections are the new one's from the first."""
+    await asyncio.to_thread(station.proxy.start)
+    old = station.proxy.pid
+    call, released = await _slow_answer(station)
+    program = processes.Program(
+        [*station.proxy.argv("serve"), "--replace", *more],
+        log=station.proxy.directory / "log-of-the-new",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=station.proxy.directory,
+    )
+    try:
+        await asyncio.to_thread(
+            waiting.until, lambda: "draining" in station.proxy.log_text(), what="the old to drain"
+        )
+        async with channels.dial(station.proxy.socket) as caller:
+            version = caller.unary_unary(methods.path_of("Version"))
+            assert await version(b"1", timeout=30) == b"1"
+
+        released.set()
+        assert await call == b"done"
+        await asyncio.to_thread(
+            waiting.until, lambda: "stopped" in station.proxy.log_text(), what="the old to end"
+        )
+        async with channels.dial(station.proxy.socket) as caller:
+            assert await caller.unary_unary(methods.path_of("Version"))(b"2", timeout=30) == b"2"
+        assert program.pid != old
+    finally:
+        program.stop()
+
+
+async def test_a_socket_of_systemds_outlives_the_proxy_that_it_was_passed_to(
+    station: Station, tmp_path: Path
+) -> None:
+    """A restart refuses no connection: what comes in between is answered afterwards."""
+    place = tmp_path / "kept.sock"
+    station.proxy.configure({"serve": {"front": "router", "listen": str(tmp_path / "own.sock")}})
+    with socket.socket(socket.AF_UNIX) as kept:
+        kept.bind(str(place))
+        kept.listen()
+        async with channels.dial(place) as caller:
+            version = caller.unary_unary(methods.path_of("Version"))
+            for payload in (b"1", b"2"):
+                answering = version(payload, timeout=60, wait_for_ready=True)
+                with _activated(station, kept):
+                    assert await answering == payload
+                assert place.exists()
+
+
+def test_the_interposer_alone_refuses_a_socket_of_systemds(
+    station: Station, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as kept:
+        kept.bind(str(tmp_path / "kept.sock"))
+        kept.listen()
+        with _activated(station, kept, "--no-router") as program:
+            waiting.until(lambda: not program.is_running, what="the proxy to refuse")
+
+    assert "set serve.front to router" in (tmp_path / "log-activated").read_text()
+
+
+@contextlib.contextmanager
+def _activated(station: Station, kept: socket.socket, *flags: str) -> Iterator[processes.Program]:
+    """Start a proxy as systemd does, the socket being its descriptor 3."""
+    command = [*station.proxy.argv("serve"), *flags]
+    program = processes.Program(
+        [
+            *("bash", "-c", f'exec 3<&{kept.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "-"),
+            *command,
+        ],
+        log=station.proxy.directory.parent / "log-activated",
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=station.proxy.directory,
+        pass_fds=(kept.fileno(),),
+    )
+    try:
+        yield program
+    finally:
+        program.stop()
 
 
 async def test_no_worker_outlives_a_proxy_that_was_killed(station: Station) -> None:

@@ -429,25 +429,6 @@ def test_single_files_and_places_within_volumes_are_mounted(node: Node, tmp_path
     assert seen == "singlewithin"
 
 
-def test_a_user_namespace(node: Node) -> None:
-    if int(node.containerd.version().split(".")[0]) < 2:
-        pytest.skip("containerd before 2.0 knows no user namespaces: set TESTBED_BINARIES")
-    node.push("web", node.published.bash, variables={"GREETING": "hello"}, hook=HOOK)
-    pod = node.pods.run_pod(
-        "userns",
-        {"flox.dev/environment": "acme/web", "flox.dev/nix-mutable": "true"},
-        user_namespace=True,
-    )
-    main = pod.run(
-        spec("sh", "-c", f"{SHOW}; cat /proc/self/uid_map; touch /nix/store/x; exec sleep 600")
-    )
-
-    assert shown(main)[0] == "hello"
-    main.await_output(rb"^ +0 +65536000 +65536$")
-    done = main.exec_sync(["sh", "-c", "ls /nix/store/x; echo $HOOKED; id -u"], timeout_seconds=60)
-    assert done.stdout == b"/nix/store/x\nyes\n0\n", done
-
-
 def test_the_view_is_readable_by_any_user_whoever_owns_it(node: Node) -> None:
     """What user namespaces rest on: nobody needs to own a file of the view to read or run it."""
     node.push("web", node.published.bash, hook=HOOK)
@@ -476,6 +457,21 @@ def test_services_and_profile_scripts_are_spoken_of_once(node: Node) -> None:
     assert "services of an environment are not started in pods (db, queue)" in warnings[0]
     assert "profile scripts" in warnings[1]
     assert all("acme/web:1" in line for line in warnings)
+
+
+def test_a_mistyped_annotation_is_told_with_what_was_likely_meant(node: Node) -> None:
+    for number in range(2):
+        annotations = {"flox.dev/enviroment": "acme/web"}
+        ordinary = node.pods.run_pod(f"mistyped-{number}", annotations)
+        assert ends(ordinary.run(kubelet.Spec(command=["echo", "plain"]))) == b"plain\n"
+
+    told = [line for line in node.proxy.log_text().splitlines() if "means nothing" in line]
+    assert len(told) == 1
+    assert "'flox.dev/enviroment' means nothing" in told[0]
+    assert "did you mean flox.dev/environment?" in told[0]
+    assert "mistyped-0" in told[0]
+    with pytest.raises(grpc.RpcError, match=r"\(its 'flox.dev/enviroment' means nothing\)"):
+        node.pods.run_pod("classed", annotations, runtime_handler="flox")
 
 
 def lock_of(node: Node, kind: str) -> tuple[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ import pytest
 
 from hack.testbed import environments
 from hack.testbed.binary_cache import Publisher
+from hack.testbed.bucket import Bucket, Login
 from hack.testbed.environments import Package
 from hack.testbed.file_server import FileServer
 from hack.testbed.private import away, output, refusal, run_pod
@@ -165,25 +166,63 @@ def test_a_key_that_the_catalog_does_not_give_is_not_trusted(
     )
 
 
-def test_a_location_in_s3_is_refused_in_a_sentence(node: Node, app: Package) -> None:
+@pytest.fixture
+def s3(node: Node, acme: Publisher, app: Package) -> Iterator[Bucket]:
+    """The package's only location: a bucket, for who has the login of the catalog's answer."""
+    login = Login("ASIA0123456789", "secret/pass-word", "session/pass-word")
+    with Bucket(acme.directory, "acme-packages", login=login, region="eu-central-1") as server:
+        locate_in(node, app, acme, server, login)
+        yield server
+
+
+def locate_in(
+    node: Node, app: Package, acme: Publisher, bucket: Bucket, login: Login | None
+) -> None:
+    """Have the catalog tell that the package is in the bucket."""
+    auth = {"aws-s3": {"envs": login.variables}} if login else None
     node.hub.publish(
-        str(app.path),
-        {
-            "url": "s3://acme-packages?region=eu-central-1",
-            "auth": {"aws-s3": {"envs": {"AWS_SECRET_ACCESS_KEY": "pass-word"}}},
-            "public_keys": [],
-        },
+        str(app.path), {"url": bucket.s3_url, "auth": auth, "public_keys": [acme.public_key]}
     )
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_location_in_s3_is_read_with_the_catalogs_login(node: Node) -> None:
+    assert answer_of(node, PERSONAL) == b"42"
+
+    assert "pass-word" not in node.proxy.log_text()
+    assert_denied(node, None)
+
+
+def test_a_login_that_s3_refuses_is_told_without_showing_it(
+    node: Node, app: Package, acme: Publisher, s3: Bucket
+) -> None:
+    locate_in(node, app, acme, s3, Login("ASIA0123456789", "pass-word-that-was", "session"))
 
     details = refusal(
         run_pod(node.pods, "acme/web", PERSONAL),
-        grpc.StatusCode.NOT_FOUND,
-        "s3://acme-packages: FloxHub keeps it there",
-        "store.caches",
+        grpc.StatusCode.UNAVAILABLE,
+        "s3://acme-packages: answered 400 Bad Request (InvalidToken)",
     )
 
     assert "pass-word" not in details
     assert "pass-word" not in node.proxy.log_text()
+    assert s3.login is not None
+    locate_in(node, app, acme, s3, s3.login)
+    assert answer_of(node, PERSONAL) == b"42"
+
+
+def test_a_location_of_another_kind_is_refused_in_a_sentence(node: Node, app: Package) -> None:
+    node.hub.publish(
+        str(app.path),
+        {"url": "gs://acme-packages", "auth": None, "public_keys": []},
+    )
+
+    refusal(
+        run_pod(node.pods, "acme/web", PERSONAL),
+        grpc.StatusCode.NOT_FOUND,
+        "gs://acme-packages: FloxHub keeps it there",
+        "store.caches",
+    )
 
 
 @pytest.mark.usefixtures("app")

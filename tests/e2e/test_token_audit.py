@@ -1,7 +1,8 @@
 """Token audit: after a private node's day, tokens are nowhere but in the Secrets that hold them.
 
-Four canaries are used: of a pod's Secret, of the node's file, of a pod that is refused, and of a
-login that the catalog gives. Everything is then searched for them that others may come to see.
+The canaries: of a pod's Secret, of the node's file, of a pod that is refused, and of the logins
+that the catalog gives, for a cache and for a bucket. Everything that others may come to see is then
+searched for them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cri_proxy.cri import api_pb2
 from cri_proxy.interposer.tokens import FILE
 from hack.testbed import waiting
 from hack.testbed.binary_cache import Publisher
+from hack.testbed.bucket import Bucket, Login
 from hack.testbed.collector import Collector
 from hack.testbed.environments import Package
 from hack.testbed.file_server import FileServer, Status
@@ -32,7 +34,8 @@ MOUNTED = "flox_pat_canary-of-the-secret-0123456789"
 OF_NODE = "eyJhbGciOiJSUzI1NiJ9.eyJjYW5hcnkiOiJub2RlIn0.canary-of-the-node-0123456789"
 REFUSED = "flox_pat_canary-of-the-refused-0123456789"
 LOGIN = "canary-of-the-login-0123456789"
-CANARIES = (MOUNTED, OF_NODE, REFUSED, LOGIN)
+OF_S3 = Login("ASIACANARY-OF-THE-KEY", "canary/of-the-secret-0123", "canary/of-the-session==")
+CANARIES = (MOUNTED, OF_NODE, REFUSED, LOGIN, *OF_S3.variables.values())
 USERS = ("oauth", "unused", "reader")
 
 
@@ -69,13 +72,27 @@ def node_settings(tmp_path: Path, collector: Collector) -> dict[str, dict[str, A
 
 
 @pytest.fixture
-def bucket(node: Node, tmp_path: Path) -> Iterator[FileServer]:
-    """The cache of acme's catalog, which wants a login; acme/web has a package in it."""
+def tool(node: Node, tmp_path: Path) -> Iterator[tuple[Package, Bucket]]:
+    """A package of acme's catalog that is in a bucket, and the bucket, which wants signatures."""
+    acme = Publisher(tmp_path / "acme-in-s3")
+    path = acme.add("tool", {"share/tool": b"tool"})
+    with Bucket(acme.directory, "acme-packages", login=OF_S3) as server:
+        auth = {"aws-s3": {"envs": OF_S3.variables}}
+        node.hub.publish(
+            str(path), {"url": server.s3_url, "auth": auth, "public_keys": [acme.public_key]}
+        )
+        yield Package("tool", path, catalog="acme"), server
+
+
+@pytest.fixture
+def bucket(node: Node, tmp_path: Path, tool: tuple[Package, Bucket]) -> Iterator[FileServer]:
+    """The cache of acme's catalog, which wants a login; acme/web has packages of both."""
     acme = Publisher(tmp_path / "acme")
     path = acme.add("app", {"share/app": b"app"})
     node.push(
         "web",
         Package("app", path, catalog="acme"),
+        tool[0],
         node.published.bash,
         hook="export HOOKED=yes",
     )
@@ -88,16 +105,20 @@ def bucket(node: Node, tmp_path: Path) -> Iterator[FileServer]:
         yield server
 
 
-def live(node: Node, bucket: FileServer) -> tuple[list[str], Container]:
+def live(node: Node, bucket: FileServer, s3: Bucket) -> tuple[list[str], Container]:
     """Let happen what happens on a node; return the refusals, and a container that still runs."""
     refusals = []
     bucket.fail("*.narinfo", Status(500))
     broken = run_pod(node.pods, "acme/web", MOUNTED)
     refusals.append(refusal(broken, grpc.StatusCode.UNAVAILABLE))
     bucket.heal()
+    s3.fail("*.narinfo", Status(400, b"<Code>ExpiredToken</Code>"))
+    refusals.append(refusal(broken, grpc.StatusCode.UNAVAILABLE, "ExpiredToken"))
+    s3.heal()
     container = create(run_pod(node.pods, "acme/web", MOUNTED), "sleep", "600")
     container.start()
     assert container.exec_sync(["sh", "-c", "echo $HOOKED"]).stdout == b"yes\n"
+    assert container.exec_sync(["sh", "-c", "cat $FLOX_ENV/share/tool"]).stdout == b"tool"
     assert output(run_pod(node.pods, "acme/web", None), "true") == b""
     denied = run_pod(node.pods, "acme/web", REFUSED)
     refusals.append(refusal(denied, grpc.StatusCode.PERMISSION_DENIED))
@@ -115,9 +136,13 @@ def live(node: Node, bucket: FileServer) -> tuple[list[str], Container]:
 
 
 def test_tokens_are_nowhere_but_in_the_secrets_that_hold_them(
-    node: Node, collector: Collector, bucket: FileServer, tmp_path: Path
+    node: Node,
+    collector: Collector,
+    bucket: FileServer,
+    tool: tuple[Package, Bucket],
+    tmp_path: Path,
 ) -> None:
-    refusals, container = live(node, bucket)
+    refusals, container = live(node, bucket, tool[1])
 
     for said in refusals:
         assert_clean("a refusal", said.encode())

@@ -50,9 +50,13 @@ async def runtime(tmp_path: Path) -> AsyncIterator[FakeRuntime]:
         yield runtime
 
 
-@pytest.fixture
-async def relays(runtime: FakeRuntime, tmp_path: Path) -> AsyncIterator[Relays]:
-    async with Relays(tmp_path, runtime.socket) as relays:
+@pytest.fixture(params=["alone", "routed"])
+async def relays(
+    request: pytest.FixtureRequest, runtime: FakeRuntime, tmp_path: Path
+) -> AsyncIterator[Relays]:
+    """What a relay promises holds with the router in front of it, too."""
+    routed = request.param == "routed"
+    async with Relays(tmp_path, runtime.socket, is_routed=routed) as relays:
         yield relays
 
 

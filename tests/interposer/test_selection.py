@@ -190,3 +190,21 @@ def test_an_environment_is_realized_with_a_shell_where_exec_stays_outside() -> N
     assert wanted is not None
     database = Reference("acme", "db")
     assert wanted.realizations == ((WEB, False), (database, False), (database, True))
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("flox.dev/enviroment", "flox.dev/environment"),
+        ("flox.dev/Environment", "flox.dev/environment"),
+        ("flox.dev/env", "flox.dev/environment"),
+        ("flox.dev/activate_mode", "flox.dev/activate-mode"),
+        ("flox.dev/activation-mode", "flox.dev/activate-mode"),
+        ("flox.dev/skip-container", "flox.dev/skip-containers"),
+        ("flox.dev/mutable", "flox.dev/nix-mutable"),
+        ("flox.dev/disable-metric", "flox.dev/disable-metrics"),
+        ("flox.dev/zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", None),
+    ],
+)
+def test_what_a_mistyped_key_likely_means(key: str, meant: str | None) -> None:
+    assert selection.unknown({key: "acme/web", "flox.dev/environment": "acme/web"}) == {key: meant}

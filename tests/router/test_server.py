@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from cri_proxy.router import sockets
+from cri_proxy.lib import sockets
 from cri_proxy.router.server import Router
 from hack.testbed.http2 import ENDLESS, INTERPOSED, OTHER
 
@@ -82,9 +82,10 @@ async def serving(peer: Peer, path: Path) -> AsyncIterator[grpc.aio.Server]:
 async def node(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
     """A runtime, an interposer, and the router before them."""
     runtime, interposer = tmp_path / "r.sock", tmp_path / "i.sock"
-    listener = sockets.listen(tmp_path / "p.sock", like=runtime)
+    with sockets.listening(tmp_path / "p.sock", sockets.access_of(runtime)) as (listener, taken):
+        pass
     router = Router(
-        [listener.socket],
+        [listener],
         upstream=runtime,
         interposer=interposer,
         interposed=frozenset({INTERPOSED}),
@@ -102,7 +103,7 @@ async def node(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
     async with serving(made.runtime, runtime), serving(made.interposer, interposer):
         yield made
     await asyncio.wait_for(router.close(), DEADLINE)
-    listener.withdraw()
+    taken.withdraw()
     assert router.connections == 0
 
 
@@ -231,12 +232,11 @@ async def test_interposed_call_without_interposer_is_refused_and_others_pass(
 
 async def test_absent_runtime_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
     runtime = tmp_path / "r.sock"
-    listener = sockets.listen(tmp_path / "p.sock", like=runtime)
-    router = Router(
-        [listener.socket], upstream=runtime, interposer=tmp_path / "i", interposed=frozenset()
-    )
+    with sockets.listening(tmp_path / "p.sock", sockets.access_of(runtime)) as (listener, taken):
+        pass
+    router = Router([listener], upstream=runtime, interposer=tmp_path / "i", interposed=frozenset())
     await router.start()
-    async with grpc.aio.insecure_channel(f"unix:{listener.place}", options=_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(f"unix:{taken.place}", options=_OPTIONS) as channel:
         for _ in range(2):
             with pytest.raises(grpc.aio.AioRpcError) as failure:
                 await call(channel, OTHER, b"x")
@@ -244,7 +244,7 @@ async def test_absent_runtime_is_unavailable_until_it_is_back(tmp_path: Path) ->
             async with serving(Peer("runtime"), runtime):
                 assert await call(channel, OTHER, b"x", wait_for_ready=True) == b"runtime:x"
     await asyncio.wait_for(router.close(), DEADLINE)
-    listener.withdraw()
+    taken.withdraw()
 
 
 async def test_drain_finishes_calls_in_flight_and_ends_endless_ones_last(

@@ -1,7 +1,5 @@
 import itertools
 import socket
-import ssl
-import subprocess
 import threading
 import urllib.request
 
@@ -454,30 +452,10 @@ def test_proxy_of_the_environment_is_used_unless_it_is_told_not_to(
 
 
 @pytest.fixture
-def secure_server(server, tmp_path):
+def secure_server(server, certificate):
     """The server with TLS, and the authority that vouches for it."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-            ),
-            *("-nodes", "-keyout", key, "-out", certificate, "-days", "2"),
-            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
-    return server.url.replace("http:", "https:"), certificate
+    server.speak_tls(*certificate)
+    return server.url.replace("http:", "https:"), certificate[0]
 
 
 def test_authority_of_ones_own_is_trusted_and_no_other(publisher, secure_server):

@@ -2,7 +2,8 @@ import signal
 
 from cri_proxy.cri import api_pb2
 from hack.testbed import images
-from hack.testbed.containerd import Binaries, Containerd, lacks
+from hack.testbed.binaries import Binaries
+from hack.testbed.containerd import Containerd, lacks
 from hack.testbed.kubelet import Spec
 from hack.testbed.pods import Pods
 
@@ -12,16 +13,6 @@ def test_a_machine_without_the_programs_is_told_so_by_name(tmp_path, monkeypatch
     monkeypatch.setattr(Binaries, "search_path", str(tmp_path))
 
     assert "the program runc" in lacks()
-
-
-def test_an_explicit_directory_of_binaries_comes_first(tmp_path) -> None:
-    (tmp_path / "runc").write_text("#!/bin/sh\n")
-    (tmp_path / "runc").chmod(0o755)
-
-    there, elsewhere = Binaries(directory=tmp_path), Binaries(directory=None)
-
-    assert there.path_of("runc") == tmp_path / "runc"
-    assert there.path_of("containerd") == elsewhere.path_of("containerd")
 
 
 def test_the_images_of_the_testbed_are_there(containerd: Containerd, pods: Pods) -> None:

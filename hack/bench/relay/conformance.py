@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.router import sockets
+from cri_proxy.lib import sockets
 from cri_proxy.router.server import Router
 
 H2SPEC: Final = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
@@ -27,18 +27,18 @@ PATH: Final = "/runtime.v1.RuntimeService/Version"
 async def _main(runtime: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="cri-proxy-h2spec-") as name:
         place = Path(name) / "router.sock"
-        listener = sockets.listen(place, like=runtime)
-        router = Router(
-            [listener.socket],
-            upstream=runtime,
-            interposer=Path(name) / "nobody.sock",
-            interposed=frozenset(),
-        )
+        with sockets.listening(place, sockets.access_of(runtime)) as (listener, taken):
+            router = Router(
+                [listener],
+                upstream=runtime,
+                interposer=Path(name) / "nobody.sock",
+                interposed=frozenset(),
+            )
         await router.start()
         directly = await _failures(runtime, Path(name) / "directly.xml")
         through = await _failures(place, Path(name) / "through.xml")
         await router.close()
-        listener.withdraw()
+        taken.withdraw()
     print(f"fail directly: {len(directly)}, through the router: {len(through)}")
     for section, title in sorted(directly - through):
         print(f"passes only through the router: {section}: {title}")

@@ -151,6 +151,7 @@ func load(socket string, arguments []string) error {
 	size := flags.Int("answer-bytes", 100, "length of an answer, if the runtime is ours")
 	mixed := flags.Bool("mixed", false, "make answers of any length up to -answer-bytes")
 	warmUp := flags.Int("warm-up", 200, "calls before the clock starts")
+	pace := flags.Duration("pace", 0, "time from one call to the next of each in flight; 0 is none")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -190,7 +191,12 @@ func load(socket string, arguments []string) error {
 	start := time.Now()
 	for worker := range *inFlight {
 		group.Go(func() {
+			next := time.Now()
 			for time.Since(start) < *duration {
+				if *pace > 0 {
+					next = next.Add(*pace)
+					time.Sleep(time.Until(next))
+				}
 				begin := time.Now()
 				if err := call(); err != nil {
 					failures.Add(1)

@@ -15,9 +15,8 @@ import uvloop
 
 from cri_proxy.cri import channels, methods
 from cri_proxy.interposer import server
-from cri_proxy.interposer import sockets as interposer_sockets
 from cri_proxy.interposer.relay import Relay
-from cri_proxy.router import sockets
+from cri_proxy.lib import sockets
 from cri_proxy.router.server import Router
 
 INTERPOSED = frozenset(
@@ -27,19 +26,17 @@ INTERPOSED = frozenset(
 
 
 async def _router(place: Path, runtime: Path, interposer: Path) -> None:
-    listener = sockets.listen(place, like=runtime)
-    router = Router(
-        [listener.socket], upstream=runtime, interposer=interposer, interposed=INTERPOSED
-    )
+    with sockets.listening(place, sockets.access_of(runtime)) as (listener, taken):
+        router = Router([listener], upstream=runtime, interposer=interposer, interposed=INTERPOSED)
     await router.start()
     await _told_to_stop()
     await router.close()
-    listener.withdraw()
+    taken.withdraw()
 
 
 async def _interposer(place: Path, runtime: Path) -> None:
     async with channels.dial(runtime) as channel:
-        access = interposer_sockets.access_of(runtime)
+        access = sockets.access_of(runtime)
         serving = server.Server(Relay(channel), place, access)
         await serving.start()
         await _told_to_stop()

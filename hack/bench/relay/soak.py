@@ -1,10 +1,11 @@
 """A long soak of the router: mixed calls while the runtime is restarted again and again.
 
-    python -m hack.bench.relay.soak [--seconds 3600] [--restart-every 60]
+    python -m hack.bench.relay.soak [--calls 1000000] [--seconds 3600] [--restart-every 60]
 
-Calls of every length go to the runtime and to the interposer, by connections that come and go with
-the runtime. What must hold: none is answered wrongly (UNAVAILABLE is no wrong answer while there
-is no runtime), the router's memory stays flat, and no descriptor is left when the clients are.
+Calls of every length go to the runtime and to the interposer, evenly over the time, by connections
+that come and go with the runtime. What must hold: none is answered wrongly (UNAVAILABLE is no wrong
+answer while there is no runtime), the router's memory stays flat, and no descriptor is left when
+the clients are.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ METHODS: Final = ",".join(
     f"/runtime.v1.RuntimeService/{name}"
     for name in ("ListContainers", "Status", "CreateContainer", "ContainerStatus", "RunPodSandbox")
 )
+IN_FLIGHT: Final = 8
 LARGEST_ANSWER: Final = 200_000
 GROWTH_MIB: Final = 8.0
 """What the router may have grown between the first quarter and the end."""
@@ -34,14 +36,20 @@ GROWTH_MIB: Final = 8.0
 def main() -> int:
     """Soak for as long as asked; return 1 if something did not hold."""
     parser = argparse.ArgumentParser(prog="python -m hack.bench.relay.soak")
+    parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=int, default=3600)
     parser.add_argument("--restart-every", type=int, default=60)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cri-proxy-soak-") as name:
-        return _soak(Path(name), arguments.seconds, arguments.restart_every)
+        return _soak(
+            Path(name),
+            arguments.seconds,
+            arguments.restart_every,
+            pace=IN_FLIGHT * arguments.seconds / arguments.calls,
+        )
 
 
-def _soak(directory: Path, seconds: int, restart_every: int) -> int:
+def _soak(directory: Path, seconds: int, restart_every: int, *, pace: float) -> int:
     program = relay.built(Options(is_quick=False, is_json=False))
     runtime, interposer = directory / "runtime.sock", directory / "interposer.sock"
     router = directory / "router.sock"
@@ -59,7 +67,8 @@ def _soak(directory: Path, seconds: int, restart_every: int) -> int:
             with relay.running(program, "serve", runtime) as serving:
                 relay.wait_for(runtime, serving)
                 load = subprocess.Popen(
-                    [program, "load", router, "-methods", METHODS, "-mixed", "-in-flight=8",
+                    [program, "load", router, "-methods", METHODS, "-mixed",
+                     f"-in-flight={IN_FLIGHT}", f"-pace={pace:f}s",
                      "-warm-up=0", f"-answer-bytes={LARGEST_ANSWER}",
                      f"-duration={restart_every + 1}s"],
                     stdout=subprocess.PIPE,
@@ -71,7 +80,10 @@ def _soak(directory: Path, seconds: int, restart_every: int) -> int:
             failures += said["failures"]
             wrong += said["wrong"]
             memories.append(_memory_of(process.pid))
-            print(f"{calls} calls, {failures} unavailable, {wrong} wrong, {memories[-1]:.1f} MiB")
+            print(
+                f"{calls} calls, {failures} unavailable, {wrong} wrong, {memories[-1]:.1f} MiB",
+                flush=True,
+            )
         left = _descriptors_left(process.pid, descriptors)
     growth = memories[-1] - memories[len(memories) // 4]
     print(f"grown by {growth:.1f} MiB, {left} descriptors left")

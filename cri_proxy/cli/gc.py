@@ -1,0 +1,149 @@
+"""`cri-proxy gc`: what no container, pod or pin holds, removed now; `--dry-run` only tells.
+
+Works beside a running daemon or without one: the runtime says what is in use, locks on disk keep
+whoever is just starting a container. It ends when everything is deleted, at low priority.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import uvloop
+
+from cri_proxy import settings
+from cri_proxy.cli import arguments, exits, quiet, screen, units
+from cri_proxy.daemon.collection import Freed, Plan
+from cri_proxy.store.garbage import Fate
+from cri_proxy.telemetry import logs
+
+_HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
+_SHOWN_HOLDERS: Final = 2
+
+
+def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+    """Collect, or tell what would be collected, and write it to standard output."""
+    wanted = quiet.settings_of(loaded, "warning")
+    logs.setup(wanted.log)
+    plan, freed = uvloop.run(_collected(wanted, is_dry=options.is_dry_run))
+    if options.is_json:
+        print(json.dumps(_record_of(plan, freed), indent=2))
+        return exits.OK
+    if plan.fates:
+        _draw([_row_of(each, freed) for each in plan.fates])
+    print(_sum_of(plan, freed))
+    return exits.OK
+
+
+async def _collected(wanted: settings.Settings, *, is_dry: bool) -> tuple[Plan, Freed | None]:
+    # Half a second of imports, which somebody who mistyped an option need not wait for.
+    from cri_proxy.cri import channels
+    from cri_proxy.cri.runtime import Runtime
+    from cri_proxy.daemon import parts, pins
+    from cri_proxy.daemon.collection import Collection
+    from cri_proxy.interposer.mutability import Mutability
+    from cri_proxy.realizer import jobs
+    from cri_proxy.store.garbage import Rules
+
+    root = wanted.store.root
+    grace = wanted.garbage.grace_seconds
+    channel = channels.dial(wanted.runtime.endpoint)
+    try:
+        runtime = Runtime(channel)
+        await runtime.version()
+        async with parts.keeping_pool_of(wanted) as pool:
+            await pool.call(jobs.RECOVER, {})
+            collection = Collection(root, runtime, pool, lambda: pins.held(wanted))
+            rules = Rules(grace, wanted_bytes=None)
+            plan = await collection.plan(rules)
+            if is_dry:
+                return plan, None
+            freed = await collection.collect(rules, unused_seconds=grace)
+            await collection.empty()
+            await Mutability(root, pool, runtime).sweep()
+            return plan, freed
+    finally:
+        await channel.close(None)
+
+
+def _draw(rows: Sequence[tuple[str, ...]]) -> None:
+    """Write the environments: a table for a person, aligned columns for a program."""
+    if not screen.is_watched(sys.stdout):
+        print(screen.columns([_HEAD, *rows]))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in _HEAD:
+        table.add_column(
+            name,
+            justify="right" if name == "FREES" else "left",
+            no_wrap=name != "FATE",
+            overflow="ellipsis" if name == "IDENTITY" else "fold",
+            style="dim" if name == "IDENTITY" else None,
+        )
+    for row in rows:
+        table.add_row(*row)
+    screen.console(sys.stdout).print(table)
+
+
+def _row_of(each: Fate, freed: Freed | None) -> tuple[str, ...]:
+    return (
+        each.reference,
+        each.mode,
+        units.ago(time.time() - each.last_start),
+        units.size(each.frees) if each.goes else "",
+        _fate_of(each, freed),
+        each.identity,
+    )
+
+
+def _fate_of(each: Fate, freed: Freed | None) -> str:
+    """Return what becomes of an environment, in words."""
+    if each.goes and freed is None:
+        return "would be removed"
+    if each.goes and freed is not None:
+        is_gone = each.identity in {gone.identity for gone in freed.gone}
+        return "removed" if is_gone else "stays: it was used a moment ago"
+    shown = ", ".join(each.holders[:_SHOWN_HOLDERS])
+    more = len(each.holders) - _SHOWN_HOLDERS
+    return f"stays: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def _sum_of(plan: Plan, freed: Freed | None) -> str:
+    if freed is None:
+        return (
+            f"{units.counted(len(plan.going), 'environment')} and "
+            f"{units.counted(plan.paths, 'store path')} would be removed, {units.size(plan.frees)}"
+        )
+    return (
+        f"{units.counted(len(freed.gone), 'environment')} and "
+        f"{units.counted(freed.paths, 'store path')} removed, {units.size(freed.bytes)}"
+    )
+
+
+def _record_of(plan: Plan, freed: Freed | None) -> dict[str, object]:
+    gone = set() if freed is None else {each.identity for each in freed.gone}
+    return {
+        "dry_run": freed is None,
+        "environments": [
+            {
+                "reference": each.reference,
+                "mode": each.mode,
+                "identity": each.identity,
+                "last_started": datetime.fromtimestamp(each.last_start, UTC).isoformat(
+                    timespec="seconds"
+                ),
+                "bytes": each.frees,
+                "goes": each.goes if freed is None else each.identity in gone,
+                "holders": list(each.holders),
+            }
+            for each in plan.fates
+        ],
+        "paths": plan.paths if freed is None else freed.paths,
+        "bytes": plan.frees if freed is None else freed.bytes,
+    }

@@ -1,0 +1,116 @@
+"""`cri-proxy store verify`: every store path hashed again; `--repair` fetches what is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+
+from cri_proxy import settings
+from cri_proxy.cli import arguments, exits, quiet, screen, units
+from cri_proxy.telemetry import logs
+
+if TYPE_CHECKING:
+    from cri_proxy.daemon.verification import Verified
+
+
+def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+    """Verify, repair if asked to, and tell; the code is FAILED while something is damaged."""
+    wanted = quiet.settings_of(loaded, "error")
+    logs.setup(wanted.log)
+    with _progress() as on_progress:
+        verified = uvloop.run(_verified(wanted, on_progress, does_repair=options.does_repair))
+    if options.is_json:
+        print(json.dumps(_record_of(verified), indent=2))
+    else:
+        _tell(verified, was_repaired=options.does_repair)
+    return exits.OK if verified.is_whole else exits.FAILED
+
+
+async def _verified(
+    wanted: settings.Settings,
+    on_progress: Callable[[dict[str, Any]], None],
+    *,
+    does_repair: bool,
+) -> Verified:
+    # Half a second of imports, which somebody who mistyped an option need not wait for.
+    from cri_proxy.daemon import parts, verification
+
+    async with parts.parts_of(wanted) as built:
+        verified = await verification.verify(built.pool, on_progress)
+        if does_repair and verified.findings:
+            await verification.repair(wanted.store.root, built.pool, verified)
+        return verified
+
+
+def _tell(verified: Verified, *, was_repaired: bool) -> None:
+    """Write what was found, a line each, and the sum."""
+    for each in verified.findings:
+        if each.path in verified.repaired:
+            outcome = "repaired"
+        elif each.path in verified.failed:
+            outcome = f"not repaired: {verified.failed[each.path]}"
+        else:
+            outcome = "in quarantine"
+        print(f"{each.path}: {each.why}; {outcome}")
+        for identity in each.environments:
+            print(f"    in {identity}")
+    print(
+        f"{units.counted(verified.paths, 'store path')}, {units.size(verified.bytes)}, and "
+        f"{units.counted(verified.environments, 'environment')} verified: "
+        f"{len(verified.findings) or 'none'} damaged"
+        + (f", {len(verified.repaired)} repaired" if verified.repaired else "")
+    )
+    if verified.mended:
+        print(
+            "containers that run in mended environments and have damaged files open keep those "
+            "until they are restarted"
+        )
+    elif verified.findings and not was_repaired:
+        print("cri-proxy store verify --repair fetches what is damaged again")
+
+
+def _record_of(verified: Verified) -> dict[str, object]:
+    return {
+        "paths": verified.paths,
+        "bytes": verified.bytes,
+        "environments": verified.environments,
+        "damaged": [
+            {
+                "path": each.path,
+                "why": each.why,
+                "environments": each.environments,
+                "repaired": each.path in verified.repaired,
+                "error": verified.failed.get(each.path),
+            }
+            for each in verified.findings
+        ],
+        "mended": verified.mended,
+    }
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give what takes reports: a bar if somebody watches, else nothing."""
+    if not screen.is_watched(sys.stderr):
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("verifying"), BarColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, console=screen.console(sys.stderr), transient=True) as bar:
+        task = bar.add_task("verifying", total=None, text="")
+
+        def show(report: dict[str, Any]) -> None:
+            bar.update(
+                task,
+                total=report["of"],
+                completed=report["checked"],
+                text=f"{report['checked']}/{report['of']} paths, {units.size(report['bytes'])}",
+            )
+
+        yield show

@@ -1,0 +1,55 @@
+"""Holding: what the daemon's loop does so that nothing is taken away that it is about to use.
+
+`realization` holds the store paths that a realization counts on, from before it looks for the first
+until its view is committed; `environment` holds an environment until the runtime has a container in
+it. The locks themselves are `store.leases`. Files are made in threads, for a busy disk may keep
+whoever makes one waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+from cri_proxy.lib import durable
+from cri_proxy.store import leases
+
+CLAIMED_SECONDS: Final = 0.02
+
+
+@contextlib.asynccontextmanager
+async def realization(running: leases.Realizations) -> AsyncIterator[None]:
+    """Hold the store paths of a realization; given up however the realization ends."""
+    beginning = asyncio.create_task(asyncio.to_thread(running.begin))
+    try:
+        lease = await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        beginning.add_done_callback(_release)  # the thread goes on, and has a lease in the end
+        raise
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(lease.release)
+
+
+async def environment(place: Path) -> leases.Lease | None:
+    """Hold the environment at `place`; None when it is gone.
+
+    Waits while a collection of garbage asks the runtime whether the environment is in use.
+    """
+    while True:
+        try:
+            lease = leases.share(place)
+        except FileNotFoundError:
+            return None
+        if lease is not None:
+            return lease
+        await asyncio.sleep(CLAIMED_SECONDS)
+
+
+def _release(beginning: asyncio.Task[durable.Lock]) -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        beginning.result().release()

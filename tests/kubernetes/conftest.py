@@ -1,0 +1,52 @@
+"""One cluster for the whole run: starting it takes half a minute, and tests share it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from hack.cluster import programs, samples
+from hack.cluster.cluster import Cluster, lacks
+from hack.cluster.kubectl import Kubectl
+from hack.testbed import sweeping
+from tests.kubernetes.spaces import Space
+
+_numbers = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What disturbs the whole node comes last; every test of this directory has the marker."""
+    for item in items:
+        if "tests/kubernetes" in item.path.as_posix():
+            item.add_marker(pytest.mark.kubernetes)
+            item.add_marker(pytest.mark.timeout(600))
+    items.sort(key=lambda item: "disturbs" in item.keywords)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of one node, with the environments of the samples on its FloxHub.
+
+    At its end nothing may be left of it: that is held here, once for the run.
+    """
+    if missing := [*programs.lacks(), *lacks()]:
+        pytest.fail(f"this machine lacks {'; '.join(missing)}: make e2e-kubernetes", pytrace=False)
+    with Cluster() as running:
+        samples.push(running)
+        yield running
+    assert sweeping.remains(running.runtime.traces) == []
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster) -> Kubectl:
+    """The administrator's kubectl."""
+    return cluster.kubectl
+
+
+@pytest.fixture
+def space(cluster: Cluster) -> Iterator[Space]:
+    """A namespace of the test's own, gone with it."""
+    with Space(cluster, f"test-{next(_numbers)}") as made:
+        yield made

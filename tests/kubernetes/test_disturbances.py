@@ -1,0 +1,201 @@
+"""The node stays Ready and its pods stay theirs, whatever happens to the proxy and the runtime.
+
+kubelet reports every two seconds here, so that a moment of NotReady would be seen: the condition
+keeps the time of its last change. Pods have liveness probes by exec, which pass through all that
+is disturbed; one that fails only because nobody answers is no reason to start a container again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cri_proxy.cri import api_pb2
+from hack.cluster.cluster import Cluster
+from hack.cluster.kubectl import condition, restarts
+from hack.testbed import cri, images, waiting
+from tests.kubernetes.spaces import START_SECONDS, Space
+
+pytestmark = pytest.mark.disturbs
+
+LIVE = {
+    "livenessProbe": {
+        "exec": {"command": ["true"]},
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+        "timeoutSeconds": 10,
+    }
+}
+
+
+def restart_proxy(cluster: Cluster) -> None:
+    """As `systemctl restart` and an upgrade do."""
+    cluster.proxy.restart()
+
+
+def kill_proxy(cluster: Cluster) -> None:
+    """As a crash, after which systemd starts it again."""
+    cluster.proxy.kill()
+    cluster.proxy.start()
+
+
+def restart_runtime(cluster: Cluster) -> None:
+    cluster.runtime.restart()
+
+
+def kill_runtime(cluster: Cluster) -> None:
+    cluster.runtime.kill()
+    cluster.runtime.restart()
+
+
+def kill_both(cluster: Cluster) -> None:
+    cluster.proxy.kill()
+    cluster.runtime.kill()
+    cluster.proxy.start(awaited=False)
+    cluster.runtime.restart()
+    waiting.until(cluster.proxy.socket.exists, what="the proxy's socket")
+
+
+def restart_kubelet(cluster: Cluster) -> None:
+    cluster.kubelet.restart()
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [restart_proxy, kill_proxy, restart_runtime, kill_runtime, kill_both, restart_kubelet],
+)
+def test_node_stays_ready_and_no_pod_is_started_again(
+    space: Space, disturb: Callable[[Cluster], None]
+) -> None:
+    cluster = space.cluster
+    space.push("undisturbed")
+    space.run("annotated", environment="test/undisturbed", container=LIVE)
+    space.run("ordinary", container=LIVE)
+    before = {name: _identity(space.ready(name)) for name in ("annotated", "ordinary")}
+    since = _ready_since(cluster)
+
+    disturb(cluster)
+    space.run("later", environment="test/undisturbed", container=LIVE)
+    _reported_again(cluster)
+
+    after = {name: _identity(space.ready(name)) for name in before}
+    assert after == before
+    assert _ready_since(cluster) == since
+    assert not [each for each in space.kubectl.get("events") if each["reason"] == "Evicted"]
+
+
+def test_a_pod_begun_while_the_proxy_is_away_starts_when_it_is_back(space: Space) -> None:
+    space.push("meanwhile", variables={"GREETING": "hello"})
+    cluster = space.cluster
+
+    cluster.proxy.kill()
+    try:
+        space.kubectl.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": "meanwhile",
+                    "annotations": {"flox.dev/environment": "test/meanwhile"},
+                },
+                "spec": {
+                    "containers": [
+                        {
+                            "name": "main",
+                            "image": images.PLACEHOLDER,
+                            "command": ["sh", "-c", 'echo "$GREETING"; exec sleep 2147483647'],
+                        }
+                    ]
+                },
+            }
+        )
+        space.pod("meanwhile", lambda pod: condition(pod, "PodScheduled") == "True")
+    finally:
+        cluster.proxy.start()
+    space.ready("meanwhile")
+
+    assert space.kubectl("logs", "meanwhile") == "hello\n"
+
+
+@pytest.fixture
+def collecting(cluster: Cluster) -> Iterator[None]:
+    """Have kubelet remove every image that no container uses, as soon as it starts."""
+    cluster.kubelet.configure(
+        imageGCHighThresholdPercent=1, imageGCLowThresholdPercent=0, imageMinimumGCAge="1ms"
+    )
+    yield
+    cluster.kubelet.configure(
+        imageGCHighThresholdPercent=100, imageGCLowThresholdPercent=None, imageMinimumGCAge=None
+    )
+    cluster.kubelet.restart()
+    cluster.runtime.import_images(images.of_testbed())
+
+
+@pytest.mark.usefixtures("collecting")
+def test_image_collection_spares_the_placeholder_in_use_and_a_pull_brings_it_back(
+    space: Space,
+) -> None:
+    cluster = space.cluster
+    space.push("collected")
+    before = _identity(space.run("user", environment="test/collected", container=LIVE))
+
+    cluster.kubelet.restart()
+    waiting.until(
+        lambda: not _has_image(cluster, images.DRESSED),
+        what="kubelet to remove an image that nobody uses",
+        seconds=START_SECONDS,
+    )
+    kept = _has_image(cluster, images.PLACEHOLDER)
+    after = _identity(space.ready("user"))
+    space.kubectl("delete", "pod", "user", "--grace-period=1")
+    cluster.kubelet.restart()
+    waiting.until(
+        lambda: not _has_image(cluster, images.PLACEHOLDER),
+        what="kubelet to remove the placeholder",
+        seconds=START_SECONDS,
+    )
+    space.run("next", environment="test/collected")
+
+    assert kept
+    assert after == before
+
+
+def _has_image(cluster: Cluster, name: str) -> bool:
+    client = cri.Client(cluster.runtime.socket)
+    try:
+        request = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
+        return bool(
+            client.call("ImageStatus", request, api_pb2.ImageStatusResponse).HasField("image")
+        )
+    finally:
+        client.close()
+
+
+def _identity(pod: dict[str, Any]) -> tuple[str, int]:
+    """Return what changes when a pod's container is started again."""
+    (status,) = pod["status"]["containerStatuses"]
+    return status["containerID"], restarts(pod)
+
+
+def _ready_since(cluster: Cluster) -> str:
+    (ready,) = (c for c in cluster.node()["status"]["conditions"] if c["type"] == "Ready")
+    assert ready["status"] == "True", ready
+    since: str = ready["lastTransitionTime"]
+    return since
+
+
+def _reported_again(cluster: Cluster) -> None:
+    """Wait for kubelet to say how it is, after all that happened."""
+
+    def heartbeat(node: dict[str, Any]) -> str:
+        conditions = node["status"]["conditions"]
+        return str(next(c["lastHeartbeatTime"] for c in conditions if c["type"] == "Ready"))
+
+    last = heartbeat(cluster.node())
+    cluster.kubectl.until(
+        ["node", cluster.kubelet.name],
+        lambda node: heartbeat(node) > last,
+        seconds=START_SECONDS,
+    )

@@ -32,6 +32,8 @@ from hack.testbed.containerd import Containerd
 H2SPEC: Final = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 CRITOOLS: Final = "sigs.k8s.io/cri-tools@v1.36.0"
 PATH: Final = "/runtime.v1.RuntimeService/Version"
+AGAIN: Final = 2
+"""How often a case that fails is tried once more."""
 _OLD: Final = Path(__file__).parent / "old"
 _ASKED: Final = (
     ("version",),
@@ -75,7 +77,14 @@ async def _h2spec(runtime: Path, place: Path, directory: Path) -> list[str]:
     print(f"h2spec: {len(directly)} cases fail directly, {len(through)} through the router")
     for section, title in sorted(directly - through):
         print(f"passes only through the router: {section}: {title}")
-    return [f"{section}: {title}" for section, title in sorted(through - directly)]
+    found = through - directly
+    for turn in range(
+        AGAIN
+    ):  # a machine that is busy for a second looks like a peer that is silent
+        if found:
+            sections = sorted({section for section, _ in found})
+            found &= await _failures(place, directory / f"again-{turn}.xml", *sections, seconds=5)
+    return [f"{section}: {title}" for section, title in sorted(found)]
 
 
 async def _old_client(runtime: Path, place: Path) -> list[str]:
@@ -92,7 +101,7 @@ async def _crictl(runtime: Path, place: Path, directory: Path) -> list[str]:
         for socket in runtime, place:
             options = ("-r", f"unix://{socket}", "-i", f"unix://{socket}", "-t", "20s")
             code, said = await _output(program, *options, *command)
-            answers.append((code, _CHANGING.sub("*", said)))
+            answers.append((code, sorted(_CHANGING.sub("*", said).splitlines())))
         if answers[0] != answers[1]:
             faults.append(f"crictl {' '.join(command)}: {answers[1]}, directly {answers[0]}")
     print(f"crictl: {len(_ASKED)} commands, {len(faults)} with another answer")
@@ -122,10 +131,13 @@ async def _output(*argv: str | Path, cwd: Path | None = None) -> tuple[int, str]
     return process.returncode, said.decode(errors="replace")
 
 
-async def _failures(socket: Path, report: Path) -> set[tuple[str, str]]:
+async def _failures(
+    socket: Path, report: Path, *sections: str, seconds: int = 1
+) -> set[tuple[str, str]]:
     async with _bridge(socket) as port:
         process = await asyncio.create_subprocess_exec(
-            "go", "run", H2SPEC, "-p", str(port), "-P", PATH, "-o", "1", "-j", str(report),
+            "go", "run", H2SPEC, "-p", str(port), "-P", PATH, "-o", str(seconds), "-j", str(report),
+            *sections,
             stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         await process.wait()

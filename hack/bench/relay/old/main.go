@@ -54,7 +54,7 @@ var calls = []call{
 	{service + "ContainerStatus", []byte("\x0a\x04none"), true},
 	{service + "ContainerStatus", []byte("\xff"), false},
 	{service + "RemovePodSandbox", []byte("\x0a\x04none"), true},
-	{"/runtime.v1.ImageService/ListImages", nil, true},
+	{"/runtime.v1.ImageService/ListImages", nil, false},
 	{"/runtime.v1.ImageService/ImageFsInfo", nil, false},
 	{"/runtime.v9.FutureService/Rewind", []byte(strings.Repeat("x", 100000)), true},
 }

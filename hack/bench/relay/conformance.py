@@ -45,7 +45,9 @@ _ASKED: Final = (
     ("stopp", "none"),
     ("pull", "127.0.0.1:1/none:1"),
 )
-_CHANGING: Final = re.compile(r'\d{4}-\d\d-\d\d\S*|time="[^"]*"|unix://\S+|\d+\.\d+s')
+_CHANGING: Final = re.compile(
+    r'\d{4}-\d\d-\d\d\S*|time="[^"]*"|E\d{4} \S+ +\d+|unix://\S+|\d+\.\d+s'
+)
 
 
 async def _main(runtime: Path) -> int:

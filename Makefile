@@ -63,10 +63,21 @@ protos: ## generate messages from api/
 	@hack/prerequisites.sh
 	hack/protos.sh
 
+.PHONY: dist
+dist: ## build the release into dist/: tarball, wheel, checksums, list of parts
+	@hack/prerequisites.sh
+	$(PYTHON) -m hack.dist $(ARGS)
+
 .PHONY: bench
 bench: ## measure against the figures to reach (as root)
 	@hack/prerequisites.sh test
 	$(PYTHON) -m hack.bench $(ARGS)
+
+.PHONY: critest
+critest: ## run Kubernetes' tests of a runtime with and without the proxy: the same must pass (as root)
+	@hack/prerequisites.sh test
+	@hack/critools.sh >/dev/null
+	$(PYTHON) -m hack.critest $(ARGS)
 
 .PHONY: clean
 clean: ## remove what was installed, built or cached here

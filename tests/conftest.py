@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pytest
 
-from hack.testbed import binaries, environments, images
+from hack.testbed import binaries, disks, environments, images
 from hack.testbed.binaries import Binaries
 from hack.testbed.containerd import Containerd, lacks
 from hack.testbed.environments import Published
@@ -44,6 +44,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
     if item.get_closest_marker("nix") is not None:
         _require("nix", "nix-store")
+    if item.get_closest_marker("disk") is not None and (missing := disks.lacks()):
+        _lack(f"this machine lacks {missing}, or the right to use it: run the tests as root")
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +58,8 @@ def containerd() -> Iterator[Containerd]:
 
 
 @pytest.fixture(scope="session")
-def newest_containerd() -> Iterator[Containerd]:
-    """A private containerd 2, with a runc that knows user namespaces: nobody may stop it."""
+def newest_binaries() -> Binaries:
+    """The programs of containerd 2, with a runc that knows user namespaces."""
     chosen = Binaries()
     if lacks(chosen) or chosen.major() < 2:
         found = binaries.unpacked("2")
@@ -66,7 +68,13 @@ def newest_containerd() -> Iterator[Containerd]:
         chosen = found
     if missing := lacks(chosen):
         _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
-    with Containerd(binaries=chosen) as running:
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def newest_containerd(newest_binaries: Binaries) -> Iterator[Containerd]:
+    """A private containerd 2, shared by the session's tests: none of them may stop it."""
+    with Containerd(binaries=newest_binaries) as running:
         yield running
 
 

@@ -46,6 +46,14 @@ def _run(argv: Sequence[str]) -> int:
             from cri_proxy.daemon import hands
 
             return hands.main()
+        case "share":  # so do its
+            from cri_proxy.daemon import share
+
+            return share.main()
+        case "sender":  # so do those of the program that sends traces
+            from cri_proxy.telemetry import exporting
+
+            return exporting.main()
         case "version":  # told whatever the settings are
             from cri_proxy.cli import version
 

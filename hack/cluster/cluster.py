@@ -39,10 +39,8 @@ def lacks() -> list[str]:
 class Cluster:
     """One cluster, from `start` (or `with`) to `stop`."""
 
-    def __init__(
-        self, *, binaries: containerd.Binaries | None = None, is_direct: bool = False
-    ) -> None:
-        self.runtime: Final = containerd.Containerd(binaries=binaries)
+    def __init__(self, *, is_direct: bool = False) -> None:
+        self.runtime: Final = containerd.Containerd()
         self.is_direct: Final = is_direct
         self.hub: floxhub.FloxHub
         self.published: environments.Published

@@ -2,8 +2,8 @@
 
 Two dialects: version 2 for containerd 1.6 and 1.7, where one plugin is the whole CRI, and version
 3 for 2.x, where it was divided into images and runtime. What both say: everything lives below one
-directory, images come from nowhere but `ctr import`, and runc is the only runtime, under as many
-handler names as wanted.
+directory, images come from `ctr import`, or from where `registries` says, and runc is the only
+runtime, under as many handler names as wanted.
 
 Deciding only: what the machine can do (overlayfs, OOM scores) is asked by `containerd`.
 """
@@ -27,6 +27,7 @@ class Choices:
     snapshotter: str
     handlers: Sequence[str]  # the first one is the default
     is_oom_score_restricted: bool
+    registries: Path | None = None  # what says where to pull from, see containerd's hosts.toml
 
 
 def text_of(choices: Choices, *, major: int) -> str:
@@ -43,7 +44,7 @@ version = 2
   sandbox_image = {_quoted(choices.sandbox_image)}
   restrict_oom_score_adj = {_quoted(choices.is_oom_score_restricted)}
   netns_mounts_under_state_dir = true
-[{cri}.cni]
+{_registries(cri, choices)}[{cri}.cni]
   bin_dir = {_quoted(choices.cni_plugins)}
   conf_dir = {_quoted(choices.directory / "cni")}
 [{cri}.containerd]
@@ -67,7 +68,7 @@ version = 3
 [{runtime}]
   restrict_oom_score_adj = {_quoted(choices.is_oom_score_restricted)}
   netns_mounts_under_state_dir = true
-[{runtime}.cni]
+{_registries(images, choices)}[{runtime}.cni]
   bin_dir = {_quoted(choices.cni_plugins)}
   conf_dir = {_quoted(choices.directory / "cni")}
 [{runtime}.containerd]
@@ -84,6 +85,12 @@ state = {_quoted(choices.directory / "state")}
 [plugins."io.containerd.internal.v1.opt"]
   path = {_quoted(choices.directory / "opt")}
 """
+
+
+def _registries(plugin: str, choices: Choices) -> str:
+    if choices.registries is None:
+        return ""
+    return f"[{plugin}.registry]\n  config_path = {_quoted(choices.registries)}\n"
 
 
 def _handlers(plugin: str, choices: Choices) -> str:

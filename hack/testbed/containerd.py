@@ -21,7 +21,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -60,10 +60,19 @@ class Containerd:
         *,
         binaries: Binaries | None = None,
         handlers: Sequence[str] = ("runc", "runc-second"),
+        mirrors: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Choose names, touch nothing. The first of `handlers` is the runtime's default."""
+        """Choose names, touch nothing. The first of `handlers` is the runtime's default.
+
+        `mirrors` are the registries that images may be pulled from, by the names of those that
+        they stand in for; they speak plain HTTP. `variables` are the daemon's, such as those that
+        tell it where to send its traces.
+        """
+        self._variables: Final = dict(variables or {})
         self._binaries: Final = binaries or Binaries()
         self._handlers: Final = tuple(handlers)
+        self._mirrors: Final = dict(mirrors or {})
         token = secrets.token_hex(4)
         directory = Path(tempfile.gettempdir()) / f"cri-proxy-{token}"
         self.traces: Final = sweeping.Traces(
@@ -199,15 +208,29 @@ class Containerd:
             snapshotter="overlayfs" if _can_overlay(self.directory) else "native",
             handlers=self._handlers,
             is_oom_score_restricted=not _has_capability(_CAP_SYS_RESOURCE),
+            registries=self._registries(),
         )
         text = configuration.text_of(choices, major=self._binaries.major())
         (self.directory / "config.toml").write_text(text)
+
+    def _registries(self) -> Path | None:
+        """Return the directory that names the mirrors, if there are any."""
+        if not self._mirrors:
+            return None
+        registries = self.directory / "registries"
+        for name, address in self._mirrors.items():
+            (registries / name).mkdir(parents=True)
+            (registries / name / "hosts.toml").write_text(
+                f'server = "http://{address}"\n[host."http://{address}"]\n'
+                'capabilities = ["pull", "resolve"]\n'
+            )
+        return registries
 
     def _launch(self) -> None:
         self._program = processes.Program(
             [self._binary("containerd"), "--config", self.directory / "config.toml"],
             log=self.directory / "log",
-            env={"PATH": self._binaries.search_path},
+            env={**self._variables, "PATH": self._binaries.search_path},
         )
         waiting.until(
             self._is_ready, what="containerd to answer the CRI", explain=self._program.tail

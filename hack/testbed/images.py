@@ -62,7 +62,7 @@ class File:
 
 def of_testbed() -> tuple[Image, ...]:
     """Return the four images that the testbed's pods use."""
-    busybox = layer(_busybox_files())
+    busybox = layer(busybox_files())
     pause = layer({"bin/busybox": File(_static_busybox_content(), 0o755)})
     return (
         Image(name=PAUSE, layers=(pause,), entrypoint=("/bin/busybox", "sleep", "2147483647")),
@@ -103,14 +103,7 @@ def write(image: Image, tar: Path) -> None:
     https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md; the name is given
     in the annotation that containerd reads, `io.containerd.image.name`.
     """
-    configuration = {
-        "created": "1970-01-01T00:00:00Z",
-        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
-        "os": "linux",
-        "config": _run_settings_of(image),
-        "rootfs": {"type": "layers", "diff_ids": [_digest_of(each) for each in image.layers]},
-    }
-    blobs = [_json_of(configuration), *image.layers]
+    blobs = [configuration_of(image), *image.layers]
     descriptors = [
         _descriptor_of(blob, f"application/vnd.oci.image.{kind}")
         for blob, kind in zip(blobs, ["config.v1+json", *["layer.v1.tar"] * len(image.layers)])
@@ -138,24 +131,21 @@ def write(image: Image, tar: Path) -> None:
     tar.write_bytes(layer(dict(sorted(contents.items()))))
 
 
-def static_busybox() -> Path | None:
-    """Return a busybox that needs no libraries, or None."""
-    found = shutil.which("busybox", path=_SEARCHED)
-    return Path(found) if found is not None and _is_static(Path(found)) else None
+def configuration_of(image: Image) -> bytes:
+    """Return what the image says about running, and of which layers it is made."""
+    return _json_of(
+        {
+            "created": "1970-01-01T00:00:00Z",
+            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+            "os": "linux",
+            "config": _run_settings_of(image),
+            "rootfs": {"type": "layers", "diff_ids": [_digest_of(each) for each in image.layers]},
+        }
+    )
 
 
-def _run_settings_of(image: Image) -> dict[str, object]:
-    settings = {
-        "Entrypoint": list(image.entrypoint),
-        "Cmd": list(image.cmd),
-        "Env": list(image.env),
-        "User": image.user,
-        "WorkingDir": image.working_dir,
-    }
-    return {key: value for key, value in settings.items() if value}
-
-
-def _busybox_files() -> dict[str, File]:
+def busybox_files() -> dict[str, File]:
+    """Return the files of BUSYBOX, for images that add some of their own."""
     busybox = static_busybox()
     assert busybox is not None
     listing = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
@@ -174,6 +164,23 @@ def _busybox_files() -> dict[str, File]:
         "srv": directory,
         "tmp": shared,
     }
+
+
+def static_busybox() -> Path | None:
+    """Return a busybox that needs no libraries, or None."""
+    found = shutil.which("busybox", path=_SEARCHED)
+    return Path(found) if found is not None and _is_static(Path(found)) else None
+
+
+def _run_settings_of(image: Image) -> dict[str, object]:
+    settings = {
+        "Entrypoint": list(image.entrypoint),
+        "Cmd": list(image.cmd),
+        "Env": list(image.env),
+        "User": image.user,
+        "WorkingDir": image.working_dir,
+    }
+    return {key: value for key, value in settings.items() if value}
 
 
 def _static_busybox_content() -> bytes:

@@ -4,6 +4,9 @@
         name = registry.put("web", "1", layers=[...])        127.0.0.1:<port>/web:1
         pods.pull(name)
 
+It may also stand in for other registries (`mirrors` of `containerd`): an image that is offered by
+its full name is given for all of it but the registry, whichever that is.
+
 Only what a pull asks for (distribution specification: manifests and blobs, GET and HEAD). Images
 are put here by whoever runs it, in this process; layers are compressed tars, whose plain contents'
 hash comes with them, so that nothing is decompressed here. A blob is a file or bytes.
@@ -23,8 +26,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Self
 
+from hack.testbed import images
+
 _MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 _CONFIGURATION: Final = "application/vnd.oci.image.config.v1+json"
+_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 _PATH: Final = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<what>[^/]+)")
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -83,6 +89,19 @@ class Registry:
         digest = self._keep(json.dumps(manifest).encode(), _MANIFEST)["digest"]
         self._manifests[name, tag] = str(digest)
         return f"{self.address}/{name}:{tag}"
+
+    def offer(self, image: images.Image) -> None:
+        """Offer an image of the testbed under its own name."""
+        _, _, rest = image.name.partition("/")
+        name, _, tag = rest.partition(":")
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": self._keep(images.configuration_of(image), _CONFIGURATION),
+            "layers": [self._keep(each, _LAYER) for each in image.layers],
+        }
+        digest = self._keep(json.dumps(manifest).encode(), _MANIFEST)["digest"]
+        self._manifests[name, tag or "latest"] = str(digest)
 
     def find(self, path: str) -> tuple[str, str, bytes | Path] | None:
         """Return digest, media type and contents of what a URL's path names."""

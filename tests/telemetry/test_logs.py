@@ -118,8 +118,9 @@ def test_lines_of_libraries_take_the_same_way_out():
     assert line.endswith("error urllib3.pool: lost it")
 
 
-def test_debug_lines_of_libraries_are_not_ours_to_show():
-    assert lines(lambda _: logging.getLogger("dulwich").debug("sent x"), level="debug") == []
+@pytest.mark.parametrize("library", ["dulwich", "hpack.hpack", "urllib3.connectionpool"])
+def test_debug_lines_of_libraries_are_not_ours_to_show(library):
+    assert lines(lambda _: logging.getLogger(library).debug("sent x"), level="debug") == []
 
 
 def test_auto_is_json_in_a_pipe_and_text_on_a_terminal():

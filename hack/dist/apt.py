@@ -1,0 +1,97 @@
+"""Debian packages of a release, from the mirror that this machine uses, whatever it runs itself.
+
+apt gets a directory of its own, so that the machine's lists, architecture and packages are neither
+asked nor touched: an arm64 package of Debian 12 is had on any machine with apt and Debian's keys.
+
+    <directory>/sources.list  lists/  cache/  status
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_SOURCES: Final = Path("/etc/apt")
+_DEFAULT: Final = "http://deb.debian.org/debian"
+_MIRROR: Final = re.compile(
+    r"(?:^URIs:|^deb(?:\s+\[.*?\])?)\s+(\S+/debian/?)(?:\s|$)", re.MULTILINE
+)
+
+
+def mirror() -> str:
+    """Return the address of the Debian archive in this machine's configuration of apt."""
+    files = [_SOURCES / "sources.list", *sorted((_SOURCES / "sources.list.d").glob("*"))]
+    for file in files:
+        if file.is_file() and (match := _MIRROR.search(file.read_text())):
+            return match.group(1).rstrip("/")
+    return _DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package as the archive has it; `name` is as dpkg knows it."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Apt:
+    """One release and architecture of Debian."""
+
+    def __init__(self, directory: Path, *, suite: str, architecture: str) -> None:
+        """Lay the directory out, and fetch the archive's lists."""
+        self._directory: Final = directory.absolute()
+        self._architecture: Final = architecture
+        for each in ("lists/partial", "cache/archives/partial", "parts", "preferences"):
+            (self._directory / each).mkdir(parents=True, exist_ok=True)
+        (self._directory / "status").touch()
+        address = mirror()
+        signed = f"[signed-by={KEYRING}]"
+        (self._directory / "sources.list").write_text(
+            f"deb {signed} {address} {suite} main\n"
+            f"deb {signed} {address} {suite}-updates main\n"
+            f"deb {signed} {address}-security {suite}-security main\n"
+        )
+        self._run("apt-get", "update", "--quiet=2")
+
+    def find(self, names: Sequence[str]) -> list[Package]:
+        """Return the newest version of each package."""
+        shown = self._run("apt-cache", "show", "--no-all-versions", *names)
+        found = {}
+        for stanza in shown.strip().split("\n\n"):
+            fields = dict(re.findall(r"^(Package|Version|SHA256): (\S+)$", stanza, re.MULTILINE))
+            package = Package(fields["Package"], fields["Version"], fields["SHA256"])
+            found[package.name] = package
+        return [found[name] for name in names]
+
+    def download(self, package: Package, directory: Path) -> Path:
+        """Return the file of the package, put into an empty `directory`."""
+        self._run("apt-get", "download", f"{package.name}={package.version}", cwd=directory)
+        return next(directory.glob("*.deb"))
+
+    def _run(self, *argv: str, cwd: Path | None = None) -> str:
+        where = self._directory
+        options = {
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
+            "APT::Sandbox::User": "root",
+            "Dir::Etc::sourcelist": where / "sources.list",
+            "Dir::Etc::sourceparts": where / "parts",
+            "Dir::Etc::preferencesparts": where / "preferences",
+            "Dir::State::lists": where / "lists",
+            "Dir::State::status": where / "status",
+            "Dir::Cache": where / "cache",
+        }
+        flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+        done = subprocess.run(
+            [argv[0], *flags, *argv[1:]], cwd=cwd, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"{' '.join(argv)} failed: {done.stderr.strip()}")
+        return done.stdout

@@ -1,0 +1,91 @@
+"""The list of a tarball's parts (SBOM), as CycloneDX 1.6 in JSON.
+
+Every Debian package and every wheel is a component, with the name that scanners look for (a package
+URL) and the digest of the file that was fetched. https://cyclonedx.org/docs/1.6/json/
+"""
+
+from __future__ import annotations
+
+import email.parser
+import json
+import uuid
+import zipfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from hack.dist import apt, inputs
+from hack.dist.architectures import Architecture
+
+_NAMESPACE: Final = uuid.UUID("b0b6c1f4-5b2f-4a52-9f5e-3c8a7f0b9d11")
+
+
+def listing(version: str, architecture: Architecture, *, epoch: int) -> str:
+    """Return the document, which depends on the inputs and nothing else."""
+    used = inputs.load(architecture)
+    fetcher = inputs.Fetcher(architecture)
+    components = [
+        *(_of_debian(each, architecture) for each in used.debian),
+        *(_of_wheel(each, fetcher.wheel(each)) for each in used.wheels),
+    ]
+    subject = {
+        "type": "application",
+        "bom-ref": "cri-proxy",
+        "name": "cri-proxy",
+        "version": version,
+        "purl": f"pkg:generic/cri-proxy@{version}?arch={architecture.name}",
+    }
+    body: dict[str, Any] = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "timestamp": datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "component": subject,
+        },
+        "components": components,
+        "dependencies": [
+            {"ref": "cri-proxy", "dependsOn": sorted(each["bom-ref"] for each in components)}
+        ],
+    }
+    serial = uuid.uuid5(_NAMESPACE, json.dumps(body, sort_keys=True))
+    return json.dumps({**body, "serialNumber": f"urn:uuid:{serial}"}, indent=1) + "\n"
+
+
+def _of_debian(package: apt.Package, architecture: Architecture) -> dict[str, Any]:
+    where = f"arch={architecture.debian}&distro={inputs.SUITE}"
+    purl = f"pkg:deb/debian/{quote(package.name)}@{quote(package.version)}?{where}"
+    return _component(package.name, package.version, purl, package.sha256)
+
+
+def _of_wheel(wheel: inputs.Wheel, file: Path) -> dict[str, Any]:
+    name = wheel.name.lower().replace("_", "-")
+    component = _component(name, wheel.version, f"pkg:pypi/{name}@{wheel.version}", wheel.sha256)
+    licenses = _licenses(file)
+    return {**component, "licenses": licenses} if licenses else component
+
+
+def _component(name: str, version: str, purl: str, sha256: str) -> dict[str, Any]:
+    return {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": version,
+        "purl": purl,
+        "hashes": [{"alg": "SHA-256", "content": sha256}],
+    }
+
+
+def _licenses(wheel: Path) -> Sequence[dict[str, Any]]:
+    """Return what the wheel's metadata says of its licence."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+        metadata = email.parser.BytesParser().parsebytes(archive.read(name), headersonly=True)
+    if expression := metadata.get("License-Expression"):
+        return [{"expression": expression}]
+    if (text := metadata.get("License")) and "\n" not in text:
+        return [{"license": {"name": text}}]
+    return []

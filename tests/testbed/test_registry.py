@@ -1,0 +1,44 @@
+"""A registry that stands in for others."""
+
+from __future__ import annotations
+
+import pytest
+
+from cri_proxy.cri import api_pb2
+from hack.critest import grounds
+from hack.testbed import images
+from hack.testbed.containerd import Containerd
+from hack.testbed.kubelet import Spec
+from hack.testbed.registry import Registry
+
+
+@pytest.mark.e2e
+def test_a_runtime_pulls_from_the_mirror_of_a_registry_what_runs() -> None:
+    (busybox,) = (each for each in images.of_testbed() if each.name == images.BUSYBOX)
+    name = "registry.example/some/where/linux:3"
+    image = images.Image(name=name, layers=busybox.layers, cmd=("echo", "pulled"))
+    with Registry() as registry:
+        registry.offer(image)
+        mirrors = {"registry.example": registry.address}
+        with Containerd(mirrors=mirrors) as containerd, containerd.pods() as pods:
+            pods.client.call(
+                "PullImage",
+                api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=name)),
+                api_pb2.PullImageResponse,
+            )
+            container = pods.run_pod("pulled").run(Spec(image=name))
+
+            assert container.wait() == 0
+            assert container.logs().stdout == b"pulled\n"
+
+
+def test_critests_images_are_named_once_and_offered() -> None:
+    names = [each.name for each in grounds.all_images()]
+
+    assert len(names) == len(set(names))
+    assert {name.partition("/")[0] for name in names} <= set(grounds.REGISTRIES)
+    with Registry() as registry:
+        for image in grounds.all_images():
+            registry.offer(image)
+        assert registry.find("/v2/k8s-staging-cri-tools/test-image-latest/manifests/latest")
+        assert registry.find("/v2/e2e-test-images/busybox/manifests/1.29-2")

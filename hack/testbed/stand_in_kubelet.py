@@ -82,6 +82,7 @@ class Kubelet:
 
 def main() -> None:
     """Serve healthz beside the calls."""
+    Path("/proc/self/comm").write_text("kubelet")
     kubelet = Kubelet(endpoint())
 
     class Healthz(http.server.BaseHTTPRequestHandler):

@@ -290,6 +290,7 @@ COMMANDS: Final = (
     ),
     Command("worker", "", "A worker process; the daemon starts these itself.", _nothing, True),
     Command("share", "", "Serves other nodes; the daemon starts this itself.", _nothing, True),
+    Command("sender", "", "Sends traces; the daemon starts it itself.", _nothing, True),
 )
 _BY_NAME: Final = {command.name: command for command in COMMANDS}
 _SHOWN: Final = tuple(command for command in COMMANDS if not command.is_hidden)

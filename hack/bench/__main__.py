@@ -1,7 +1,7 @@
 """Run benchmarks: `python -m hack.bench [store|pods|relay|tracing|cluster]… [--quick] [--json]`.
 
-They need root. Without a name all run but `cluster`, which needs Kubernetes to be built first. With --json each
-prints one document on a line of its own.
+They need root. Without a name all run but `cluster`, which needs Kubernetes to be built first. With
+--json each prints one document on a line of its own.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import pytest
 
-from hack.testbed import binaries, environments, images
+from hack.testbed import binaries, disks, environments, images
 from hack.testbed.binaries import Binaries
 from hack.testbed.containerd import Containerd, lacks
 from hack.testbed.environments import Published
@@ -44,6 +44,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
     if item.get_closest_marker("nix") is not None:
         _require("nix", "nix-store")
+    if item.get_closest_marker("disk") is not None and (missing := disks.lacks()):
+        _lack(f"this machine lacks {missing}, or the right to use it: run the tests as root")
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,10 @@ def _run(argv: Sequence[str]) -> int:
             from cri_proxy.daemon import hands
 
             return hands.main()
+        case "share":  # so do its
+            from cri_proxy.daemon import share
+
+            return share.main()
         case "sender":  # so do those of the program that sends traces
             from cri_proxy.telemetry import exporting
 

@@ -20,7 +20,7 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import fronts, measuring, observing, parts, upkeep
+from cri_proxy.daemon import fronts, measuring, observing, parts, sharing, upkeep
 from cri_proxy.interposer import (
     handlers,
     images,
@@ -56,6 +56,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
     async with AsyncExitStack() as stack:
         outlet = await stack.enter_async_context(observing.outlet_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
+        await stack.enter_async_context(sharing.shared(settings, parts.greeting_of(settings, 1)))
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)
@@ -86,6 +87,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         keeping = asyncio.create_task(mutability.keep())
         await stack.enter_async_context(upkeep.of_node(settings, runtime, built.pool))
         announcing = asyncio.create_task(_announce(runtime))
+        beating = asyncio.create_task(notify.beat())
         watching = asyncio.create_task(_watch(front, stopping))
         await stopping.wait()
         watching.cancel()
@@ -94,7 +96,8 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         stopping.clear()
         await _drain(front, settings.serve.drain_seconds, stopping)
         keeping.cancel()
-        await asyncio.wait({keeping})
+        beating.cancel()
+        await asyncio.wait({keeping, beating})
     _log.info("stopped")
 
 

@@ -114,7 +114,7 @@ class Realizer:
     """Realizes environments below one root directory, each once however many ask."""
 
     def __init__(
-        self, root: Path, workers: jobs.Runner, store: closures.Closures, options: Options
+        self, root: Path, workers: jobs.Runner, store: closures.Source, options: Options
     ) -> None:
         self._environments = root / "environments"
         self._jobs = workers
@@ -173,9 +173,11 @@ class Realizer:
         if (place / ".damaged").exists():
             return None
         known = self._loaded.get(identity)
-        if known is not None and known.store.is_dir():
+        if known is not None and known.store.is_dir() and (not known.mounted or known.is_in_place):
             return known
         found = await asyncio.to_thread(environments.load, place)
+        if found is not None and found.mounted and not found.is_in_place:
+            return None  # collected behind our back: it is realized anew, and then it is in place
         if found is not None:
             self._loaded[identity] = found
         return found

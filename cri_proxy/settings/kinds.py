@@ -33,6 +33,9 @@ _SEPARATOR: Final = re.compile(r"[,\s]+")
 # Neither queries nor fragments: paths are put behind it. A comma would end it in a list.
 _URL: Final = re.compile(r"[^\x00-\x20\"#,<>?\x7f-\U0010ffff]+")
 _HANDLER: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_HOST: Final = re.compile(
+    r"([A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?|\[(?P<v6>[0-9A-Fa-f:.]+)\])(:(?P<port>[0-9]{1,5}))?"
+)
 _PUBLIC_KEY: Final = re.compile(r"[A-Za-z0-9._-]+:([A-Za-z0-9+/]{43}=)")
 
 T = TypeVar("T")
@@ -87,6 +90,20 @@ def choice(*words: str) -> Kind[str]:
         return text
 
     return _textual(f"one of {', '.join(words)}", of_text)
+
+
+def choice_or(word: str, prefix: str) -> Kind[str]:
+    """Return the kind of one word, a prefix with an absolute path behind it, or nothing."""
+
+    def of_text(text: str) -> str:
+        if text in ("", word):
+            return text
+        path = text.removeprefix(prefix)
+        if path == text or set(text) & set("&#% \t\n"):
+            raise ValueError
+        return f"{prefix}{_path_of(path)}"
+
+    return _textual(f"{word}, {prefix}/directory, or empty", of_text)
 
 
 def directory() -> Kind[Path]:
@@ -175,6 +192,20 @@ def optional_address() -> Kind[str]:
         return text
 
     return _textual("an IP address and port such as 127.0.0.1:9464, or empty", of_text)
+
+
+def host() -> Kind[str]:
+    """Return the kind of DNS names and IP addresses, with a port or without; IPv6 in brackets."""
+
+    def of_text(text: str) -> str:
+        match = _HOST.fullmatch(text)
+        if match is None or int(match["port"] or 1) not in range(1, 65536):
+            raise ValueError
+        if match["v6"]:
+            ipaddress.IPv6Address(match["v6"])
+        return text
+
+    return _textual("a DNS name or IP address, with :port or without", of_text)
 
 
 def public_key() -> Kind[str]:

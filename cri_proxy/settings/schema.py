@@ -108,6 +108,21 @@ class Store:
         "/var/lib/cri-proxy",
         "directory of store paths, environments and remembered lockfiles, on one file system",
     )
+    kind: str = _key(
+        kinds.choice("own", "nix"),
+        "own",
+        "where store paths are kept: in a store of the proxy's own, or by this node's Nix",
+    )
+    nix_directory: Path | None = _key(
+        kinds.optional_file(),
+        "",
+        "directory with nix-store, for kind nix; empty to look where Nix usually is",
+    )
+    nix_remote: str = _key(
+        kinds.choice_or("daemon", "local?root="),
+        "",
+        "the store of kind nix, as in NIX_REMOTE: daemon, local?root=/dir, or empty for Nix's own",
+    )
     caches: tuple[str, ...] = _key(
         kinds.listing(kinds.url("https", "http", "file")),
         ["https://cache.nixos.org", "https://cache.flox.dev"],
@@ -145,6 +160,22 @@ class Store:
     def workers_on(self, cores: int) -> int:
         """Return how many worker processes a node with `cores` runs."""
         return self.workers or max(1, min(cores, _WORKERS_AT_MOST))
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other nodes of the cluster, which give each other store paths."""
+
+    listen: str = _key(
+        kinds.optional_address(),
+        "",
+        "address and port, such as 0.0.0.0:9465, where other nodes get this node's store paths",
+    )
+    names: tuple[str, ...] = _key(
+        kinds.listing(kinds.host()),
+        [],
+        "DNS names that lead to all nodes, a headless Service's for one; asked before any cache",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +394,7 @@ class Settings:
     runtime: Runtime = field(default_factory=Runtime)
     pods: Pods = field(default_factory=Pods)
     store: Store = field(default_factory=Store)
+    peer: Peer = field(default_factory=Peer)
     floxhub: FloxHub = field(default_factory=FloxHub)
     garbage: Garbage = field(default_factory=Garbage)
     prewarm: Prewarm = field(default_factory=Prewarm)
@@ -382,6 +414,11 @@ def contradictions_of(settings: Settings) -> list[str]:
         found.append(
             f"serve.listen and runtime.endpoint are both {settings.serve.listen}: "
             "the proxy needs a socket of its own beside the runtime's"
+        )
+    if settings.store.kind == "nix" and settings.peer.listen:
+        found.append(
+            'peer.listen is set and store.kind is "nix": other nodes are served from the store of '
+            "the proxy's own only, so leave peer.listen empty"
         )
     if settings.garbage.low_percent >= settings.garbage.high_percent:
         found.append(

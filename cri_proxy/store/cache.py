@@ -73,10 +73,11 @@ class Offer:
 class Cache:
     """What both kinds have in common; safe for threads. `url` may be shown to anybody.
 
-    What `is_near` is read without waiting for anybody.
+    What `is_near` is read without waiting for anybody; what `is_open` asks for no login.
     """
 
     is_near = False
+    is_open = False
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -154,6 +155,7 @@ class Directory(Cache):
     """A cache in a directory, as `nix copy --to file://…` makes it."""
 
     is_near = True
+    is_open = True
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory.as_uri())
@@ -182,6 +184,7 @@ class Site(Cache):
         self._base = base
         self._headers = headers
         self._connections = connections
+        self.is_open = not headers
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Source]:

@@ -14,6 +14,9 @@ those is reserved: present for realizations that can show the same contents from
 and for all once a configured cache has it. So one tenant's login opens nothing to another, and a
 publisher's key vouches for nothing outside the environments that use the publisher's packages.
 
+Other nodes (`peers`) are asked before the caches, and told what these said, as long as neither had
+to be logged in to.
+
 Names of the jobs and the shape of a fact are in `wire`.
 """
 
@@ -39,6 +42,8 @@ from cri_proxy.store.caches import Caches
 from cri_proxy.store.local import Stage, Store
 from cri_proxy.store.locations import Locations
 from cri_proxy.store.narinfo import NarInfo
+from cri_proxy.store.peers.addresses import Addresses
+from cri_proxy.store.peers.asking import Peers
 from cri_proxy.store.signatures import Keyring, PublicKey
 from cri_proxy.store.wire import FETCH, FIND, RECOVER, REMOVE, SURVEY, Fact
 
@@ -62,12 +67,14 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
 
     `greeting`: {"directory": path, "caches": [url, ...], "keys": ["name:base64", ...],
     "ca_file": path or None, "connections": how many lookups at a time, "timeout_seconds": how long
-    a cache may be silent}.
+    a cache may be silent, "peers": {"names": [name, ...], "listen": address or empty} or not}.
     """
     connections = greeting["connections"]
     ca_file = greeting["ca_file"]
+    store = local.Store(Path(greeting["directory"]))
+    peers = greeting.get("peers") or {"names": [], "listen": ""}
     fetching = Fetching(
-        local.Store(Path(greeting["directory"])),
+        store,
         Caches(
             greeting["caches"],
             ca_file=None if ca_file is None else Path(ca_file),
@@ -75,6 +82,7 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
             silence_seconds=greeting["timeout_seconds"],
         ),
         [signatures.parse_public(key) for key in greeting["keys"]],
+        peers=Peers(Addresses(**peers), store, connections=2 * connections),
         lookups=connections,
     )
     return {
@@ -90,10 +98,17 @@ class Fetching:
     """The jobs' methods, and what they share; safe for threads."""
 
     def __init__(
-        self, store: Store, caches: Caches, keys: Sequence[PublicKey], *, lookups: int
+        self,
+        store: Store,
+        caches: Caches,
+        keys: Sequence[PublicKey],
+        *,
+        peers: Peers,
+        lookups: int,
     ) -> None:
         self._store = store
         self._caches = caches
+        self._peers = peers
         self._keys = tuple(keys)
         self._keyring = Keyring(self._keys)
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
@@ -108,7 +123,7 @@ class Fetching:
         look_up = self._looker(locations)
 
         def learn(path: StorePath, check: Callable[[], None]) -> tuple[Fact, tuple[StorePath, ...]]:
-            offer = look_up(path, check)
+            offer = self._from_peers(path) or look_up(path, check)
             info, record = offer.narinfo, self._store.record(path)
             if record is None or not _is_same(record, info) or self._is_shared(offer, locations):
                 return _fact_of(info, offer), info.references  # `fetch` looks again, and decides
@@ -155,12 +170,22 @@ class Fetching:
                     self._bring(offer, stage, task)
                 task.check()
                 with steps("store.commit"):
-                    stage.commit(info, is_reserved=not is_shared)
+                    is_public = is_shared and offer.cache.is_open
+                    stage.commit(info, is_reserved=not is_shared, is_public=is_public)
                 return info
 
-            brought = self._caches.seek(
-                path, take, check=task.check, known=known, locations=locations
-            )
+            def seek() -> NarInfo:
+                return self._caches.seek(
+                    path, take, check=task.check, known=known, locations=locations
+                )
+
+            if known is not None and not (
+                known.cache.is_open and self._is_shared(known, locations)
+            ):
+                brought = seek()
+            else:
+                told = narinfo.parse(argument["narinfo"].encode(), path)
+                brought = self._peers.bring(told, take, seek, task.check)
         return _fact_of(brought) | {"steps": steps.taken}
 
     def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
@@ -178,16 +203,29 @@ class Fetching:
         wires = argument.get("locations")
         return Locations(wires, self._caches.connections, self._keys) if wires else None
 
+    def _from_peers(self, path: StorePath) -> Offer | None:
+        """Return what a peer says of a path, if a trusted key has signed that."""
+        offer = self._peers.look_up(path)
+        if offer is None:
+            return None
+        try:
+            return self._trusted(offer, None)
+        except errors.SignatureUntrusted:
+            return None  # trusted elsewhere, perhaps: the caches tell what there is for us
+
     def _looker(self, locations: Locations | None) -> LookUp:
         """Return what finds an offer of a path that a trusted key has signed."""
 
         def look_up(path: StorePath, check: Callable[[], None]) -> Offer:
-            return self._caches.seek(
+            offer = self._caches.seek(
                 path,
                 lambda offer: self._trusted(offer, locations),
                 check=check,
                 locations=locations,
             )
+            is_public = offer.cache.is_open and self._is_shared(offer, locations)
+            self._peers.tell(path, offer.narinfo if is_public else None)
+            return offer
 
         return look_up
 

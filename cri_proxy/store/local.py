@@ -4,6 +4,7 @@
     store/.narinfo/<hash>-<name>.narinfo     its record, lasting
     store/.narinfo/<hash>-<name>.<boot>      its record, good until the machine stops
     store/.narinfo/<hash>-<name>.reserved    it is not for everybody: see `fetching`
+    store/.narinfo/<hash>-<name>.public      it came without any login: other nodes may have it
     store/.narinfo/<hash>-<name>.damaged     it is not what its record says: see `integrity`
     store/.stage/  store/.garbage/           see `staging`
 
@@ -13,7 +14,7 @@ this order, under the path's lock:
 
 1. the tree is whole in the stage, its hash checked;
 2. the record is renamed into place, under the name that holds in this boot only, and beside it
-   the mark of a reserved path;
+   the mark of a reserved or a public path;
 3. the tree is renamed into place: present from here on;
 4. later, and nobody waits: syncfs, then the record gets its lasting name.
 
@@ -44,8 +45,9 @@ from cri_proxy.store.narinfo import NarInfo
 
 _LASTING: Final = "narinfo"
 _RESERVED: Final = "reserved"
+_PUBLIC: Final = "public"
 _DAMAGED: Final = "damaged"
-_SUFFIXES: Final = (_LASTING, _RESERVED, _DAMAGED)
+_SUFFIXES: Final = (_LASTING, _RESERVED, _PUBLIC, _DAMAGED)
 _BOOT: Final = re.compile("[0-9a-f]{8}")
 _SMALL_BYTES: Final = 4096
 _logger = logging.getLogger(__name__)
@@ -75,6 +77,17 @@ class Store:
     def is_reserved(self, path: StorePath) -> bool:
         """Whether a present path is only for realizations whose own caches have it."""
         return os.path.lexists(self._record_at(path.basename, _RESERVED))
+
+    def is_public(self, path: StorePath) -> bool:
+        """Whether a present path may be given to other nodes: nobody had to log in to get it."""
+        is_marked = os.path.lexists(self._record_at(path.basename, _PUBLIC))
+        return is_marked and not self.is_reserved(path) and not self.is_damaged(path)
+
+    def public_paths(self) -> tuple[StorePath, ...]:
+        """Return all present paths that are public, sorted."""
+        marked = (name for name, suffix in self._listed_records() if suffix == _PUBLIC)
+        paths = (storepaths.of_basename(name) for name in sorted(marked))
+        return tuple(path for path in paths if self.has(path) and self.is_public(path))
 
     def is_damaged(self, path: StorePath) -> bool:
         """Whether a path was found to be damaged and not been fetched since."""
@@ -107,8 +120,8 @@ class Store:
                 return narinfo.parse(place.read_bytes(), path)
             except FileNotFoundError:
                 continue
-            except errors.ContentDamaged as error:
-                _logger.warning("record on this node is damaged: path=%s: %s", path, error)
+            except (errors.ContentDamaged, OSError) as error:
+                _logger.warning("record on this node cannot be read: path=%s: %s", path, error)
                 break
         return None
 
@@ -138,15 +151,17 @@ class Store:
         ):
             yield Stage(self, path, tree)
 
-    def commit(self, path: StorePath, record: NarInfo, *, is_reserved: bool) -> None:
+    def commit(
+        self, path: StorePath, record: NarInfo, *, is_reserved: bool, is_public: bool = False
+    ) -> None:
         """Put the staged tree of a path that is held in place (`Stage.commit`)."""
         basename = path.basename
         is_damaged = self.is_damaged(path)
         self._forget(basename, but=_DAMAGED)
         if not is_damaged:  # then another one of a reserved path, or what a disk left of one
             self._area.discard(basename)
-        if is_reserved:
-            self._record_at(basename, _RESERVED).touch()
+        if is_reserved or is_public:
+            self._record_at(basename, _RESERVED if is_reserved else _PUBLIC).touch()
         beside = self._records / f".{basename}"
         beside.write_text(narinfo.text_of(record))
         beside.rename(self._record_at(basename, self._boot))
@@ -180,15 +195,15 @@ class Store:
         self._area.make()
         self._records.mkdir(mode=0o755, exist_ok=True)
         recorded: set[str] = set()
-        reserved: set[str] = set()
+        marked: set[str] = set()
         for name, suffix in self._listed_records():
             if suffix in (_LASTING, self._boot):
                 recorded.add(name)
-            elif suffix in {_RESERVED, _DAMAGED}:
-                reserved.add(name)
+            elif suffix in {_RESERVED, _PUBLIC, _DAMAGED}:
+                marked.add(name)
             else:
                 self._record_at(name, suffix).unlink(missing_ok=True)
-        broken = (recorded ^ self._placed()) | (reserved - recorded)
+        broken = (recorded ^ self._placed()) | (marked - recorded)
         for name in sorted(self._area.names() | broken):
             with self._area.try_hold(name) as is_held:
                 if is_held:
@@ -253,7 +268,7 @@ class Store:
             self._area.discard(name)
 
     def _forget(self, name: str, *, but: str = "") -> None:
-        for suffix in (_LASTING, self._boot, _RESERVED, _DAMAGED):
+        for suffix in (_LASTING, self._boot, _RESERVED, _PUBLIC, _DAMAGED):
             if suffix != but:
                 self._record_at(name, suffix).unlink(missing_ok=True)
 
@@ -299,9 +314,11 @@ class Stage:
             durable.remove_tree(self._tree)
             raise
 
-    def commit(self, record: NarInfo, *, is_reserved: bool = False) -> None:
+    def commit(
+        self, record: NarInfo, *, is_reserved: bool = False, is_public: bool = False
+    ) -> None:
         """Put the tree in place with its record: from now on the path is present."""
-        self._store.commit(self._path, record, is_reserved=is_reserved)
+        self._store.commit(self._path, record, is_reserved=is_reserved, is_public=is_public)
 
     def share(self) -> None:
         """Make the path, which is in place and reserved, present for everybody."""

@@ -19,6 +19,9 @@ FIND: Final = "store.find"
 FETCH: Final = "store.fetch"
 RECOVER: Final = "store.recover"
 REMOVE: Final = "store.remove"
+NIX_REALISE: Final = "store.nix.realise"
+NIX_FIND: Final = "store.nix.find"
+NIX_RECOVER: Final = "store.nix.recover"
 
 Fact = dict[str, Any]
 Location = Mapping[str, Any]

@@ -1,7 +1,9 @@
-"""Run benchmarks: `python -m hack.bench [store|pods|relay|tracing|cluster]… [--quick] [--json]`.
+"""Run benchmarks: `python -m hack.bench [NAME]... [--quick] [--json]`, as root.
 
-They need root. Without a name all run but `cluster`, which needs Kubernetes to be built first. With
---json each prints one document on a line of its own.
+NAME is store, peers, pods, relay, tracing or cluster.
+
+Without a name all run but `cluster`, which needs Kubernetes to be built first. With --json each
+prints one document on a line of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-USUAL: Final = ("store", "pods", "relay", "tracing")
+USUAL: Final = ("store", "peers", "pods", "relay", "tracing")
 NAMES: Final = (*USUAL, "cluster")
 
 

@@ -4,13 +4,15 @@
 
 The first line of output is the URL. On a machine of few cores a server is part of what is measured:
 the testbed's own, with a thread for each connection, computes as long as those who ask. This one
-has a loop and keeps small files in memory; GET alone, HTTP/1.1, connections kept open.
+has a loop and keeps small files in memory; GET alone, HTTP/1.1, connections kept open. Asked for
+`SENT`, it tells how many bytes of files it has sent, and how many requests it has had.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from urllib.parse import unquote
 import uvloop
 
 _REPOSITORY: Final = Path(__file__).parents[2]
+SENT: Final = ".sent"
 _MISSING: Final = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 _FOUND: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: "
 
@@ -40,7 +43,10 @@ def serving(directory: Path, *, delay: float) -> Iterator[str]:
 class _Connection(asyncio.Protocol):
     """One client: answers each request head with a file."""
 
-    def __init__(self, directory: Path, delay: float, known: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, directory: Path, delay: float, known: dict[bytes, bytes], sent: list[int]
+    ) -> None:
+        self._sent = sent
         self._directory = directory
         self._delay = delay
         self._known = known
@@ -59,10 +65,15 @@ class _Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self._delay, self._send, answer)
 
     def _send(self, answer: bytes) -> None:
+        self._sent[0] += len(answer) - answer.find(b"\r\n\r\n") - 4
+        self._sent[1] += 1
         if not self._transport.is_closing():
             self._transport.write(answer)
 
     def _load(self, target: bytes) -> bytes:
+        if target == f"/{SENT}".encode():
+            told = json.dumps(self._sent).encode()
+            return _FOUND + str(len(told)).encode() + b"\r\n\r\n" + told
         file = self._directory / unquote(target.decode()).lstrip("/")
         if ".." in file.parts or not file.is_file():
             return _MISSING
@@ -73,9 +84,10 @@ class _Connection(asyncio.Protocol):
 
 async def _serve(directory: Path, delay: float) -> None:
     known: dict[bytes, bytes] = {}
+    sent = [0, 0]
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: _Connection(directory, delay, known), "127.0.0.1", 0, backlog=512
+        lambda: _Connection(directory, delay, known, sent), "127.0.0.1", 0, backlog=512
     )
     host, port = server.sockets[0].getsockname()
     print(f"http://{host}:{port}", flush=True)

@@ -1,0 +1,138 @@
+"""Nodes that share store paths: each a store, the real sharing program, and a worker's jobs.
+
+    with peers.cluster(tmp_path, 3, caches=[server.url], keys=[publisher.public_key]) as nodes:
+        nodes[0].realize(root)
+        assert server.count("/nar/*") == ...
+
+Each has an address of its own on the loopback network, 127.x.y.z, and all know all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cri_proxy.lib.worker import Job, Task
+from cri_proxy.model import storepaths
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import wire
+from cri_proxy.store.local import Store
+
+_REPOSITORY: Final = Path(__file__).parents[2]
+_subnets: Final = itertools.count(os.getpid() * 7)
+
+
+class Node:
+    """One node; `program` serves from `start` to `stop`."""
+
+    def __init__(
+        self, directory: Path, address: str, names: Sequence[str], settings: dict[str, Any]
+    ) -> None:
+        self.address: Final = address
+        self.store: Final = Store(directory / "store")
+        for name in (".narinfo", ".stage"):  # and nothing that would go on in the background
+            (directory / "store" / name).mkdir(parents=True)
+        self.greeting: Final[dict[str, Any]] = {
+            "directory": str(self.store.directory),
+            "ca_file": None,
+            "timeout_seconds": 30,
+            "connections": 8,
+            "peers": {"names": list(names), "listen": address},
+            **settings,
+        }
+        self._log: Final = directory / "log"
+        self._program: subprocess.Popen[bytes] | None = None
+        self._jobs: dict[str, Job] | None = None
+
+    def start(self) -> None:
+        """Have it serve, as a daemon does."""
+        host, _, port = self.address.rpartition(":")
+        listening = socket.create_server((host, int(port)), backlog=1024)
+        told = {
+            "store": self.greeting,
+            "log": {"level": "debug", "format": "text"},
+            "socket": listening.fileno(),
+            "nice": 0,
+        }
+        with listening, self._log.open("ab") as log:
+            self._program = subprocess.Popen(
+                [sys.executable, "-m", "cri_proxy", "share"],
+                stdin=subprocess.PIPE,
+                stderr=log,
+                pass_fds=(listening.fileno(),),
+                cwd=_REPOSITORY,
+            )
+        assert self._program.stdin is not None
+        self._program.stdin.write(json.dumps(told).encode() + b"\n")
+        self._program.stdin.flush()
+
+    def stop(self) -> None:
+        """Have it serve no more."""
+        if self._program is not None:
+            assert self._program.stdin is not None
+            self._program.stdin.close()
+            self._program.wait(timeout=30)
+            self._program = None
+
+    def log(self) -> str:
+        """Return what its program has written."""
+        return self._log.read_text() if self._log.exists() else ""
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """The jobs of a worker of this node."""
+        if self._jobs is None:
+            from cri_proxy.store import fetching  # what only workers load
+
+            self._jobs = fetching.jobs(self.greeting)
+        return self._jobs
+
+    def survey(self, *roots: StorePath, places: Sequence[wire.Location] = ()) -> list[wire.Fact]:
+        """Return the facts of the closure of `roots`, with locations of its own."""
+        facts: list[wire.Fact] = []
+        task = Task(lambda report: facts.extend(report.get("facts", ())))
+        argument = {"roots": [each.basename for each in roots], "locations": list(places)}
+        facts.extend(self.jobs[wire.SURVEY](argument, task)["facts"])
+        return facts
+
+    def realize(self, *roots: StorePath) -> tuple[StorePath, ...]:
+        """Bring the closure of `roots` here, one path after the other; return all of it."""
+        facts = self.survey(*roots)
+        for fact in facts:
+            if "narinfo" in fact:
+                self.jobs[wire.FETCH](fact, Task(lambda report: None))
+        return tuple(storepaths.of_basename(fact["path"]) for fact in facts)
+
+
+@contextlib.contextmanager
+def cluster(directory: Path, count: int, **settings: Any) -> Iterator[tuple[Node, ...]]:
+    """Give `count` nodes that serve each other; `settings` go into each worker's greeting."""
+    subnet = next(_subnets) % 60_000
+    port = _free_port()
+    names = [
+        f"127.{1 + subnet // 250}.{1 + subnet % 250}.{number}:{port}"
+        for number in range(1, count + 1)
+    ]
+    nodes = tuple(
+        Node(directory / f"node-{number}", address, names, settings)
+        for number, address in enumerate(names, 1)
+    )
+    with contextlib.ExitStack() as stack:
+        for node in nodes:
+            stack.callback(node.stop)
+            node.start()
+        yield nodes
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

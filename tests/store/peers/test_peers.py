@@ -1,0 +1,259 @@
+"""Nodes that share: the real sharing programs, and workers' jobs, over the loopback network."""
+
+import concurrent.futures
+import http.client
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from cri_proxy.lib.worker import Task
+from cri_proxy.model import storepaths
+from cri_proxy.store import fetching, nar, narinfo, wire
+from cri_proxy.store.cache import Connections, of_url
+from cri_proxy.store.peers import addresses, asking
+from hack.testbed import peers, waiting
+from hack.testbed.binary_cache import Executable, Publisher
+from hack.testbed.nix import Nix
+
+
+@pytest.fixture
+def cluster(tmp_path, publisher, server):
+    """Makes nodes that share, behind one cache."""
+
+    def make(count, **changes):
+        settings = {"caches": [server.url], "keys": [publisher.public_key]} | changes
+        return peers.cluster(tmp_path / "cluster", count, **settings)
+
+    return make
+
+
+@pytest.fixture
+def closure(publisher):
+    """Some paths and one that needs them all."""
+    leaves = [
+        publisher.add(f"leaf-{number}", {"bin/x": Executable(os.urandom(20_000))})
+        for number in range(8)
+    ]
+    return publisher.add("top", {"share/text": b"top"}, leaves)
+
+
+def ask(address, target, method="GET"):
+    """Ask a node from an address that is nobody's; return status and body."""
+    connection = http.client.HTTPConnection(address, timeout=30)
+    connection.request(method, f"/{target}")
+    response = connection.getresponse()
+    answer = response.status, response.read()
+    connection.close()
+    return answer
+
+
+def proven(node, paths):
+    """Prove that all of `paths` are in a node's store as they were recorded."""
+    for path in paths:
+        record = node.store.record(path)
+        assert nar.digest_of(node.store.locate(path)) == (record.nar_hash, record.nar_size)
+
+
+def test_nodes_that_start_one_after_another_ask_the_origin_once(cluster, closure, server):
+    with cluster(3) as nodes:
+        for node in nodes:
+            proven(node, node.realize(closure))
+
+    assert server.count("/nar/*") == 9
+    assert server.count("*.narinfo") <= 2 * 9  # one for the survey, one for the fetch
+
+
+def test_nodes_that_start_at_once_ask_the_origin_once(cluster, closure, server):
+    with cluster(6) as nodes, concurrent.futures.ThreadPoolExecutor(6) as together:
+        for node, paths in zip(nodes, together.map(lambda each: each.realize(closure), nodes)):
+            proven(node, paths)
+
+    assert server.count("/nar/*") == 9
+
+
+def test_a_node_realizes_from_its_peers_while_the_origin_is_away(cluster, closure, server):
+    with cluster(2) as nodes:
+        nodes[0].realize(closure)
+        server.stop()
+
+        assert len(nodes[1].realize(closure)) == 9
+
+
+def test_what_is_served_has_the_original_signatures(cluster, closure, publisher):
+    with cluster(1) as (node,):
+        node.realize(closure)
+        cache = of_url(f"http://{node.address}", Connections(ca_file=None, size=1))
+        offer = cache.lookup(closure)
+
+        assert offer.narinfo.signatures == publisher.narinfo(closure).signatures
+        assert ask(node.address, "nix-cache-info")[1].startswith(b"StoreDir: /nix/store\n")
+        assert ask(node.address, offer.narinfo.url, "HEAD") == (200, b"")
+        assert ask(node.address, f"{'0' * 32}.narinfo")[0] == 404
+
+
+@pytest.mark.nix
+def test_nix_reads_what_is_served(cluster, closure, publisher, tmp_path):
+    with cluster(1) as (node,):
+        paths = node.realize(closure)
+        nix = Nix(tmp_path / "nix")
+        nix.realise([closure], cache=f"http://{node.address}", public_key=publisher.public_key)
+
+    for path in paths:
+        assert nar.digest_of(nix.physical(path)) == nar.digest_of(node.store.locate(path))
+
+
+def test_what_needed_a_login_is_never_served(cluster, closure, server, publisher):
+    with_login = server.url.replace("http://", "http://user:secret@")
+    with cluster(2, caches=[with_login]) as nodes:
+        nodes[0].realize(closure)
+
+        assert ask(nodes[0].address, f"{closure.digest}.narinfo")[0] == 404
+        assert ask(nodes[0].address, f"nar/{closure.basename}.nar")[0] == 404
+        nodes[1].realize(closure)
+
+    assert server.count("/nar/*") == 2 * 9
+
+
+def test_what_a_realizations_own_location_gave_is_never_served(cluster, closure, server):
+    place = {
+        "url": server.url,
+        "user": None,
+        "password": None,
+        "public_keys": [],
+        "variables": {},
+        "paths": [closure.basename],
+    }
+    with cluster(1, caches=[]) as (node,):
+        facts = node.survey(closure, places=[place])
+        top = next(each for each in facts if each["path"] == closure.basename)
+        node.jobs[wire.FETCH](top | {"locations": [place]}, Task(lambda report: None))
+
+        assert node.store.has(closure)
+        assert ask(node.address, f"{closure.digest}.narinfo")[0] == 404
+        assert ask(node.address, f"nar/{closure.basename}.nar")[0] == 404
+
+
+def test_strangers_get_no_say_in_who_has_what(cluster, closure):
+    with cluster(1) as (node,):
+        node.realize(closure)
+
+        assert ask(node.address, f"peers/1/turn/{closure.digest}?size=1")[0] == 403
+        assert ask(node.address, f"peers/1/narinfo/{closure.digest}")[0] == 403
+        assert ask(node.address, "peers/1/holdings", "POST")[0] == 403
+
+
+@pytest.mark.parametrize("target", ["nar/..%2f..%2fetc.nar", "nar/x.nar", "../x", "", "peers/2/x"])
+def test_nothing_else_is_there(cluster, target):
+    with cluster(1) as (node,):
+        assert ask(node.address, target)[0] == 404
+
+
+def test_a_peer_that_sends_damaged_archives_is_not_believed(cluster, closure, server):
+    with cluster(2) as nodes:
+        first, second = nodes
+        paths = first.realize(closure)
+        for path in paths:  # the disk of the first goes bad
+            for file in first.store.locate(path).rglob("*"):
+                if file.is_file():
+                    file.write_bytes(b"?" * file.stat().st_size)
+        proven(second, second.realize(closure))
+
+    assert server.count("/nar/*") == 2 * 9
+
+
+def test_a_peer_that_lost_a_path_costs_a_question(cluster, closure, server):
+    with cluster(2) as nodes:
+        first, second = nodes
+        paths = first.realize(closure)
+        first.store.remove(paths)
+
+        proven(second, second.realize(closure))
+
+
+def test_peers_that_are_away_are_done_without(cluster, closure, server):
+    with cluster(3) as nodes:
+        nodes[0].realize(closure)
+        nodes[0].stop()
+        nodes[1].stop()
+
+        proven(nodes[2], nodes[2].realize(closure))
+
+
+def test_a_peer_that_accepts_and_never_answers_is_benched(cluster, closure, monkeypatch):
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.2)
+    with cluster(2) as nodes:
+        nodes[0].stop()
+        host, _, port = nodes[0].address.rpartition(":")
+        with socket.create_server((host, int(port)), backlog=64):
+            proven(nodes[1], nodes[1].realize(closure))
+
+
+def test_a_peer_whose_narinfos_no_trusted_key_signed_is_not_believed(
+    cluster, closure, server, publisher, tmp_path
+):
+    """Each tracker keeps only what its own keys vouch for, and each asker looks for itself."""
+    other = Publisher(tmp_path / "other")
+    with cluster(2) as nodes:
+        forged = narinfo.parse(publisher.narinfo_file(closure).read_bytes(), closure)
+        text = narinfo.text_of(forged).replace(publisher.public_key.partition(":")[0], "other")
+        assert other.public_key not in text
+        known = addresses.Addresses(**nodes[0].greeting["peers"])
+        liar = asking.Peers(known, nodes[0].store)
+        for tracker in known.all:
+            liar._ask("PUT", tracker, f"narinfo/{closure.basename}", text)
+
+        assert "http://127.0.0.1" in next(
+            each["cache"] for each in nodes[1].survey(closure) if each["path"] == closure.basename
+        )
+
+
+def test_a_worker_that_dies_with_a_turn_does_not_stop_the_others(cluster, closure, server):
+    with cluster(2) as nodes:
+        facts = [each for each in nodes[0].survey(closure) if "narinfo" in each]
+        path = storepaths.of_basename(facts[0]["path"])
+        info = narinfo.parse(facts[0]["narinfo"].encode(), path)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            known = addresses.Addresses(**nodes[0].greeting["peers"])
+            with asking.Peers(known, nodes[0].store)._turn(info, lambda: None):
+                os.write(writing, b"!")
+                signal.pause()
+            os._exit(0)
+        assert os.read(reading, 1) == b"!"
+        done = threading.Event()
+
+        def fetch():
+            nodes[1].jobs[fetching.FETCH](facts[0], Task(lambda report: None))
+            done.set()
+
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        assert not done.is_set()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        thread.join(30)
+
+        assert nodes[1].store.has(path)
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_node_that_was_started_anew_is_told_what_the_others_have(cluster, closure, server):
+    with cluster(2) as nodes:
+        nodes[0].realize(closure)
+        for node in nodes:
+            node.stop()
+        for node in nodes:
+            node.start()
+        waiting.until(
+            lambda: "peers were told" in nodes[0].log().rpartition("reset")[2],
+            what="the first node telling what it has",
+        )
+        server.forget()
+        nodes[1].realize(closure)
+
+    assert server.count("/nar/*") == 0

@@ -54,7 +54,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
     """
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
-        provider = await stack.enter_async_context(observing.provider_of(settings))
+        outlet = await stack.enter_async_context(observing.outlet_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
         await stack.enter_async_context(sharing.shared(settings, parts.greeting_of(settings, 1)))
         channel = channels.dial(settings.runtime.endpoint)
@@ -63,9 +63,9 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         mutability = Mutability(settings.store.root, built.pool, runtime)
         imports = containerd_images.Images(channel)
         interceptors = interceptors_of(settings, built.realizer, runtime, mutability, imports)
-        if provider is not None:
+        if outlet is not None:
             interceptors = await stack.enter_async_context(
-                observing.traced(interceptors, settings, provider, runtime)
+                observing.traced(interceptors, settings, outlet, runtime)
             )
         tally = await stack.enter_async_context(measuring.measured(settings, runtime))
         if tally is None:
@@ -87,6 +87,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         keeping = asyncio.create_task(mutability.keep())
         await stack.enter_async_context(upkeep.of_node(settings, runtime, built.pool))
         announcing = asyncio.create_task(_announce(runtime))
+        beating = asyncio.create_task(notify.beat())
         watching = asyncio.create_task(_watch(front, stopping))
         await stopping.wait()
         watching.cancel()
@@ -95,7 +96,8 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         stopping.clear()
         await _drain(front, settings.serve.drain_seconds, stopping)
         keeping.cancel()
-        await asyncio.wait({keeping})
+        beating.cancel()
+        await asyncio.wait({keeping, beating})
     _log.info("stopped")
 
 

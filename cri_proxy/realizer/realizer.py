@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import cachetools
-from opentelemetry.trace import SpanContext
 
 from cri_proxy import errors
 from cri_proxy.floxhub import jobs as hubjobs
@@ -65,7 +64,7 @@ class Realization:
 
     reference: Reference
     progress: Progress = field(default_factory=Progress)
-    span: SpanContext | None = None
+    span: spans.Context | None = None
     _task: asyncio.Task[Environment] = field(init=False, repr=False)
 
     @property
@@ -206,7 +205,7 @@ class Realizer:
             "realizer.realize",
             **{"flox.environment.reference": str(reference), "flox.environment.mode": str(mode)},
         ) as span:
-            realization.span = span.get_span_context()
+            realization.span = span.context
             try:
                 resolution = await self._resolve(reference, token)
                 span.set_attribute("flox.environment.generation", str(resolution.reference))

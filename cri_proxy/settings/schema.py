@@ -341,12 +341,17 @@ class Tracing:
     exporter: str = _key(
         kinds.choice("none", "otlp"),
         "none",
-        "otlp sends traces by OTLP over HTTP",
+        "otlp sends traces by OTLP",
+    )
+    protocol: str = _key(
+        kinds.choice("http", "grpc"),
+        "http",
+        "what OTLP goes over",
     )
     endpoint: str = _key(
         kinds.optional_url("https", "http"),
         "",
-        "OTLP collector, such as http://localhost:4318; empty for OpenTelemetry's own default",
+        "OTLP collector, such as http://localhost:4318 (4317 for grpc); empty for that default",
     )
     pods: str = _key(
         kinds.choice("all", "annotated", "none"),

@@ -120,8 +120,8 @@ class Store:
                 return narinfo.parse(place.read_bytes(), path)
             except FileNotFoundError:
                 continue
-            except errors.ContentDamaged as error:
-                _logger.warning("record on this node is damaged: path=%s: %s", path, error)
+            except (errors.ContentDamaged, OSError) as error:
+                _logger.warning("record on this node cannot be read: path=%s: %s", path, error)
                 break
         return None
 

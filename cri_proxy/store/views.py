@@ -204,9 +204,10 @@ class Stage:
     def link(self, paths: Iterable[StorePath]) -> None:
         """Link store paths into the view.
 
-        Raises ContentDamaged for one that is not present any more, RequestInvalid if store and
-        views are not on one file system.
+        Raises ContentDamaged for one that is not present any more, or was found damaged since,
+        RequestInvalid if store and views are not on one file system.
         """
+        paths = list(paths)
         names = [each.basename for each in paths]
         source = os.open(self._store.directory, _DIRECTORY)
         target = os.open(self.store, _DIRECTORY)
@@ -218,6 +219,11 @@ class Stage:
             os.close(source)
             os.close(target)
         self._linked.update(names)
+        for each in paths:
+            if self._store.is_damaged(each):
+                raise errors.ContentDamaged(
+                    f"{each} was found damaged on this node: ask again, it is fetched anew"
+                )
 
     def can_link(self, paths: Iterable[StorePath]) -> bool:
         """Whether the paths' files may be linked here: one file system, and one mount of it."""

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-USUAL: Final = ("store", "peers", "pods", "relay")
+USUAL: Final = ("store", "peers", "pods", "relay", "tracing")
 NAMES: Final = (*USUAL, "cluster")
 
 

@@ -27,7 +27,7 @@ from cri_proxy.model.imagenames import ImageName
 from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
-KNOWN_SECONDS: Final = 10.0
+KNOWN_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = (0.005, 0.2)
 
 

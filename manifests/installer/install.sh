@@ -30,20 +30,30 @@ with_program() {
   rm -rf "$host/opt/.cri-proxy-installer"
 }
 
-# Write a setting file only if it is another, so that an unchanged one restarts nothing.
+# Write a setting file if it is another; fail if it was the same.
 settle() {
   mkdir -p "$(dirname "$2")"
-  if ! cmp -s "$1" "$2"; then
-    cp "$1" "$2.new"
-    mv "$2.new" "$2"
-    say "wrote ${2#"$host"}"
+  if cmp -s "$1" "$2"; then
+    return 1
+  fi
+  cp "$1" "$2.new"
+  mv "$2.new" "$2"
+  say "wrote ${2#"$host"}"
+}
+
+# A daemon that runs reads its settings when it starts; installing what is there already would not start it anew.
+restart() {
+  if on_node systemctl is-active --quiet cri-proxy.service; then
+    on_node systemctl restart cri-proxy.service
   fi
 }
 
 case "${1-}" in
 install)
-  settle "$settings/config.toml" "$host/etc/cri-proxy/config.toml"
-  settle "$settings/prewarm.txt" "$host/etc/cri-proxy/prewarm.d/cluster"
+  settle "$settings/prewarm.txt" "$host/etc/cri-proxy/prewarm.d/cluster" || true # read again by itself
+  if settle "$settings/config.toml" "$host/etc/cri-proxy/config.toml"; then
+    restart
+  fi
   with_program install
   say "cri-proxy is on this node"
   ;;

@@ -70,7 +70,10 @@ def run(node: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(autouse=True)
 def chroot(tmp_path: Path) -> None:
     """Stand for the way into the node: the program is found below the node's directory."""
-    (tmp_path / "chroot").write_text(f'program={tmp_path}/host$1; shift; exec "$program" "$@"\n')
+    (tmp_path / "chroot").write_text(
+        f'if [ "$1" = systemctl ]; then echo "$*" >>"{tmp_path}/systemctl"; exit; fi\n'
+        f'program={tmp_path}/host$1; shift; exec "$program" "$@"\n'
+    )
 
 
 def test_image_is_the_same_every_time(distribution: Path, tmp_path: Path) -> None:
@@ -126,6 +129,17 @@ def test_install_leaves_nothing_of_its_own_and_equal_settings_as_they_are(node: 
     assert done.returncode == 0, done.stderr
     assert (node / "host/etc/cri-proxy/config.toml").stat().st_ino == before
     assert list((node / "host/opt").iterdir()) == []
+
+
+def test_other_settings_restart_a_daemon_that_runs_and_equal_ones_do_not(node: Path) -> None:
+    asked = []
+    for text in ("[log]\n", "[log]\n", "[log]\nlevel = 'debug'\n"):
+        (node / "settings/config.toml").write_text(text)
+        (node / "systemctl").write_text("")
+        assert run(node, "install").returncode == 0
+        asked.append((node / "systemctl").read_text().count("systemctl restart cri-proxy.service"))
+
+    assert asked == [1, 0, 1]
 
 
 def test_install_that_fails_is_not_done_and_can_be_tried_again(node: Path) -> None:

@@ -61,6 +61,11 @@ class Router:
         """How many connections of downstream's there are."""
         return len(self._links)
 
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes wait here because a downstream does not take more."""
+        return sum(each.core.held_bytes for each in self._links)
+
     async def start(self) -> None:
         """Serve the listening sockets."""
         for listener in self._listeners:

@@ -23,7 +23,7 @@ from cri_proxy.telemetry.spans import Span
 
 _QUEUED_AT_MOST: Final = 10_000
 _GATHER_SECONDS: Final = 0.2
-_CLOSE_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 5.0
 _log = logs.of(__name__)
 
 
@@ -63,13 +63,13 @@ class Outlet:
         if self._queue.qsize() < _QUEUED_AT_MOST:
             self._queue.put(span)
 
-    def close(self) -> None:
-        """Write and send the rest, as far as that goes within seconds."""
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Write and send the rest, as far as that goes within as many seconds for each."""
         self._closing.set()
         self._queue.put(None)
-        self._thread.join(_CLOSE_SECONDS)
+        self._thread.join(seconds)
         if self._sender is not None:
-            self._sender.close(_CLOSE_SECONDS)
+            self._sender.close(seconds)
 
     def _work(self) -> None:
         is_open = True

@@ -14,7 +14,7 @@ from typing import Final
 
 from cri_proxy.settings import schema
 from cri_proxy.telemetry import sampling, spans
-from cri_proxy.telemetry.outlet import Outlet
+from cri_proxy.telemetry.outlet import CLOSE_SECONDS, Outlet
 from cri_proxy.telemetry.ring import Ring
 from cri_proxy.telemetry.sender import Sender
 
@@ -45,10 +45,10 @@ def install(
     return outlet
 
 
-def uninstall(outlet: Outlet) -> None:
-    """Take no more spans; write and send the rest, as far as that goes within seconds."""
+def uninstall(outlet: Outlet, seconds: float = CLOSE_SECONDS) -> None:
+    """Take no more spans; write and send the rest, as far as that goes within `seconds`."""
     spans.install(None)
-    outlet.close()
+    outlet.close(seconds)
 
 
 def is_sent(settings: schema.Tracing, environment: Mapping[str, str] = os.environ) -> bool:

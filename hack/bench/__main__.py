@@ -1,6 +1,6 @@
 """Run benchmarks: `python -m hack.bench [NAME]... [--quick] [--json]`, as root.
 
-NAME is store, peers, pods, relay or cluster.
+NAME is store, peers, pods, relay, tracing or cluster.
 
 Without a name all run but `cluster`, which needs Kubernetes to be built first. With --json each
 prints one document on a line of its own.

@@ -405,8 +405,9 @@ async def test_a_refusal_is_logged_with_the_trace_that_tells_more(
         await call(traced, CREATE, create_request(annotations))
 
     server = await wait(collector, CREATE[1:])
-    (line,) = (line for line in traced.proxy.log_text().splitlines() if "refused=" in line)
+    (line,) = (line for line in traced.proxy.log_text().splitlines() if "call refused" in line)
     assert f"trace_id={server.trace_id} span_id={server.span_id}" in line
+    assert "kind=NotFound why=" in line
     assert server.attributes["rpc.status_code"] == "NOT_FOUND"
 
 

@@ -50,7 +50,7 @@ except ValueError:
 parent.finish()
 logs.of("test").info("outside")
 if installed:
-    provider.uninstall(installed)
+    provider.uninstall(installed, 60)  # this machine may be busy
 lines = [json.loads(line) for line in stream.getvalue().splitlines()]
 print(json.dumps({
     "is_on": is_on,

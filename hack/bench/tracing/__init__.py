@@ -36,7 +36,10 @@ from hack.testbed.collector import Collector
 from hack.testbed.pods import Pods
 from hack.testbed.proxy import Proxy
 
-CALLS: Final = ("RunPodSandbox", "CreateContainer", "StartContainer")
+INTERPOSED: Final = ("RunPodSandbox", "CreateContainer")
+TRACED: Final = "StartContainer"
+"""It passes by the interposer only where it is traced, so it pays for that way as well."""
+CALLS: Final = (*INTERPOSED, TRACED)
 RELAYED: Final = "ListContainers"
 OFF: Final = "off"
 KEPT: Final = "kept"
@@ -69,6 +72,11 @@ class Side:
     def median(self, method: str) -> float:
         """Return the middle duration of a method's calls, in microseconds."""
         return 1e6 * statistics.median(self.seconds[method])
+
+    def above(self, other: Side, method: str) -> float:
+        """Return the middle of what its calls took more than the other's, in microseconds."""
+        pairs = zip(self.seconds[method], other.seconds[method], strict=True)
+        return 1e6 * statistics.median(ours - theirs for ours, theirs in pairs)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -107,6 +115,10 @@ def _before_nothing(options: Options, directory: Path) -> Iterator[Figure]:
         for side in sides.values():
             side.computed += _computed(side)
         _received(collector, rounds)
+        for turn in range(rounds // 10):  # by themselves: not beside what a startup leaves to do
+            for name in _turned(tuple(sides), turn):
+                for _ in range(10):
+                    clients[name].poll()
     for method in (*CALLS, RELAYED):
         yield from _compared(sides, method, "runtime that takes no time")
     for name in (KEPT, SENT):
@@ -164,18 +176,23 @@ def _turned(names: Sequence[str], turn: int) -> Sequence[str]:
 
 
 def _compared(sides: dict[str, Side], method: str, runtime: str) -> Iterator[Figure]:
-    """Compare what a method's calls took, with tracing and without."""
-    directly, off = sides[DIRECTLY].median(method), sides[OFF].median(method)
+    """Compare what a method's calls took, with tracing and without.
+
+    What a side adds is the median of what it was above the other in the same turn, which the
+    machine's other work disturbs less than the difference of their medians.
+    """
+    off = sides[OFF]
+    added_off = off.above(sides[DIRECTLY], method)
     for name in (KEPT, SENT):
-        ours = sides[name].median(method)
+        added = sides[name].above(off, method)
         yield Figure(
-            name=f"{method}, {runtime}, p50, {name}",
+            name=f"{method}, {runtime}, {name}",
             unit="us",
-            ours=ours,
-            theirs=off,
+            ours=off.median(method) + added,
+            theirs=off.median(method),
             against=OFF,
-            limit=_LIMIT if name == SENT else None,
-            note=f"added to a direct call: {ours - directly:.0f}, {OFF} {off - directly:.0f}",
+            limit=_LIMIT if name == SENT and method != TRACED else None,
+            note=f"adds {added:.0f} to the {added_off:.0f} of the way through the proxy",
         )
 
 
@@ -206,7 +223,7 @@ class _Client:
         }
 
     def startup(self) -> None:
-        """Start a pod of one container, and poll once."""
+        """Start a pod of one container."""
         number = next(_numbers)
         sandbox = _sandbox(number)
         run = api_pb2.RunPodSandboxRequest(config=sandbox)
@@ -220,6 +237,9 @@ class _Client:
         made = api_pb2.CreateContainerResponse.FromString(answer)
         start = api_pb2.StartContainerRequest(container_id=made.container_id)
         self._call("StartContainer", start.SerializeToString())
+
+    def poll(self) -> None:
+        """Ask what kubelet asks every second."""
         self._call(RELAYED, b"")
 
     def _call(self, method: str, payload: bytes) -> bytes:

@@ -16,10 +16,14 @@ fi
 mkdir -p "$1"
 directory=$(cd "$1" && pwd)
 log=$directory/log
-trap 'status=$?; [ $status -eq 0 ] || tail -20 "$log" >&2' EXIT
+explain() {
+    [ $? -eq 0 ] || tail -20 "$log" >&2
+}
+trap explain EXIT
 
 mkdir -p "$directory"/{etc,lists/partial,cache/archives/partial,debs,root,bin}
 : >"$directory/status"
+# shellcheck disable=SC2016 # apt-get is who expands it
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [signed-by=$keyring] $mirror $SUITE main" >"$directory/etc/sources.list"

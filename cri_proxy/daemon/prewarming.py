@@ -128,12 +128,12 @@ class Prewarming:
                 realization = self._realizer.begin(resolution.reference, token=token)
                 known = replace(known, identity=(await realization.wait()).identity)
         self._live[reference] = live
-        if known.failure or known.generation != resolution.reference.generation:
-            _log.info("pin ready", reference=resolution.reference)
         await self._note(
             reference,
             Pin(known.identity, resolution.reference.generation, checked_at=time.time()),
         )
+        if known.failure or known.generation != resolution.reference.generation:
+            _log.info("pin ready", reference=resolution.reference)
 
     async def _failed(self, reference: Reference, failure: str) -> None:
         known = self._pins.get(reference, Pin())

@@ -119,12 +119,12 @@ class Lock:
     then gets the lock of the removed file notices and begins anew.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: str | Path, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
 
     @classmethod
-    def acquire(cls, path: Path) -> Lock | None:
+    def acquire(cls, path: str | Path) -> Lock | None:
         """Take the lock, or return None if another thread or process has it."""
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -143,26 +143,28 @@ class Lock:
     def release(self) -> None:
         """Give the lock up; once."""
         try:
-            self._path.unlink(missing_ok=True)
+            os.unlink(self._path)  # noqa: PTH108 - a name, where it is for every path
+        except FileNotFoundError:
+            pass
         finally:
             os.close(self._descriptor)
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: str | Path) -> None:
     """Remove whatever is at `path`, read-only directories included; nothing there is fine."""
     try:
-        is_directory = stat.S_ISDIR(path.lstat().st_mode)
+        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
     except FileNotFoundError:
         return
     if not is_directory:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
         return
     descriptor = open_directory(path)
     try:
         _empty(descriptor)
     finally:
         os.close(descriptor)
-    path.rmdir()
+    os.rmdir(path)  # noqa: PTH106
 
 
 @contextlib.contextmanager
@@ -186,10 +188,10 @@ def exhaustion_of(directory: Path, purpose: str, needed: int) -> errors.NodeExha
     )
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def _is_at(path: str | Path, descriptor: int) -> bool:
     """Whether the open file is still the one that `path` names."""
     try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
         return False
 

@@ -6,17 +6,22 @@ Source of the format: Nix manual, "Store path specification", and libutil's hash
 
 from __future__ import annotations
 
+import base64
 from typing import Final
 
 ALPHABET: Final = "0123456789abcdfghijklmnpqrsvwxyz"
-_VALUES: Final = {letter: value for value, letter in enumerate(ALPHABET)}
+_USUAL: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+_TO_USUAL: Final = str.maketrans(ALPHABET, _USUAL)
+_OF_USUAL: Final = bytes.maketrans(_USUAL.encode(), ALPHABET.encode())
+_LETTERS: Final = frozenset(ALPHABET)
 
 
 def encode(data: bytes) -> str:
     """Return the base-32 text of `data`: ceil(8·len/5) letters."""
-    number = int.from_bytes(data, "little")
     length = (len(data) * 8 + 4) // 5
-    return "".join(ALPHABET[(number >> (5 * place)) & 31] for place in reversed(range(length)))
+    groups = (length + 7) // 8
+    usual = base64.b32hexencode(int.from_bytes(data, "little").to_bytes(5 * groups, "big"))
+    return usual[8 * groups - length :].translate(_OF_USUAL).decode()
 
 
 def decode(text: str) -> bytes:
@@ -25,12 +30,10 @@ def decode(text: str) -> bytes:
     Raises ValueError for a letter outside the alphabet, a length that no byte string has, or
     padding bits that are not zero.
     """
-    number = 0
-    for letter in text:
-        try:
-            number = number << 5 | _VALUES[letter]
-        except KeyError:
-            raise ValueError(f"{letter!r} is not a letter of Nix's base 32") from None
+    if not _LETTERS.issuperset(text):
+        letter = next(each for each in text if each not in _LETTERS)
+        raise ValueError(f"{letter!r} is not a letter of Nix's base 32")
+    number = int(text.translate(_TO_USUAL), 32) if text else 0
     size = len(text) * 5 // 8
     if len(text) != (size * 8 + 4) // 5:
         raise ValueError(f"{len(text)} letters are no whole number of bytes in Nix's base 32")

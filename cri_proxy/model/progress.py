@@ -6,8 +6,13 @@ quotes it (`str`), spans record it at the end.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+_TELLING_SECONDS: Final = 1.0
+"""A rate is told after so long: before, it is chance."""
 
 
 class Phase(StrEnum):
@@ -23,7 +28,8 @@ class Phase(StrEnum):
 class Progress:
     """Counters of one realization; totals grow while the closure is being discovered.
 
-    Bytes are NAR bytes (unpacked sizes); `paths_present` of `paths_done` were on the node before.
+    Bytes are NAR bytes (unpacked sizes); `paths_present` of `paths_done` were on the node before,
+    as were `bytes_present`. `fetching_since` is by the monotonic clock, 0 before.
     """
 
     phase: Phase = Phase.RESOLVING
@@ -32,14 +38,29 @@ class Progress:
     paths_present: int = 0
     bytes_done: int = 0
     bytes_total: int = 0
+    bytes_present: int = 0
+    fetching_since: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Bytes that came in a second, so far; 0 while that cannot be told."""
+        if not self.fetching_since:
+            return 0.0
+        seconds = time.monotonic() - self.fetching_since
+        fetched = self.bytes_done - self.bytes_present
+        return fetched / seconds if seconds >= _TELLING_SECONDS and fetched > 0 else 0.0
 
     def __str__(self) -> str:
         if self.phase is not Phase.FETCHING:
             return str(self.phase)
-        return (
+        told = (
             f"fetching {self.paths_done}/{self.paths_total} paths, "
             f"{_gigabytes(self.bytes_done, self.bytes_total)}"
         )
+        if rate := self.rate:
+            left = max(0, self.bytes_total - self.bytes_done)
+            told += f", {rate / 1_000_000:.1f} MB/s, {left / rate:.0f} s left"
+        return told
 
 
 def _gigabytes(done: int, total: int) -> str:

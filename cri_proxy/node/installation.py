@@ -156,10 +156,12 @@ def install(root: Root, plan: Plan, tell: Tell, *, seconds: float) -> None:
     host.check()
     journal = Journal(root)
     is_first, begun = journal.is_empty, journal.length
-    settings = _settings_digest(root)
+    previous = _target(root, release.CURRENT)
+    settings: str | None = None
     is_touched = False
     try:
         _put_in_place(journal, plan)
+        settings = _settings_digest(root)
         host.reload()
         if root.is_running:
             if is_first or not host.is_active(units.SOCKET):
@@ -198,7 +200,7 @@ def install(root: Root, plan: Plan, tell: Tell, *, seconds: float) -> None:
             raise type(error)(f"{error}; the node is as it was before") from error
         raise
     journal.settle()
-    for path in release.outdated(journal.directories()):
+    for path in release.outdated(journal.directories(), plan.release, previous):
         journal.forget(path)
     journal.remember(runtime=plan.runtime, settings=settings)
 

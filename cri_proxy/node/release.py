@@ -26,7 +26,6 @@ import cri_proxy
 DIRECTORY: Final = "/opt/cri-proxy"
 CURRENT: Final = f"{DIRECTORY}/current"
 COMMAND: Final = "/usr/local/bin/cri-proxy"
-_KEPT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +65,17 @@ def present() -> Release:
     return Release(tree, f"{cri_proxy.__version__}-{_digest(tree)[:12]}")
 
 
-def outdated(directories: list[str]) -> list[str]:
-    """Return those of our directories, oldest first, that nobody goes back to."""
-    releases = [each for each in directories if each.startswith(f"{DIRECTORY}/releases/")]
-    return releases[:-_KEPT]
+def outdated(directories: list[str], current: Release, previous: str | None) -> list[str]:
+    """Return those of our directories that nobody goes back to; `previous` is a link's target."""
+    before = None if previous is None else f"{DIRECTORY}/{previous}"
+    if before in (None, current.place):  # no upgrade
+        return []
+    kept = (before, current.place)
+    return [
+        each
+        for each in directories
+        if each.startswith(f"{DIRECTORY}/releases/") and each not in kept
+    ]
 
 
 def _digest(tree: Path) -> str:

@@ -420,6 +420,10 @@ def contradictions_of(settings: Settings) -> list[str]:
             'peer.listen is set and store.kind is "nix": other nodes are served from the store of '
             "the proxy's own only, so leave peer.listen empty"
         )
+    if settings.peer.listen.endswith(":0"):
+        found.append(
+            f"peer.listen is {settings.peer.listen}, and other nodes must know the port: name one"
+        )
     if settings.garbage.low_percent >= settings.garbage.high_percent:
         found.append(
             f"garbage.low_percent is {settings.garbage.low_percent} and garbage.high_percent "

@@ -24,11 +24,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import urllib3
+import urllib3.exceptions
 
 from cri_proxy import errors
 from cri_proxy.store import cache, sigv4, wire
 from cri_proxy.store.cache import Cache, Connections
+from cri_proxy.store.connections import Broken, Response
 from cri_proxy.store.nar import Source
 from cri_proxy.store.sigv4 import Credentials, Target
 
@@ -98,14 +99,14 @@ class Bucket(Cache):
         try:
             reason = ""
             if response.status != 200:
-                with contextlib.suppress(urllib3.exceptions.HTTPError):
+                with contextlib.suppress(urllib3.exceptions.HTTPError, Broken, OSError):
                     reason = _reason_of(response.read(65536))
             cache.check_status(response, reason)
             yield cache.body_of(response)
         finally:
             response.close()
 
-    def _get(self, name: str) -> urllib3.BaseHTTPResponse:
+    def _get(self, name: str) -> Response:
         host, path = self._address.host_in(self._region), self._address.path_of(name)
         headers: dict[str, str] = {}
         if self._credentials is not None:
@@ -164,7 +165,7 @@ def _credentials_of(variables: Mapping[str, str]) -> Credentials | None:
     return Credentials(key_id, secret, token)
 
 
-def _region_of(response: urllib3.BaseHTTPResponse) -> str | None:
+def _region_of(response: Response) -> str | None:
     """Return the region that the server says the bucket is in, where it says so."""
     if response.status not in _ELSEWHERE:
         return None

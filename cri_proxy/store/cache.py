@@ -13,41 +13,53 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ssl
 import threading
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import urllib3
+import urllib3.exceptions
 
 from cri_proxy import errors
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo, wire
+from cri_proxy.store.connections import (
+    SILENCE_SECONDS,
+    Answer,
+    Broken,
+    Connections,
+    Exchange,
+    Passing,
+    Response,
+    text_of,
+)
 from cri_proxy.store.nar import Source
 from cri_proxy.store.narinfo import NarInfo
 
-CONNECT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = 30.0
+__all__ = [
+    "Connections",
+    "Cache",
+    "Directory",
+    "Offer",
+    "Passing",
+    "Site",
+    "SILENCE_SECONDS",
+    "of_url",
+]
+
 SHUNNED_SECONDS: Final = 10.0
-MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
+SMALL_BYTES: Final = 4 * 1024 * 1024
+"""Longest file that is read whole."""
+
+_PIECE_BYTES: Final = 256 * 1024
 _DEFAULT_PRIORITY: Final = 50
 _LAST_PRIORITY: Final = 1_000_000_000
 _MISSES: Final = frozenset({401, 403, 404, 410})
 _PASSING: Final = frozenset({408, 425, 429})
-
-
-class Passing(errors.SourceUnreachable):
-    """No answer now, perhaps one in a moment; `pause` is the seconds that the server asks for."""
-
-    def __init__(self, message: str, pause: float = 0.0) -> None:
-        super().__init__(message)
-        self.pause = pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +109,17 @@ class Cache:
     def read(self, name: str) -> bytes:
         """Return a small file whole."""
         with self.open(name) as body:
-            data = b""
-            while len(data) <= MAX_TEXT_BYTES and (chunk := body.read(65536)):
-                data += chunk
-            if len(data) > MAX_TEXT_BYTES:
-                raise errors.ContentDamaged(f"{name} is larger than {MAX_TEXT_BYTES} bytes")
-        return data
+            return _whole_of(body, name)
 
     def lookup(self, path: StorePath) -> Offer:
         """Return the cache's offer of a path; raise NotFound if it has none."""
         self.greet()
-        return Offer(self, narinfo.parse(self.read(f"{path.digest}.narinfo"), path))
+        return self.offer_of(path, self.read(name_of(path)))
+
+    def offer_of(self, path: StorePath, text: bytes) -> Offer:
+        """Return the offer of a path from the text of its narinfo."""
+        self.greet()
+        return Offer(self, narinfo.parse(text, path))
 
     def greet(self) -> None:
         """Read nix-cache-info, once: a cache of another store directory is of no use.
@@ -186,6 +198,28 @@ class Site(Cache):
         self._connections = connections
         self.is_open = not headers
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether `begin` can do anything: not through a proxy."""
+        return self._connections.is_direct(self._base)
+
+    @property
+    def late_seconds(self) -> float:
+        """How long an answer may take before it is later than is usual."""
+        return self._connections.late_seconds(self._base)
+
+    def begin(self, name: str) -> Coming | None:
+        """Ask for a small file on an idle connection and wait for nothing; None if there is none.
+
+        A redirection is SourceUnreachable there: `open` follows it.
+        """
+        exchange = self._connections.begin(self._base + name, self._headers)
+        return None if exchange is None else Coming(exchange, name)
+
+    def widen(self) -> None:
+        """Open another connection for `begin`; raises OSError."""
+        self._connections.widen(self._base)
+
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[Source]:
         """Open a file by GET; the site may redirect to another, which never sees credentials."""
@@ -199,68 +233,62 @@ class Site(Cache):
             response.close()
 
 
-class Connections:
-    """The connections to all sites, up to `size` to each kept open between requests.
+class Coming:
+    """A small file that was asked for, as far as it has come; can be polled."""
 
-    `ca_file` replaces the system's certificate authorities; a site that sends nothing for
-    `silence_seconds` is given up.
-    """
+    __slots__ = ("_answer", "_exchange", "_pieces", "_size", "name", "since")
 
-    def __init__(
-        self, *, ca_file: Path | None, size: int, silence_seconds: float = SILENCE_SECONDS
-    ) -> None:
-        self._silence_seconds = silence_seconds
-        self._context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-        self._size = size
-        self._proxies = urllib.request.getproxies()
-        self._managers: dict[str | None, urllib3.PoolManager] = {}
-        self._making = threading.Lock()
+    def __init__(self, exchange: Exchange, name: str) -> None:
+        self.name = name
+        self.since = time.monotonic()
+        self._exchange = exchange
+        self._answer: Answer | None = None
+        self._pieces: list[bytes] = []
+        self._size = 0
 
-    def get(
-        self, url: str, headers: dict[str, str], *, follows: bool = True
-    ) -> urllib3.BaseHTTPResponse:
-        """Send a GET and return the response, its body not read; raise SourceUnreachable.
+    def fileno(self) -> int:
+        """Return what can be polled: readable when `advance` has something to do."""
+        return self._exchange.fileno()
 
-        A redirect is followed, without credentials if it leads elsewhere, or is the response.
-        """
+    def advance(self) -> bytes | None:
+        """Take what has come; return the file when it is whole. Raises as `open` and `read` do."""
         try:
-            return self._manager_of(url).request(
-                "GET",
-                url,
-                headers={"User-Agent": "cri-proxy", "Accept-Encoding": "identity", **headers},
-                preload_content=False,
-                decode_content=False,
-                redirect=follows,
-                retries=urllib3.Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5),
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self._silence_seconds),
-            )
-        except urllib3.exceptions.HTTPError as error:
-            reason = _cause_of(error)
-            if isinstance(reason, urllib3.exceptions.SSLError):
-                raise errors.SourceUnreachable(f"TLS failed: {reason}") from error
-            raise Passing(_text_of(reason)) from error
+            is_new = self._answer is None
+            if self._answer is None:
+                self._answer = self._exchange.answer()
+                check_status(self._answer)
+                self._answer.hurry()  # nobody waits here for more than a moment
+            if not self._read(self._answer, is_new):
+                self.since = time.monotonic()
+                return None
+        except (Broken, OSError) as error:
+            self.close()
+            raise Passing(text_of(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
-    def _manager_of(self, url: str) -> urllib3.PoolManager:
-        """Return the manager for the proxy that the environment sets for this URL, or for none."""
-        parts = urllib.parse.urlsplit(url)
-        proxy = self._proxies.get(parts.scheme)
-        if proxy is not None and urllib.request.proxy_bypass(parts.hostname or ""):
-            proxy = None
-        with self._making:
-            if proxy not in self._managers:
-                self._managers[proxy] = self._new_manager(proxy)
-            return self._managers[proxy]
+    def close(self) -> None:
+        """Give it up."""
+        if self._answer is None:
+            self._exchange.close()
+        else:
+            self._answer.close()
 
-    def _new_manager(self, proxy: str | None) -> urllib3.PoolManager:
-        if proxy is None:
-            return urllib3.PoolManager(maxsize=self._size, ssl_context=self._context)
-        credentials = urllib3.util.parse_url(proxy).auth
-        return urllib3.ProxyManager(
-            proxy,
-            maxsize=self._size,
-            ssl_context=self._context,
-            proxy_headers=urllib3.make_headers(proxy_basic_auth=credentials),
-        )
+    def _read(self, answer: Answer, is_new: bool) -> bool:
+        """Read what is there; whether that was all. What came with the head is known to be."""
+        if is_new and not answer.is_pending:
+            return answer.is_over
+        while not answer.is_over:
+            piece = answer.read(_PIECE_BYTES)
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._size > SMALL_BYTES:
+                raise errors.ContentDamaged(f"{self.name} is larger than {SMALL_BYTES} bytes")
+            if not answer.is_pending:
+                break
+        return answer.is_over
 
 
 def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None = None) -> Cache:
@@ -288,6 +316,11 @@ def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None 
     )
 
 
+def name_of(path: StorePath) -> str:
+    """Return the name of a path's narinfo."""
+    return f"{path.digest}.narinfo"
+
+
 class _Body:
     """A file's bytes; a stream that breaks off is a passing failure of the cache."""
 
@@ -297,16 +330,27 @@ class _Body:
     def read(self, size: int, /) -> bytes:
         try:
             return self._body.read(size)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Passing(f"broke off: {_text_of(error)}") from error
+        except (urllib3.exceptions.HTTPError, Broken, OSError) as error:
+            raise Passing(f"broke off: {text_of(error)}") from error
 
 
-def body_of(response: urllib3.BaseHTTPResponse) -> Source:
+def _whole_of(body: Source, name: str) -> bytes:
+    """Return all of a file that is small."""
+    pieces, size = [], 0
+    while size <= SMALL_BYTES and (piece := body.read(_PIECE_BYTES)):
+        pieces.append(piece)
+        size += len(piece)
+    if size > SMALL_BYTES:
+        raise errors.ContentDamaged(f"{name} is larger than {SMALL_BYTES} bytes")
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def body_of(response: Response) -> Source:
     """Return the body of a response as a cache's file."""
     return _Body(response)
 
 
-def check_status(response: urllib3.BaseHTTPResponse, reason: str = "") -> None:
+def check_status(response: Response, reason: str = "") -> None:
     """Raise NotFound for a miss, SourceUnreachable for any other answer but success.
 
     `reason` is what the server says beside the status.
@@ -318,11 +362,11 @@ def check_status(response: urllib3.BaseHTTPResponse, reason: str = "") -> None:
     if reason:
         answer += f" ({reason})"
     if status in _MISSES:
-        with contextlib.suppress(urllib3.exceptions.HTTPError):
+        with contextlib.suppress(urllib3.exceptions.HTTPError, Broken, OSError):
             response.read(65536)  # misses are common: this keeps the connection usable
         raise errors.NotFound(answer)
     if status in _PASSING or status >= 500:
-        asked = response.headers.get("Retry-After", "")
+        asked = response.headers.get("retry-after", "")
         raise Passing(answer, float(asked) if asked.isdecimal() else 0.0)
     raise errors.SourceUnreachable(answer)
 
@@ -338,14 +382,3 @@ def _priority_of(text: bytes) -> int:
         )
     priority = fields.get("Priority", "")
     return int(priority) if priority.isdecimal() else _DEFAULT_PRIORITY
-
-
-def _cause_of(error: Exception) -> Exception:
-    """Return what is behind urllib3's MaxRetryError."""
-    reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else None
-    return error if reason is None else reason
-
-
-def _text_of(error: Exception) -> str:
-    """Return what an operator should read of a connection's failure."""
-    return str(error) or type(error).__name__

@@ -15,10 +15,12 @@ misses: caches over object stores answer 403 for what they lack.
 
 from __future__ import annotations
 
+import collections
 import logging
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -81,7 +83,7 @@ class Caches:
         Raises the gravest of what went wrong.
         """
         failures: list[tuple[Cache, errors.CriProxyError]] = []
-        for each in self._in_order(path, known, locations):
+        for each in self.in_order(path, locations, known):
             try:
                 return _insist(each, path, use, check, known)
             except _REFUSALS as error:
@@ -102,8 +104,16 @@ class Caches:
             source = locations.at(url)
         return None if source is None else Offer(source, narinfo.parse(text.encode(), path))
 
-    def _in_order(
-        self, path: StorePath, known: Offer | None, locations: Locations | None
+    def greet(self, executor: Executor) -> None:
+        """Have all caches greeted at once; wait for that where it decides whom to ask first."""
+        if len(self._caches) > 1:
+            collections.deque(executor.map(lambda each: each.priority, self._caches), maxlen=0)
+        else:
+            for each in self._caches:
+                executor.submit(each.greet)
+
+    def in_order(
+        self, path: StorePath, locations: Locations | None = None, known: Offer | None = None
     ) -> Sequence[Cache]:
         """Return the caches in the order to ask them."""
         ordered: Sequence[Cache] = self._caches

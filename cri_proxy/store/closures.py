@@ -2,8 +2,9 @@
 
 `Closures.realize` has a worker survey the closure of its roots and, while the survey still goes on,
 has the absent paths fetched: the largest of those known first, for the last to arrive is what a
-pod waits for. At most `connections` are under way at a time, for all realizations together, and a
-path that several want is fetched once for all of them.
+pod waits for. Small ones go several to a job, which costs as much as to fetch one of them. At most
+`connections` are under way at a time, for all realizations together, and a path that several want
+is fetched once for all of them.
 
 The first failure ends a realization; what it alone wanted is cancelled, what others want as well
 goes on. Paths that have arrived stay, so the next attempt has less to do. Everything that takes
@@ -21,6 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from cri_proxy import errors
 from cri_proxy.lib import singleflight
 from cri_proxy.lib.workers import Pool
 from cri_proxy.model import storepaths
@@ -38,10 +40,15 @@ SPANS_AT_MOST: Final = 32
 _paths = meters.counter("cri_proxy.fetched.paths", "{path}", "store paths that were fetched")
 _bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
 
+SMALL_BYTES: Final = 1024 * 1024
+"""Largest archive that is fetched together with others."""
+_SMALL_NAR_BYTES: Final = 4 * SMALL_BYTES
+_TOGETHER: Final = 16
+
 _FEW: Final = 8
 _MANY_BYTES: Final = 32 * 1024 * 1024
 _WEIGHT_BYTES: Final = 128 * 1024
-_SURVEY_WEIGHT: Final = 64
+_SURVEY_WEIGHT: Final = 24
 """Everything else waits for what a survey finds, so its worker gets little else to do."""
 
 OnFacts = Callable[[list[wire.Fact]], None]
@@ -90,6 +97,7 @@ class Closures:
         self._slots = _Slots(connections)
         self._flights: singleflight.Flights[str, wire.Fact] = singleflight.Flights(is_lasting=False)
         self._listeners: dict[str, set[Callable[[int], None]]] = {}
+        self._batches: dict[str, _Batch] = {}
         self._numbers = itertools.count(1)
 
     def prepare(self) -> None:
@@ -110,6 +118,7 @@ class Closures:
         that cannot be had.
         """
         progress.phase = Phase.FETCHING
+        progress.fetching_since = time.monotonic()
         self.prepare()  # the survey needs one worker, what it finds will need all
         own = _Own(tuple(places), next(self._numbers))
         return await _Realization(self, progress, own).run(roots)
@@ -163,6 +172,86 @@ class Closures:
             if not listeners:
                 self._listeners.pop(flight, None)
 
+    def batches_of(self, facts: Sequence[wire.Fact]) -> dict[_Batch, list[wire.Fact]]:
+        """Return which batches bring which of these small paths: those on their way, and new ones.
+
+        Whoever asks for them has to join them at once, with `join`.
+        """
+        found: dict[_Batch, list[wire.Fact]] = {}
+        new: _Batch | None = None
+        for fact in facts:
+            batch = self._batches.get(fact["path"])
+            if batch is None:
+                if new is None or len(new.facts) == _TOGETHER:
+                    new = _Batch(f"batch {next(self._numbers)}")
+                batch = self._batches[fact["path"]] = new
+                batch.facts.append(fact)
+            found.setdefault(batch, []).append(fact)
+        return found
+
+    async def join(self, batch: _Batch, on_facts: OnFacts) -> None:
+        """Have a batch fetched; `on_facts` gets the facts of paths as they arrive, or fail."""
+        batch.listeners.add(on_facts)
+        try:
+            on_facts(batch.told)
+            if len(batch.told) == len(batch.facts):
+                return
+            await self._flights.fly(batch.name, lambda: self._fetch_batch(batch))
+        finally:
+            batch.listeners.discard(on_facts)
+            if not batch.listeners:
+                self._forget(batch)
+
+    async def _fetch_batch(self, batch: _Batch) -> wire.Fact:
+        """Fetch the paths of a batch, which takes a slot for each."""
+        keys = ("path", "cache", "narinfo")
+        paths = [{key: fact[key] for key in keys} for fact in batch.facts]
+        size = sum(fact["nar_size"] for fact in batch.facts)
+        weight = sum(_weight_of(fact) for fact in batch.facts)
+
+        def on_progress(report: dict[str, Any]) -> None:
+            arrived = [fact for fact in report["facts"] if "error" not in fact]
+            _paths.add(len(arrived))
+            _bytes.add(sum(fact["nar_size"] for fact in arrived))
+            batch.tell(report["facts"])
+
+        try:
+            async with self._slots.some(len(batch.facts), size=size) as width:
+                batch.begun = time.time_ns()
+                rest = await self._pool.call(
+                    wire.FETCH_FEW,
+                    {"paths": paths, "width": width},
+                    on_progress=on_progress,
+                    weight=weight,
+                )
+            on_progress(rest)
+            return rest
+        finally:
+            self._forget(batch)
+
+    def _forget(self, batch: _Batch) -> None:
+        """Let nobody join a batch any more."""
+        for fact in batch.facts:
+            if self._batches.get(fact["path"]) is batch:
+                del self._batches[fact["path"]]
+
+
+class _Batch:
+    """Some small paths that are fetched by one job: what is wanted, and what was told of them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.begun = 0
+        self.facts: list[wire.Fact] = []
+        self.told: list[wire.Fact] = []
+        self.listeners: set[OnFacts] = set()
+
+    def tell(self, facts: list[wire.Fact]) -> None:
+        """Hand on what the job has told."""
+        self.told.extend(facts)
+        for listener in tuple(self.listeners):
+            listener(facts)
+
 
 class _Own:
     """The locations of one realization, and the number that tells it from all others."""
@@ -214,17 +303,55 @@ class _Realization:
     def _learn(self, facts: list[wire.Fact]) -> None:
         """Count the paths of some facts, and have those that are absent fetched."""
         progress = self._progress
+        small = []
         for fact in facts:
             if fact["path"] in self._known or self._is_failing:
                 continue
             self._known.add(fact["path"])
             progress.paths_total += 1
             progress.bytes_total += fact["nar_size"]
-            if "narinfo" in fact:
-                self._group.create_task(self._bring(fact))
-            else:
+            if "narinfo" not in fact:
                 progress.paths_present += 1
+                progress.bytes_present += fact["nar_size"]
                 self._arrived(fact, counted=0)
+            elif _is_small(fact) and not self._own.has(fact["cache"]):
+                small.append(fact)
+            else:
+                self._group.create_task(self._bring(fact))
+        for batch, wanted in self._closures.batches_of(small).items():
+            self._group.create_task(self._bring_some(batch, wanted))
+
+    async def _bring_some(self, batch: _Batch, facts: Sequence[wire.Fact]) -> None:
+        """Have small paths that are absent fetched; they are among those of a batch."""
+        wanted = {fact["path"]: fact["nar_size"] for fact in facts}
+
+        def on_facts(told: list[wire.Fact]) -> None:
+            for fact in told:
+                if fact["path"] not in wanted:
+                    continue
+                if "error" in fact:
+                    self._fail(errors.of_wire(fact["error"]))
+                    return
+                self._fetched.append(_Fetched(fact, batch.begun, time.time_ns()))
+                self._progress.bytes_total += fact["nar_size"] - wanted.pop(fact["path"])
+                self._arrived(fact, 0)
+
+        try:
+            await self._closures.join(batch, on_facts)
+        except BaseException:
+            self._is_failing = True  # the group takes no more tasks
+            raise
+
+    def _fail(self, error: errors.CriProxyError) -> None:
+        """End the realization: the batch goes on, for others may want the rest of it."""
+        if self._is_failing:
+            return
+        self._is_failing = True
+
+        async def fail() -> None:
+            raise error
+
+        self._group.create_task(fail())
 
     async def _bring(self, fact: wire.Fact) -> None:
         """Have an absent path fetched."""
@@ -316,6 +443,12 @@ def _weight_of(fact: wire.Fact) -> int:
     return 1 + size // _WEIGHT_BYTES
 
 
+def _is_small(fact: wire.Fact) -> bool:
+    """Whether a path is fetched together with others."""
+    size: int = fact.get("file_size", SMALL_BYTES + 1)
+    return size <= SMALL_BYTES and fact["nar_size"] <= _SMALL_NAR_BYTES
+
+
 class _Slots:
     """A bounded number of slots; of those who wait, the one with the largest size is next.
 
@@ -324,46 +457,52 @@ class _Slots:
     """
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._free = count
         self._used = 0
         self._bytes = 0
         self._order = itertools.count()
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
+
+    def one(self, *, size: int) -> contextlib.AbstractAsyncContextManager[int]:
+        """Hold a slot."""
+        return self.some(1, size=size)
 
     @contextlib.asynccontextmanager
-    async def one(self, *, size: int) -> AsyncIterator[None]:
-        """Hold a slot."""
+    async def some(self, wanted: int, *, size: int) -> AsyncIterator[int]:
+        """Hold as many slots as are wanted, or all; give their number."""
         # Not even the first comer goes at once: facts come many at a time, and the largest of
         # them is known only when all have been counted.
+        count = min(wanted, self._count)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (-size, next(self._order), turn))
+        heapq.heappush(self._waiting, (-size, next(self._order), count, turn))
         asyncio.get_running_loop().call_soon(self._grant)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release(size)
+                self._release(count, size)
             raise
         try:
-            yield
+            yield count
         finally:
-            self._release(size)
+            self._release(count, size)
 
     def _grant(self) -> None:
-        while self._waiting and self._has_room():
-            size, _, turn = heapq.heappop(self._waiting)
+        while self._waiting and self._has_room(self._waiting[0][2]):
+            size, _, count, turn = heapq.heappop(self._waiting)
             if not turn.done():
-                self._free -= 1
-                self._used += 1
+                self._free -= count
+                self._used += count
                 self._bytes -= size
                 turn.set_result(None)
 
-    def _has_room(self) -> bool:
-        return self._free > 0 and (self._used < _FEW or self._bytes < _MANY_BYTES)
+    def _has_room(self, count: int) -> bool:
+        return self._free >= count and (self._used < _FEW or self._bytes < _MANY_BYTES)
 
-    def _release(self, size: int) -> None:
-        self._free += 1
-        self._used -= 1
+    def _release(self, count: int, size: int) -> None:
+        self._free += count
+        self._used -= count
         self._bytes -= size
         self._grant()
 

@@ -4,10 +4,11 @@
 those absent by the narinfos of the caches, many at a time. It reports facts while it goes, so that
 downloads start while the closure is still being discovered. `fetch` downloads, decompresses,
 unpacks, verifies and commits one path; it is handed what the survey found, and looks again by
-itself where that leads nowhere. `recover` and `remove` are the store's own.
+itself where that leads nowhere. `fetch_few` does so for several small paths at a time, with the
+requests of all of them under way at once. `recover` and `remove` are the store's own.
 
 A path is believed only if a trusted key has signed its narinfo, which covers hash, size and
-references. Both jobs check that: nothing that travels between processes is taken as verified.
+references. All jobs check that: nothing that travels between processes is taken as verified.
 
 A realization may have caches of its own beside the configured ones (`locations`). What comes from
 those is reserved: present for realizations that can show the same contents from a cache of theirs,
@@ -22,22 +23,23 @@ Names of the jobs and the shape of a fact are in `wire`.
 
 from __future__ import annotations
 
-import collections
-import queue
+import contextlib
+import io
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy import errors
 from cri_proxy.lib.steps import Steps
-from cri_proxy.lib.worker import Cancelled, Job, Task
+from cri_proxy.lib.worker import Job, Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import compression, local, nar, narinfo, signatures
-from cri_proxy.store.cache import Offer
+from cri_proxy.store import cache, compression, local, nar, narinfo, signatures, volley
+from cri_proxy.store.archives import Awaited, Watched
+from cri_proxy.store.cache import Cache, Offer
 from cri_proxy.store.caches import Caches
 from cri_proxy.store.local import Stage, Store
 from cri_proxy.store.locations import Locations
@@ -45,21 +47,21 @@ from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.peers.addresses import Addresses
 from cri_proxy.store.peers.asking import Peers
 from cri_proxy.store.signatures import Keyring, PublicKey
-from cri_proxy.store.wire import FETCH, FIND, RECOVER, REMOVE, SURVEY, Fact
+from cri_proxy.store.volley import Question, Volley
+from cri_proxy.store.walk import Learned, Walk, fact_of
+from cri_proxy.store.wire import FETCH, FETCH_FEW, FIND, RECOVER, REMOVE, SURVEY, Fact
 
 UNPACKING: Final = 2
 """Downloads that decompress, hash and write at the same time in one worker. Many wait for the
 network; of those that do not, more than two spend their time handing the interpreter's lock to each
 other: with 16 the same gigabyte cost twice the processor time that it cost with two."""
 
-_REPORTED_FACTS: Final = 32
 _REPORT_SECONDS: Final = 0.02
-_REPORTED_BYTES: Final = 4 * 1024 * 1024
-_AWAITED_BYTES: Final = 1024 * 1024
-_PIECE_BYTES: Final = 128 * 1024
+_WAIT_SECONDS: Final = 0.25
 
 LookUp = Callable[[StorePath, Callable[[], None]], Offer]
-Learn = Callable[[StorePath, Callable[[], None]], tuple[Fact, tuple[StorePath, ...]]]
+Known = tuple[StorePath, dict[str, Any], Offer | None]
+"""A path that is wanted, the fact of it, and the offer that the fact speaks of."""
 
 
 def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
@@ -89,6 +91,7 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
         SURVEY: fetching.survey,
         FIND: fetching.find,
         FETCH: fetching.fetch,
+        FETCH_FEW: fetching.fetch_few,
         RECOVER: fetching.recover,
         REMOVE: fetching.remove,
     }
@@ -111,8 +114,12 @@ class Fetching:
         self._peers = peers
         self._keys = tuple(keys)
         self._keyring = Keyring(self._keys)
+        self._width = lookups
+        self._seats = threading.Semaphore(lookups)  # of all surveys
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
+        self._openers = ThreadPoolExecutor(lookups, thread_name_prefix="opener")
         self._turns = threading.Semaphore(UNPACKING)
+        self._turn = threading.Lock()  # small files: a single thread wastes least on the lock
 
     def survey(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{"roots": [basename], "locations"?} → {"facts": [...]}: the closure, less what was told.
@@ -122,15 +129,35 @@ class Fetching:
         locations = self._locations_of(argument)
         look_up = self._looker(locations)
 
-        def learn(path: StorePath, check: Callable[[], None]) -> tuple[Fact, tuple[StorePath, ...]]:
-            offer = self._from_peers(path) or look_up(path, check)
-            info, record = offer.narinfo, self._store.record(path)
+        def learn(offer: Offer) -> Learned:
+            info, record = offer.narinfo, self._store.record(offer.narinfo.path)
             if record is None or not _is_same(record, info) or self._is_shared(offer, locations):
-                return _fact_of(info, offer), info.references  # `fetch` looks again, and decides
-            return _fact_of(record), record.references
+                return fact_of(info, offer), info.references  # `fetch` looks again, and decides
+            return fact_of(record), record.references
 
-        walk = _Walk(self._store, task, learn, self._lookups)
-        return {"facts": walk.run(storepaths.of_basename(each) for each in argument["roots"])}
+        has_peers = self._peers.are_there
+
+        def question_of(path: StorePath) -> Question[StorePath, Learned]:
+            sources = () if has_peers else self._caches.in_order(path, locations)
+            return Question(
+                path,
+                volley.places_of(sources, cache.name_of(path)),
+                use=lambda source, text: learn(
+                    self._trusted(source.offer_of(path, text), locations)
+                ),
+                insist=lambda check: learn(self._from_peers(path) or look_up(path, check)),
+            )
+
+        roots = [storepaths.of_basename(each) for each in argument["roots"]]
+        with self._volley(self._width, self._seats) as questions:
+            surveyed = Walk(
+                self._store,
+                task,
+                questions,
+                question_of=question_of,
+                prepare=lambda: self._caches.greet(self._openers),
+            )
+            return {"facts": surveyed.run(roots)}
 
     def find(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{"paths": [basename], "locations"?} → {}: caches have each, whatever is present here."""
@@ -152,7 +179,7 @@ class Fetching:
         with self._store.stage(path, task.check) as stage:
             record = self._store.record(path)  # a survey's news are old: others fetch, too
             if record is not None and not self._store.is_reserved(path):
-                return _fact_of(record) | {"steps": steps.taken}
+                return fact_of(record) | {"steps": steps.taken}
 
             def take(offer: Offer) -> NarInfo:
                 info = self._trusted(offer, locations).narinfo
@@ -186,7 +213,70 @@ class Fetching:
             else:
                 told = narinfo.parse(argument["narinfo"].encode(), path)
                 brought = self._peers.bring(told, take, seek, task.check)
-        return _fact_of(brought) | {"steps": steps.taken}
+        return fact_of(brought) | {"steps": steps.taken}
+
+    def fetch_few(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"paths": [what `fetch` takes], "width"} → {"facts": [...]}: each is here, or has failed.
+
+        For small paths that configured caches have. Reports {"facts": [...]} of those that have
+        arrived, and results in those it has not told. A path that cannot be had is a fact with
+        "error" (errors.to_wire) instead: others may be wanted by somebody else.
+        """
+        facts: list[Fact] = []
+        told_at = time.monotonic()
+        with (
+            contextlib.ExitStack() as held,
+            self._volley(argument["width"]) as questions,
+        ):
+            for each in argument["paths"]:
+                task.check()
+                questions.ask(self._few_question_of(each, held))
+            while questions.is_asking:
+                task.check()
+                for question, fact in questions.answers(_WAIT_SECONDS):
+                    facts.append(_told_of(question.key, fact))
+                if facts and time.monotonic() - told_at >= _REPORT_SECONDS:
+                    task.report({"facts": facts})
+                    facts, told_at = [], time.monotonic()
+        return {"facts": facts}
+
+    def _few_question_of(
+        self, argument: dict[str, Any], held: contextlib.ExitStack
+    ) -> Question[StorePath, Fact]:
+        """Return the question for the archive of one path, which is held if nobody else has it."""
+        path = storepaths.of_basename(argument["path"])
+        begun = time.time_ns()
+        holding = held.enter_context(contextlib.ExitStack())
+        stage = holding.enter_context(self._store.try_stage(path))
+
+        def insist(check: Callable[[], None]) -> Fact:
+            holding.close()
+            return self.fetch(argument, _Part(check))
+
+        known = self._caches.offer_of(path, argument["cache"], argument["narinfo"])
+        is_present = self._store.record(path) is not None  # perhaps reserved
+        if stage is None or known is None or is_present or self._peers.are_there:
+            return Question(path, iter(()), use=_never, insist=insist)
+        offer, place = known, stage
+
+        def use(source: Cache, data: bytes) -> Fact:
+            info = self._trusted(offer, None).narinfo
+            label = f"{path} from {source.url}"
+            with self._turn, place.filling(info.nar_size) as tree:
+                archive = compression.reader_of(io.BytesIO(data), info.compression, label=label)
+                nar.unpack(
+                    archive, tree, nar_size=info.nar_size, nar_hash=info.nar_hash, label=label
+                )
+            unpacked = time.time_ns()
+            place.commit(info, is_public=offer.cache.is_open)
+            holding.close()
+            steps = [
+                ("store.unpack", begun, unpacked),
+                ("store.commit", unpacked, time.time_ns()),
+            ]
+            return fact_of(info) | {"steps": steps}
+
+        return Question(path, iter([(offer.cache, offer.narinfo.url)]), use=use, insist=insist)
 
     def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{} → {}: the store's directories exist and hold nothing that a crash left."""
@@ -202,6 +292,13 @@ class Fetching:
         """Return the caches that are this job's own."""
         wires = argument.get("locations")
         return Locations(wires, self._caches.connections, self._keys) if wires else None
+
+    def _volley(
+        self, width: int, seats: threading.Semaphore | None = None
+    ) -> Volley[StorePath, Any]:
+        """Return a volley of so many questions at a time, or fewer if the seats are others'."""
+        seats = seats or threading.Semaphore(width)
+        return Volley(width=width, seats=seats, openers=self._openers, insisting=self._lookups)
 
     def _from_peers(self, path: StorePath) -> Offer | None:
         """Return what a peer says of a path, if a trusted key has signed that."""
@@ -244,11 +341,11 @@ class Fetching:
         info = offer.narinfo
         label = f"{info.path} from {offer.cache.url}"
         with stage.filling(info.nar_size) as tree, offer.open() as body:
-            come = body if offer.cache.is_near else _Awaited(body, self._turns, task)
+            come = body if offer.cache.is_near else Awaited(body, self._turns, task)
             with self._turns:
                 archive = compression.reader_of(come, info.compression, label=label)
                 nar.unpack(
-                    _Watched(archive, task),
+                    Watched(archive, task),
                     tree,
                     nar_size=info.nar_size,
                     nar_hash=info.nar_hash,
@@ -256,155 +353,27 @@ class Fetching:
                 )
 
 
-class _Walk:
-    """One survey: what has been seen, what is being looked up, what is still to be told."""
+class _Part(Task):
+    """A task that is part of another one, and ends when `check` raises."""
 
-    def __init__(self, store: Store, task: Task, learn: Learn, executor: Executor) -> None:
-        self._store = store
-        self._task = task
-        self._learn = learn
-        self._executor = executor
-        self._frontier: list[StorePath] = []
-        self._seen: set[StorePath] = set()
-        self._asked: set[Future[tuple[Fact, tuple[StorePath, ...]]]] = set()
-        self._answered: queue.SimpleQueue[Future[tuple[Fact, tuple[StorePath, ...]]]] = (
-            queue.SimpleQueue()
-        )
-        self._facts: list[Fact] = []
-        self._told_at = time.monotonic()
-        self._is_over = False
-
-    def run(self, roots: Iterable[StorePath]) -> list[Fact]:
-        """Walk from the roots to the end; return the facts that have not been reported."""
-        self._frontier.extend(roots)
-        try:
-            while self._frontier or self._asked:
-                self._check()
-                if self._frontier:
-                    self._visit(self._frontier.pop())
-                else:
-                    self._listen()
-                self._tell()
-        finally:
-            self._is_over = True
-            for future in self._asked:
-                future.cancel()
-        return self._facts
-
-    def _visit(self, path: StorePath) -> None:
-        """Learn of a path from its record, or ask the caches for it.
-
-        A reserved path is asked for as if it were absent: see the module.
-        """
-        if path in self._seen:
-            return
-        self._seen.add(path)
-        record = self._store.shared_record(path)
-        if record is not None:
-            self._frontier.extend(record.references)
-            self._facts.append(_fact_of(record))
-            return
-        future = self._executor.submit(self._learn, path, self._check)
-        self._asked.add(future)
-        future.add_done_callback(self._answered.put)
-
-    def _listen(self) -> None:
-        """Take one answer of a cache, if there is one before something else is due."""
-        try:
-            future = self._answered.get(timeout=_REPORT_SECONDS)
-        except queue.Empty:
-            return
-        self._asked.discard(future)
-        fact, references = future.result()
-        self._frontier.extend(references)
-        self._facts.append(fact)
-
-    def _tell(self) -> None:
-        """Report the new facts when they are many, or have waited long enough."""
-        is_due = time.monotonic() - self._told_at >= _REPORT_SECONDS
-        if len(self._facts) >= _REPORTED_FACTS or (is_due and self._facts):
-            self._task.report({"facts": self._facts})
-            self._facts = []
-            self._told_at = time.monotonic()
-
-    def _check(self) -> None:
-        """Raise Cancelled for lookups of a walk that is over, and when the caller gives up."""
-        if self._is_over:
-            raise Cancelled
-        self._task.check()
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__(lambda report: None)
+        self.check = check  # type: ignore[method-assign]
 
 
-class _Awaited:
-    """The bytes of an archive from its cache: while one waits for them, others have their turn.
-
-    Much is awaited at a time: threads that hand the turn to each other for every piece of the
-    network's spend half of their time on that. For most archives the first time is the only one,
-    and before there is a turn to give up.
-    """
-
-    def __init__(self, body: nar.Source, turns: threading.Semaphore, task: Task) -> None:
-        self._body = body
-        self._turns = turns
-        self._task = task
-        self._pieces = self._next_pieces()
-
-    def read(self, size: int, /) -> bytes:
-        if not self._pieces:
-            self._turns.release()
-            try:
-                self._pieces = self._next_pieces()
-            finally:
-                self._turns.acquire()
-        if not self._pieces:
-            return b""
-        piece = self._pieces.popleft()
-        if len(piece) > size:
-            self._pieces.appendleft(piece[size:])
-        return piece[:size]
-
-    def _next_pieces(self) -> collections.deque[bytes]:
-        """Wait for so much, or the end."""
-        pieces: collections.deque[bytes] = collections.deque()
-        left = _AWAITED_BYTES
-        while left > 0 and (piece := self._body.read(min(left, _PIECE_BYTES))):
-            self._task.check()
-            pieces.append(piece)
-            left -= len(piece)
-        return pieces
+def _told_of(path: StorePath, outcome: Fact | BaseException) -> Fact:
+    """Return the fact of a path, or of its failure; raise what is nobody's fault but ours."""
+    if isinstance(outcome, errors.CriProxyError):
+        return {"path": path.basename, "error": errors.to_wire(outcome)}
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
-class _Watched:
-    """The bytes of a NAR on their way: counted for the caller, who may give up at any piece."""
-
-    def __init__(self, archive: nar.Source, task: Task) -> None:
-        self._archive = archive
-        self._task = task
-        self._bytes = 0
-        self._unreported = 0
-
-    def read(self, size: int, /) -> bytes:
-        self._task.check()
-        piece = self._archive.read(size)
-        self._bytes += len(piece)
-        self._unreported += len(piece)
-        if self._unreported >= _REPORTED_BYTES:
-            self._task.report({"bytes": self._bytes})
-            self._unreported = 0
-        return piece
+def _never(source: Cache, data: bytes) -> Fact:
+    raise AssertionError("a question without a place has nothing to use")
 
 
 def _is_same(one: NarInfo, other: NarInfo) -> bool:
     """Whether both describe the same contents and references of one path."""
     return (one.nar_hash, one.references) == (other.nar_hash, other.references)
-
-
-def _fact_of(info: NarInfo, offer: Offer | None = None) -> Fact:
-    """Return what the daemon is told of a path."""
-    fact: Fact = {
-        "path": info.path.basename,
-        "references": [each.basename for each in info.references],
-        "nar_size": info.nar_size,
-    }
-    if offer is not None:
-        fact |= {"cache": offer.cache.url, "narinfo": narinfo.text_of(info)}
-    return fact

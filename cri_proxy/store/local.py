@@ -60,6 +60,8 @@ class Store:
         self.directory = directory
         self._area = staging.Area(directory)
         self._records = directory / ".narinfo"
+        self._place = f"{directory}/"  # strings below: paths of pathlib cost more than the calls
+        self._record = f"{directory}/.narinfo/"
         self._boot = durable.boot_id()[:8]
         self._settler = durable.Settler(self.settle)
 
@@ -69,7 +71,7 @@ class Store:
 
     def has(self, path: StorePath) -> bool:
         """Whether the path is present: two or three lstat calls."""
-        return os.path.lexists(self.locate(path)) and any(
+        return os.path.lexists(self._place + path.basename) and any(
             os.path.lexists(self._record_at(path.basename, suffix))
             for suffix in (_LASTING, self._boot, _LASTING)  # settling may rename it meanwhile
         )
@@ -95,7 +97,7 @@ class Store:
 
     def condemn(self, path: StorePath) -> None:
         """Note that a path is damaged: it counts as absent from now on, and stays in place."""
-        self._record_at(path.basename, _DAMAGED).touch()
+        _touch(self._record_at(path.basename, _DAMAGED))
         durable.sync_directory(self._records)
 
     def record(self, path: StorePath) -> NarInfo | None:
@@ -110,14 +112,15 @@ class Store:
         return self._record_of(path, is_use=False)
 
     def _record_of(self, path: StorePath, *, is_use: bool) -> NarInfo | None:
-        if not os.path.lexists(self.locate(path)):
+        if not os.path.lexists(self._place + path.basename):
             return None
         for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
             place = self._record_at(path.basename, suffix)
             try:
                 if is_use:
                     os.utime(place)  # before it is read: see `drop`
-                return narinfo.parse(place.read_bytes(), path)
+                with open(place, "rb") as file:  # noqa: PTH123
+                    return narinfo.parse(file.read(), path)
             except FileNotFoundError:
                 continue
             except (errors.ContentDamaged, OSError) as error:
@@ -151,6 +154,15 @@ class Store:
         ):
             yield Stage(self, path, tree)
 
+    @contextlib.contextmanager
+    def try_stage(self, path: StorePath) -> Iterator[Stage | None]:
+        """Hold the path as `stage` does, if nobody else does now; else give None."""
+        with (
+            durable.exhaustion_explained(self.directory, str(path), _SMALL_BYTES),
+            self._area.try_stage(path.basename) as tree,
+        ):
+            yield None if tree is None else Stage(self, path, tree)
+
     def commit(
         self, path: StorePath, record: NarInfo, *, is_reserved: bool, is_public: bool = False
     ) -> None:
@@ -161,20 +173,21 @@ class Store:
         if not is_damaged:  # then another one of a reserved path, or what a disk left of one
             self._area.discard(basename)
         if is_reserved or is_public:
-            self._record_at(basename, _RESERVED if is_reserved else _PUBLIC).touch()
-        beside = self._records / f".{basename}"
-        beside.write_text(narinfo.text_of(record))
-        beside.rename(self._record_at(basename, self._boot))
+            _touch(self._record_at(basename, _RESERVED if is_reserved else _PUBLIC))
+        beside = f"{self._record}.{basename}"
+        with open(beside, "wb", 0) as file:  # noqa: PTH123
+            file.write(narinfo.text_of(record).encode())
+        os.rename(beside, self._record_at(basename, self._boot))  # noqa: PTH104
         if is_damaged and os.path.lexists(self.locate(path)):
             self._area.exchange(basename)
         else:
             self._area.place(basename)
-        self._record_at(basename, _DAMAGED).unlink(missing_ok=True)  # last: until now it counted
+        _unlink(self._record_at(basename, _DAMAGED))  # last: until now it counted
         self._settler.poke()
 
     def share(self, path: StorePath) -> None:
         """Make a path that is held present for everybody (`Stage.share`)."""
-        self._record_at(path.basename, _RESERVED).unlink(missing_ok=True)
+        _unlink(self._record_at(path.basename, _RESERVED))
 
     def settle(self) -> None:
         """Make lasting what was committed in this boot; waits for the disk.
@@ -188,7 +201,9 @@ class Store:
         durable.sync_filesystem(self.directory)
         for name in fresh:
             with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                self._record_at(name, self._boot).rename(self._record_at(name, _LASTING))
+                os.rename(  # noqa: PTH104
+                    self._record_at(name, self._boot), self._record_at(name, _LASTING)
+                )
 
     def recover(self) -> None:
         """Make the directories, and drop what crashes left; what others are at work on stays."""
@@ -202,7 +217,7 @@ class Store:
             elif suffix in {_RESERVED, _PUBLIC, _DAMAGED}:
                 marked.add(name)
             else:
-                self._record_at(name, suffix).unlink(missing_ok=True)
+                _unlink(self._record_at(name, suffix))
         broken = (recorded ^ self._placed()) | (marked - recorded)
         for name in sorted(self._area.names() | broken):
             with self._area.try_hold(name) as is_held:
@@ -246,7 +261,7 @@ class Store:
             for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
                 record = self._record_at(name, suffix)
                 with contextlib.suppress(FileNotFoundError):
-                    record.rename(beside)
+                    os.rename(record, beside)  # noqa: PTH104
                     break
             else:
                 return False
@@ -270,7 +285,7 @@ class Store:
     def _forget(self, name: str, *, but: str = "") -> None:
         for suffix in (_LASTING, self._boot, _RESERVED, _PUBLIC, _DAMAGED):
             if suffix != but:
-                self._record_at(name, suffix).unlink(missing_ok=True)
+                _unlink(self._record_at(name, suffix))
 
     def _placed(self) -> set[str]:
         """Return the basenames that something is in place for, recorded or not."""
@@ -285,8 +300,8 @@ class Store:
             if _is_basename(name) and (suffix in _SUFFIXES or _BOOT.fullmatch(suffix))
         ]
 
-    def _record_at(self, name: str, suffix: str) -> Path:
-        return self._records / f"{name}.{suffix}"
+    def _record_at(self, name: str, suffix: str) -> str:
+        return f"{self._record}{name}.{suffix}"
 
 
 class Stage:
@@ -323,6 +338,17 @@ class Stage:
     def share(self) -> None:
         """Make the path, which is in place and reserved, present for everybody."""
         self._store.share(self._path)
+
+
+def _touch(file: str) -> None:
+    """Make an empty file, if there is none."""
+    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+
+
+def _unlink(file: str) -> None:
+    """Remove a file if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(file)  # noqa: PTH108
 
 
 def _is_basename(name: str) -> bool:

@@ -14,6 +14,7 @@ Source of the format: crypto.cc of Nix's libstore; Nix manual, "nix key".
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +30,8 @@ _PUBLIC_BYTES: Final = 32
 _SEED_BYTES: Final = 32
 _SECRET_BYTES: Final = _SEED_BYTES + _PUBLIC_BYTES
 _SIGNATURE_BYTES: Final = 64
+_REMEMBERED: Final = 16_384
+"""Narinfos that a keyring knows to be good: it is asked before and after each download."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +107,22 @@ class Keyring:
         for key in keys:
             public = Ed25519PublicKey.from_public_bytes(key.data)
             self._keys.setdefault(key.name, []).append(public)
+        self._verified: dict[bytes, str] = {}
 
     def verify(self, info: NarInfo) -> str:
         """Return the name of a trusted key that signed `info`; else raise SignatureUntrusted."""
         message = narinfo.fingerprint(info)
+        key = hashlib.sha256("\0".join(info.signatures).encode() + b"\0" + message).digest()
+        if (known := self._verified.get(key)) is not None:
+            return known
+        signer = self._signer_of(info, message)
+        if len(self._verified) >= _REMEMBERED:
+            self._verified.clear()
+        self._verified[key] = signer
+        return signer
+
+    def _signer_of(self, info: NarInfo, message: bytes) -> str:
+        """Do the work of `verify`."""
         for signature in info.signatures:
             named = _named(signature, _SIGNATURE_BYTES)
             if named is not None and self._is_by(*named, message):

@@ -13,6 +13,7 @@ free is what a crash left. `local` stages store paths this way, `views` environm
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ class Area:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._stage = directory / ".stage"
+        self._begin = f"{directory}/.stage/"  # strings where it is done for every path
 
     def make(self) -> None:
         """Make the stage's directory."""
@@ -44,22 +46,31 @@ class Area:
         what the other one was making may be in place afterwards.
         """
         while True:
-            with self.try_hold(name) as is_held:
-                if is_held:
-                    tree = self.tree_of(name)
-                    durable.remove_tree(tree)
-                    try:
-                        yield tree
-                    finally:
-                        durable.remove_tree(tree)
+            with self.try_stage(name) as tree:
+                if tree is not None:
+                    yield tree
                     return
             check()
             time.sleep(LOCK_POLL_SECONDS)
 
     @contextlib.contextmanager
+    def try_stage(self, name: str) -> Iterator[Path | None]:
+        """Hold a name as `hold` does, if nobody else does now; else give None."""
+        with self.try_hold(name) as is_held:
+            if not is_held:
+                yield None
+                return
+            tree = self.tree_of(name)
+            durable.remove_tree(tree)
+            try:
+                yield tree
+            finally:
+                durable.remove_tree(tree)
+
+    @contextlib.contextmanager
     def try_hold(self, name: str) -> Iterator[bool]:
         """Hold a name, if nobody else does now."""
-        lock = durable.Lock.acquire(self._stage / f"{name}.lock")
+        lock = durable.Lock.acquire(f"{self._begin}{name}.lock")
         try:
             yield lock is not None
         finally:
@@ -72,7 +83,7 @@ class Area:
 
     def place(self, name: str) -> None:
         """Put the tree of a name that is held in place."""
-        _move(self.tree_of(name), self._directory / name)
+        _move(f"{self._begin}{name}.tree", f"{self._directory}/{name}")
 
     def exchange(self, name: str) -> None:
         """Put the tree of a name that is held in place of what is there, at once."""
@@ -85,33 +96,35 @@ class Area:
 
     def discard(self, name: str) -> None:
         """Delete what is in place under a name that is held; never is half of it in place."""
-        aside = self._stage / f"{name}.gone"
+        aside = f"{self._begin}{name}.gone"
         durable.remove_tree(aside)
-        with contextlib.suppress(FileNotFoundError):
-            _move(self._directory / name, aside)
+        try:
+            _move(f"{self._directory}/{name}", aside)
+        except FileNotFoundError:
+            return
         durable.remove_tree(aside)
 
     def clear(self, name: str) -> None:
         """Delete the stage entries of a name that is held."""
-        durable.remove_tree(self.tree_of(name))
-        durable.remove_tree(self._stage / f"{name}.gone")
+        durable.remove_tree(f"{self._begin}{name}.tree")
+        durable.remove_tree(f"{self._begin}{name}.gone")
 
     def _banish(self, place: Path) -> None:
         garbage = self._directory / GARBAGE
         garbage.mkdir(mode=0o700, exist_ok=True)
-        _move(place, garbage / secrets.token_hex(8))
+        _move(str(place), f"{garbage}/{secrets.token_hex(8)}")
 
     def names(self) -> set[str]:
         """Return the names that have entries: in use, or left by a crash."""
         return {each.name.rpartition(".")[0] for each in self._stage.iterdir()}
 
 
-def _move(source: Path, target: Path) -> None:
+def _move(source: str, target: str) -> None:
     """Rename, also a read-only directory of ours: only root may move one without touching it."""
     try:
-        source.rename(target)
+        os.rename(source, target)  # noqa: PTH104
     except PermissionError:
-        mode = source.lstat().st_mode & 0o7777
-        source.chmod(mode | 0o200)
-        source.rename(target)
-        target.chmod(mode)
+        mode = os.lstat(source).st_mode & 0o7777
+        os.chmod(source, mode | 0o200)  # noqa: PTH101
+        os.rename(source, target)  # noqa: PTH104
+        os.chmod(target, mode)  # noqa: PTH101

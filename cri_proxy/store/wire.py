@@ -4,7 +4,7 @@ The daemon asks, workers do; this is what both know. Whoever imports it gets nei
 decompression nor cryptography, which the daemon would carry for nothing.
 
     Fact      {"path": basename, "references": [basename, ...], "nar_size": bytes}, and of an
-              absent path also {"cache": url, "narinfo": text}
+              absent path also {"cache": url, "narinfo": text, "file_size"?: bytes}
     Location  a binary cache of one realization, see `locations`; holds a login, is never shown
 """
 
@@ -17,6 +17,7 @@ from typing import Any, Final
 SURVEY: Final = "store.survey"
 FIND: Final = "store.find"
 FETCH: Final = "store.fetch"
+FETCH_FEW: Final = "store.fetch_few"
 RECOVER: Final = "store.recover"
 REMOVE: Final = "store.remove"
 NIX_REALISE: Final = "store.nix.realise"

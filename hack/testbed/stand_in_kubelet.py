@@ -5,8 +5,8 @@
 
 It keeps one connection, asks for the runtime's version again and again, and serves healthz at
 127.0.0.1:10248: well if the last answer was one. Every second it writes to /run/kubelet.json how
-many calls it has made and which have failed. With /etc/kubelet-refuses it is never well through a socket
-named like the proxy's. It runs in a `machine`, with the Python of a tarball.
+many calls it has made and which have failed. With /etc/kubelet-refuses it is never well through a
+socket named like the proxy's. It runs in a `machine`, with the Python of a tarball.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Kubelet:
 
 def main() -> None:
     """Serve healthz beside the calls."""
+    Path("/proc/self/comm").write_text("kubelet")
     kubelet = Kubelet(endpoint())
 
     class Healthz(http.server.BaseHTTPRequestHandler):

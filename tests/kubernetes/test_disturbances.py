@@ -134,9 +134,17 @@ def collecting(cluster: Cluster) -> Iterator[None]:
     cluster.runtime.import_images(images.of_testbed())
 
 
+@pytest.fixture
+def client(cluster: Cluster) -> Iterator[cri.Client]:
+    """A connection of the test's own through the proxy, where kubelet has its."""
+    made = cri.Client(cluster.proxy.socket)
+    yield made
+    made.close()
+
+
 @pytest.mark.usefixtures("collecting")
 def test_image_collection_spares_the_placeholder_in_use_and_a_pull_brings_it_back(
-    space: Space,
+    space: Space, client: cri.Client
 ) -> None:
     """The first collection comes before kubelet knows the disk, the next five minutes later."""
     cluster = space.cluster
@@ -145,40 +153,30 @@ def test_image_collection_spares_the_placeholder_in_use_and_a_pull_brings_it_bac
 
     cluster.kubelet.restart()
     waiting.until(
-        lambda: not _has_image(cluster, images.DRESSED),
+        lambda: not _has_image(client, images.DRESSED),
         what="kubelet to remove an image that nobody uses",
         seconds=COLLECTION_SECONDS,
     )
-    kept = _has_image(cluster, images.PLACEHOLDER)
+    kept = _has_image(client, images.PLACEHOLDER)
     after = _identity(space.ready("user"))
     space.kubectl("delete", "pod", "user", "--grace-period=1")
-    _remove_image(cluster, images.PLACEHOLDER)
+    _remove_image(client, images.PLACEHOLDER)
     space.run("next", environment="test/collected")
 
     assert kept
     assert after == before
 
 
-def _remove_image(cluster: Cluster, name: str) -> None:
+def _remove_image(client: cri.Client, name: str) -> None:
     """Make the call that kubelet's next collection would make."""
-    client = cri.Client(cluster.proxy.socket)
-    try:
-        request = api_pb2.RemoveImageRequest(image=api_pb2.ImageSpec(image=name))
-        client.call("RemoveImage", request, api_pb2.RemoveImageResponse)
-    finally:
-        client.close()
-    assert not _has_image(cluster, name)
+    request = api_pb2.RemoveImageRequest(image=api_pb2.ImageSpec(image=name))
+    client.call("RemoveImage", request, api_pb2.RemoveImageResponse)
+    assert not _has_image(client, name)
 
 
-def _has_image(cluster: Cluster, name: str) -> bool:
-    client = cri.Client(cluster.runtime.socket)
-    try:
-        request = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
-        return bool(
-            client.call("ImageStatus", request, api_pb2.ImageStatusResponse).HasField("image")
-        )
-    finally:
-        client.close()
+def _has_image(client: cri.Client, name: str) -> bool:
+    request = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
+    return client.call("ImageStatus", request, api_pb2.ImageStatusResponse).HasField("image")
 
 
 def _identity(pod: dict[str, Any]) -> tuple[str, int]:

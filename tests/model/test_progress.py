@@ -1,5 +1,8 @@
 """Numbers that a person can follow."""
 
+import re
+import time
+
 import pytest
 
 from cri_proxy.model.progress import Phase, Progress
@@ -21,6 +24,21 @@ def test_small_totals_are_told_in_megabytes():
     progress = Progress(Phase.FETCHING, 1, 2, bytes_done=500_000, bytes_total=999_000_000)
 
     assert str(progress) == "fetching 1/2 paths, 0.5/999.0 MB"
+
+
+def test_rate_and_what_is_left_are_told_of_what_was_fetched():
+    progress = Progress(
+        Phase.FETCHING,
+        paths_done=2,
+        paths_total=3,
+        bytes_done=300_000_000,
+        bytes_total=900_000_000,
+        bytes_present=100_000_000,
+        fetching_since=time.monotonic() - 1000,
+    )
+
+    told = r"fetching 2/3 paths, 300.0/900.0 MB, 0.2 MB/s, 3\d\d\d s left"
+    assert re.fullmatch(told, str(progress))
 
 
 def test_nothing_known_yet_is_told_as_zero():

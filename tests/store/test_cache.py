@@ -31,7 +31,7 @@ def test_both_kinds_offer_the_same(request, kind, publisher):
 
 @pytest.mark.parametrize("kind", ["site", "directory"])
 def test_small_file_that_is_too_large_is_refused(request, kind, publisher):
-    (publisher.directory / "large").write_bytes(bytes(cache.MAX_TEXT_BYTES + 1))
+    (publisher.directory / "large").write_bytes(bytes(cache.SMALL_BYTES + 1))
 
     with pytest.raises(errors.ContentDamaged, match="larger than"):
         request.getfixturevalue(kind).read("large")

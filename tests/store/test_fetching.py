@@ -7,7 +7,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.lib.worker import Cancelled, Task
-from cri_proxy.store import caches, fetching, signatures
+from cri_proxy.store import caches, connections, fetching, signatures
 from cri_proxy.store.local import Store
 from hack.testbed import file_server
 from hack.testbed.binary_cache import Executable, Publisher, Symlink
@@ -107,7 +107,8 @@ def test_survey_reports_while_it_goes(greeting, publisher):
     assert max(map(len, reports)) <= 32
 
 
-def test_survey_looks_many_paths_up_at_a_time(greeting, publisher, server):
+def test_survey_looks_many_paths_up_at_a_time(greeting, publisher, server, monkeypatch):
+    monkeypatch.setattr(connections, "LATE_SECONDS", 60)
     leaves = [publisher.add(f"leaf-{n}", b"x" * n) for n in range(40)]
     root = publisher.add("root", b"r", leaves)
     hang = file_server.Hang()
@@ -412,3 +413,87 @@ def test_disk_that_fills_up_in_the_middle_is_told(greeting, publisher, small_dis
         fetch(jobs, fact, Meanwhile(lambda report: None))
     assert not store.has(path)
     assert names_in(store.directory / ".stage") == []
+
+
+def fetch_few(jobs, facts):
+    """Run the job; return what it told, by path."""
+    told = []
+    argument = {"paths": list(facts), "width": 4}
+    told.extend(
+        jobs[fetching.FETCH_FEW](argument, Task(lambda report: told.extend(report["facts"])))[
+            "facts"
+        ]
+    )
+    assert len(told) == len({fact["path"] for fact in told})
+    return {fact["path"]: fact for fact in told}
+
+
+@pytest.mark.parametrize("compression", ["zstd", "xz", "none"])
+@pytest.mark.parametrize("is_near", [False, True])
+def test_few_paths_are_fetched_at_once(greeting, publisher, sound, tmp_path, compression, is_near):
+    publisher.compression = compression
+    paths = [publisher.add(f"thing-{n}", {"bin/x": b"x" * 1000 * n}) for n in range(10)]
+    root = publisher.add("root", b"r", paths)
+    jobs = fetching.jobs(greeting(**({"caches": [publisher.url]} if is_near else {})))
+    facts = survey(jobs, [root])
+
+    told = fetch_few(jobs, facts.values())
+
+    assert told.keys() == facts.keys()
+    assert all("error" not in fact and fact["steps"] for fact in told.values())
+    assert sound() == tuple(sorted([*paths, root]))
+
+
+def test_one_of_few_that_cannot_be_had_leaves_the_others(greeting, publisher, chain, store):
+    jobs = fetching.jobs(greeting())
+    facts = survey(jobs, chain[:1])
+    archive = publisher.archive_file(chain[1])
+    archive.write_bytes(archive.read_bytes()[:-9])
+
+    told = fetch_few(jobs, facts.values())
+
+    assert {name for name, fact in told.items() if "error" in fact} == {chain[1].basename}
+    with pytest.raises(errors.ContentDamaged):
+        raise errors.of_wire(told[chain[1].basename]["error"])
+    assert set(store.paths()) == {chain[0], chain[2], chain[3]}
+    assert names_in(store.directory / ".stage") == []
+
+
+def test_another_cache_stands_in_for_few_of_damaged_bytes(greeting, publisher, server, chain):
+    jobs = fetching.jobs(greeting(caches=[server.url, publisher.url]))
+    facts = [fact | {"cache": server.url} for fact in survey(jobs, chain[:1]).values()]
+    server.fail("/nar/*", file_server.Corruption(50))
+
+    assert not [fact for fact in fetch_few(jobs, facts).values() if "error" in fact]
+
+
+def test_few_that_are_being_fetched_are_waited_for(greeting, publisher, server):
+    """By another process or thread, which holds the path: one archive comes once."""
+    path = publisher.add("thing", b"x" * 1000)
+    jobs = fetching.jobs(greeting())
+    facts = list(survey(jobs, [path]).values())
+    hang = file_server.Hang()
+    server.fail("/nar/*", hang)
+    fetching_it = threading.Thread(target=fetch, args=(jobs, facts[0]))
+    fetching_it.start()
+    while not server.count("/nar/*"):
+        fetching_it.join(0.01)
+    few = threading.Thread(target=fetch_few, args=(jobs, facts))
+    few.start()
+    server.heal()
+    for each in (fetching_it, few):
+        each.join(60)
+
+    assert server.count("/nar/*") == 1
+
+
+def test_signature_is_checked_again_for_few(greeting, publisher, store):
+    path = publisher.add("thing", b"x")
+    facts = survey(fetching.jobs(greeting()), [path])
+    other = signatures.generate("other").public
+
+    told = fetch_few(fetching.jobs(greeting(keys=[str(other)])), facts.values())
+
+    with pytest.raises(errors.SignatureUntrusted):
+        raise errors.of_wire(told[path.basename]["error"])
+    assert store.paths() == ()

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from cri_proxy.store.nar import grammar
 
-CHUNK_BYTES: Final = 256 * 1024
+CHUNK_BYTES: Final = 512 * 1024
 _LOOKAHEAD_BYTES: Final = 8 * 1024
 """More than the longest run of keywords with its string, so that one check serves them all."""
 _ZEROS: Final = bytes(8)

@@ -18,11 +18,11 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.store.nar import grammar
-from cri_proxy.store.nar.stream import CHUNK_BYTES
 
 Sink = Callable[[bytes], object]
 """What takes the pieces of an archive: `hash.update`, `file.write`."""
 
+_PIECE_BYTES: Final = 256 * 1024
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = _FILE | os.O_DIRECTORY
 
@@ -101,7 +101,7 @@ class _Writer:
             kind = grammar.EXECUTABLE if status.st_mode & stat.S_IXUSR else grammar.REGULAR
             self.sink(grammar.OPEN + kind + size.to_bytes(8, "little"))
             while left:
-                piece = os.read(fd, min(left, CHUNK_BYTES))
+                piece = os.read(fd, min(left, _PIECE_BYTES))
                 if not piece:
                     raise self._refusal("became shorter while it was read: let nothing write to it")
                 self.sink(piece)

@@ -81,6 +81,11 @@ class Peers:
         self._teller: threading.Thread | None = None
         self._starting = threading.Lock()
 
+    @property
+    def are_there(self) -> bool:
+        """Whether there is anybody to ask."""
+        return bool(self._addresses.all)
+
     def look_up(self, path: StorePath) -> Offer | None:
         """Return what a peer says of a path, unverified; None if there is no such peer."""
         for address in self._trackers_of(path.digest):

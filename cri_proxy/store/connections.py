@@ -1,0 +1,611 @@
+"""Connections to sites: HTTP/1.1 GET, over connections that stay open between requests.
+
+    get     sends a request and waits for its answer, which is then read piece by piece
+    begin   sends a request on a connection that is open and idle, and waits for nothing: the
+            `Exchange` can be polled, so that one thread has many under way
+    widen   opens another connection that `begin` will find idle
+
+A closure is hundreds of small requests, and a general library spends more time on each than it
+takes to unpack what comes. So what happens on an open connection is here, and no more of HTTP than
+caches speak: GET, lengths or chunks, redirections. Names, sockets and TLS are the standard
+library's business. What goes through a proxy is urllib3's, from start to end: `get` alone.
+
+An answer that is late by what is usual at its site is asked for once more on another connection,
+and the first to come is taken. Nothing else is tried twice here, save on a connection that the
+other side has closed while it was idle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+import urllib.request
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+import urllib3
+
+from cri_proxy import errors
+
+CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 30.0
+LATE_SECONDS: Final = 1.0
+"""An answer before this is never late."""
+
+_LATE_TIMES: Final = 4
+_REDIRECTIONS: Final = 5
+_HEAD_BYTES: Final = 64 * 1024
+_SKIPPED_BYTES: Final = 64 * 1024
+_PIECE_BYTES: Final = 256 * 1024
+_MOVED: Final = frozenset({301, 302, 303, 307, 308})
+_PORTS: Final = {"http": 80, "https": 443}
+_RETRIES: Final = urllib3.Retry(
+    total=_REDIRECTIONS, connect=0, read=0, status=0, other=0, redirect=_REDIRECTIONS
+)
+_STALE: Final = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+Origin = tuple[str, str, int]
+"""Scheme, host and port: what a connection leads to."""
+
+
+class Passing(errors.SourceUnreachable):
+    """No answer now, perhaps one in a moment; `pause` is the seconds that the server asks for."""
+
+    def __init__(self, message: str, pause: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause = pause
+
+
+class Broken(Exception):
+    """The other side does not speak HTTP, or went away in the middle of it."""
+
+
+class Response(Protocol):
+    """An answer, its head read and its body not; `headers` have names in lower case."""
+
+    @property
+    def status(self) -> int:
+        """The code."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """What the site says beside it."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers."""
+        ...
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none only at the end; raises Broken, OSError, HTTPError."""
+        ...
+
+    def close(self) -> None:
+        """Be done with it: a connection whose body has not been read is closed."""
+        ...
+
+
+class Connections:
+    """The connections to all sites, up to `size` to each kept open between requests.
+
+    Safe for threads. `ca_file` replaces the system's certificate authorities; a site that sends
+    nothing for `silence_seconds` is given up.
+    """
+
+    def __init__(
+        self, *, ca_file: Path | None, size: int, silence_seconds: float = SILENCE_SECONDS
+    ) -> None:
+        self.silence_seconds = silence_seconds
+        self._context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        self._size = size
+        self._proxies = urllib.request.getproxies()
+        self._idle: dict[Origin, list[socket.socket]] = {}
+        self._usual: dict[Origin, float] = {}
+        self._proxied: dict[str, urllib3.ProxyManager] = {}
+        self._changing = threading.Lock()
+        weakref.finalize(self, _close_all, self._idle)
+
+    def get(self, url: str, headers: Mapping[str, str], *, follows: bool = True) -> Response:
+        """Send a GET and return the response, its body not read; raise SourceUnreachable.
+
+        A redirection is followed, without credentials if it leads elsewhere, or is the response.
+        """
+        if (proxy := self._proxy_of(url)) is not None:
+            return self._get_through(proxy, url, headers, follows=follows)
+        try:
+            return self._follow(url, dict(headers), _REDIRECTIONS if follows else 0)
+        except ssl.SSLError as error:
+            raise errors.SourceUnreachable(f"TLS failed: {error}") from error
+        except TimeoutError as error:
+            raise Passing("gave no answer in time") from error
+        except (OSError, Broken, ValueError) as error:
+            raise Passing(text_of(error)) from error
+
+    def begin(self, url: str, headers: Mapping[str, str]) -> Exchange | None:
+        """Send a GET on an idle connection; None if there is none."""
+        origin, target = _parts_of(url)
+        while (taken := self._take(origin)) is not None:
+            exchange = Exchange(self, origin, taken, _request_of(origin, target, headers))
+            try:
+                exchange.send()
+            except OSError:
+                exchange.close()  # closed while it was idle
+                continue
+            return exchange
+        return None
+
+    def widen(self, url: str) -> None:
+        """Open a connection that `begin` will find; raises OSError."""
+        origin, _ = _parts_of(url)
+        self.give(origin, self._connect(origin))
+
+    def is_direct(self, url: str) -> bool:
+        """Whether no proxy is between us and a site: `begin` and `widen` are for those."""
+        return self._proxy_of(url) is None
+
+    def late_seconds(self, url: str) -> float:
+        """Return how long an answer may take before it is late."""
+        return self.late_at(_parts_of(url)[0])
+
+    def give(self, origin: Origin, given: socket.socket) -> None:
+        """Keep a connection on which nothing is under way."""
+        with self._changing:
+            idle = self._idle.setdefault(origin, [])
+            if len(idle) < self._size:
+                idle.append(given)
+                return
+        given.close()
+
+    def note(self, origin: Origin, seconds: float) -> None:
+        """Learn how long an answer took: the usual is a mean that forgets."""
+        usual = self._usual.get(origin, seconds)
+        self._usual[origin] = usual + (seconds - usual) / 16
+
+    def _take(self, origin: Origin) -> socket.socket | None:
+        with self._changing:
+            idle = self._idle.get(origin)
+            return idle.pop() if idle else None
+
+    def late_at(self, origin: Origin) -> float:
+        """Return how long an answer of an origin may take before it is late."""
+        return max(LATE_SECONDS, _LATE_TIMES * self._usual.get(origin, 0.0))
+
+    def _connect(self, origin: Origin) -> socket.socket:
+        """Return a new connection, with TLS where the scheme says so."""
+        scheme, host, port = origin
+        made = socket.create_connection((host, port), CONNECT_SECONDS)
+        try:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if scheme == "https":
+                made = self._context.wrap_socket(made, server_hostname=host)
+            made.settimeout(self.silence_seconds)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    def _follow(self, url: str, headers: dict[str, str], times: int) -> Response:
+        """Send a GET, and again where the answer leads; credentials stay with the first origin."""
+        for _ in range(times + 1):
+            origin, target = _parts_of(url)
+            answer = self._ask(origin, _request_of(origin, target, headers))
+            location = answer.headers.get("location")
+            if answer.status not in _MOVED or location is None or not times:
+                return answer
+            answer.skip()
+            url = urllib.parse.urljoin(url, location)
+            parts = urllib.parse.urlsplit(url)
+            if parts.scheme not in _PORTS or not parts.hostname:
+                raise Broken(f"redirects to {parts.scheme[:20]!a}, which is not followed")
+            if _parts_of(url)[0] != origin:
+                headers.pop("Authorization", None)
+        raise Broken(f"redirects more than {_REDIRECTIONS} times")
+
+    def _ask(self, origin: Origin, request: bytes) -> Answer:
+        """Return the answer to a request, or that to its double if the first one is late."""
+        first = self._begun(origin, request)
+        try:
+            if first.is_answering(self.late_at(origin)):
+                return first.answer()
+            second = self._begun(origin, request)
+        except BaseException:
+            first.close()
+            raise
+        try:
+            winner = _sooner(first, second, self.silence_seconds)
+            return winner.answer()
+        finally:
+            for each in (first, second):
+                if not each.is_answered:
+                    each.close()
+
+    def _begun(self, origin: Origin, request: bytes) -> Exchange:
+        """Send a request on an idle connection, or on a new one."""
+        idle = self._take(origin)
+        is_new = idle is None
+        exchange = Exchange(self, origin, idle or self._connect(origin), request, is_new=is_new)
+        try:
+            exchange.send()
+        except _STALE:
+            exchange.close()
+            if is_new:
+                raise
+            exchange = Exchange(self, origin, self._connect(origin), request, is_new=True)
+            exchange.send()
+        return exchange
+
+    def reopen(self, origin: Origin) -> socket.socket:
+        """Return a new connection in place of one that the other side has closed."""
+        return self._connect(origin)
+
+    def _proxy_of(self, url: str) -> str | None:
+        """Return the proxy that the environment sets for a URL."""
+        if not self._proxies:
+            return None
+        parts = urllib.parse.urlsplit(url)
+        proxy = self._proxies.get(parts.scheme)
+        if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
+            return None
+        return proxy
+
+    def _get_through(
+        self, proxy: str, url: str, headers: Mapping[str, str], *, follows: bool
+    ) -> Response:
+        try:
+            return self._manager_of(proxy).request(
+                "GET",
+                url,
+                headers={"User-Agent": "cri-proxy", "Accept-Encoding": "identity", **headers},
+                preload_content=False,
+                decode_content=False,
+                redirect=follows,
+                retries=urllib3.Retry(
+                    total=_REDIRECTIONS,
+                    connect=0,
+                    read=0,
+                    status=0,
+                    other=0,
+                    redirect=_REDIRECTIONS,
+                ),
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=self.silence_seconds),
+            )
+        except urllib3.exceptions.HTTPError as error:
+            reason = _cause_of(error)
+            if isinstance(reason, urllib3.exceptions.SSLError):
+                raise errors.SourceUnreachable(f"TLS failed: {reason}") from error
+            raise Passing(text_of(reason)) from error
+
+    def _manager_of(self, proxy: str) -> urllib3.ProxyManager:
+        with self._changing:
+            if proxy not in self._proxied:
+                credentials = urllib3.util.parse_url(proxy).auth
+                self._proxied[proxy] = urllib3.ProxyManager(
+                    proxy,
+                    maxsize=self._size,
+                    ssl_context=self._context,
+                    proxy_headers=urllib3.make_headers(proxy_basic_auth=credentials),
+                )
+            return self._proxied[proxy]
+
+
+class Exchange:
+    """One request on its connection; of one thread."""
+
+    __slots__ = (
+        "_connections",
+        "_is_new",
+        "_origin",
+        "_request",
+        "_sent_at",
+        "_socket",
+        "is_answered",
+    )
+
+    def __init__(
+        self,
+        connections: Connections,
+        origin: Origin,
+        taken: socket.socket,
+        request: bytes,
+        *,
+        is_new: bool = False,
+    ) -> None:
+        self._connections = connections
+        self._origin = origin
+        self._socket = taken
+        self._request = request
+        self._is_new = is_new
+        self._sent_at = time.monotonic()
+        self.is_answered = False
+
+    def send(self) -> None:
+        """Send the request."""
+        self._socket.sendall(self._request)
+
+    def fileno(self) -> int:
+        """Return what can be polled: readable when there is something of an answer."""
+        return self._socket.fileno()
+
+    @property
+    def age(self) -> float:
+        """The seconds since the request was sent."""
+        return time.monotonic() - self._sent_at
+
+    def is_answering(self, seconds: float) -> bool:
+        """Whether something of an answer comes within so many seconds."""
+        return bool(_readable_of((self,), seconds))
+
+    def answer(self) -> Answer:
+        """Wait for the head of the answer; raises Broken or OSError."""
+        try:
+            data = self._first_bytes()
+            while (end := data.find(b"\r\n\r\n")) < 0:
+                if len(data) > _HEAD_BYTES:
+                    raise Broken("answers with a head without an end")
+                more = self._socket.recv(_HEAD_BYTES)
+                if not more:
+                    raise Broken("closed the connection in the head of an answer")
+                data += more
+            self._connections.note(self._origin, self.age)
+            while data.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) and end >= 0:
+                data = data[end + 4 :]  # an interim answer; the real one follows it
+                while (end := data.find(b"\r\n\r\n")) < 0:
+                    more = self._socket.recv(_HEAD_BYTES)
+                    if not more or len(data) > _HEAD_BYTES:
+                        raise Broken("closed the connection in the head of an answer")
+                    data += more
+            answer = Answer(self._connections, self._origin, self._socket, data, end)
+        except BaseException:
+            self.close()
+            raise
+        self.is_answered = True
+        return answer
+
+    def close(self) -> None:
+        """Give it up."""
+        self._socket.close()
+
+    def _first_bytes(self) -> bytes:
+        """Return the first of the answer, by a new connection if the old one was closed idle."""
+        try:
+            data = self._socket.recv(_HEAD_BYTES)
+        except _STALE:
+            if self._is_new:
+                raise
+            data = b""
+        if data:
+            return data
+        if not self._is_new:
+            self._is_new = True
+            self._socket.close()
+            self._socket = self._connections.reopen(self._origin)
+            self._socket.sendall(self._request)
+            data = self._socket.recv(_HEAD_BYTES)
+        if not data:
+            raise Broken("closed the connection without an answer")
+        return data
+
+
+class Answer:
+    """An answer on an open connection, which goes back when the body has been read."""
+
+    def __init__(
+        self, connections: Connections, origin: Origin, taken: socket.socket, data: bytes, end: int
+    ) -> None:
+        self._connections = connections
+        self._origin = origin
+        self._socket: socket.socket | None = taken
+        self._buffer = data[end + 4 :]
+        version, self.status, self.reason, self.headers = _head_of(data[:end])
+        options = self.headers.get("connection", "").lower()
+        self._is_kept = version == b"HTTP/1.1" and "close" not in options
+        self._chunks = False
+        self._left: int | None = None
+        coding = self.headers.get("transfer-encoding")
+        length = self.headers.get("content-length")
+        if self.status in {204, 304}:
+            self._left = 0
+        elif coding is not None:
+            if coding.strip().lower() != "chunked":
+                raise Broken(f"uses the transfer encoding {coding[:40]!a}")
+            self._chunks = True
+            self._left = 0  # of the current chunk
+        elif length is not None:
+            if not (length.isascii() and length.isdigit()):
+                raise Broken(f"promises a length of {length[:40]!a}")
+            self._left = int(length)
+        else:
+            self._is_kept = False
+        if self._left == 0 and not self._chunks:
+            self._finish()
+
+    @property
+    def length(self) -> int | None:
+        """The promised size of the body, where one is."""
+        return None if self._chunks else self._left
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the body has been read."""
+        return self._socket is None
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether more has come, although a poll would not tell."""
+        if self._buffer:
+            return True
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def hurry(self) -> None:
+        """Have the rest come without a pause longer than an answer may be late."""
+        if self._socket is not None:
+            self._socket.settimeout(self._connections.late_at(self._origin))
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none only at the end."""
+        if self._socket is None:
+            return b""
+        if self._chunks and self._left == 0 and not self._next_chunk():
+            return b""
+        wanted = size if self._left is None else min(size, self._left)
+        if self._buffer:
+            piece, self._buffer = self._buffer[:wanted], self._buffer[wanted:]
+        else:
+            piece = self._socket.recv(wanted)
+        if self._left is None:
+            if not piece:
+                self._finish()
+            return piece
+        if not piece:
+            raise Broken(f"closed the connection {self._left} bytes before the end")
+        self._left -= len(piece)
+        if self._left == 0:
+            if self._chunks:
+                self._line()  # the end of the chunk's data
+            else:
+                self._finish()
+        return piece
+
+    def skip(self) -> None:
+        """Be done with a body that nobody wants: its connection stays if it is small."""
+        with contextlib.suppress(OSError, Broken):
+            left = _SKIPPED_BYTES
+            while left > 0 and (piece := self.read(left)):
+                left -= len(piece)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, unless it has been given back."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _next_chunk(self) -> bool:
+        """Read the size of the next chunk; False at the end of all."""
+        size, _, _ = self._line().partition(b";")
+        try:
+            self._left = int(size.strip(), 16)
+        except ValueError:
+            raise Broken("sends a chunk without a size") from None
+        if self._left < 0:
+            raise Broken("sends a chunk of a negative size")
+        if self._left:
+            return True
+        while self._line():
+            pass  # trailers
+        self._finish()
+        return False
+
+    def _line(self) -> bytes:
+        """Return the next line of the chunks' framing, without its end."""
+        assert self._socket is not None
+        while (end := self._buffer.find(b"\r\n")) < 0:
+            more = self._socket.recv(_HEAD_BYTES)
+            if not more or len(self._buffer) > _HEAD_BYTES:
+                raise Broken("breaks off between two chunks")
+            self._buffer += more
+        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        return line
+
+    def _finish(self) -> None:
+        """Give the connection back, or close it where it cannot be used again."""
+        if self._socket is None:
+            return
+        if self._is_kept and not self._buffer:
+            self._socket.settimeout(self._connections.silence_seconds)
+            self._connections.give(self._origin, self._socket)
+        else:
+            self._socket.close()
+        self._socket = None
+
+
+def text_of(error: Exception) -> str:
+    """Return what an operator should read of a connection's failure."""
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _close_all(idle: Mapping[Origin, list[socket.socket]]) -> None:
+    for sockets in idle.values():
+        for each in sockets:
+            each.close()
+
+
+def _parts_of(url: str) -> tuple[Origin, str]:
+    """Return where a URL leads, and what to ask for there."""
+    parts = urllib.parse.urlsplit(url)
+    origin = (parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
+    return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _request_of(origin: Origin, target: str, headers: Mapping[str, str]) -> bytes:
+    """Return the bytes of a GET."""
+    scheme, host, port = origin
+    shown = f"[{host}]" if ":" in host else host
+    if port != _PORTS[scheme]:
+        shown += f":{port}"
+    fields = {
+        "Host": shown,
+        "User-Agent": "cri-proxy",
+        "Accept-Encoding": "identity",
+        **headers,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    text = f"GET {urllib.parse.quote(target, safe=_SAFE)} HTTP/1.1\r\n{lines}\r\n"
+    return text.encode("latin-1")
+
+
+_SAFE: Final = "%/:=&?~#+!$,;'@()*[]|"
+
+
+def _head_of(head: bytes) -> tuple[bytes, int, str, dict[str, str]]:
+    """Return version, status, reason and headers of the head of an answer."""
+    first, *lines = head.split(b"\r\n")
+    version, _, rest = first.partition(b" ")
+    code, _, reason = rest.partition(b" ")
+    if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not code.isdigit():
+        raise Broken(f"answers {first[:40]!a} instead of HTTP")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not name or name != name.strip():
+            raise Broken(f"answers with {line[:40]!a} for a header")
+        key = name.decode("latin-1").lower()
+        text = value.strip().decode("latin-1")
+        if key in headers and key in {"content-length", "transfer-encoding", "location"}:
+            if headers[key] != text:
+                raise Broken(f"answers with two headers {key}")
+        else:
+            headers[key] = text
+    return version, int(code), reason.decode("latin-1"), headers
+
+
+def _sooner(first: Exchange, second: Exchange, seconds: float) -> Exchange:
+    """Return the exchange that is answered sooner; the first if neither is."""
+    readable = _readable_of((first, second), seconds)
+    return second if readable == [second] else first
+
+
+def _readable_of(exchanges: tuple[Exchange, ...], seconds: float) -> list[Exchange]:
+    """Return those of which something can be read, when there is one or the time is over."""
+    poll = select.poll()
+    for each in exchanges:
+        poll.register(each.fileno(), select.POLLIN)
+    found = {descriptor for descriptor, _ in poll.poll(1000 * seconds)}
+    return [each for each in exchanges if each.fileno() in found]
+
+
+def _cause_of(error: Exception) -> Exception:
+    """Return what is behind urllib3's MaxRetryError."""
+    reason = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else None
+    return error if reason is None else reason

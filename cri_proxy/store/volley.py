@@ -1,0 +1,317 @@
+"""Volleys: many small files asked of caches at a time, by one thread.
+
+A thread for each request spends more on waking up than on what it was woken for. Here the requests
+of a whole closure go out over connections that are open, and their answers are used as they come:
+
+    ask       a `Question`: where to look for a file, in which order, and what to do with it
+    answers   what has come of the questions since, each with its question
+
+What is out of the ordinary is not decided here. A miss goes on to the next cache; every other
+trouble (a cache that breaks off, a signature that nobody trusts, a proxy in between, an answer that
+is later than is usual) goes to the question's `insist`, in a thread of its own, which has all
+patience and knows all other ways. Of a late answer and what `insist` makes of it meanwhile, the
+first is taken.
+
+Opening connections takes round trips, and is for threads as well.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from cri_proxy import errors
+from cri_proxy.lib.worker import Cancelled
+from cri_proxy.store.cache import Cache, Coming, Site
+
+REFUSALS: Final = (
+    errors.ContentDamaged,
+    errors.RequestInvalid,
+    errors.SourceUnreachable,
+    errors.SignatureUntrusted,
+    errors.NotFound,
+)
+"""What another cache, or another attempt, may mend."""
+
+_LOOK_SECONDS: Final = 0.25
+_CROWDED_SECONDS: Final = 0.01
+
+K = TypeVar("K")
+V = TypeVar("V")
+Check = Callable[[], None]
+
+
+@dataclass(slots=True, eq=False)
+class Question(Generic[K, V]):
+    """A file that is wanted: `key` is the asker's own name for it.
+
+    `places` are caches and the file's name there, in the order to look. `use` makes the result of a
+    file, in the asking thread; it raises one of REFUSALS if the file is no good. `insist` makes the
+    result in another way; it may block, and calls its argument now and then, which may raise.
+    """
+
+    key: K
+    places: Iterator[tuple[Cache, str]]
+    use: Callable[[Cache, bytes], V]
+    insist: Callable[[Check], V]
+    is_over: bool = field(default=False, init=False)
+    is_insisting: bool = field(default=False, init=False)
+
+
+Outcome = tuple[Question[K, V], V | BaseException]
+
+
+class Volley(Generic[K, V]):
+    """The questions of one thread, at most `width` under way; used by a with statement.
+
+    `seats`, which several volleys may share, bound what is under way of all of them. `openers` open
+    connections, `insisting` runs what insists: not the same threads, for the latter may wait for
+    each other.
+    """
+
+    def __init__(
+        self, *, width: int, seats: threading.Semaphore, openers: Executor, insisting: Executor
+    ) -> None:
+        self._width = width
+        self._seats = seats
+        self._is_crowded = False
+        self._openers = openers
+        self._insisting = insisting
+        self._waiting: collections.deque[tuple[Question[K, V], Site, str]] = collections.deque()
+        self._sent: dict[int, _Sent[K, V]] = {}
+        self._open: set[Question[K, V]] = set()
+        self._outcomes: list[Outcome[K, V]] = []
+        self._opening = 0
+        self._unopened: set[Site] = set()
+        self._poll = select.poll()
+        self._bell = _Bell()
+        self._poll.register(self._bell.descriptor, select.POLLIN)
+
+    def __enter__(self) -> Volley[K, V]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for question in self._open:
+            question.is_over = True
+        for sent in self._sent.values():
+            sent.coming.close()
+            self._seats.release()
+        self._sent.clear()
+        self._bell.close()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether there is a question without an outcome, or an outcome that was not taken."""
+        return bool(self._open or self._outcomes)
+
+    def ask(self, question: Question[K, V]) -> None:
+        """Take a question; what can be sent is sent at once."""
+        self._open.add(question)
+        self._next_place(question)
+        self._send()
+
+    def answers(self, seconds: float) -> list[Outcome[K, V]]:
+        """Return what has come, waiting so long for the first of it."""
+        self._send()
+        if not self._outcomes and self._open:
+            self._wait(seconds)
+            self._send()
+        taken, self._outcomes = self._outcomes, []
+        return taken
+
+    def _next_place(self, question: Question[K, V]) -> None:
+        """Look at the next place of a question: near ones at once."""
+        for source, name in question.places:
+            if isinstance(source, Site) and source.is_direct and source not in self._unopened:
+                self._waiting.append((question, source, name))
+                return
+            if not source.is_near:
+                break
+            try:
+                self._end(question, question.use(source, source.read(name)))
+            except errors.NotFound:
+                continue
+            except REFUSALS:
+                break
+            except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+                self._end(question, error)
+            return
+        self._insist(question)
+
+    def _send(self) -> None:
+        """Send what waits, as far as there are connections; have more opened if there are not."""
+        while self._waiting and len(self._sent) < self._width:
+            question, source, name = self._waiting[0]
+            if source in self._unopened:
+                self._waiting.popleft()
+                self._insist(question)
+                continue
+            self._is_crowded = not self._seats.acquire(blocking=False)
+            if self._is_crowded:
+                return
+            coming = source.begin(name)
+            if coming is None:
+                self._seats.release()
+                self._widen(source)
+                return
+            self._waiting.popleft()
+            self._sent[coming.fileno()] = _Sent(question, source, coming)
+            self._poll.register(coming.fileno(), select.POLLIN)
+
+    def _widen(self, source: Site) -> None:
+        """Have as many connections opened as are wanted and allowed."""
+        room = self._width - len(self._sent)
+        for _ in range(min(room, len(self._waiting)) - self._opening):
+            self._opening += 1
+            self._openers.submit(source.widen).add_done_callback(
+                lambda future: self._bell.ring(lambda: self._opened(source, future))
+            )
+
+    def _opened(self, source: Site, future: Future[None]) -> None:
+        """Take note of a connection that is open, or that no more can be had."""
+        self._opening -= 1
+        if future.exception() is None:
+            return
+        if self._sent:
+            self._width = len(self._sent)
+        elif not self._opening:
+            self._unopened.add(source)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for something to read, to use it."""
+        look_seconds = _CROWDED_SECONDS if self._is_crowded else _LOOK_SECONDS
+        for descriptor, _ in self._poll.poll(1000 * min(seconds, look_seconds)):
+            if descriptor == self._bell.descriptor:
+                self._bell.answer()
+            else:
+                self._advance(descriptor, self._sent[descriptor])
+        now = time.monotonic()
+        for sent in self._sent.values():
+            is_late = now - sent.coming.since > sent.source.late_seconds
+            if is_late and not sent.question.is_insisting:
+                self._insist(sent.question)
+
+    def _advance(self, descriptor: int, sent: _Sent[K, V]) -> None:
+        """Take what has come of an answer; make the result of it when it is whole."""
+        question, data = sent.question, None
+        try:
+            if question.is_over:
+                sent.coming.close()
+            elif (data := sent.coming.advance()) is None:
+                self._follow(descriptor, sent)
+                return
+        except errors.NotFound:
+            self._leave(descriptor)
+            if not question.is_insisting:
+                self._next_place(question)
+            return
+        except REFUSALS:
+            self._leave(descriptor)
+            self._insist(question)
+            return
+        self._leave(descriptor)
+        if data is not None:
+            self._use(question, sent.source, data)
+
+    def _follow(self, descriptor: int, sent: _Sent[K, V]) -> None:
+        """Go on listening to an answer, which may have moved to a new connection."""
+        if sent.coming.fileno() != descriptor:
+            self._poll.unregister(descriptor)
+            del self._sent[descriptor]
+            self._sent[sent.coming.fileno()] = sent
+            self._poll.register(sent.coming.fileno(), select.POLLIN)
+
+    def _leave(self, descriptor: int) -> None:
+        """Listen no more."""
+        self._poll.unregister(descriptor)
+        del self._sent[descriptor]
+        self._seats.release()
+
+    def _use(self, question: Question[K, V], source: Cache, data: bytes) -> None:
+        """Make the result of a file."""
+        try:
+            self._end(question, question.use(source, data))
+        except REFUSALS:
+            self._insist(question)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+            self._end(question, error)
+
+    def _insist(self, question: Question[K, V]) -> None:
+        """Have the question answered with all patience."""
+        if question.is_insisting:
+            return
+        question.is_insisting = True
+
+        def check() -> None:
+            if question.is_over:
+                raise Cancelled
+
+        future = self._insisting.submit(question.insist, check)
+        future.add_done_callback(
+            lambda future: self._bell.ring(lambda: self._insisted(question, future))
+        )
+
+    def _insisted(self, question: Question[K, V], future: Future[V]) -> None:
+        error = future.exception()
+        self._end(question, future.result() if error is None else error)
+
+    def _end(self, question: Question[K, V], outcome: V | BaseException) -> None:
+        if not question.is_over:
+            question.is_over = True
+            self._open.discard(question)
+            self._outcomes.append((question, outcome))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent(Generic[K, V]):
+    """A question whose answer is awaited."""
+
+    question: Question[K, V]
+    source: Site
+    coming: Coming
+
+
+class _Bell:
+    """What other threads have to say: a descriptor that can be polled, and what to do then."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._said: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._closing = threading.Lock()
+        self._is_closed = False
+
+    def ring(self, what: Callable[[], None]) -> None:
+        """Have `what` done by the thread that waits, if there still is one."""
+        with self._closing:
+            if not self._is_closed:
+                self._said.put(what)
+                os.eventfd_write(self.descriptor, 1)
+
+    def answer(self) -> None:
+        """Do what was said."""
+        os.eventfd_read(self.descriptor)
+        while True:
+            try:
+                what = self._said.get_nowait()
+            except queue.Empty:
+                return
+            what()
+
+    def close(self) -> None:
+        """Hear no more."""
+        with self._closing:
+            self._is_closed = True
+            os.close(self.descriptor)
+
+
+def places_of(sources: Iterable[Cache], name: str) -> Iterator[tuple[Cache, str]]:
+    """Return the places of a file that has the same name in all caches."""
+    return ((each, name) for each in sources)

@@ -17,7 +17,6 @@ from typing import Final
 
 KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _SOURCES: Final = Path("/etc/apt")
-_DEFAULT: Final = "http://deb.debian.org/debian"
 _MIRROR: Final = re.compile(
     r"(?:^URIs:|^deb(?:\s+\[.*?\])?)\s+(\S+/debian/?)(?:\s|$)", re.MULTILINE
 )
@@ -29,7 +28,7 @@ def mirror() -> str:
     for file in files:
         if file.is_file() and (match := _MIRROR.search(file.read_text())):
             return match.group(1).rstrip("/")
-    return _DEFAULT
+    raise SystemExit(f"no Debian archive is named in {_SOURCES}: add the sources of one")
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,11 @@ dist: ## build the release into dist/: tarball, wheel, checksums, list of parts
 	@hack/prerequisites.sh
 	$(PYTHON) -m hack.dist $(ARGS)
 
+.PHONY: install-test
+install-test: dist ## install, upgrade and uninstall the release on machines with a systemd of their own (as root)
+	@hack/prerequisites.sh install
+	$(PYTHON) -m pytest -m systemd tests/install $(ARGS)
+
 .PHONY: bench
 bench: ## measure against the figures to reach (as root)
 	@hack/prerequisites.sh test

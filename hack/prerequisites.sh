@@ -6,6 +6,7 @@
 #   hack/prerequisites.sh demo      also what runs pods: containerd, runc, CNI plugins, busybox, bash, ip
 #   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser to test against; as root also the
 #                                   other runtimes of hack/runtimes.sh, in a cache outside this tree
+#   hack/prerequisites.sh install   what runs pods, and debootstrap, which makes machines to install on
 #   hack/prerequisites.sh cluster   what runs pods, and what builds Kubernetes (Go, see below)
 #
 # Programs come by apt (Debian 12 or newer, Ubuntu 24.04 or newer), for which it must be root; one that is there
@@ -120,6 +121,9 @@ find_missing() {
     need xz-utils has_program xz
     need chromium has_browser
   fi
+  if [[ -n "${wants[install]-}" ]]; then
+    need debootstrap has_program debootstrap
+  fi
   if [[ -n "${wants[cluster]-}" ]]; then
     need util-linux has_program unshare
     is_built || need golang-go has_go
@@ -186,6 +190,7 @@ declare -A wants=()
 for set in "$@"; do
   case "$set" in
   verify | demo) wants[$set]=yes ;;
+  install) wants+=([demo]=yes [install]=yes) ;;
   cluster) wants+=([demo]=yes [cluster]=yes) ;;
   test) wants+=([verify]=yes [demo]=yes [test]=yes) ;;
   -h | --help)

@@ -13,7 +13,7 @@
 # root are needed. What is in place is whole, and is used as long as it is there: remove the directory for a newer one.
 # CRI_PROXY_CACHE is ~/.cache/cri-proxy if it is not set. A machine without a source of Debian gets none of this.
 #
-# runc of a newer suite wants that suite's C library. It gets it from the same place, by a path in the program: a
+# Programs of a newer suite want that suite's C library. They get it from the same place, by a path in the program: a
 # wrapper would not do, since runc starts itself again as /proc/self/exe.
 set -euo pipefail
 
@@ -127,15 +127,14 @@ make_2() {
   ) || fail "patchelf could not be fetched; run apt-get update, then this again"
   fetch "$SUITE_OF_2" containerd runc libc6 libseccomp2
   unpack "$staged/root"
-  local runc="$staged/root/usr/sbin/runc" libraries
-  [[ -x "$runc" ]] || runc="$staged/root/usr/bin/runc"
+  local bin="$staged/root/usr/bin" patchelf="$staged/patchelf/usr/bin/patchelf" libraries loader program
+  [[ -x "$bin/runc" ]] || mv -- "$staged/root/usr/sbin/runc" "$bin/runc"
   libraries="$(dirname "$(find "$staged/root/usr/lib" -name libc.so.6)")"
+  loader="$(basename "$("$patchelf" --print-interpreter "$bin/runc")")"
   local in_place="$CACHE/2${libraries#"$staged/root"}"
-  local loader
-  loader="$("$staged/patchelf/usr/bin/patchelf" --print-interpreter "$runc")"
-  quietly "$staged/patchelf/usr/bin/patchelf" --set-rpath "$in_place" \
-    --set-interpreter "$in_place/$(basename "$loader")" "$runc"
-  [[ "$runc" == */usr/bin/runc ]] || mv -- "$runc" "$staged/root/usr/bin/runc"
+  for program in "$bin"/*; do
+    quietly "$patchelf" --set-rpath "$in_place" --set-interpreter "$in_place/$loader" "$program"
+  done
   commit 2
 }
 

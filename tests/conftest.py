@@ -58,8 +58,8 @@ def containerd() -> Iterator[Containerd]:
 
 
 @pytest.fixture(scope="session")
-def newest_containerd() -> Iterator[Containerd]:
-    """A private containerd 2, with a runc that knows user namespaces: nobody may stop it."""
+def newest_binaries() -> Binaries:
+    """The programs of containerd 2, with a runc that knows user namespaces."""
     chosen = Binaries()
     if lacks(chosen) or chosen.major() < 2:
         found = binaries.unpacked("2")
@@ -68,7 +68,13 @@ def newest_containerd() -> Iterator[Containerd]:
         chosen = found
     if missing := lacks(chosen):
         _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
-    with Containerd(binaries=chosen) as running:
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def newest_containerd(newest_binaries: Binaries) -> Iterator[Containerd]:
+    """A private containerd 2, shared by the session's tests: none of them may stop it."""
+    with Containerd(binaries=newest_binaries) as running:
         yield running
 
 

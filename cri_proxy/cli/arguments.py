@@ -35,6 +35,9 @@ class Options:
     pod: str | None = None
     count: int = 5
     html: str | None = None
+    is_purging: bool = False
+    root: str = "/"
+    seconds: float = 120
     is_replacing: bool = False
     is_dry_run: bool = False
     does_repair: bool = False
@@ -91,6 +94,9 @@ def parse(argv: Sequence[str]) -> Options:
         pod=getattr(second, "pod", None),
         count=getattr(second, "count", 5),
         html=getattr(second, "html", None),
+        is_purging=getattr(second, "purge", False),
+        root=getattr(second, "root", "/"),
+        seconds=getattr(second, "within", 120),
         is_replacing=getattr(second, "replace", False),
         is_dry_run=getattr(second, "dry_run", False),
         does_repair=getattr(second, "repair", False),
@@ -169,6 +175,38 @@ def _store(parser: argparse.ArgumentParser) -> None:
     _json(parser)
 
 
+def _node(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        default="/",
+        help="the unpacked image of a node, instead of this node: only files are changed then",
+    )
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=120,
+        metavar="SECONDS",
+        help="how long runtime and kubelet may take to be well again (120)",
+    )
+
+
+def _install(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be changed, and change nothing"
+    )
+    _node(parser)
+
+
+def _uninstall(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--purge",
+        action="store_true",
+        help="also remove all environments; refused while a container runs in one",
+    )
+    _node(parser)
+
+
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
@@ -230,6 +268,21 @@ COMMANDS: Final = (
         _startups,
     ),
     Command(
+        "install",
+        "put the proxy between kubelet and the runtime of this node",
+        "Finds the runtime and kubelet's configuration, sets the service up, points kubelet to it, "
+        "and waits until the node is well again; if it is not, everything is taken back. Run from "
+        "a newer release it upgrades in place. Run once more it does nothing.",
+        _install,
+    ),
+    Command(
+        "uninstall",
+        "take the proxy off this node",
+        "Points kubelet back to the runtime, waits until it is well, and restores every file that "
+        "install has changed. Running containers stay; environments do, unless --purge is given.",
+        _uninstall,
+    ),
+    Command(
         "version",
         "tell the versions of the program and of what it runs on",
         "Tells the versions of the program, Python, gRPC, protobuf, the kernel and the CRI.",
@@ -237,6 +290,7 @@ COMMANDS: Final = (
     ),
     Command("worker", "", "A worker process; the daemon starts these itself.", _nothing, True),
     Command("share", "", "Serves other nodes; the daemon starts this itself.", _nothing, True),
+    Command("sender", "", "Sends traces; the daemon starts it itself.", _nothing, True),
 )
 _BY_NAME: Final = {command.name: command for command in COMMANDS}
 _SHOWN: Final = tuple(command for command in COMMANDS if not command.is_hidden)

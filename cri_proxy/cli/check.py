@@ -15,7 +15,7 @@ from typing import Final
 
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits, screen, units
-from cri_proxy.cli.checks import disk, node, running, sockets, sources
+from cri_proxy.cli.checks import disk, node, others, running, sockets, sources
 from cri_proxy.cli.checks.findings import Status
 from cri_proxy.cli.checks.running import Result
 from cri_proxy.settings.sources import Origin
@@ -43,6 +43,7 @@ def _results(wanted: settings.Settings) -> list[Result]:
         *sockets.checks_of(wanted),
         *disk.checks_of(wanted),
         *sources.checks_of(wanted),
+        *others.checks_of(wanted),
     ]
     results = running.run(checks)
     clock = sources.clock(result.finding.clock_skew for result in results)

@@ -6,6 +6,7 @@ whoever is just starting a container. It ends when everything is deleted, at low
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -29,7 +30,8 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     """Collect, or tell what would be collected, and write it to standard output."""
     wanted = quiet.settings_of(loaded, "warning")
     logs.setup(wanted.log)
-    plan, freed = uvloop.run(_collected(wanted, is_dry=options.is_dry_run))
+    with _patience():
+        plan, freed = uvloop.run(_collected(wanted, is_dry=options.is_dry_run))
     if options.is_json:
         print(json.dumps(_record_of(plan, freed), indent=2))
         return exits.OK
@@ -68,6 +70,13 @@ async def _collected(wanted: settings.Settings, *, is_dry: bool) -> tuple[Plan, 
             return plan, freed
     finally:
         await channel.close(None)
+
+
+def _patience() -> contextlib.AbstractContextManager[object]:
+    """Show that something goes on, if somebody watches: files are deleted slowly."""
+    if not screen.is_watched(sys.stderr):
+        return contextlib.nullcontext()
+    return screen.console(sys.stderr).status("collecting garbage")
 
 
 def _draw(rows: Sequence[tuple[str, ...]]) -> None:

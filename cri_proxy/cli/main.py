@@ -50,6 +50,10 @@ def _run(argv: Sequence[str]) -> int:
             from cri_proxy.daemon import share
 
             return share.main()
+        case "sender":  # so do those of the program that sends traces
+            from cri_proxy.telemetry import exporting
+
+            return exporting.main()
         case "version":  # told whatever the settings are
             from cri_proxy.cli import version
 

@@ -29,6 +29,7 @@ from cri_proxy.lib import sockets
 from cri_proxy.router import counting
 from cri_proxy.router.server import Router
 from cri_proxy.settings.schema import Settings
+from cri_proxy.telemetry import meters
 from cri_proxy.telemetry.meters import Tally
 
 INTERPOSER_SOCKET = "interposer.sock"
@@ -158,8 +159,20 @@ class Routed:
         await self._server.stop()
 
     async def _route(self, listening: Sequence[socket.socket]) -> None:
-        self._router = self._router_of(listening)
-        await self._router.start()
+        router = self._router = self._router_of(listening)
+        meters.gauge(
+            "cri_proxy.router.connections",
+            "{connection}",
+            "connections of kubelet's and others to the router",
+            lambda: [(router.connections, {})],
+        )
+        meters.gauge(
+            "cri_proxy.router.held",
+            "By",
+            "answers that wait in the router until their reader takes more",
+            lambda: [(router.held_bytes, {})],
+        )
+        await router.start()
 
     def _withdraw(self) -> None:
         """Take our socket files away, if they are still ours."""

@@ -20,6 +20,7 @@ from cri_proxy.lib import worker
 from cri_proxy.realizer import jobs as realizerjobs
 from cri_proxy.settings import schema
 from cri_proxy.store import fetching, garbage, integrity, overlays
+from cri_proxy.store.nix import jobs as nixjobs
 from cri_proxy.telemetry import logs
 
 _GARBAGE: Final = 20_000
@@ -40,13 +41,20 @@ def jobs_of(greeting: Mapping[str, Any]) -> Mapping[str, worker.Job]:
     hub = greeting["floxhub"]
     ca_file = None if hub["ca_file"] is None else Path(hub["ca_file"])
     timeout = hub["timeout_seconds"]
+    store = greeting["store"]
+    directory, is_own = Path(store["directory"]), store["kind"] == "own"
+    if is_own:
+        bringing = fetching.jobs(store)
+    else:
+        programs = nixjobs.programs_of(root, store)
+        bringing, directory = nixjobs.jobs(root, programs), programs.store
     return {
-        **fetching.jobs(greeting["store"]),
+        **bringing,
         **hubjobs.jobs(
             Hub(hub["git_url"], Path(hub["directory"]), timeout_seconds=timeout, ca_file=ca_file),
             Catalog(hub["api_url"], timeout_seconds=timeout, ca_file=ca_file),
         ),
-        **realizerjobs.jobs(root),
+        **realizerjobs.jobs(root, directory, is_own=is_own),
         **overlays.jobs(root, Path(greeting["runtime"])),
         **garbage.jobs(root),
         **integrity.jobs(root),

@@ -7,18 +7,18 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.interposer import tracing
 from cri_proxy.interposer.calls import Interceptor
+from cri_proxy.interposer.endings import Endings
 from cri_proxy.interposer.startups import Startups
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry import logs
-
-if TYPE_CHECKING:
-    from cri_proxy.telemetry.provider import Provider
+from cri_proxy.telemetry import logs, provider
+from cri_proxy.telemetry.outlet import Outlet
+from cri_proxy.telemetry.ring import Ring
 
 _log = logs.of(__name__)
 _TURN_SECONDS: Final = 0.0005
@@ -30,57 +30,52 @@ def traces_below(root: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def provider_of(settings: Settings) -> AsyncIterator[Provider | None]:
+async def outlet_of(settings: Settings) -> AsyncIterator[Outlet | None]:
     """Install what sends and keeps traces, None when the settings want neither."""
-    if settings.tracing.pods == "none":
-        yield None
-        return
-    # The SDK is imported only where it is used.
-    from cri_proxy.telemetry import provider
-    from cri_proxy.telemetry.ring import Ring
-
     keep = settings.tracing.keep
-    if not keep and not provider.is_sent(settings.tracing):
+    if settings.tracing.pods == "none" or not (keep or provider.is_sent(settings.tracing)):
         yield None
         return
-    # Threads that send and write take turns with the loop: short ones, so that it is not kept long.
+    # The thread that writes takes turns with the loop: short ones, so that it is not kept long.
     sys.setswitchinterval(_TURN_SECONDS)
     ring = Ring(traces_below(settings.store.root), keep=keep) if keep else None
-    installed = provider.install(settings.tracing, ring=ring)
+    outlet = provider.install(settings.tracing, settings.log, ring=ring)
     try:
-        yield installed
+        yield outlet
     finally:
-        await asyncio.to_thread(installed.close)
+        await asyncio.to_thread(provider.uninstall, outlet)
 
 
 @contextlib.asynccontextmanager
 async def traced(
     interceptors: Mapping[str, Interceptor],
     settings: Settings,
-    provider: Provider,
+    outlet: Outlet,
     runtime: Runtime,
 ) -> AsyncIterator[Mapping[str, Interceptor]]:
     """Put tracing around the interceptors, and go on with the startups of the last daemon."""
     facts: dict[str, str] = {}
     startups = Startups(
-        ring=provider.ring,
+        outlet=outlet,
         settle_seconds=settings.tracing.settle_seconds,
         facts=lambda: facts,
     )
     resumed = startups.resume()
     if resumed:
         _log.info("startups go on", count=resumed)
+    endings = Endings(settings.tracing.settle_seconds)
     options = tracing.Options(
         pods=settings.tracing.pods,
         listen=settings.serve.listen,
         endpoint=settings.runtime.endpoint,
-        is_sending=provider.is_sending,
+        is_sending=outlet.is_sending,
     )
     asking = asyncio.create_task(_learn(facts, runtime))
     try:
-        yield tracing.around(interceptors, startups, options)
+        yield tracing.around(interceptors, startups, endings, options)
     finally:
         asking.cancel()
+        endings.close()
         startups.close()
 
 

@@ -20,6 +20,7 @@ from cri_proxy.realizer import jobs as realizerjobs
 from cri_proxy.realizer.realizer import Options, Realizer
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store import closures
+from cri_proxy.store.nix import closures as nixclosures
 
 _LEAST = 19
 WORKER_ARGV = (sys.executable, "-m", "cri_proxy", "worker")
@@ -68,13 +69,22 @@ async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
 @asynccontextmanager
 async def realizer_with(settings: Settings, pool: workers.Pool) -> AsyncIterator[Realizer]:
     """Build a realizer whose work is done by `pool`; the node's directories are ready."""
-    store = closures.Closures(pool, connections=settings.store.connections)
+    store = await _store_of(settings, pool)
     realizer = Realizer(settings.store.root, pool, store, options_of(settings))
     try:
         yield realizer
     finally:
         await realizer.aclose()
         await store.aclose()
+
+
+async def _store_of(settings: Settings, pool: workers.Pool) -> closures.Source:
+    """Return what brings closures here, which the settings choose; it is ready."""
+    if settings.store.kind == "nix":
+        store = nixclosures.NixClosures(pool)
+        await store.recover()
+        return store
+    return closures.Closures(pool, connections=settings.store.connections)
 
 
 def options_of(settings: Settings) -> Options:
@@ -98,6 +108,11 @@ def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
         "log": {"level": settings.log.level, "format": settings.log.format},
         "store": {
             "directory": str(root / "store"),
+            "kind": settings.store.kind,
+            "nix": {
+                "directory": _text_of(settings.store.nix_directory) or "",
+                "remote": settings.store.nix_remote,
+            },
             "caches": list(settings.store.caches),
             "keys": list(settings.store.public_keys),
             "ca_file": _text_of(settings.store.ca_file),

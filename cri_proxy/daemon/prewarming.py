@@ -58,7 +58,9 @@ class Prewarming:
 
     async def keep(self) -> None:
         """Follow the pins of settings and directory, for as long as the daemon lives."""
-        self._pins = await asyncio.to_thread(pins.load, self._root)
+        remembered = await asyncio.to_thread(pins.load, self._root)
+        # What failed before the start and still does is told again, once.
+        self._pins = {name: replace(pin, failure="") for name, pin in remembered.items()}
         following: dict[Reference, asyncio.Task[None]] = {}
         try:
             while True:
@@ -78,6 +80,7 @@ class Prewarming:
     ) -> None:
         """Begin to follow new pins, and cease with those that are not wanted any more."""
         for reference in wanted:
+            self._pins.setdefault(reference, Pin())
             if reference not in following:
                 following[reference] = asyncio.create_task(
                     self._keep_one(reference), name=f"pin {reference}"
@@ -121,18 +124,16 @@ class Prewarming:
         is_there = known.identity is not None and await self._realizer.load(known.identity)
         if not is_there or self._live.get(reference) != live:
             async with self._turns:
-                known = replace(known, identity=await self._realize(reference, token))
+                # By its number: the realizer may remember another generation as the live one.
+                realization = self._realizer.begin(resolution.reference, token=token)
+                known = replace(known, identity=(await realization.wait()).identity)
         self._live[reference] = live
-        if known.failure or known.generation != resolution.reference.generation:
-            _log.info("pin ready", reference=resolution.reference)
         await self._note(
             reference,
             Pin(known.identity, resolution.reference.generation, checked_at=time.time()),
         )
-
-    async def _realize(self, reference: Reference, token: str | None) -> str:
-        """Return the identity of a pin's environment, in place."""
-        return (await self._realizer.begin(reference, token=token).wait()).identity
+        if known.failure or known.generation != resolution.reference.generation:
+            _log.info("pin ready", reference=resolution.reference)
 
     async def _failed(self, reference: Reference, failure: str) -> None:
         known = self._pins.get(reference, Pin())

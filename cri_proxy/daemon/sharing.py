@@ -60,6 +60,8 @@ def _listening(address: str) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Beside a daemon that is being replaced: for so long each has a part of the turns.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind((host.strip("[]"), int(port)))
         made.listen(_BACKLOG)
     except OSError as error:

@@ -127,8 +127,15 @@ def _mount(
     config: api_pb2.ContainerConfig, environment: Environment, writable: Writable | None
 ) -> None:
     """Mount the environment's view at /nix/store, private, read-only unless it is `writable`."""
-    places = {storepaths.STORE: environment.store}
+    places = dict(environment.mounts)
     if writable is not None:
+        if environment.mounted:
+            raise errors.RequestInvalid(
+                f"container {config.metadata.name} asks for a /nix that it may write to, which "
+                "needs store paths and environments on one file system, and this node's are in "
+                f"{environment.mounted[0].parent}: take the annotation off the pod, or have "
+                "store.root on the file system of Nix's store"
+            )
         places = {_NIX: writable.rest, storepaths.STORE: writable.store}
     for mount in config.mounts:
         place = posixpath.normpath(f"/{mount.container_path}").replace("//", "/")

@@ -287,7 +287,7 @@ def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:
 
 def _ensure_in_place(environment: Environment) -> None:
     """Make sure of the view at the last moment: the runtime would create a missing one, empty."""
-    if not (environment.store / environment.flox_env.basename).is_dir():
+    if not environment.is_in_place:
         raise _removed(environment)
 
 

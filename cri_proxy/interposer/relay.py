@@ -20,7 +20,6 @@ word and passes untouched.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, cast
@@ -32,6 +31,7 @@ from cri_proxy import errors
 from cri_proxy.cri import methods
 from cri_proxy.interposer import status
 from cri_proxy.interposer.calls import Call, Interceptor, Metadata
+from cri_proxy.telemetry import logs
 
 if TYPE_CHECKING:
     _Handler: TypeAlias = grpc.GenericRpcHandler[bytes, bytes]
@@ -51,7 +51,7 @@ LONGEST_SECONDS: Final = 1e9
 HALF_CLOSE_SECONDS: Final = 0.005
 
 _NO_INTERCEPTORS: Final[Mapping[str, Interceptor]] = MappingProxyType({})
-_log = logging.getLogger(__name__)
+_log = logs.of(__name__)
 
 
 class Relay(_Handler):
@@ -231,12 +231,12 @@ async def _refuse(error: Exception, path: str, context: _Context) -> NoReturn:
             await context.send_initial_metadata(headers)
         await _abort_as(error, context)
     if not isinstance(error, errors.CriProxyError):
-        _log.error("method=%s fault=%s", path, type(error).__name__, exc_info=error)
+        _log.error("fault of our own", method=path, kind=type(error).__name__, fault=error)
         error = errors.InternalFault(
             f"{path} met a fault in cri-proxy ({type(error).__name__}): see the log of cri-proxy"
         )
     else:
-        _log.warning("method=%s refused=%s message=%s", path, type(error).__name__, error)
+        _log.warning("call refused", method=path, kind=type(error).__name__, why=error)
     await context.abort(status.code_of(error), status.message_of(error))
 
 

@@ -23,24 +23,21 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 import cachetools
-from opentelemetry import trace
-from opentelemetry.trace import SpanContext, TraceFlags
-from opentelemetry.util.types import AttributeValue
 
 from cri_proxy.model import traces
 from cri_proxy.telemetry import logs, spans
-from cri_proxy.telemetry.ring import Ring
+from cri_proxy.telemetry.outlet import Outlet
+from cri_proxy.telemetry.spans import Attributes, Context, Span, Value
 
 _log = logs.of(__name__)
 AFTER_FAILURE: Final = 10
 _REMEMBERED: Final = 4096
+_RECALL_SECONDS: Final = 30 * 86400.0
 _CONTAINERS_REMEMBERED: Final = 16384
 _SERVER: Final = "server"
-
-Attributes: TypeAlias = Mapping[str, AttributeValue]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,7 @@ class Pod:
         return (self.uid, self.attempt)
 
     @property
-    def attributes(self) -> dict[str, AttributeValue]:
+    def attributes(self) -> dict[str, Value]:
         """What every span of its calls says about it."""
         return {
             "k8s.pod.uid": self.uid,
@@ -76,14 +73,14 @@ class Startup:
     """
 
     pod: Pod
-    context: SpanContext
-    parent: SpanContext | None
-    root: trace.Span | None
+    context: Context
+    parent: Context | None
+    root: Span | None
     started_at: int
     calls: int = 0
     ended_at: int = 0
     failure: str | None = None
-    tries: dict[str, tuple[int, SpanContext]] = field(default_factory=dict)
+    tries: dict[str, tuple[int, Context]] = field(default_factory=dict)
     containers: dict[str, tuple[str, int]] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
 
@@ -92,7 +89,7 @@ class Startup:
         """Whether its calls still count for its duration."""
         return self.root is not None
 
-    def tried(self, what: str, context: SpanContext) -> tuple[int, SpanContext | None]:
+    def tried(self, what: str, context: Context) -> tuple[int, Context | None]:
         """Count a call that may be a repetition; return how often it came, and the one before."""
         count, before = self.tries.get(what, (0, None))
         self.tries[what] = (count + 1, context)
@@ -105,12 +102,12 @@ class Startups:
     def __init__(
         self,
         *,
-        ring: Ring | None,
+        outlet: Outlet | None,
         settle_seconds: float,
         facts: Callable[[], Attributes] = dict,
     ) -> None:
         """`facts` are attributes of every root, such as the runtime's version."""
-        self._ring = ring
+        self._outlet = outlet if outlet is not None and outlet.is_keeping else None
         self._settle_seconds = settle_seconds
         self._facts = facts
         self._startups: cachetools.LRUCache[tuple[str, int], Startup] = _Evicting(
@@ -121,7 +118,7 @@ class Startups:
         )
         self._sandboxes: cachetools.LRUCache[str, Startup] = cachetools.LRUCache(_REMEMBERED)
 
-    def begin(self, pod: Pod, kubelets: SpanContext | None) -> Startup:
+    def begin(self, pod: Pod, kubelets: Context | None) -> Startup:
         """Return the open startup of `pod`, a new one if there is none."""
         found = self._startups.get(pod.key)
         if found is not None and found.is_open:
@@ -135,6 +132,10 @@ class Startups:
     def of_container(self, container_id: str) -> Startup | None:
         """Return the startup that the container was created in."""
         return self._containers.get(container_id)
+
+    def of_sandbox(self, sandbox_id: str) -> Startup | None:
+        """Return the startup that the sandbox was made in."""
+        return self._sandboxes.get(sandbox_id)
 
     def created(self, startup: Startup, container_id: str, name: str, attempt: int) -> None:
         """Know the startup again by a container's id."""
@@ -171,13 +172,13 @@ class Startups:
         self._end(startup)
 
     def resume(self) -> int:
-        """Go on with the startups that were under way when the last daemon ended; count them."""
-        if self._ring is None:
+        """Know what the last daemon knew, and go on with what was under way; count the latter."""
+        if self._outlet is None:
             return 0
         count = 0
-        for kept in self._ring.recent(AFTER_FAILURE * self._settle_seconds):
-            if kept.root is None and self._resume(kept):
-                count += 1
+        for kept in self._outlet.recent(_RECALL_SECONDS):
+            startup = self._resume(kept)
+            count += startup.is_open
         return count
 
     def close(self) -> None:
@@ -185,15 +186,15 @@ class Startups:
         for startup in list(self._startups.values()):
             if startup.timer is not None:
                 startup.timer.cancel()
-            if self._ring is None:
+            if self._outlet is None:
                 self._end(startup)
 
-    def _begin(self, pod: Pod, parent: SpanContext | None, start: int) -> Startup:
+    def _begin(self, pod: Pod, parent: Context | None, start: int) -> Startup:
         trace_id, span_id = ids_of(pod)
         if parent is not None:
             trace_id = parent.trace_id
-        if self._ring is not None:
-            self._ring.begin(
+        if self._outlet is not None:
+            self._outlet.begin(
                 traces.Startup(
                     trace_id=f"{trace_id:032x}",
                     span_id=f"{span_id:016x}",
@@ -208,9 +209,7 @@ class Startups:
             )
         return self._open(pod, (trace_id, span_id), parent, start)
 
-    def _open(
-        self, pod: Pod, ids: tuple[int, int], parent: SpanContext | None, start: int
-    ) -> Startup:
+    def _open(self, pod: Pod, ids: spans.Ids, parent: Context | None, start: int) -> Startup:
         root = spans.root(
             traces.ROOT,
             ids,
@@ -223,22 +222,21 @@ class Startups:
                 **self._facts(),
             },
         )
-        startup = Startup(pod, root.get_span_context(), parent, root, start, ended_at=start)
+        startup = Startup(pod, root.context, parent, root, start, ended_at=start)
         self._startups[pod.key] = startup
         return startup
 
-    def _resume(self, kept: traces.Trace) -> bool:
+    def _resume(self, kept: traces.Trace) -> Startup:
+        """Know a startup of the last daemon again, and go on with it if it was not over."""
         record = kept.startup
         pod = Pod(record.uid, record.attempt, record.namespace, record.name, record.is_annotated)
         last = max(kept.spans, key=lambda span: span.end, default=None)
         ended_at = record.started if last is None else last.end
         left = AFTER_FAILURE * self._settle_seconds - (time.time_ns() - ended_at) / 1e9
-        if left <= 0 or pod.key in self._startups:
-            return False
         ids = (int(record.trace_id, 16), int(record.span_id, 16))
         parent = None
         if record.parent_id is not None:
-            parent = SpanContext(ids[0], int(record.parent_id, 16), True, TraceFlags(1))
+            parent = Context(ids[0], int(record.parent_id, 16), is_sampled=True)
         startup = self._open(pod, ids, parent, record.started)
         startup.ended_at = ended_at
         for span in kept.spans:
@@ -246,9 +244,13 @@ class Startups:
                 is_fine = span.attributes.get("rpc.status_code") == "OK"
                 startup.failure = None if is_fine else span.message or "the call before failed"
                 self._recall(startup, span.attributes)
-        # The restart itself may be why nothing has come for a while.
-        self._settle_in(startup, max(self._settle_seconds, min(left, self._patience(startup))))
-        return True
+        if kept.root is not None or left <= 0:
+            startup.root = None
+        else:
+            # The restart itself may be why nothing has come for a while.
+            patience = max(self._settle_seconds, min(left, self._patience(startup)))
+            self._settle_in(startup, patience)
+        return startup
 
     def _recall(self, startup: Startup, attributes: Mapping[str, traces.Value]) -> None:
         """Know again what a call of the last daemon made."""
@@ -274,8 +276,8 @@ class Startups:
         if root is None:
             return
         if startup.failure is not None:
-            root.set_status(trace.StatusCode.ERROR, startup.failure)
-        root.end(startup.ended_at)
+            root.fail(startup.failure)
+        root.finish(startup.ended_at)
         _tell(startup)
 
 
@@ -299,7 +301,7 @@ def _tell(startup: Startup) -> None:
         "pod": f"{pod.namespace}/{pod.name}",
         "seconds": (startup.ended_at - startup.started_at) / 1e9,
         "containers": len(startup.containers),
-        "trace_id": trace.format_trace_id(startup.context.trace_id),
+        "trace_id": f"{startup.context.trace_id:032x}",
     }
     if startup.failure is not None:
         tell = _log.warning if pod.is_annotated else _log.debug
@@ -309,11 +311,11 @@ def _tell(startup: Startup) -> None:
         tell("pod started", **fields)
 
 
-def ids_of(pod: Pod) -> tuple[int, int]:
+def ids_of(pod: Pod) -> spans.Ids:
     """Return the trace id and the root's span id that follow from the pod and the attempt."""
     digest = hashlib.sha256(f"cri-proxy {traces.ROOT} {pod.uid} {pod.attempt}".encode()).digest()
     return int.from_bytes(digest[:16], "big"), int.from_bytes(digest[16:24], "big")
 
 
-def _sampled(context: SpanContext | None) -> SpanContext | None:
-    return context if context is not None and context.trace_flags.sampled else None
+def _sampled(context: Context | None) -> Context | None:
+    return context if context is not None and context.is_sampled else None

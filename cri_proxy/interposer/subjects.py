@@ -11,22 +11,26 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from opentelemetry.util.types import AttributeValue
 
 from cri_proxy.cri import api_pb2, methods
 from cri_proxy.interposer import selection
 from cri_proxy.interposer.startups import Pod
+from cri_proxy.telemetry.spans import Value
 
 RUN_SANDBOX: Final = methods.path_of("RunPodSandbox")
 PULL_IMAGE: Final = methods.path_of("PullImage")
 CREATE_CONTAINER: Final = methods.path_of("CreateContainer")
 START_CONTAINER: Final = methods.path_of("StartContainer")
+STOP_CONTAINER: Final = methods.path_of("StopContainer")
+REMOVE_CONTAINER: Final = methods.path_of("RemoveContainer")
 STOP_SANDBOX: Final = methods.path_of("StopPodSandbox")
+REMOVE_SANDBOX: Final = methods.path_of("RemovePodSandbox")
 
-METHODS: Final = frozenset(
-    (RUN_SANDBOX, PULL_IMAGE, CREATE_CONTAINER, START_CONTAINER, STOP_SANDBOX)
-)
-"""Paths of the calls of a startup, the ones that are traced; polling is not among them."""
+BEGINNING: Final = frozenset((RUN_SANDBOX, PULL_IMAGE, CREATE_CONTAINER, START_CONTAINER))
+"""Paths of the calls of a startup."""
+
+ENDING: Final = frozenset((STOP_CONTAINER, REMOVE_CONTAINER, STOP_SANDBOX, REMOVE_SANDBOX))
+"""Paths of the calls that a pod ends with; polling is in neither of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,9 @@ class Subject:
     sandbox_id: str = ""
 
     @property
-    def attributes(self) -> dict[str, AttributeValue]:
+    def attributes(self) -> dict[str, Value]:
         """What spans say about the call, apart from the pod."""
-        found: dict[str, AttributeValue] = {}
+        found: dict[str, Value] = {}
         if self.container:
             found["k8s.container.name"] = self.container
             found["k8s.container.restart_count"] = self.attempt
@@ -60,7 +64,7 @@ class Subject:
 
 
 def of_call(path: str, payload: bytes) -> Subject | None:
-    """Return the subject of a call of METHODS, None when its payload cannot be decoded."""
+    """Return the subject of a traced call, None when its payload cannot be decoded."""
     try:
         return _of_call(path, payload)
     except DecodeError:
@@ -100,8 +104,17 @@ def _of_call(path: str, payload: bytes) -> Subject:
     if path == START_CONTAINER:
         start = api_pb2.StartContainerRequest.FromString(payload)
         return Subject(container_id=start.container_id)
-    stop = api_pb2.StopPodSandboxRequest.FromString(payload)
-    return Subject(sandbox_id=stop.pod_sandbox_id)
+    if path == STOP_CONTAINER:
+        stop = api_pb2.StopContainerRequest.FromString(payload)
+        return Subject(container_id=stop.container_id)
+    if path == REMOVE_CONTAINER:
+        remove = api_pb2.RemoveContainerRequest.FromString(payload)
+        return Subject(container_id=remove.container_id)
+    if path == STOP_SANDBOX:
+        end = api_pb2.StopPodSandboxRequest.FromString(payload)
+        return Subject(sandbox_id=end.pod_sandbox_id)
+    clear = api_pb2.RemovePodSandboxRequest.FromString(payload)
+    return Subject(sandbox_id=clear.pod_sandbox_id)
 
 
 def _pod_of(config: api_pb2.PodSandboxConfig) -> Pod | None:

@@ -1,7 +1,7 @@
-"""Tracing: a span around each call of a pod's startup, and one around what goes to the runtime.
+"""Tracing: a span around each call of a pod's lifecycle, and one around what goes to the runtime.
 
     kubelet's span                       if it sent a sampled context
-      pod.startup                        see `startups`
+      pod.startup                        see `startups`; `pod.stop` for its end: see `endings`
         …/CreateContainer    SERVER      the call as kubelet sees it
           realizer.wait …                whatever its interceptor does
           …/CreateContainer  CLIENT      what the runtime was asked; its own spans hang below this
@@ -16,30 +16,24 @@ context is a child of `pod.startup` and has a link to that context.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeAlias
-
-from opentelemetry import trace
-from opentelemetry.trace import SpanContext, SpanKind
-from opentelemetry.util.types import AttributeValue
+from typing import Final
 
 from cri_proxy.interposer import status, subjects
 from cri_proxy.interposer.calls import Call, Interceptor, Metadata
-from cri_proxy.interposer.startups import Startup, Startups
+from cri_proxy.interposer.endings import Endings
+from cri_proxy.interposer.startups import Pod, Startup, Startups
 from cri_proxy.interposer.subjects import Subject
 from cri_proxy.telemetry import spans
-
-METHODS: Final = subjects.METHODS
-"""Paths of the methods that are traced: a router must send these to the interposer as well."""
+from cri_proxy.telemetry.spans import Context, Span, Value
 
 # What of a server's statuses is the server's own failure, by the conventions for gRPC.
 _FAULTS: Final = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
-
-Attributes: TypeAlias = dict[str, AttributeValue]
+_GIVEN_UP: Final = "cri-proxy gave the call up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,64 +49,135 @@ class Options:
     is_sending: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a call's span belongs: its parent, and what it has a link to."""
+
+    parent: Context
+    links: tuple[Context, ...] = ()
+
+
 def around(
-    interceptors: Mapping[str, Interceptor], startups: Startups, options: Options
+    interceptors: Mapping[str, Interceptor],
+    startups: Startups,
+    endings: Endings,
+    options: Options,
 ) -> dict[str, Interceptor]:
-    """Return the interceptors with tracing around those of METHODS, by method path."""
-    traced = {
-        path: Traced(path, interceptors.get(path, _forward), startups, options) for path in METHODS
+    """Return the interceptors with tracing around those of lifecycle calls, by method path.
+
+    A router must send all that are returned to the interposer.
+    """
+    traced: dict[str, Interceptor] = {
+        path: Beginning(path, interceptors.get(path, _forward), startups, options)
+        for path in subjects.BEGINNING
     }
+    watched = subjects.ENDING if options.is_sending else {subjects.STOP_SANDBOX}
+    for path in watched:
+        inner = interceptors.get(path, _forward)
+        traced[path] = Ending(path, inner, startups, endings, options)
     return {**interceptors, **traced}
 
 
-class Traced:
-    """One method, traced."""
+class _Traced:
+    """What the two kinds of traced methods have in common."""
 
     def __init__(self, path: str, inner: Interceptor, startups: Startups, options: Options) -> None:
         self._path = path
+        self._name = path[1:]
         self._inner = inner
         self._startups = startups
         self._options = options
-        self._rpc: Attributes = {
-            "rpc.system.name": "grpc",
-            "rpc.method": path[1:],
-        }
+
+    def _kubelets_own(self, pod: Pod | None, kubelets: Context | None) -> _Place | None:
+        """Return the place of a call outside of what we trace, if kubelet traces it itself."""
+        if kubelets is None or not kubelets.is_sampled or not self._is_wanted(pod):
+            return None
+        return _Place(_decided(kubelets))
+
+    def _is_wanted(self, pod: Pod | None) -> bool:
+        """Whether the settings want the pod traced, as far as the call tells."""
+        return self._options.pods == "all" or (pod is not None and pod.is_annotated)
+
+    async def _answer(
+        self,
+        payload: bytes,
+        call: Call,
+        place: _Place,
+        attributes: dict[str, Value],
+        tries: tuple[Startup, str] | None = None,
+    ) -> tuple[bytes, Subject]:
+        """Answer within a SERVER span; return also what the answer tells of what was made.
+
+        The span stays the task's current one, so that a refusal is logged with its ids.
+        """
+        attributes = {"rpc.system.name": "grpc", "rpc.method": self._name, **attributes}
+        span = spans.below(
+            place.parent,
+            self._name,
+            kind="server",
+            attributes={**attributes, "server.address": str(self._options.listen)},
+        )
+        span.links.extend(place.links)
+        if tries is not None:
+            _count(span, *tries)
+        with spans.Entered(span, is_bare=True, is_last=True):
+            try:
+                answer = await self._inner(
+                    payload, _TracedCall(call, payload, attributes, self._options)
+                )
+            except BaseException as error:
+                _tell(span, error, is_server=True)
+                raise
+            made = subjects.of_answer(self._path, answer)
+            span.set_attributes({"rpc.status_code": "OK", **made.attributes})
+        return answer, made
+
+
+class Beginning(_Traced):
+    """One method of a startup, traced."""
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Answer as the interceptor inside does, and tell of it."""
         subject = subjects.of_call(self._path, payload)
         if subject is None:
             return await self._inner(payload, call)
-        if self._path == subjects.STOP_SANDBOX:
-            self._startups.stop(subject.sandbox_id)
-            return await self._inner(payload, call)
         kubelets = spans.context_of(call.metadata)
         startup = self._startup_of(subject, kubelets)
-        if startup is not None and subject.container_id in startup.containers:
-            name, attempt = startup.containers[subject.container_id]
-            subject = replace(subject, container=name, attempt=attempt)
         if startup is None:
-            if not self._is_kubelets_own(subject, kubelets):
+            place = self._kubelets_own(subject.pod, kubelets)
+            if place is None:
                 return await self._inner(payload, call)
-            return await self._answer(payload, call, subject, None, kubelets)
+            attributes = {**_of_pod(subject.pod), **subject.attributes}
+            return (await self._answer(payload, call, place, attributes))[0]
+        subject = _named(subject, startup)
         self._startups.enter(startup)
-        failure: str | None = "cri-proxy gave the call up"
+        failure: str | None = _GIVEN_UP
         try:
-            answer = await self._answer(payload, call, subject, startup, kubelets)
+            answer, made = await self._answer(
+                payload,
+                call,
+                _place_in(startup, kubelets),
+                {**startup.pod.attributes, **subject.attributes},
+                (startup, f"{self._path} {subject.container} {subject.attempt}"),
+            )
             failure = None
         except BaseException as error:
             failure = status.of_outcome(error)[1]
             raise
         finally:
             self._startups.leave(startup, failure)
+        if made.sandbox_id:
+            self._startups.ran(startup, made.sandbox_id)
+        if made.container_id:
+            self._startups.created(startup, made.container_id, subject.container, subject.attempt)
         return answer
 
-    def _startup_of(self, subject: Subject, kubelets: SpanContext | None) -> Startup | None:
+    def _startup_of(self, subject: Subject, kubelets: Context | None) -> Startup | None:
         """Return the startup that the call is part of, if it is part of any."""
         if self._path == subjects.START_CONTAINER:
             return self._startups.of_container(subject.container_id)
         pod = subject.pod
-        if pod is None or not self._is_wanted(subject):
+        if pod is None or not self._is_wanted(pod):
             return None
         if self._path == subjects.RUN_SANDBOX:
             return self._startups.begin(pod, kubelets)
@@ -123,55 +188,56 @@ class Traced:
             return None  # a restart
         return self._startups.begin(pod, kubelets) if found is None else found
 
-    def _is_wanted(self, subject: Subject) -> bool:
-        """Whether the settings want the pod traced, as far as the call tells."""
-        if self._options.pods == "all":
-            return True
-        return subject.pod is not None and subject.pod.is_annotated
 
-    def _is_kubelets_own(self, subject: Subject, kubelets: SpanContext | None) -> bool:
-        """Whether a call outside of any startup is worth spans: kubelet traces it itself."""
-        return kubelets is not None and kubelets.trace_flags.sampled and self._is_wanted(subject)
+class Ending(_Traced):
+    """One method that a pod ends with, traced if it is sent anywhere."""
 
-    async def _answer(
+    def __init__(
         self,
-        payload: bytes,
-        call: Call,
-        subject: Subject,
-        startup: Startup | None,
-        kubelets: SpanContext | None,
-    ) -> bytes:
-        """Answer within a SERVER span."""
-        pod = startup.pod if startup is not None else subject.pod
-        common: Attributes = {
-            **self._rpc,
-            **(pod.attributes if pod is not None else {}),
-            **subject.attributes,
-        }
-        parent, links = _place_of(startup, kubelets)
-        with spans.started(
-            self._path[1:],
-            kind=SpanKind.SERVER,
-            parent=parent,
-            links=links,
-            attributes={**common, "server.address": str(self._options.listen)},
-        ) as span:
-            if startup is not None:
-                _count(span, startup, f"{self._path} {subject.container} {subject.attempt}")
-            try:
-                answer = await self._inner(
-                    payload, _TracedCall(call, payload, common, self._options)
-                )
-            except BaseException as error:
-                _tell(span, error, is_server=True)
-                raise
-            span.set_attribute("rpc.status_code", "OK")
-            made = subjects.of_answer(self._path, answer)
-            span.set_attributes(made.attributes)
-        if startup is not None and made.sandbox_id:
-            self._startups.ran(startup, made.sandbox_id)
-        if startup is not None and made.container_id:
-            self._startups.created(startup, made.container_id, subject.container, subject.attempt)
+        path: str,
+        inner: Interceptor,
+        startups: Startups,
+        endings: Endings,
+        options: Options,
+    ) -> None:
+        super().__init__(path, inner, startups, options)
+        self._endings = endings
+
+    async def __call__(self, payload: bytes, call: Call) -> bytes:
+        """Answer as the interceptor inside does, and tell of it."""
+        subject = subjects.of_call(self._path, payload)
+        if subject is None:
+            return await self._inner(payload, call)
+        if self._path == subjects.STOP_SANDBOX:
+            self._startups.stop(subject.sandbox_id)
+        if not self._options.is_sending:
+            return await self._inner(payload, call)
+        kubelets = spans.context_of(call.metadata)
+        startup = (
+            self._startups.of_container(subject.container_id)
+            if subject.container_id
+            else self._startups.of_sandbox(subject.sandbox_id)
+        )
+        if startup is None:
+            place = self._kubelets_own(None, kubelets)
+            if place is None:
+                return await self._inner(payload, call)
+            return (await self._answer(payload, call, place, subject.attributes))[0]
+        attributes = {**startup.pod.attributes, **_named(subject, startup).attributes}
+        ending = self._endings.enter(startup)
+        failure: str | None = _GIVEN_UP
+        try:
+            if kubelets is not None and kubelets.is_sampled:
+                place = _Place(_decided(kubelets), (ending.context, startup.context))
+            else:
+                place = _Place(ending.context, () if kubelets is None else (kubelets,))
+            answer, _ = await self._answer(payload, call, place, attributes)
+            failure = None
+        except BaseException as error:
+            failure = status.of_outcome(error)[1]
+            raise
+        finally:
+            self._endings.leave(ending, failure)
         return answer
 
 
@@ -179,7 +245,7 @@ class _TracedCall:
     """A call whose forwarding is a CLIENT span; to the interceptor it is the call itself."""
 
     def __init__(
-        self, call: Call, payload: bytes, attributes: Attributes, options: Options
+        self, call: Call, payload: bytes, attributes: dict[str, Value], options: Options
     ) -> None:
         self._call = call
         self._payload = payload
@@ -200,18 +266,20 @@ class _TracedCall:
     async def forward(
         self, payload: bytes, *, metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> bytes:
-        with spans.started(
+        above = spans.current()
+        span = spans.below(
+            spans.NOTHING.context if above is None else above.context,
             self.method[1:],
-            kind=SpanKind.CLIENT,
+            kind="client",
             attributes={
                 **self._attributes,
                 "server.address": str(self._options.endpoint),
                 "cri_proxy.rewritten": payload != self._payload,
             },
-        ) as span:
-            if self._options.is_sending:
-                own = (spans.TRACEPARENT, spans.traceparent_of(span.get_span_context()))
-                metadata = (*metadata, own)
+        )
+        if self._options.is_sending:
+            metadata = (*metadata, (spans.TRACEPARENT, spans.traceparent_of(span.context)))
+        with spans.Entered(span, is_bare=True):
             try:
                 answer = await self._call.forward(payload, metadata=metadata)
             except BaseException as error:
@@ -226,34 +294,48 @@ async def _forward(payload: bytes, call: Call) -> bytes:
     return await call.forward(payload)
 
 
-def _place_of(
-    startup: Startup | None, kubelets: SpanContext | None
-) -> tuple[SpanContext | None, Iterable[SpanContext]]:
-    """Return the parent of a call's span, and what it has a link to."""
-    if startup is None or kubelets is None:
-        return (kubelets if startup is None else startup.context), ()
-    if not kubelets.trace_flags.sampled or kubelets.trace_id != startup.context.trace_id:
-        return startup.context, (kubelets,)
+def _place_in(startup: Startup, kubelets: Context | None) -> _Place:
+    """Return where a startup's call belongs."""
+    if kubelets is None:
+        return _Place(startup.context)
+    if not kubelets.is_sampled or kubelets.trace_id != startup.context.trace_id:
+        return _Place(startup.context, (kubelets,))
     # The call that began the startup: its root is a child of kubelet's span already.
-    is_roots_parent = startup.parent is not None and startup.parent.span_id == kubelets.span_id
-    return (startup.context if is_roots_parent else kubelets), ()
+    if startup.parent is not None and startup.parent.span_id == kubelets.span_id:
+        return _Place(startup.context)
+    return _Place(kubelets._replace(is_sampled=startup.context.is_sampled))
 
 
-def _count(span: trace.Span, startup: Startup, what: str) -> None:
+def _decided(kubelets: Context) -> Context:
+    """Return kubelet's context with our own sampler's decision about it."""
+    return kubelets._replace(is_sampled=spans.is_decided(kubelets.trace_id, kubelets))
+
+
+def _named(subject: Subject, startup: Startup) -> Subject:
+    """Return the subject with the name of a container that it names only by its id."""
+    known = startup.containers.get(subject.container_id)
+    return subject if known is None else replace(subject, container=known[0], attempt=known[1])
+
+
+def _of_pod(pod: Pod | None) -> dict[str, Value]:
+    return {} if pod is None else pod.attributes
+
+
+def _count(span: Span, startup: Startup, what: str) -> None:
     """Make a repeated call recognizable: its number, and a link to the one before."""
-    number, before = startup.tried(what, span.get_span_context())
+    number, before = startup.tried(what, span.context)
     if before is not None:
         span.set_attribute("cri_proxy.try", number)
         span.add_link(before)
 
 
-def _tell(span: trace.Span, error: BaseException, *, is_server: bool) -> None:
+def _tell(span: Span, error: BaseException, *, is_server: bool) -> None:
     """Tell how a call failed; whether that is an error depends on whose span it is."""
     code, message = status.of_outcome(error)
-    span.set_attributes({"rpc.status_code": code})
+    span.set_attribute("rpc.status_code", code)
     if is_server and code not in _FAULTS:
         # Refused as it should be: the words are worth having all the same.
         span.set_attribute("cri_proxy.status.message", message)
         return
     span.set_attribute("error.type", code)
-    span.set_status(trace.StatusCode.ERROR, message)
+    span.fail(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 
@@ -19,3 +20,19 @@ def systemd(message: str) -> bool:
         except OSError:
             return False
     return True
+
+
+async def beat() -> None:
+    """Tell systemd's watchdog that the event loop turns, for as long as it asks for that."""
+    interval = _watchdog_seconds()
+    while interval is not None:
+        systemd("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def _watchdog_seconds() -> float | None:
+    """Return a third of what systemd waits for a sign of life: sd_watchdog_enabled(3)."""
+    period, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID")
+    if not period.isdecimal() or pid not in (None, str(os.getpid())):
+        return None
+    return int(period) / 3_000_000

@@ -34,6 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Final, NoReturn
 
 from cri_proxy import errors
+from cri_proxy.lib import scheduling
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 _LENGTH: Final = struct.Struct(">I")
@@ -86,6 +87,7 @@ def serve(build: Callable[[dict[str, Any]], Mapping[str, Job]], *, threads: int 
     if greeting is None:
         _leave(0)
     os.nice(greeting.get("nice", 0))
+    scheduling.ask_for_slices(0)
     _Server(_jobs_of(build, greeting["greeting"]), sink, threads).run(source)
 
 

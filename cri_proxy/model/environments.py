@@ -9,6 +9,8 @@ the view is committed, and never changed.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -37,7 +39,8 @@ class Environment:
     a container sees as /nix/store; `closure` lists everything in it, FLOX_ENV included, sorted.
     `variables` are the `[vars]` whose values need no shell. `shell` is the bash that runs the
     activation, None when nothing has to run before the program. `services` and `has_profile` tell
-    of parts of its manifest that no container runs.
+    of parts of its manifest that no container runs. `mounted` are the node's store paths that could
+    not be linked into the view and are mounted into it one by one; most environments have none.
     """
 
     identity: str
@@ -58,6 +61,19 @@ class Environment:
     certificates: str | None = None
     locale_archive: str | None = None
     is_stale: bool = False
+    mounted: tuple[Path, ...] = ()
+
+    @property
+    def mounts(self) -> Mapping[str, Path]:
+        """What a container sees where: the view, and in it what could not be linked into it."""
+        inner = {f"{storepaths.STORE}/{each.name}": each for each in self.mounted}
+        return {storepaths.STORE: self.store, **inner}
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether everything that a container would get mounted is on the node."""
+        view = self.store / self.flox_env.basename
+        return view.is_dir() and all(os.path.lexists(each) for each in self.mounted)
 
     @property
     def is_static(self) -> bool:
@@ -89,6 +105,7 @@ def to_json(environment: Environment) -> dict[str, Any]:
         "hasProfile": environment.has_profile,
         "certificates": environment.certificates,
         "localeArchive": environment.locale_archive,
+        "mounted": [str(each) for each in environment.mounted],
     }
 
 
@@ -118,6 +135,7 @@ def of_json(record: dict[str, Any], store: Path) -> Environment:
             certificates=record["certificates"],
             locale_archive=record["localeArchive"],
             store=store,
+            mounted=tuple(Path(each) for each in record.get("mounted", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError, errors.RequestInvalid) as error:
         raise errors.ContentDamaged(

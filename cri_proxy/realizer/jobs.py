@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -47,10 +47,14 @@ class Runner(Protocol):
         ...
 
 
-def jobs(root: Path) -> Mapping[str, Job]:
-    """Return the jobs for the node's state below `root`."""
-    store = Store(root / "store")
-    places = _Places(store, Views(root / "environments", store))
+def jobs(root: Path, paths: Path | None = None, *, is_own: bool = True) -> Mapping[str, Job]:
+    """Return the jobs for the node's state below `root`.
+
+    `paths` is where the store paths are, if not in the store below `root`; unless that `is_own`,
+    it is kept by somebody else.
+    """
+    store = Store(paths or root / "store")
+    places = _Places(store, Views(root / "environments", store), is_own)
 
     def recipe(argument: dict[str, Any], task: Task) -> dict[str, Any]:
         made = _recipe_of(argument)
@@ -65,7 +69,7 @@ def jobs(root: Path) -> Mapping[str, Job]:
         return _assemble(argument, _recipe_of(argument), places, task)
 
     def recover(argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        places.store.recover()
+        Store(root / "store").recover()  # also where it stays empty: its leases are used
         places.views.recover()
         return {}
 
@@ -78,6 +82,7 @@ class _Places:
 
     store: Store
     views: Views
+    is_own: bool
 
 
 def _recipe_of(argument: Mapping[str, Any]) -> Recipe:
@@ -125,13 +130,18 @@ def _assemble(
         places.views.mend(recipe.identity, task.check)
     with places.views.stage(recipe.identity, task.check) as stage:
         if not places.views.has(recipe.identity):
+            mounted: tuple[Path, ...] = ()
             with steps("store.link"):
-                stage.link(closure)
+                if places.is_own or stage.can_link(closure):
+                    stage.link(closure)
+                else:
+                    mounted = stage.leave_room(closure)
             assembly.write_tree(rendered, stage.store / recipe.flox_env.basename)
             place = places.views.locate(recipe.identity) / "store"
             environment = assembly.environment_of(
                 recipe, origin, rendered, closure, argument["nar_bytes"], place
             )
+            environment = replace(environment, mounted=mounted)
             (stage.directory / "environment.json").write_bytes(assembly.record(environment))
             with steps("store.commit"):
                 stage.commit()

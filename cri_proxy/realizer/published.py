@@ -46,7 +46,7 @@ class Published:
     """The catalog of one FloxHub, as one daemon asks it."""
 
     def __init__(
-        self, runner: jobs.Runner, store: closures.Closures, *, remember_seconds: float
+        self, runner: jobs.Runner, store: closures.Source, *, remember_seconds: float
     ) -> None:
         self._jobs = runner
         self._store = store

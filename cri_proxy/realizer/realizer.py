@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import cachetools
-from opentelemetry.trace import SpanContext
 
 from cri_proxy import errors
 from cri_proxy.floxhub import jobs as hubjobs
@@ -65,7 +64,7 @@ class Realization:
 
     reference: Reference
     progress: Progress = field(default_factory=Progress)
-    span: SpanContext | None = None
+    span: spans.Context | None = None
     _task: asyncio.Task[Environment] = field(init=False, repr=False)
 
     @property
@@ -115,7 +114,7 @@ class Realizer:
     """Realizes environments below one root directory, each once however many ask."""
 
     def __init__(
-        self, root: Path, workers: jobs.Runner, store: closures.Closures, options: Options
+        self, root: Path, workers: jobs.Runner, store: closures.Source, options: Options
     ) -> None:
         self._environments = root / "environments"
         self._jobs = workers
@@ -174,9 +173,11 @@ class Realizer:
         if (place / ".damaged").exists():
             return None
         known = self._loaded.get(identity)
-        if known is not None and known.store.is_dir():
+        if known is not None and known.store.is_dir() and (not known.mounted or known.is_in_place):
             return known
         found = await asyncio.to_thread(environments.load, place)
+        if found is not None and found.mounted and not found.is_in_place:
+            return None  # collected behind our back: it is realized anew, and then it is in place
         if found is not None:
             self._loaded[identity] = found
         return found
@@ -204,7 +205,7 @@ class Realizer:
             "realizer.realize",
             **{"flox.environment.reference": str(reference), "flox.environment.mode": str(mode)},
         ) as span:
-            realization.span = span.get_span_context()
+            realization.span = span.context
             try:
                 resolution = await self._resolve(reference, token)
                 span.set_attribute("flox.environment.generation", str(resolution.reference))

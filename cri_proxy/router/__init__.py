@@ -6,7 +6,8 @@ belongs to the interposer if its `:path` is an interposed method, else to the ru
 wire inwards:
 
     server         sockets that listen, connections that live, drain and close
-    link           asyncio protocols around one connection: reads, writes, back-pressure, time
+    wire           one socket on the event loop: reads, writes, a bounded buffer
+    link           three wires around one connection: back-pressure, time, ends
     connection     sans-I/O: three sides, bytes in, bytes out; the stream table
     interposition  the streams lent to the interposer, and our connection to it
     lending        their request DATA: what the interposer takes, what downstream believes

@@ -109,6 +109,11 @@ class Connection:
     # What the caller of the core asks and tells
 
     @property
+    def held_bytes(self) -> int:
+        """How many bytes of answers wait for downstream to grant room."""
+        return sum(len(each.raw) for each in self._delivery.held)
+
+    @property
     def wants_interposer(self) -> bool:
         """A connection to the interposer is to be opened, then `interposer_opened` or `_lost`."""
         return self._interposition.state is State.WANTED

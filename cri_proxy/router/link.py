@@ -1,31 +1,36 @@
-"""One connection of kubelet's on the event loop: three transports around a `Connection`.
+"""One connection of kubelet's on the event loop: three wires around a `Connection`.
 
 A `Link` is made for every connection that downstream opens. It connects upstream first and reads
 nothing from downstream before: if the runtime is not there, downstream's connection is closed, as
 the runtime's own absence would look. Whatever arrives goes into the core; what the core has to say
-is written at once. A transport whose buffer is full stops the other sides from being read, as the
-core says; a transport that breaks ends all three, save the interposer's, whose calls are answered
-for it. All ends are the same end: write what is to be written, close, and after a grace, abort.
+is written at once. A wire whose buffer is full stops the other sides from being read, as the core
+says; a wire that breaks ends all three, save the interposer's, whose calls are answered for it.
+All ends are the same end: write what is to be written, close, and after a grace, abort.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from cri_proxy.router import counting, headers
 from cri_proxy.router.connection import Connection, Side
+from cri_proxy.router.wire import Wire
 
-BUFFER_BYTES: Final = 256 << 10
-"""A transport that has more than that to write stops those who feed it."""
+CONNECT_SECONDS: Final = 5.0
+"""A side has that long to take a connection; it is busy, or it would refuse at once."""
 PREFACE_SECONDS: Final = 20.0
 """Downstream has that long to say that it speaks HTTP/2."""
 FAREWELL_SECONDS: Final = 5.0
 """A side has that long to read what was written to it before the end."""
 
+_RETRY_SECONDS: Final = 0.005
 _log = logging.getLogger(__name__)
 
 
@@ -39,24 +44,23 @@ class Link:
         table: counting.Table | None = None,
         upstream: Path,
         interposer: Path,
-        on_open: Callable[[Link], None],
         on_close: Callable[[Link], None],
     ) -> None:
         self.core = Connection(needles, table)
         self._paths = {Side.UPSTREAM: upstream, Side.INTERPOSER: interposer}
-        self._on_open = on_open
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
-        self._transports: list[asyncio.Transport | None] = [None, None, None]
-        self._unread: set[Side] = set()
+        self._wires: list[Wire | None] = [None, None, None]
         self._connecting: dict[Side, asyncio.Task[None]] = {}
         self._preface_timer: asyncio.TimerHandle | None = None
         self._farewell_timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    def downstream(self) -> asyncio.Protocol:
-        """Return the protocol of downstream's transport."""
-        return _Protocol(self, Side.DOWNSTREAM)
+    def open(self, accepted: socket.socket) -> None:
+        """Take downstream's socket, and connect upstream."""
+        self._put(Side.DOWNSTREAM, accepted)
+        self._preface_timer = self._loop.call_later(PREFACE_SECONDS, self._expect_preface)
+        self._connect(Side.UPSTREAM)
 
     def drain(self) -> None:
         """Ask downstream to leave when its calls are over."""
@@ -72,38 +76,20 @@ class Link:
     def abort(self) -> None:
         """End now, without writing what is still to be written."""
         self.core.is_over = True
-        for transport in self._transports:
-            if transport is not None:
-                transport.abort()
+        for wire in self._wires:
+            if wire is not None:
+                wire.abort()
 
-    # What the protocols tell
+    # What the wires tell
 
-    def opened(self, side: Side, transport: asyncio.Transport) -> None:
-        """Take a transport that has been connected."""
-        transport.set_write_buffer_limits(high=BUFFER_BYTES)
-        self._transports[side] = transport
-        self._connecting.pop(side, None)
-        match side:
-            case Side.DOWNSTREAM:
-                self._on_open(self)
-                transport.pause_reading()
-                self._unread.add(side)
-                self._connect(Side.UPSTREAM)
-                self._preface_timer = self._loop.call_later(PREFACE_SECONDS, self._expect_preface)
-            case Side.INTERPOSER:
-                self.core.interposer_opened()
-        self.core.needs_attention = True
-        self.settle()
-
-    def lost(self, side: Side, transport: asyncio.Transport, error: Exception | None) -> None:
-        """Take note that a transport is closed, by whomever."""
-        if self._transports[side] is not transport:
+    def lost(self, side: int, wire: Wire, error: OSError | None) -> None:
+        """Take note that a wire is closed, by whomever."""
+        if self._wires[side] is not wire:
             return
-        self._transports[side] = None
-        self._unread.discard(side)
-        if side is Side.INTERPOSER:
+        self._wires[side] = None
+        if side == Side.INTERPOSER:
             self.core.interposer_lost("the interposer closed the connection")
-        elif side is Side.DOWNSTREAM:
+        elif side == Side.DOWNSTREAM:
             self.core.downstream_lost()
         else:
             if not self.core.is_over:
@@ -112,14 +98,14 @@ class Link:
         self.core.needs_attention = True
         self.settle()
 
-    def paused(self, side: Side) -> None:
-        """Take note that a transport has too much to write."""
-        self.core.pause(side)
+    def paused(self, side: int) -> None:
+        """Take note that a wire has too much to write."""
+        self.core.pause(Side(side))
         self._regulate()
 
-    def resumed(self, side: Side) -> None:
-        """Take note that a transport has written enough."""
-        self.core.resume(side)
+    def resumed(self, side: int) -> None:
+        """Take note that a wire has written enough."""
+        self.core.resume(Side(side))
         self.core.needs_attention = True
         self.settle()
 
@@ -138,58 +124,64 @@ class Link:
 
     # What follows from it
 
+    def _receive(self, receive: Callable[[bytes], None], data: bytes) -> None:
+        receive(data)
+        self.settle()
+
     def _attend(self) -> None:
         core = self.core
         if core.is_over:
             self._end()
             return
         if core.has_interposer:
-            if core.wants_interposer and self._transports[Side.INTERPOSER] is None:
+            if core.wants_interposer and self._wires[Side.INTERPOSER] is None:
                 self._connect(Side.INTERPOSER)
-        elif (leaving := self._transports[Side.INTERPOSER]) is not None:
-            self._unread.discard(Side.INTERPOSER)
-            self._transports[Side.INTERPOSER] = None
+        elif (leaving := self._wires[Side.INTERPOSER]) is not None:
+            self._wires[Side.INTERPOSER] = None
             leaving.abort()
         self._regulate()
 
     def _write(self, side: int, pieces: list[bytes]) -> None:
-        transport = self._transports[side]
-        if transport is not None and not transport.is_closing():
-            if len(pieces) == 1:
-                transport.write(pieces[0])
-            else:
-                transport.write(b"".join(pieces))
+        wire = self._wires[side]
+        if wire is not None:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
+            wire.write(data)
         elif self.core.is_over:
             pieces.clear()
 
     def _regulate(self) -> None:
         for side in Side:
-            transport = self._transports[side]
-            if transport is None:
+            wire = self._wires[side]
+            if wire is None:
                 continue
-            may_read = self.core.may_read(side) and (
-                side is not Side.DOWNSTREAM or self._transports[Side.UPSTREAM] is not None
-            )
-            if may_read is (side not in self._unread) or transport.is_closing():
-                continue
-            if may_read:
-                self._unread.discard(side)
-                transport.resume_reading()
+            is_served = side is not Side.DOWNSTREAM or self._wires[Side.UPSTREAM] is not None
+            if is_served and self.core.may_read(side):
+                wire.read()
             else:
-                self._unread.add(side)
-                transport.pause_reading()
+                wire.pause()
+
+    def _put(self, side: Side, connected: socket.socket) -> None:
+        receive = {
+            Side.DOWNSTREAM: self.core.receive_downstream,
+            Side.UPSTREAM: self.core.receive_upstream,
+            Side.INTERPOSER: self.core.receive_interposer,
+        }[side]
+        self._wires[side] = Wire(connected, side, self, functools.partial(self._receive, receive))
 
     def _connect(self, side: Side) -> None:
         if side not in self._connecting:
             self._connecting[side] = self._loop.create_task(self._connected(side))
 
     async def _connected(self, side: Side) -> None:
-        path = self._paths[side]
+        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await self._loop.create_unix_connection(lambda: _Protocol(self, side), str(path))
-        except OSError as error:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await _reach(connecting, self._paths[side])
+        except OSError as error:  # of which TimeoutError is one
+            connecting.close()
             del self._connecting[side]
+            path = self._paths[side]
             if side is Side.INTERPOSER:
                 _log.warning("the interposer cannot be reached path=%s error=%s", path, error)
                 self.core.interposer_lost("the interposer cannot be reached")
@@ -197,6 +189,16 @@ class Link:
                 _log.info("the runtime cannot be reached path=%s error=%s", path, error)
                 self.core.upstream_lost()
             self.settle()
+            return
+        except BaseException:
+            connecting.close()
+            raise
+        del self._connecting[side]
+        self._put(side, connecting)
+        if side is Side.INTERPOSER:
+            self.core.interposer_opened()
+        self.core.needs_attention = True
+        self.settle()
 
     def _expect_preface(self) -> None:
         if not self.core.has_begun:
@@ -212,10 +214,10 @@ class Link:
         if self._preface_timer is not None:
             self._preface_timer.cancel()
             self._preface_timer = None
-        for transport in self._transports:
-            if transport is not None and not transport.is_closing():
-                transport.close()
-        if any(self._transports):
+        for wire in self._wires:
+            if wire is not None:
+                wire.close()
+        if any(self._wires):
             if self._farewell_timer is None:
                 self._farewell_timer = self._loop.call_later(FAREWELL_SECONDS, self.abort)
         elif not self._is_closed:
@@ -225,34 +227,12 @@ class Link:
             self._on_close(self)
 
 
-class _Protocol(asyncio.Protocol):
-    """The mouth of one side."""
-
-    __slots__ = ("_link", "_receive", "_side", "_transport")
-
-    def __init__(self, link: Link, side: Side) -> None:
-        self._link = link
-        self._side = side
-        self._transport: asyncio.Transport
-        self._receive = {
-            Side.DOWNSTREAM: link.core.receive_downstream,
-            Side.UPSTREAM: link.core.receive_upstream,
-            Side.INTERPOSER: link.core.receive_interposer,
-        }[side]
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._link.opened(self._side, self._transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._receive(data)
-        self._link.settle()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._link.lost(self._side, self._transport, exc)
-
-    def pause_writing(self) -> None:
-        self._link.paused(self._side)
-
-    def resume_writing(self) -> None:
-        self._link.resumed(self._side)
+async def _reach(connecting: socket.socket, place: Path) -> None:
+    """Connect; a unix socket's answer is there at once, unless too many others wait for theirs."""
+    while True:
+        try:
+            connecting.connect(os.fsencode(place))
+        except BlockingIOError:
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return

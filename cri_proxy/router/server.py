@@ -27,6 +27,8 @@ ENDLESS: Final = frozenset(
 """Calls that end only with their connection, and that a drain does not wait for."""
 LARGEST_CONNECTIONS: Final = 1024
 DRAIN_SECONDS: Final = 60.0
+_ACCEPTED_AT_ONCE: Final = 100
+_EXHAUSTED_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Router:
         self._interposer = interposer
         self._needles = needles_of(interposed, endless)
         self._table = table
-        self._servers: list[asyncio.Server] = []
+        self._loop = asyncio.get_running_loop()
         self._links: set[link.Link] = set()
         self._is_empty = asyncio.Event()
         self._is_empty.set()
@@ -59,12 +61,16 @@ class Router:
         """How many connections of downstream's there are."""
         return len(self._links)
 
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes wait here because a downstream does not take more."""
+        return sum(each.core.held_bytes for each in self._links)
+
     async def start(self) -> None:
         """Serve the listening sockets."""
-        loop = asyncio.get_running_loop()
         for listener in self._listeners:
-            server = await loop.create_unix_server(self._protocol, sock=listener, backlog=1024)
-            self._servers.append(server)
+            listener.setblocking(False)
+            self._listen(listener)
 
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
         """Accept no more, finish the calls in flight for at most `seconds`, then close."""
@@ -86,27 +92,46 @@ class Router:
             each.close()
         await self._is_empty.wait()
 
-    def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+    def _listen(self, listener: socket.socket) -> None:
+        """Accept from now on, unless the listener has been closed meanwhile."""
+        if listener.fileno() >= 0:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
 
-    def _protocol(self) -> asyncio.Protocol:
-        return link.Link(
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            if listener.fileno() >= 0:
+                self._loop.remove_reader(listener.fileno())
+                listener.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no descriptor or no memory left: others have to leave first
+                _log.error("connections have to wait: %s", error.strerror or error)
+                self._loop.remove_reader(listener.fileno())
+                self._loop.call_later(_EXHAUSTED_SECONDS, self._listen, listener)
+                return
+            accepted.setblocking(False)
+            self._open(accepted)
+
+    def _open(self, accepted: socket.socket) -> None:
+        if len(self._links) >= LARGEST_CONNECTIONS:
+            _log.warning("a connection is refused: there are %d", LARGEST_CONNECTIONS)
+            accepted.close()
+            return
+        opened = link.Link(
             self._needles,
             table=self._table,
             upstream=self._upstream,
             interposer=self._interposer,
-            on_open=self._opened,
             on_close=self._closed,
-        ).downstream()
-
-    def _opened(self, opened: link.Link) -> None:
+        )
         self._links.add(opened)
         self._is_empty.clear()
-        if len(self._links) > LARGEST_CONNECTIONS:
-            _log.warning("a connection is refused: there are %d", LARGEST_CONNECTIONS)
-            opened.core.upstream_lost()
+        opened.open(accepted)
 
     def _closed(self, closed: link.Link) -> None:
         self._links.discard(closed)

@@ -92,6 +92,20 @@ def choice(*words: str) -> Kind[str]:
     return _textual(f"one of {', '.join(words)}", of_text)
 
 
+def choice_or(word: str, prefix: str) -> Kind[str]:
+    """Return the kind of one word, a prefix with an absolute path behind it, or nothing."""
+
+    def of_text(text: str) -> str:
+        if text in ("", word):
+            return text
+        path = text.removeprefix(prefix)
+        if path == text or set(text) & set("&#% \t\n"):
+            raise ValueError
+        return f"{prefix}{_path_of(path)}"
+
+    return _textual(f"{word}, {prefix}/directory, or empty", of_text)
+
+
 def directory() -> Kind[Path]:
     """Return the kind of absolute paths."""
     return _textual("an absolute path", _path_of)

@@ -108,6 +108,21 @@ class Store:
         "/var/lib/cri-proxy",
         "directory of store paths, environments and remembered lockfiles, on one file system",
     )
+    kind: str = _key(
+        kinds.choice("own", "nix"),
+        "own",
+        "where store paths are kept: in a store of the proxy's own, or by this node's Nix",
+    )
+    nix_directory: Path | None = _key(
+        kinds.optional_file(),
+        "",
+        "directory with nix-store, for kind nix; empty to look where Nix usually is",
+    )
+    nix_remote: str = _key(
+        kinds.choice_or("daemon", "local?root="),
+        "",
+        "the store of kind nix, as in NIX_REMOTE: daemon, local?root=/dir, or empty for Nix's own",
+    )
     caches: tuple[str, ...] = _key(
         kinds.listing(kinds.url("https", "http", "file")),
         ["https://cache.nixos.org", "https://cache.flox.dev"],
@@ -326,12 +341,17 @@ class Tracing:
     exporter: str = _key(
         kinds.choice("none", "otlp"),
         "none",
-        "otlp sends traces by OTLP over HTTP",
+        "otlp sends traces by OTLP",
+    )
+    protocol: str = _key(
+        kinds.choice("http", "grpc"),
+        "http",
+        "what OTLP goes over",
     )
     endpoint: str = _key(
         kinds.optional_url("https", "http"),
         "",
-        "OTLP collector, such as http://localhost:4318; empty for OpenTelemetry's own default",
+        "OTLP collector, such as http://localhost:4318 (4317 for grpc); empty for that default",
     )
     pods: str = _key(
         kinds.choice("all", "annotated", "none"),
@@ -394,6 +414,15 @@ def contradictions_of(settings: Settings) -> list[str]:
         found.append(
             f"serve.listen and runtime.endpoint are both {settings.serve.listen}: "
             "the proxy needs a socket of its own beside the runtime's"
+        )
+    if settings.store.kind == "nix" and settings.peer.listen:
+        found.append(
+            'peer.listen is set and store.kind is "nix": other nodes are served from the store of '
+            "the proxy's own only, so leave peer.listen empty"
+        )
+    if settings.peer.listen.endswith(":0"):
+        found.append(
+            f"peer.listen is {settings.peer.listen}, and other nodes must know the port: name one"
         )
     if settings.garbage.low_percent >= settings.garbage.high_percent:
         found.append(

@@ -89,7 +89,7 @@ class Cache:
     """
 
     is_near = False
-    is_open = True
+    is_open = False
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -167,6 +167,7 @@ class Directory(Cache):
     """A cache in a directory, as `nix copy --to file://…` makes it."""
 
     is_near = True
+    is_open = True
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory.as_uri())

@@ -20,7 +20,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cri_proxy import errors
 from cri_proxy.lib import singleflight
@@ -61,6 +61,32 @@ class PathRecord:
     path: StorePath
     references: tuple[StorePath, ...]
     nar_size: int
+
+
+class Source(Protocol):
+    """Who brings closures onto the node: `Closures`, or `nix.closures.NixClosures`."""
+
+    def prepare(self) -> None:
+        """Have workers start: there may be a closure to realize in a moment."""
+        ...
+
+    async def recover(self) -> None:
+        """Make it ready; once, before anything is realized."""
+        ...
+
+    async def realize(
+        self, roots: Iterable[StorePath], progress: Progress, places: Sequence[wire.Location] = ()
+    ) -> tuple[PathRecord, ...]:
+        """Return the closure of `roots`, sorted, when all of it is present."""
+        ...
+
+    async def find(self, paths: Iterable[StorePath], places: Sequence[wire.Location] = ()) -> None:
+        """Make sure that all of `paths` can be had."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give up all that is under way."""
+        ...
 
 
 class Closures:

@@ -107,9 +107,12 @@ class _Integrity:
                     continue
                 for path in record.closure:
                     why = "" if path == record.flox_env else self._difference_of(path, place)
-                    if not why or not place.exists():
+                    if not why:
                         continue
-                    self._views.condemn(identity, [path])
+                    try:
+                        self._views.condemn(identity, [path])
+                    except FileNotFoundError:  # removed meanwhile
+                        break
                     finding = found.setdefault(path.basename, Finding(path.basename, why))
                     finding.environments.append(identity)
         return {

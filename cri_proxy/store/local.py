@@ -4,8 +4,8 @@
     store/.narinfo/<hash>-<name>.narinfo     its record, lasting
     store/.narinfo/<hash>-<name>.<boot>      its record, good until the machine stops
     store/.narinfo/<hash>-<name>.reserved    it is not for everybody: see `fetching`
-    store/.narinfo/<hash>-<name>.damaged     it is not what its record says: see `integrity`
     store/.narinfo/<hash>-<name>.public      it came without any login: other nodes may have it
+    store/.narinfo/<hash>-<name>.damaged     it is not what its record says: see `integrity`
     store/.stage/  store/.garbage/           see `staging`
 
 A path is present if it is there and so is its record, lasting or of this boot. One that was found
@@ -45,9 +45,9 @@ from cri_proxy.store.narinfo import NarInfo
 
 _LASTING: Final = "narinfo"
 _RESERVED: Final = "reserved"
-_DAMAGED: Final = "damaged"
 _PUBLIC: Final = "public"
-_SUFFIXES: Final = (_LASTING, _RESERVED, _DAMAGED, _PUBLIC)
+_DAMAGED: Final = "damaged"
+_SUFFIXES: Final = (_LASTING, _RESERVED, _PUBLIC, _DAMAGED)
 _BOOT: Final = re.compile("[0-9a-f]{8}")
 _SMALL_BYTES: Final = 4096
 _logger = logging.getLogger(__name__)
@@ -80,21 +80,20 @@ class Store:
         """Whether a present path is only for realizations whose own caches have it."""
         return os.path.lexists(self._record_at(path.basename, _RESERVED))
 
-    def is_damaged(self, path: StorePath) -> bool:
-        """Whether a path was found to be damaged and not been fetched since."""
-        return os.path.lexists(self._record_at(path.basename, _DAMAGED))
-
     def is_public(self, path: StorePath) -> bool:
         """Whether a present path may be given to other nodes: nobody had to log in to get it."""
-        return os.path.lexists(self._record_at(path.basename, _PUBLIC)) and not self.is_reserved(
-            path
-        )
+        is_marked = os.path.lexists(self._record_at(path.basename, _PUBLIC))
+        return is_marked and not self.is_reserved(path) and not self.is_damaged(path)
 
     def public_paths(self) -> tuple[StorePath, ...]:
         """Return all present paths that are public, sorted."""
         marked = (name for name, suffix in self._listed_records() if suffix == _PUBLIC)
         paths = (storepaths.of_basename(name) for name in sorted(marked))
-        return tuple(path for path in paths if self.has(path))
+        return tuple(path for path in paths if self.has(path) and self.is_public(path))
+
+    def is_damaged(self, path: StorePath) -> bool:
+        """Whether a path was found to be damaged and not been fetched since."""
+        return os.path.lexists(self._record_at(path.basename, _DAMAGED))
 
     def condemn(self, path: StorePath) -> None:
         """Note that a path is damaged: it counts as absent from now on, and stays in place."""
@@ -124,8 +123,8 @@ class Store:
                     return narinfo.parse(file.read(), path)
             except FileNotFoundError:
                 continue
-            except errors.ContentDamaged as error:
-                _logger.warning("record on this node is damaged: path=%s: %s", path, error)
+            except (errors.ContentDamaged, OSError) as error:
+                _logger.warning("record on this node cannot be read: path=%s: %s", path, error)
                 break
         return None
 
@@ -215,7 +214,7 @@ class Store:
         for name, suffix in self._listed_records():
             if suffix in (_LASTING, self._boot):
                 recorded.add(name)
-            elif suffix in {_RESERVED, _DAMAGED, _PUBLIC}:
+            elif suffix in {_RESERVED, _PUBLIC, _DAMAGED}:
                 marked.add(name)
             else:
                 _unlink(self._record_at(name, suffix))
@@ -284,7 +283,7 @@ class Store:
             self._area.discard(name)
 
     def _forget(self, name: str, *, but: str = "") -> None:
-        for suffix in (_LASTING, self._boot, _RESERVED, _DAMAGED, _PUBLIC):
+        for suffix in (_LASTING, self._boot, _RESERVED, _PUBLIC, _DAMAGED):
             if suffix != but:
                 _unlink(self._record_at(name, suffix))
 

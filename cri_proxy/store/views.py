@@ -46,6 +46,7 @@ _LASTING: Final = ".lasting"
 _DAMAGED: Final = ".damaged"
 _IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_UNLINKABLE: Final = (errno.EXDEV, errno.EPERM, errno.EROFS, errno.EMLINK)
 _THREADS: Final = 2
 _TIMES: Final = (1_000_000_000, 1_000_000_000)
 
@@ -203,9 +204,10 @@ class Stage:
     def link(self, paths: Iterable[StorePath]) -> None:
         """Link store paths into the view.
 
-        Raises ContentDamaged for one that is not present any more, RequestInvalid if store and
-        views are not on one file system.
+        Raises ContentDamaged for one that is not present any more, or was found damaged since,
+        RequestInvalid if store and views are not on one file system.
         """
+        paths = list(paths)
         names = [each.basename for each in paths]
         source = os.open(self._store.directory, _DIRECTORY)
         target = os.open(self.store, _DIRECTORY)
@@ -217,6 +219,49 @@ class Stage:
             os.close(source)
             os.close(target)
         self._linked.update(names)
+        for each in paths:
+            if self._store.is_damaged(each):
+                raise errors.ContentDamaged(
+                    f"{each} was found damaged on this node: ask again, it is fetched anew"
+                )
+
+    def can_link(self, paths: Iterable[StorePath]) -> bool:
+        """Whether the paths' files may be linked here: one file system, and one mount of it."""
+        probe = self.directory / ".probe"
+        for path in paths:
+            file = _first_file(self._store.locate(path))
+            if file is not None:
+                try:
+                    os.link(file, probe, follow_symlinks=False)
+                except OSError as error:
+                    if error.errno not in _UNLINKABLE:
+                        raise
+                    return False
+                probe.unlink()
+                return True
+        return True
+
+    def leave_room(self, paths: Iterable[StorePath]) -> tuple[Path, ...]:
+        """Make an empty directory or file where each path is to be mounted; return what there is.
+
+        A path that is a symlink needs no mount. Raises ContentDamaged for one that has vanished.
+        """
+        mounted = []
+        for path in paths:
+            source, target = self._store.locate(path), self.store / path.basename
+            try:
+                mode = source.lstat().st_mode
+            except FileNotFoundError:
+                raise _vanished(path.basename, self._store.directory) from None
+            if stat.S_ISLNK(mode):
+                target.symlink_to(source.readlink())
+                continue
+            if stat.S_ISDIR(mode):
+                target.mkdir()
+            else:
+                target.touch()
+            mounted.append(source)
+        return tuple(mounted)
 
     def commit(self) -> None:
         """Give what the caller wrote into `store` canonical modes and times; put it in place."""
@@ -238,10 +283,7 @@ class Stage:
             else:
                 _link_file(name, source, target)
         except FileNotFoundError:
-            raise errors.ContentDamaged(
-                f"{name} has vanished from {self._store.directory} on this node: ask again, it is "
-                f"fetched anew, and find out who deletes there"
-            ) from None
+            raise _vanished(name, self._store.directory) from None
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -249,6 +291,26 @@ class Stage:
                 f"{self._store.directory} and {self.directory.parent.parent} must be on one file "
                 f"system, for environments are hard links into the store: move one of them"
             ) from error
+
+
+def _vanished(name: str, directory: Path) -> errors.ContentDamaged:
+    return errors.ContentDamaged(
+        f"{name} has vanished from {directory} on this node: ask again, it is fetched anew, and "
+        f"find out who deletes there"
+    )
+
+
+def _first_file(path: Path) -> Path | None:
+    """Return a regular file of a tree, or None if there is none."""
+    if path.is_symlink():
+        return None
+    if path.is_file():
+        return path
+    for directory, _, names in os.walk(path):
+        for name in names:
+            if not (found := Path(directory, name)).is_symlink():
+                return found
+    return None
 
 
 def _link_directory(name: str, source: int, target: int) -> None:

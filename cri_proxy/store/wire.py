@@ -20,6 +20,9 @@ FETCH: Final = "store.fetch"
 FETCH_FEW: Final = "store.fetch_few"
 RECOVER: Final = "store.recover"
 REMOVE: Final = "store.remove"
+NIX_REALISE: Final = "store.nix.realise"
+NIX_FIND: Final = "store.nix.find"
+NIX_RECOVER: Final = "store.nix.recover"
 
 Fact = dict[str, Any]
 Location = Mapping[str, Any]

@@ -22,10 +22,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Final, TextIO
 
-from opentelemetry import trace
-
 from cri_proxy.lib import redaction
 from cri_proxy.settings import schema
+from cri_proxy.telemetry import spans
 
 _FIELDS: Final = "cri_proxy_fields"
 _ROOT: Final = "cri_proxy."
@@ -163,10 +162,10 @@ def _fields_of(record: logging.LogRecord) -> Iterable[tuple[str, str | int | flo
             yield name, value
         else:
             yield name, redaction.text(str(value))
-    span = trace.get_current_span().get_span_context()
-    if span.is_valid:
-        yield "trace_id", trace.format_trace_id(span.trace_id)
-        yield "span_id", trace.format_span_id(span.span_id)
+    span = spans.current()
+    if span is not None:
+        yield "trace_id", f"{span.context.trace_id:032x}"
+        yield "span_id", f"{span.context.span_id:016x}"
 
 
 def _time_of(record: logging.LogRecord) -> str:

@@ -5,40 +5,29 @@
           {"startup": {...}}            the first line: whose it is
           {"span": {...}}               then its spans in the order of their ends, the root last
 
-It receives every span that ends, keeps those of startups it was told of, and forgets the oldest
-startup beyond `keep`. Writing is the business of a thread: whoever ends a span pays for putting it
-into a queue. Lines are appended and never synced; a crash costs the last of them, and a line that
-is not whole is passed over. The files say which startups were under way, which is how the next
-daemon goes on with them. Readers need no lock and no daemon.
+It is given every span that has ended, keeps those of startups it was told of, and forgets the
+oldest startup beyond `keep`. `begin` is the loop's and touches no disk; `add` and `flush` are those
+of `outlet`'s thread. Lines are appended and never synced; a crash costs the last of them, and a
+line that is not whole is passed over. The files say which startups were under way, which is how the
+next daemon goes on with them. Readers need no lock and no daemon.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import logging
-import queue
-import threading
 import time
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Final
 
-from cri_proxy.lib import redaction
 from cri_proxy.model import traces
 from cri_proxy.model.traces import Span, Startup, Trace
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
-    _Piece: TypeAlias = tuple[str, dict[str, Any] | ReadableSpan]
+from cri_proxy.telemetry import records
 
 SPANS_AT_MOST: Final = 2000
-_TEXT_AT_MOST: Final = 2000
-_QUEUED_AT_MOST: Final = 10_000
-_WARN_SECONDS: Final = 60.0
-_CLOSE_SECONDS: Final = 5.0
 _UNWRITTEN_AT_MOST: Final = 1000
-_GATHER_SECONDS: Final = 0.05
+_WARN_SECONDS: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -50,32 +39,39 @@ class Ring:
         self._keep = keep
         self._names = _names_below(directory)
         self._counts: dict[str, int] = dict.fromkeys(self._names, 0)
-        self._queue: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
+        self._begun: collections.deque[Startup] = collections.deque(maxlen=_UNWRITTEN_AT_MOST)
+        self._lines: dict[str, list[str]] = {}
         self._warned_at = -_WARN_SECONDS
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="trace ring", daemon=True)
-        self._thread.start()
 
     def begin(self, startup: Startup) -> None:
         """Keep what belongs to `startup` from now on; once for each."""
         if startup.trace_id not in self._names:
+            self._counts[startup.trace_id] = 0
             self._names[startup.trace_id] = (
                 f"{startup.started // 1_000_000}-{startup.trace_id}.jsonl"
             )
-            self._counts[startup.trace_id] = 0
             if len(self._names) > self._keep + _UNWRITTEN_AT_MOST:  # a disk that takes nothing
                 self._forget(next(iter(self._names)))
-        self._put(startup.trace_id, {"startup": traces.record_of(startup)})
+        self._begun.append(startup)
 
-    def add(self, span: ReadableSpan) -> None:
-        """Keep a span that has ended, if it belongs to a startup."""
-        context = span.get_span_context()
-        assert context is not None
-        trace_id = f"{context.trace_id:032x}"
+    def add(self, trace_id: str, text: str) -> None:
+        """Keep the record of a span that has ended, if it belongs to a startup."""
         count = self._counts.get(trace_id, SPANS_AT_MOST)
         if count < SPANS_AT_MOST:
             self._counts[trace_id] = count + 1
-            self._put(trace_id, span)
+            self._lines.setdefault(trace_id, []).append(f'{{"span":{text}}}')
+
+    def flush(self) -> None:
+        """Write what has come since the last time; what the disk does not take is given up."""
+        lines, self._lines = self._lines, {}
+        while self._begun:
+            startup = self._begun.popleft()
+            first = records.text_of({"startup": traces.record_of(startup)})
+            lines[startup.trace_id] = [first, *lines.get(startup.trace_id, ())]
+        try:
+            self._append(lines)
+        except OSError as error:
+            self._warn(error)
 
     def recent(self, seconds: float) -> list[Trace]:
         """Return the startups of which something was written within the last seconds."""
@@ -91,57 +87,21 @@ class Ring:
                 found.append(trace)
         return found
 
-    def close(self) -> None:
-        """Write what is left; what a full or hanging disk does not take is given up."""
-        self._closing.set()
-        self._queue.put(None)
-        self._thread.join(_CLOSE_SECONDS)
-
-    def _put(self, trace_id: str, what: dict[str, Any] | ReadableSpan) -> None:
-        if self._queue.qsize() < _QUEUED_AT_MOST:
-            self._queue.put((trace_id, what))
-
-    def _write(self) -> None:
-        """Write what comes until there is no more, as much at a time as there is.
-
-        What comes first waits for the rest of its call, which is then over: a thread that works
-        takes the interpreter from the loop.
-        """
-        while (first := self._queue.get()) is not None:
-            self._closing.wait(_GATHER_SECONDS)
-            pieces = [first]
-            is_last = False
-            while not self._queue.empty():
-                piece = self._queue.get()
-                if piece is None:
-                    is_last = True
-                    break
-                pieces.append(piece)
-            try:
-                self._append(pieces)
-            except OSError as error:
-                self._warn(error)
-            if is_last:
-                return
-
-    def _append(self, pieces: Iterable[_Piece]) -> None:
-        lines: dict[str, list[str]] = {}
-        for trace_id, what in pieces:
-            record = what if isinstance(what, dict) else {"span": _record_of(what)}
-            lines.setdefault(trace_id, []).append(json.dumps(record, separators=(",", ":")))
+    def _append(self, lines: dict[str, list[str]]) -> None:
+        has_new = False
         for trace_id, texts in lines.items():
             name = self._names.get(trace_id)
             if name is None:  # fell out of the ring meanwhile
                 continue
             place = self._directory / name
-            is_new = not place.exists()
-            if is_new:
+            if not place.exists():
+                has_new = True
                 self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             with place.open("a", encoding="utf-8") as file:
                 # A line that a crash left unfinished must not swallow the next one.
                 file.write("".join(f"\n{text}" for text in texts))
-            if is_new:
-                self._prune()
+        if has_new:
+            self._prune()
 
     def _prune(self) -> None:
         """Take the oldest startups away until no more than `keep` are left."""
@@ -201,46 +161,3 @@ def _trace_of(place: Path) -> Trace | None:
     if startup is None:
         return None
     return Trace(startup, tuple(sorted(spans, key=lambda span: (span.start, -span.end))))
-
-
-def _record_of(span: ReadableSpan) -> dict[str, Any]:
-    """Return what `traces.span_of` reads of an SDK's span; its events are left out.
-
-    Written out, because it is done for every span: the fields are those of `traces.Span`.
-    """
-    context = span.get_span_context()
-    assert context is not None
-    return {
-        "name": span.name,
-        "span_id": f"{context.span_id:016x}",
-        "parent_id": None if span.parent is None else f"{span.parent.span_id:016x}",
-        "kind": span.kind.name.lower(),
-        "start": span.start_time or 0,
-        "end": span.end_time or 0,
-        "status": span.status.status_code.name.lower(),
-        "message": _short(span.status.description or ""),
-        "attributes": _attributes_of(span.attributes or {}),
-        "links": [
-            {
-                "trace_id": f"{link.context.trace_id:032x}",
-                "span_id": f"{link.context.span_id:016x}",
-            }
-            for link in span.links
-        ],
-    }
-
-
-def _attributes_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: redaction.HIDDEN
-        if redaction.is_secret(name)
-        else _short(value)
-        if isinstance(value, str)
-        else value
-        for name, value in attributes.items()
-    }
-
-
-def _short(text: str) -> str:
-    shown = redaction.text(text)
-    return shown if len(shown) <= _TEXT_AT_MOST else f"{shown[:_TEXT_AT_MOST]}…"

@@ -4,52 +4,199 @@
         ...
         span.set_attribute("cri_proxy.paths", 300)
 
-The API is OpenTelemetry's; this module only makes the usual thing short and the unused thing free:
-where spans are neither sent nor kept `span` does nothing at all, not even for logs. `provider`
-installs the SDK, and is imported only when it is wanted.
+They are what OpenTelemetry calls spans, made here: a call of kubelet's has several, and those of
+its SDK cost it more than all else that the proxy does with it. One is begun by filling in an object
+and ended by handing that to `install`'s `take`, which must be as quick; what becomes of it is the
+business of `outlet`, in other threads and processes. Where nothing is installed nothing happens.
 
-A span may also tell of what is over (`record`), of work in another process for one, and it may be
-given its ids (`root`): the trace of a pod's startup is known by the pod, not by the proxy's memory.
+The first span of a trace is `root`, or has a `parent` from elsewhere; all others are children of
+the current span, and where there is none they are nothing: work that no traced call has asked for
+has no trace. A span may also tell of what is over (`record`), of work in another process for one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
-from typing import Final, ParamSpec, TypeAlias, TypeVar
+import random
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Final, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind
-from opentelemetry.trace.propagation import tracecontext
-from opentelemetry.util.types import AttributeValue
-
-import cri_proxy
 from cri_proxy.lib import steps
 
 TRACEPARENT: Final = "traceparent"
-_PROPAGATOR: Final = tracecontext.TraceContextTextMapPropagator()
+TRACESTATE: Final = "tracestate"
+# https://www.w3.org/TR/trace-context/: version, trace id, parent id, flags; later versions add.
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Kind: TypeAlias = Literal["internal", "server", "client"]
+Value: TypeAlias = "str | bool | int | float | Sequence[str]"
+Attributes: TypeAlias = Mapping[str, Value]
 Ids: TypeAlias = tuple[int, int]
-FORCED: Final[ContextVar[Ids | None]] = ContextVar("forced", default=None)
-"""The trace and span id of the span that is being started, where they are not left to chance."""
 
 
-@contextlib.contextmanager
-def span(name: str, /, **attributes: AttributeValue) -> Iterator[trace.Span]:
+class Context(NamedTuple):
+    """What names a span: ids, whether its trace is sent, and `tracestate` as its caller gave it."""
+
+    trace_id: int
+    span_id: int
+    is_sampled: bool
+    state: str = ""
+
+
+Sampler: TypeAlias = Callable[[int, "Context | None"], bool]
+"""Decides whether a trace is sent, by its id and by the context that a caller gave."""
+
+
+class Span:
+    """One span; it counts once it is ended. Times are nanoseconds since 1970."""
+
+    __slots__ = (
+        "attributes",
+        "context",
+        "end",
+        "is_error",
+        "kind",
+        "links",
+        "message",
+        "name",
+        "parent_id",
+        "start",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        context: Context,
+        parent_id: int | None,
+        *,
+        kind: Kind = "internal",
+        start: int | None = None,
+        attributes: dict[str, Value],
+    ) -> None:
+        self.name = name
+        self.context = context
+        self.parent_id = parent_id
+        self.kind: Kind = kind
+        self.start = time.time_ns() if start is None else start
+        self.end = 0
+        self.attributes = attributes
+        self.links: list[Context] = []
+        self.is_error = False
+        self.message = ""
+
+    def set_attribute(self, name: str, value: Value) -> None:
+        """Say one thing more about it."""
+        self.attributes[name] = value
+
+    def set_attributes(self, attributes: Attributes) -> None:
+        """Say more about it."""
+        self.attributes.update(attributes)
+
+    def add_link(self, context: Context) -> None:
+        """Say that it has to do with another span, which is not its parent."""
+        self.links.append(context)
+
+    def fail(self, message: str) -> None:
+        """Say that it failed, and how."""
+        self.is_error = True
+        self.message = message
+
+    def finish(self, end: int | None = None) -> None:
+        """End it, now or at another time; nothing may be said about it afterwards."""
+        self.end = time.time_ns() if end is None else end
+        if _installed is not None:
+            _installed[0](self)
+
+
+class _Nothing(Span):
+    """What a span is where there is no trace."""
+
+    __slots__ = ()
+
+    def set_attribute(self, name: str, value: Value) -> None:
+        pass
+
+    def set_attributes(self, attributes: Attributes) -> None:
+        pass
+
+    def add_link(self, context: Context) -> None:
+        pass
+
+    def fail(self, message: str) -> None:
+        pass
+
+    def finish(self, end: int | None = None) -> None:
+        pass
+
+
+class Entered:
+    """A span as the context of a body; errors that leave the body are told unless `is_bare`.
+
+    With `is_last` it stays the current span afterwards, for what is still said in the same task.
+    """
+
+    __slots__ = ("_is_bare", "_is_last", "_span", "_token")
+
+    def __init__(self, span: Span, *, is_bare: bool = False, is_last: bool = False) -> None:
+        self._span = span
+        self._is_bare = is_bare
+        self._is_last = is_last
+        self._token: Token[Span | None] | None = None
+
+    def __enter__(self) -> Span:
+        if self._span is not NOTHING:
+            self._token = _current.set(self._span)
+        return self._span
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._token is None:
+            return
+        if not self._is_last:
+            _current.reset(self._token)
+        if error is not None and not self._is_bare:
+            _tell(self._span, error)
+        self._span.finish()
+
+
+NOTHING: Final[Span] = _Nothing("", Context(0, 0, is_sampled=False), None, start=0, attributes={})
+_current: Final[ContextVar[Span | None]] = ContextVar("span", default=None)
+_installed: tuple[Callable[[Span], None], Sampler] | None = None
+
+
+def install(take: Callable[[Span], None] | None, sampler: Sampler = lambda *_: True) -> None:
+    """Have every span of this process given to `take` when it has ended; None switches off."""
+    global _installed
+    _installed = None if take is None else (take, sampler)
+
+
+def is_on() -> bool:
+    """Whether spans go anywhere; callers may skip work that only a span would need."""
+    return _installed is not None
+
+
+def current() -> Span | None:
+    """Return the span that this task is in."""
+    return _current.get()
+
+
+def span(name: str, /, **attributes: Value) -> Entered:
     """Run the body in an inner span, a child of the current one.
 
-    It records the exception that leaves it. Names with dots are given as `**{"a.b": value}`.
+    It tells of the error that leaves it. Names with dots are given as `**{"a.b": value}`.
     """
-    if not is_on():
-        yield trace.INVALID_SPAN
-        return
-    with tracer().start_as_current_span(name, attributes=attributes) as current:
-        yield current
+    parent = _current.get()
+    return Entered(NOTHING if parent is None else _below(parent.context, name, attributes))
 
 
 def of_function(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -66,108 +213,90 @@ def of_function(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
-def record(step: steps.Step, /, **attributes: AttributeValue) -> trace.Span:
+def record(step: steps.Step, /, **attributes: Value) -> Span:
     """Tell of something that is over, as a child of the current span."""
-    if not is_on():
-        return trace.INVALID_SPAN
+    parent = _current.get()
+    if parent is None:
+        return NOTHING
     name, start, end = step
-    found = tracer().start_span(name, start_time=start, attributes=attributes)
-    found.end(end)
+    found = _below(parent.context, name, attributes, start=start)
+    found.finish(end)
     return found
 
 
-def replay(taken: Iterable[steps.Step], parent: trace.Span | None = None) -> None:
+def replay(taken: Iterable[steps.Step], parent: Span | None = None) -> None:
     """Tell of the steps that a job took, by default as children of the current span."""
-    if not is_on():
+    parent = parent or _current.get()
+    if parent is None or parent is NOTHING:
         return
-    context = None if parent is None else trace.set_span_in_context(parent)
     for name, start, end in taken:
-        tracer().start_span(name, context=context, start_time=start).end(end)
+        _below(parent.context, name, {}, start=start).finish(end)
 
 
 def root(
-    name: str,
-    ids: Ids,
-    *,
-    parent: SpanContext | None,
-    start: int,
-    attributes: Mapping[str, AttributeValue],
-) -> trace.Span:
-    """Return a span with ids of its own, started at `start`; with a parent it is of its trace."""
-    forced = FORCED.set(ids)
-    try:
-        return tracer().start_span(
-            name,
-            context=Context() if parent is None else context_in(parent),
-            start_time=start,
-            attributes=attributes,
-        )
-    finally:
-        FORCED.reset(forced)
+    name: str, ids: Ids, *, parent: Context | None, start: int, attributes: Attributes
+) -> Span:
+    """Return a span with ids of its own, started at `start`; `parent` is a caller's span."""
+    context = Context(*ids, is_decided(ids[0], parent), "" if parent is None else parent.state)
+    parent_id = None if parent is None else parent.span_id
+    return Span(name, context, parent_id, start=start, attributes=dict(attributes))
 
 
-def started(
-    name: str,
-    *,
-    kind: SpanKind,
-    parent: SpanContext | None = None,
-    links: Iterable[SpanContext] = (),
-    attributes: Mapping[str, AttributeValue],
-) -> contextlib.AbstractContextManager[trace.Span]:
-    """Return the context of a span that leaves exceptions to the body; by default an inner one."""
-    return tracer().start_as_current_span(
-        name,
-        context=None if parent is None else context_in(parent),
-        kind=kind,
-        links=[Link(each) for each in links],
-        attributes=attributes,
-        record_exception=False,
-        set_status_on_exception=False,
-    )
+def below(parent: Context, name: str, *, kind: Kind, attributes: dict[str, Value]) -> Span:
+    """Return a span that is a child of any other; it has the attributes, not a copy of them."""
+    return _below(parent, name, attributes, kind=kind)
 
 
-def annotate(**attributes: AttributeValue) -> None:
+def is_decided(trace_id: int, parent: Context | None) -> bool:
+    """Whether a trace that begins is sent, or one that a caller has begun."""
+    return _installed is not None and _installed[1](trace_id, parent)
+
+
+def annotate(**attributes: Value) -> None:
     """Say more about the current span, whoever has begun it."""
-    trace.get_current_span().set_attributes(attributes)
+    found = _current.get()
+    if found is not None:
+        found.attributes.update(attributes)
 
 
-def context_in(parent: SpanContext) -> Context:
-    """Return a context that holds `parent` and nothing else."""
-    return trace.set_span_in_context(trace.NonRecordingSpan(parent), Context())
-
-
-def context_of(metadata: Iterable[tuple[str, str | bytes]]) -> SpanContext | None:
+def context_of(metadata: Iterable[tuple[str, str | bytes]]) -> Context | None:
     """Return what a caller's metadata says about its own span; None if nothing valid."""
-    carrier = {
-        key: value
-        for key, value in metadata
-        if key in ("traceparent", "tracestate") and isinstance(value, str)
-    }
-    if TRACEPARENT not in carrier:
+    parent, state = None, ""
+    for key, value in metadata:
+        if key == TRACEPARENT and isinstance(value, str):
+            parent = value
+        elif key == TRACESTATE and isinstance(value, str):
+            state = value
+    match = None if parent is None else _TRACEPARENT.fullmatch(parent.strip())
+    if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
         return None
-    found = _PROPAGATOR.extract(carrier, Context())
-    context = trace.get_current_span(found).get_span_context()
-    return context if context.is_valid else None
+    trace_id, span_id = int(match[2], 16), int(match[3], 16)
+    if not trace_id or not span_id:
+        return None
+    return Context(trace_id, span_id, bool(int(match[4], 16) & 1), state)
 
 
-def traceparent_of(context: SpanContext) -> str:
+def traceparent_of(context: Context) -> str:
     """Return the header of W3C Trace Context that names a span."""
-    trace_id = trace.format_trace_id(context.trace_id)
-    span_id = trace.format_span_id(context.span_id)
-    return f"00-{trace_id}-{span_id}-{context.trace_flags & 1:02x}"
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.is_sampled:02x}"
 
 
-def tracer() -> trace.Tracer:
-    """Return the tracer for spans that need more: a kind, a parent, links, an end of their own."""
-    return _tracer_of(trace.get_tracer_provider())
+def _below(
+    parent: Context,
+    name: str,
+    attributes: dict[str, Value],
+    *,
+    kind: Kind = "internal",
+    start: int | None = None,
+) -> Span:
+    context = Context(parent.trace_id, random.getrandbits(64) or 1, parent.is_sampled, parent.state)
+    return Span(name, context, parent.span_id, kind=kind, start=start, attributes=attributes)
 
 
-def is_on() -> bool:
-    """Whether spans go anywhere; callers may skip work that only a span would need."""
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-
-
-@functools.lru_cache(maxsize=1)
-def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
-    """Return the provider's tracer, which takes longer to be looked up than a span to be made."""
-    return provider.get_tracer("cri_proxy", cri_proxy.__version__)
+def _tell(span: Span, error: BaseException) -> None:
+    """Tell of an error that ended a span; being given up is none."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, Exception):
+        span.set_attribute("error.type", type(error).__name__)
+        span.fail(str(error))

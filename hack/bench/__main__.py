@@ -1,5 +1,7 @@
 """Run benchmarks: `python -m hack.bench [NAME]... [--quick] [--json]`, as root.
 
+NAME is store, peers, pods, relay, tracing or cluster.
+
 Without a name all run but `cluster`, which needs Kubernetes to be built first. With --json each
 prints one document on a line of its own.
 """
@@ -11,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-USUAL: Final = ("store", "peers", "pods", "relay")
+USUAL: Final = ("store", "peers", "pods", "relay", "tracing")
 NAMES: Final = (*USUAL, "cluster")
 
 

@@ -25,7 +25,6 @@ from hack.cluster.kubectl import Kubectl, condition
 from hack.cluster.kubelet import Kubelet
 from hack.cluster.plane import ControlPlane
 from hack.testbed import containerd, environments, file_server, floxhub
-from hack.testbed.binaries import Binaries
 from hack.testbed.proxy import Proxy
 
 NODE: Final = "node"
@@ -40,8 +39,8 @@ def lacks() -> list[str]:
 class Cluster:
     """One cluster, from `start` (or `with`) to `stop`."""
 
-    def __init__(self, *, binaries: Binaries | None = None, is_direct: bool = False) -> None:
-        self.runtime: Final = containerd.Containerd(binaries=binaries)
+    def __init__(self, *, is_direct: bool = False) -> None:
+        self.runtime: Final = containerd.Containerd()
         self.is_direct: Final = is_direct
         self.hub: floxhub.FloxHub
         self.published: environments.Published

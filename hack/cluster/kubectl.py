@@ -19,9 +19,9 @@ class Failed(AssertionError):
 
 
 class Kubectl:
-    """One user's kubectl in one namespace."""
+    """One user's kubectl in one namespace; without one, objects say where they belong."""
 
-    def __init__(self, program: Path, kubeconfig: Path, namespace: str = "default") -> None:
+    def __init__(self, program: Path, kubeconfig: Path, namespace: str | None = None) -> None:
         self.kubeconfig: Final = kubeconfig
         self.namespace: Final = namespace
         self._program: Final = program
@@ -32,7 +32,9 @@ class Kubectl:
 
     def argv(self, *arguments: str) -> list[str]:
         """Return the argument list of a command."""
-        options = ["--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace]
+        options = ["--kubeconfig", str(self.kubeconfig)]
+        if self.namespace is not None:
+            options += ["--namespace", self.namespace]
         return [str(self._program), *options, *arguments]
 
     def __call__(

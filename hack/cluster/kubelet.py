@@ -98,6 +98,7 @@ class Kubelet:
             "protectKernelDefaults": True,
             "oomScoreAdj": 0,
             "resolvConf": "/etc/resolv.conf",
+            "clusterDNS": [address],  # nobody answers there; without one every pod has a warning
             "podLogsDir": str(self._own / "pods"),
             "volumePluginDir": str(self._own / "plugins"),
             # A full disk of the machine is not this node's business.

@@ -93,6 +93,7 @@ class ControlPlane:
             kubelet_certificate_authority=self.authority.certificate,
             kubelet_client_certificate=client,
             kubelet_client_key=client_key,
+            kubelet_preferred_address_types="InternalIP",
             service_account_issuer="https://kubernetes.default.svc",
             service_account_key_file=signed / "accounts.pub",
             service_account_signing_key_file=signed / "accounts.key",

@@ -34,7 +34,7 @@ def push(cluster: Cluster) -> None:
     library = published.package("library", {"include/library.h": b"#define LIBRARY 1\n"})
     hub.push("acme", "library", environments.lockfile(tools, library))
     for name, program, script in (
-        ("redis", "redis-server", "exec nc -lk -p 6379 -e echo +PONG"),
+        ("redis", "redis-server", "exec nc -ll -p 6379 -e echo +PONG"),
         ("quotes-app", "quotes-app-go", "exec httpd -f -p 3000 -h /tmp"),
     ):
         stand_in = Executable(f"#!{tools.path}/bin/sh\n{script}\n".encode())

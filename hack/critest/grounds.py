@@ -33,7 +33,7 @@ _WEB_SERVER: Final = b"""#!/bin/sh
 trap 'exit 0' TERM INT QUIT
 mkdir -p /var/run
 echo $$ >/var/run/nginx.pid
-echo "httpd: serving on port $PORT"
+echo "httpd -D FOREGROUND, on port $PORT"
 httpd -f -p "$PORT" -h /srv &
 wait
 """
@@ -41,8 +41,8 @@ wait
 
 def all_images() -> Iterator[Image]:
     """Yield every image that critest asks for, of the versions that are known."""
-    files = {
-        **images.busybox_files(),
+    files = images.busybox_files()
+    files |= {
         "etc/passwd": File(
             b"root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/:/bin/sh\n"
             b"default-user:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
@@ -51,7 +51,10 @@ def all_images() -> Iterator[Image]:
             b"root:x:0:\nusers:x:100:\nwww-data:x:33:\ndefault-user:x:1000:\n"
             b"group-defined-in-image:x:50000:default-user\n"
         ),
+        # What the machine's busybox may lack, and a program of its own that can be masked.
         "bin/ipcs": File(b"#!/bin/sh\nexec cat /proc/sysvipc/shm\n", 0o755),
+        "bin/pgrep": File(b'#!/bin/sh\nexec pidof "$1"\n', 0o755),
+        "bin/ls": files["bin/busybox"],
     }
     linux = Image(
         name=f"{_E2E}/busybox:1.29-2",
@@ -71,8 +74,10 @@ def _tagged(linux: Image) -> Iterator[Image]:
     for name in ("latest:latest", "tag:test", "tag:all", "1:latest", "2:latest", "3:latest"):
         layer = images.layer({name: File(name.encode())})
         yield replace(linux, name=f"{_STAGING}/test-image-{name}", layers=(*linux.layers, layer))
+    same = images.layer({"same-image": File()})
     for tag in ("1", "2", "3"):
-        yield replace(linux, name=f"{_STAGING}/test-image-tags:{tag}")
+        name = f"{_STAGING}/test-image-tags:{tag}"
+        yield replace(linux, name=name, layers=(*linux.layers, same))
 
 
 def _of_users(linux: Image) -> Iterator[Image]:

@@ -1,7 +1,7 @@
-"""A collector of traces: receives OTLP over HTTP as OpenTelemetry's own does, and keeps the spans.
+"""A collector of traces: receives OTLP as OpenTelemetry's own does, and keeps the spans.
 
     with Collector() as collector:
-        ...                                        # something that sends to collector.url
+        ...                     # something that sends to collector.url, or by gRPC to grpc_url
         span = collector.wait("pod.startup")
         assert collector.children(span) == [...]
 
@@ -14,10 +14,12 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -33,8 +35,9 @@ _ERROR: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span as it was received; ids are hexadecimal, times nanoseconds."""
+    """A span as it was received; ids are hexadecimal, times nanoseconds, `service` its sender."""
 
+    service: str
     name: str
     trace_id: str
     span_id: str
@@ -65,9 +68,13 @@ class Collector:
         self._server: Final = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url: Final = f"http://127.0.0.1:{self._server.server_port}"
+        self._grpc: Final = grpc.server(ThreadPoolExecutor(2))
+        self._grpc.add_generic_rpc_handlers((self._rpc(),))
+        self.grpc_url: Final = f"http://127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._grpc.start()
         return self
 
     def __exit__(
@@ -78,6 +85,7 @@ class Collector:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._grpc.stop(None)
 
     def spans(self, name: str = "") -> list[Span]:
         """Return the spans so far, all or those of a name, by their beginning."""
@@ -105,9 +113,23 @@ class Collector:
         with self._lock:
             self.paths.append(path)
             for group in request.resource_spans:
-                self.resources.append(_attributes_of(group.resource.attributes))
+                resource = _attributes_of(group.resource.attributes)
+                self.resources.append(resource)
+                service = str(resource.get("service.name", ""))
                 for scope in group.scope_spans:
-                    self._spans.extend(_span_of(message) for message in scope.spans)
+                    self._spans.extend(_span_of(service, message) for message in scope.spans)
+
+    def _rpc(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """Return what serves the same over gRPC."""
+
+        def export(body: bytes, _: object) -> bytes:
+            self.bodies.append(body)
+            self._take("grpc", ExportTraceServiceRequest.FromString(body))
+            return ExportTraceServiceResponse().SerializeToString()
+
+        service = "opentelemetry.proto.collector.trace.v1.TraceService"
+        method = grpc.unary_unary_rpc_method_handler(export)
+        return grpc.method_handlers_generic_handler(service, {"Export": method})
 
     def _handler(self) -> Callable[..., http.server.BaseHTTPRequestHandler]:
         collector = self
@@ -131,8 +153,9 @@ class Collector:
         return Handler
 
 
-def _span_of(message: Message) -> Span:
+def _span_of(service: str, message: Message) -> Span:
     return Span(
+        service=service,
         name=message.name,
         trace_id=message.trace_id.hex(),
         span_id=message.span_id.hex(),

@@ -61,12 +61,15 @@ class Containerd:
         binaries: Binaries | None = None,
         handlers: Sequence[str] = ("runc", "runc-second"),
         mirrors: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         """Choose names, touch nothing. The first of `handlers` is the runtime's default.
 
         `mirrors` are the registries that images may be pulled from, by the names of those that
-        they stand in for; they speak plain HTTP.
+        they stand in for; they speak plain HTTP. `variables` are the daemon's, such as those that
+        tell it where to send its traces.
         """
+        self._variables: Final = dict(variables or {})
         self._binaries: Final = binaries or Binaries()
         self._handlers: Final = tuple(handlers)
         self._mirrors: Final = dict(mirrors or {})
@@ -227,7 +230,7 @@ class Containerd:
         self._program = processes.Program(
             [self._binary("containerd"), "--config", self.directory / "config.toml"],
             log=self.directory / "log",
-            env={"PATH": self._binaries.search_path},
+            env={**self._variables, "PATH": self._binaries.search_path},
         )
         waiting.until(
             self._is_ready, what="containerd to answer the CRI", explain=self._program.tail

@@ -7,7 +7,10 @@
 
 `cut` uses ext4's own shutdown (EXT4_IOC_SHUTDOWN of the kernel's fs/ext4/ioctl.c): from one moment
 to the next nothing is written any more, not even the journal, and what is in memory is lost with
-the mount. An `untidy` one writes its journal first and contents never before it, as a careless
+the mount. What is on the disk at that moment goes on as another disk in the same place: somebody
+else's mount namespace may have a copy of the first mount, and with it the dead file system.
+
+An `untidy` one writes its journal first and contents never before it, as a careless
 disk or mount option has it: names are there, and the bytes behind them may not be.
 """
 
@@ -57,7 +60,7 @@ class Disk:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _run("umount", str(self.place))
+        _run("umount", "--lazy", str(self.place))
         self._image.unlink()
 
     def fail(self) -> None:
@@ -71,7 +74,10 @@ class Disk:
 
     def restart(self) -> None:
         """Have what is on the disk back, once nobody works on it any more."""
-        _run("umount", str(self.place))
+        _run("umount", "--lazy", str(self.place))
+        copy = self._image.with_suffix(".copy")
+        _run("cp", "--sparse=always", str(self._image), str(copy))
+        copy.rename(self._image)
         self._mount()
 
     def cut(self) -> None:

@@ -7,8 +7,9 @@
 # /host/opt, /host/etc  the node's own directories
 # /settings         config.toml and prewarm.txt, from the ConfigMap
 #
-# The program is copied to /opt/cri-proxy on the node and started there, in the namespaces of the node's process 1: it
-# speaks to systemd and restarts kubelet. This container survives that, as every container does.
+# The distribution is laid below /opt on the node and started there, in the namespaces of the node's process 1, where it
+# speaks to systemd, keeps a release of itself and restarts kubelet. This container survives that, as every container
+# does. What was laid goes again; what it installed stays.
 set -eu
 
 image=${IMAGE_ROOT:-/cri-proxy}
@@ -21,15 +22,12 @@ say() { echo "installer: $*"; }
 # Run on the node itself.
 on_node() { ${ON_NODE-nsenter -t 1 -m -u -i -n -p --} "$@"; }
 
-# Copy the distribution beside its place and rename it there: what is in place is whole.
-place() {
-  rm -rf "$host/opt/.cri-proxy.new" "$host/opt/.cri-proxy.old"
-  cp -a "$image" "$host/opt/.cri-proxy.new"
-  if [ -e "$host/opt/cri-proxy" ]; then
-    mv "$host/opt/cri-proxy" "$host/opt/.cri-proxy.old"
-  fi
-  mv "$host/opt/.cri-proxy.new" "$host/opt/cri-proxy"
-  rm -rf "$host/opt/.cri-proxy.old"
+# Have the distribution of this image do something on the node.
+with_program() {
+  rm -rf "$host/opt/.cri-proxy-installer"
+  cp -a "$image" "$host/opt/.cri-proxy-installer"
+  on_node /opt/.cri-proxy-installer/bin/cri-proxy "$@"
+  rm -rf "$host/opt/.cri-proxy-installer"
 }
 
 # Write a setting file only if it is another, so that an unchanged one restarts nothing.
@@ -46,15 +44,12 @@ case "${1-}" in
 install)
   settle "$settings/config.toml" "$host/etc/cri-proxy/config.toml"
   settle "$settings/prewarm.txt" "$host/etc/cri-proxy/prewarm.d/cluster"
-  place
-  on_node /opt/cri-proxy/bin/cri-proxy install
+  with_program install
   say "cri-proxy is on this node"
   ;;
 uninstall)
-  if [ -e "$host/opt/cri-proxy/bin/cri-proxy" ]; then
-    on_node /opt/cri-proxy/bin/cri-proxy uninstall
-  fi
-  rm -rf "$host/opt/cri-proxy" "$host/etc/cri-proxy"
+  with_program uninstall
+  rm -rf "$host/etc/cri-proxy"
   say "cri-proxy is off this node"
   ;;
 *)

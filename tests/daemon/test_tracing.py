@@ -21,7 +21,20 @@ RUN = methods.path_of("RunPodSandbox")
 PULL = methods.path_of("PullImage")
 CREATE = methods.path_of("CreateContainer")
 START = methods.path_of("StartContainer")
+STOP_CONTAINER = methods.path_of("StopContainer")
 STOP = methods.path_of("StopPodSandbox")
+ENDING = (
+    (STOP_CONTAINER, api_pb2.StopContainerRequest(container_id="container-1")),
+    (STOP, api_pb2.StopPodSandboxRequest(pod_sandbox_id="sandbox-1")),
+    (
+        methods.path_of("RemoveContainer"),
+        api_pb2.RemoveContainerRequest(container_id="container-1"),
+    ),
+    (
+        methods.path_of("RemovePodSandbox"),
+        api_pb2.RemovePodSandboxRequest(pod_sandbox_id="sandbox-1"),
+    ),
+)
 UID = "7f1c9a52-0b62-4d4e-9b1f-5e1c8a6b7d10"
 KUBELETS_TRACE = "0af7651916cd43dd8448eb211c80319c"
 KUBELETS_SPAN = "b7ad6b7169203331"
@@ -61,6 +74,9 @@ def serve(station: Station) -> None:
     runtime.answer(CREATE, api_pb2.CreateContainerResponse(container_id="container-1"))
     runtime.answer(START, api_pb2.StartContainerResponse())
     runtime.answer(STOP, api_pb2.StopPodSandboxResponse())
+    runtime.answer(STOP_CONTAINER, api_pb2.StopContainerResponse())
+    runtime.answer(methods.path_of("RemoveContainer"), api_pb2.RemoveContainerResponse())
+    runtime.answer(methods.path_of("RemovePodSandbox"), api_pb2.RemovePodSandboxResponse())
     runtime.answer(
         methods.path_of("ImageStatus"),
         api_pb2.ImageStatusResponse(image=api_pb2.Image(id="sha256:1")),
@@ -320,6 +336,79 @@ async def test_a_startup_whose_sandbox_is_stopped_is_over_at_once(
     )
 
     assert await wait(collector, "pod.startup")
+
+
+async def test_a_pods_end_is_a_trace_of_its_own_with_a_link_to_its_startup(
+    traced: Station, collector: Collector
+) -> None:
+    await call(traced, RUN, run_request())
+    await call(traced, CREATE, create_request())
+    for path, payload in ENDING:
+        await call(traced, path, payload.SerializeToString())
+
+    stop = await wait(collector, "pod.stop")
+    root = await wait(collector, "pod.startup")
+
+    assert stop.trace_id != root.trace_id
+    assert stop.links == ((root.trace_id, root.span_id),)
+    assert collector.tree(stop) == [
+        "pod.stop",
+        [[path[1:], [[path[1:], []]]] for path, _ in ENDING],
+    ]
+    assert stop.attributes["k8s.pod.name"] == "web"
+    stopped = collector.spans(STOP_CONTAINER[1:])[0]
+    assert stopped.attributes["k8s.container.name"] == "main"
+    assert stopped.attributes["container.id"] == "container-1"
+
+
+async def test_the_end_of_a_pod_that_a_killed_proxy_started_is_linked_to_its_startup(
+    traced: Station, collector: Collector
+) -> None:
+    await call(traced, RUN, run_request())
+    await call(traced, CREATE, create_request())
+    root = await wait(collector, "pod.startup")
+    await asyncio.to_thread(
+        waiting.until, lambda: "pod.startup" in kept(traced), what="the ring to be written"
+    )
+    traced.proxy.kill()
+    await asyncio.to_thread(traced.proxy.start)
+    path, payload = ENDING[0]
+
+    await call(traced, path, payload.SerializeToString(), kubelets(is_sampled=False))
+
+    stop = await wait(collector, "pod.stop")
+    server = collector.spans(path[1:])[0]
+    assert stop.links == ((root.trace_id, root.span_id),)
+    assert server.links == ((KUBELETS_TRACE, KUBELETS_SPAN),)
+    assert server.parent_id == stop.span_id
+
+
+async def test_the_end_of_a_pod_is_in_kubelets_trace_where_it_has_one(
+    traced: Station, collector: Collector
+) -> None:
+    await call(traced, RUN, run_request())
+    path, payload = ENDING[1]
+
+    await call(traced, path, payload.SerializeToString(), kubelets(is_sampled=True))
+
+    stop = await wait(collector, "pod.stop")
+    server = collector.spans(path[1:])[0]
+    assert (server.trace_id, server.parent_id) == (KUBELETS_TRACE, KUBELETS_SPAN)
+    assert (stop.trace_id, stop.span_id) in server.links
+
+
+async def test_a_refusal_is_logged_with_the_trace_that_tells_more(
+    traced: Station, collector: Collector
+) -> None:
+    annotations = {"flox.dev/environment": "acme/none"}
+    with pytest.raises(grpc.aio.AioRpcError):
+        await call(traced, CREATE, create_request(annotations))
+
+    server = await wait(collector, CREATE[1:])
+    (line,) = (line for line in traced.proxy.log_text().splitlines() if "call refused" in line)
+    assert f"trace_id={server.trace_id} span_id={server.span_id}" in line
+    assert "kind=NotFound why=" in line
+    assert server.attributes["rpc.status_code"] == "NOT_FOUND"
 
 
 async def test_a_restarted_container_is_no_startup(traced: Station, collector: Collector) -> None:

@@ -19,6 +19,9 @@ from hack.testbed.floxhub import FloxHub
 from hack.testbed.pods import Container, Pod, Pods
 from hack.testbed.proxy import Proxy
 
+ON_BOTH_RUNTIMES = pytest.mark.parametrize("containerd", ["system", "newest"], indirect=True)
+"""A test with this runs on the system's runtime and on containerd 2."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark this directory's tests, so that none can forget to."""
@@ -66,6 +69,15 @@ class Node:
 def spec(*command: str, **parts: Any) -> kubelet.Spec:
     """Return a container of the placeholder image that runs `command`."""
     return kubelet.Spec(**{"image": images.PLACEHOLDER, "command": command, **parts})
+
+
+@pytest.fixture
+def containerd(request: pytest.FixtureRequest, containerd: Containerd) -> Containerd:
+    """The system's runtime, or the newest where a test's parameters say so."""
+    if getattr(request, "param", "system") == "newest":
+        newest: Containerd = request.getfixturevalue("newest_containerd")
+        return newest
+    return containerd
 
 
 @pytest.fixture

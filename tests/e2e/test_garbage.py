@@ -16,7 +16,7 @@ from hack.testbed import waiting
 from hack.testbed.environments import Package
 from tests.e2e.conftest import Node, spec
 
-ROUNDS = 12
+ROUNDS = 8
 
 
 @pytest.fixture

@@ -39,10 +39,11 @@ def in_place(node: Node) -> dict[str, str | None]:
 
 def await_pinned(node: Node, reference: str, pin: str) -> None:
     waiting.until(
-        lambda: in_place(node).get(reference) == pin,
-        what=f"{reference} to be there as {pin}",
+        lambda: f"pin ready reference={reference}" in node.proxy.log_text(),
+        what=f"{reference} to be there",
         explain=lambda: node.proxy.log_text()[-3000:],
     )
+    assert in_place(node)[reference] == pin
 
 
 def test_a_pin_is_realized_at_start_followed_as_it_moves_and_held_against_gc(
@@ -84,7 +85,8 @@ def test_a_drop_in_adds_a_pin_and_takes_it_away(node: Node, pins: Path) -> None:
     (pins / "web").unlink()
     shutil.rmtree(version)
 
-    waiting.until(lambda: in_place(node) == {"acme/web:1": None}, what="the pin to go")
+    waiting.until(lambda: "pin given up" in node.proxy.log_text(), what="the pin to go")
+    assert in_place(node) == {"acme/web:1": None}
     assert node.proxy.log_text().count("pin cannot be read") == 1
     said = json.loads(node.proxy.run("gc", "--json"))
     assert [each["goes"] for each in said["environments"]] == [True]

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from cri_proxy.cri import api_pb2
-from tests.e2e.conftest import Node, spec
+from tests.e2e.conftest import ON_BOTH_RUNTIMES, Node, spec
 
 ANNOTATED = {"flox.dev/environment": "acme/web"}
 
@@ -61,6 +61,7 @@ def test_a_pod_of_a_mapped_class_without_an_environment_is_refused(node: Node) -
     assert "flox-second" in (refused.value.details() or "")
 
 
+@ON_BOTH_RUNTIMES
 def test_status_lists_our_names_where_the_runtime_lists_its_own(node: Node) -> None:
     """As of version 2.0 containerd lists them."""
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
+import socket
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -16,24 +18,15 @@ from typing import Any
 import pytest
 
 from hack.testbed import critools, streaming, waiting
-from hack.testbed.containerd import Containerd
 from hack.testbed.environments import Published
 from hack.testbed.pods import Container, Pod
-from tests.e2e.conftest import Node, spec
+from tests.e2e.conftest import ON_BOTH_RUNTIMES, Node, spec
 
 HOOK = "export HOOKED=$(echo yes)"
+SERVE = "echo ready; exec nc -ll -p 8080 -e sh -c 'read line; echo \"$GREETING, $line\"'"
 KINDS = pytest.mark.parametrize("hook", [None, HOOK], ids=["static", "hooked"])
 # What a shell, a runtime or a quoting wrapper might get wrong.
 ODD = ["", " ", "a b", "$HOME", '"', "'", "*", "\\", "a\nb", "--", "-c", "ünïcödé", "`id`", "#x"]
-
-
-@pytest.fixture
-def containerd(request: pytest.FixtureRequest, containerd: Containerd) -> Containerd:
-    """Have a test's node run on the newest runtime where its parameters say so."""
-    if getattr(request, "param", "system") == "newest":
-        newest: Containerd = request.getfixturevalue("newest_containerd")
-        return newest
-    return containerd
 
 
 @pytest.fixture
@@ -95,7 +88,7 @@ def test_execs_stdin_reaches_the_program(node: Node, hook: str | None) -> None:
     assert session.exit_code == 0
 
 
-@pytest.mark.parametrize("containerd", ["system", "newest"], indirect=True)
+@ON_BOTH_RUNTIMES
 @KINDS
 def test_exec_with_a_terminal(node: Node, hook: str | None) -> None:
     _, container = sleeper(node, hook)
@@ -130,9 +123,7 @@ def test_attach_joins_the_wrapped_program(node: Node, hook: str | None) -> None:
 def test_a_port_of_the_wrapped_program_is_reached(node: Node, hook: str | None) -> None:
     node.push("web", variables={"GREETING": "hello"}, hook=hook)
     pod = node.pod("acme/web")
-    serve = "echo ready; exec nc -ll -p 8080 -e sh -c 'read line; echo \"$GREETING, $line\"'"
-    container = pod.run(spec("sh", "-c", serve))
-    container.await_output(b"^ready$")
+    pod.run(spec("sh", "-c", SERVE)).await_output(b"^ready$")
 
     def answer() -> bytes | None:
         try:
@@ -203,3 +194,56 @@ def in_terminal(argv: Sequence[str]) -> bytes:
         process.wait()
         os.close(parent)
     return seen
+
+
+@KINDS
+def test_crictl_attach(node: Node, crictl: list[str], hook: str | None) -> None:
+    node.push("web", variables={"GREETING": "hello"}, hook=hook)
+    script = 'echo ready; read line; echo "$GREETING, $line"; read line; exit "$line"'
+    container = node.pod("acme/web").run(spec("sh", "-c", script, has_stdin=True))
+    container.await_output(b"^ready$")
+
+    with subprocess.Popen(
+        [*crictl, "attach", "-i", container.id], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"world\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"hello, world\n"
+        process.stdin.write(b"5\n")
+        process.stdin.flush()
+        assert container.wait() == 5
+
+
+@KINDS
+def test_crictl_port_forward(node: Node, crictl: list[str], hook: str | None) -> None:
+    node.push("web", variables={"GREETING": "hello"}, hook=hook)
+    pod = node.pod("acme/web")
+    pod.run(spec("sh", "-c", SERVE)).await_output(b"^ready$")
+
+    with subprocess.Popen(
+        [*crictl, "port-forward", pod.id, ":8080"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline().decode()
+            local = re.fullmatch(r"Forwarding from 127\.0\.0\.1:(\d+) -> 8080\n", said)
+            assert local, said
+            port = int(local[1])
+            asked = waiting.until(lambda: asked_of(port), what="an answer of the port")
+            assert asked == b"hello, world\n"
+        finally:
+            process.terminate()
+
+
+def asked_of(port: int) -> bytes | None:
+    """Return what a local port answers, None if it does not yet."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"world\n")
+        try:
+            return b"".join(iter(lambda: connection.recv(4096), b"")) or None
+        except ConnectionError:
+            return None

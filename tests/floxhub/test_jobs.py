@@ -77,6 +77,17 @@ def test_locations_are_told_in_json_with_what_to_log_in_with(
     }
 
 
+def test_what_nobody_asked_for_since_is_forgotten(
+    local: FloxHub, hub_of: Callable[[FloxHub], Hub]
+) -> None:
+    local.push("alice", "web", lockfile("bash"))
+    made = jobs.jobs(hub_of(local))
+    through_json(made[jobs.RESOLVE], {"reference": "alice/web", "token": None})
+
+    assert through_json(made[jobs.FORGET], {"seconds": 3600}) == {"files": 0}
+    assert through_json(made[jobs.FORGET], {"seconds": -60})["files"] > 0
+
+
 def test_without_a_catalog_there_is_no_job_about_locations(
     local: FloxHub, hub_of: Callable[[FloxHub], Hub]
 ) -> None:

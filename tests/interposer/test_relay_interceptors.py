@@ -14,6 +14,7 @@ from cri_proxy import errors
 from cri_proxy.cri import api_pb2, methods
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.interposer.calls import Call, Interceptor
+from cri_proxy.telemetry import logs
 from hack.testbed.fake_runtime import DEADLINE_SECONDS, Context, FakeRuntime
 from hack.testbed.relays import Relays
 
@@ -127,10 +128,9 @@ async def test_refusal_of_an_interceptor_becomes_a_status_and_is_logged_once(
     assert failure.details() == "environment o/n does not exist on FloxHub: push it"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage() == (
-        f"method={VERSION} refused=NotFound "
-        "message=environment o/n does not exist on FloxHub: push it"
-    )
+    line = logs.Text().format(record)
+    assert f"interposer.relay: call refused method={VERSION} kind=NotFound " in line
+    assert 'why="environment o/n does not exist on FloxHub: push it"' in line
     assert runtime.calls == []
 
 

@@ -51,12 +51,12 @@ def test_a_container_is_told_by_name_attempt_and_the_image_as_the_pod_has_it() -
     assert (subject.pod.key, subject.pod.is_annotated) == (("u", 2), True)
 
 
-@pytest.mark.parametrize("path", sorted(subjects.METHODS))
+@pytest.mark.parametrize("path", sorted(subjects.BEGINNING | subjects.ENDING))
 def test_what_cannot_be_decoded_has_no_subject(path: str) -> None:
     assert subjects.of_call(path, b"\x0a\xff\xff\xff not protobuf") is None
 
 
-@pytest.mark.parametrize("path", sorted(subjects.METHODS))
+@pytest.mark.parametrize("path", sorted(subjects.BEGINNING | subjects.ENDING))
 def test_an_empty_message_is_of_no_pod(path: str) -> None:
     subject = subjects.of_call(path, b"")
 
@@ -74,4 +74,4 @@ def test_an_answer_tells_what_was_made() -> None:
 def test_polling_is_not_traced() -> None:
     polled = ("ListContainers", "ListPodSandbox", "Status", "ContainerStatus", "ImageStatus")
 
-    assert not subjects.METHODS & {methods.path_of(name) for name in polled}
+    assert not (subjects.BEGINNING | subjects.ENDING) & {methods.path_of(name) for name in polled}

@@ -133,7 +133,7 @@ def test_an_annotation_that_cannot_be_read_is_told_in_describe(space: Space) -> 
     space.kubectl.apply(_once("wrong", "no-slash", ["true"]))
 
     (warning,) = waiting.until(
-        lambda: _warnings(space, "wrong"), what="a warning", seconds=START_SECONDS
+        lambda: _warnings(space, "wrong") or None, what="a warning", seconds=START_SECONDS
     )
 
     assert warning["reason"] == "FailedCreatePodSandBox"
@@ -143,7 +143,7 @@ def test_an_annotation_that_cannot_be_read_is_told_in_describe(space: Space) -> 
 def test_the_node_says_what_it_is_through_the_proxy(space: Space) -> None:
     node = space.cluster.node()
 
-    version = space.cluster.runtime.version()
+    version = space.cluster.runtime.version().partition("~")[0]
 
     assert condition(node, "Ready") == "True"
     assert node["status"]["nodeInfo"]["containerRuntimeVersion"] == f"containerd://{version}"

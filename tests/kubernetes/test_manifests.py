@@ -9,7 +9,7 @@ import yaml
 
 from hack.cluster import samples
 from hack.cluster.kubectl import Kubectl, pod_is_ready
-from tests.kubernetes.spaces import START_SECONDS, Space
+from tests.kubernetes.spaces import RUNTIME_CLASS, START_SECONDS, Space
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 KUSTOMIZATIONS = sorted(
@@ -23,8 +23,8 @@ def test_the_api_server_takes_every_object(kubectl: Kubectl, name: str) -> None:
     built = kubectl("kustomize", str(MANIFESTS / name))
     documents = list(yaml.safe_load_all(built))
     spaces = [each for each in documents if each["kind"] == "Namespace"]
-    if spaces:  # what is in it cannot be tried before it is there
-        kubectl.apply(*spaces)
+    # What is in a namespace, or of a class, cannot be tried before that is there.
+    kubectl.apply(RUNTIME_CLASS, *spaces)
 
     strict = ["--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts"]
     said = kubectl("apply", *strict, "-f", "-", text=built)

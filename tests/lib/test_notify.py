@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 from pathlib import Path
 
@@ -27,3 +29,34 @@ def test_nobody_there_is_no_error(monkeypatch: pytest.MonkeyPatch, place: str) -
     monkeypatch.setenv("NOTIFY_SOCKET", place)
 
     assert not notify.systemd("READY=1")
+
+
+async def test_the_watchdog_hears_more_often_than_it_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "notify"
+    monkeypatch.setenv("NOTIFY_SOCKET", str(place))
+    monkeypatch.setenv("WATCHDOG_USEC", "30000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(place))
+        listener.setblocking(False)
+        beating = asyncio.create_task(notify.beat())
+        loop = asyncio.get_running_loop()
+
+        heard = [await loop.sock_recv(listener, 100) for _ in range(3)]
+
+        beating.cancel()
+        await asyncio.wait({beating})
+    assert heard == [b"WATCHDOG=1"] * 3
+
+
+@pytest.mark.parametrize(("period", "pid"), [("", None), ("30000", "1"), ("often", None)])
+async def test_nobody_is_told_who_did_not_ask(
+    monkeypatch: pytest.MonkeyPatch, period: str, pid: str | None
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", period)
+    if pid is not None:
+        monkeypatch.setenv("WATCHDOG_PID", pid)
+
+    await notify.beat()

@@ -155,3 +155,11 @@ def test_an_address_is_an_ip_with_a_port_or_nothing():
     assert kind.of_text("") == ""
     refuses(kind.of_text, "localhost:1", ":9464", "127.0.0.1", "127.0.0.1:65536", "::1:80", "1.2:x")
     refuses(kind.of_toml, 9464, None)
+
+
+def test_references_are_read_where_they_stand():
+    kind = kinds.listing(kinds.reference())
+
+    assert [str(each) for each in kind.of_text("acme/web, acme/db:7")] == ["acme/web", "acme/db:7"]
+    with pytest.raises(ValueError):
+        kind.of_toml(["web"])

@@ -60,3 +60,9 @@ def test_caches_without_a_key_to_trust_are_a_contradiction():
     settings = Settings(store=schema.Store(public_keys=()))
 
     assert "store.public_keys" in schema.contradictions_of(settings)[0]
+
+
+def test_the_low_mark_of_the_disk_is_below_the_high_one():
+    settings = Settings(garbage=schema.Garbage(high_percent=70, low_percent=70))
+
+    assert "garbage.low_percent" in schema.contradictions_of(settings)[0]

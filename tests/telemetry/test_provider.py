@@ -1,4 +1,4 @@
-"""Each test runs a program of its own: OpenTelemetry has one provider in a process."""
+"""What becomes of spans; each test runs a program of its own, since a process has one outlet."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from hack.testbed.collector import Collector
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import io, json, pathlib, sys
-from opentelemetry.trace import SpanKind
+import contextlib, io, json, pathlib, sys
 from cri_proxy.model.traces import Startup
 from cri_proxy.settings import schema
 from cri_proxy.telemetry import logs, provider, ring, spans
 
 stream = io.StringIO()
-logs.setup(schema.Log(format="json"), stream=stream)
+log = schema.Log(format="json")
+logs.setup(log, stream=stream)
 settings = schema.Tracing(**json.loads(sys.argv[1]))
 kept = ring.Ring(pathlib.Path(sys.argv[2]), keep=5) if sys.argv[2] else None
 installed = None
 if kept or provider.is_sent(settings):
-    installed = provider.install(settings, ring=kept)
+    installed = provider.install(settings, log, ring=kept)
 ids = (int("a" * 32, 16), int("b" * 16, 16))
+is_on = spans.is_on()
 if kept:
-    kept.begin(Startup(trace_id="a" * 32, span_id="b" * 16, parent_id=None, started=1, uid="u",
-                       attempt=0, namespace="n", name="p", is_annotated=True))
+    installed.begin(Startup(trace_id="a" * 32, span_id="b" * 16, parent_id=None, started=1, uid="u",
+                            attempt=0, namespace="n", name="p", is_annotated=True))
+parent = spans.root("pod.startup", ids, parent=None, start=1, attributes={})
+call = spans.below(parent.context, "call", kind="server", attributes={})
 try:
-    parent = spans.root("pod.startup", ids, parent=None, start=1, attributes={})
-    with spans.started("call", kind=SpanKind.SERVER,
-                       parent=parent.get_span_context(), attributes={}) as call:
+    with contextlib.nullcontext() if not is_on else spans.Entered(call, is_bare=True):
         with spans.span("realizer.realize", **{"flox.environment.reference": "a/b:3"}) as span:
             span.set_attribute("cri_proxy.paths", 300)
             span.set_attribute("floxhub.token", "do-not-tell")
@@ -46,18 +47,17 @@ try:
                 raise ValueError("broke off")
 except ValueError:
     pass
-if installed:
-    parent.end()
+parent.finish()
 logs.of("test").info("outside")
 if installed:
-    installed.close()
+    provider.uninstall(installed, 60)  # this machine may be busy
 lines = [json.loads(line) for line in stream.getvalue().splitlines()]
 print(json.dumps({
-    "is_on": spans.is_on(),
+    "is_on": is_on,
     "inside": next(line for line in lines if line["event"] == "inside").get("trace_id"),
     "outside": next(line for line in lines if line["event"] == "outside").get("trace_id"),
     "lines": [line["event"] for line in lines],
-    "sampled": call.get_span_context().trace_flags.sampled,
+    "sampled": call.context.is_sampled,
 }))
 """
 
@@ -77,11 +77,12 @@ def run(
         [sys.executable, "-c", PROGRAM, json.dumps(settings or {}), str(ring)],
         cwd=ROOT,
         env=environment,
-        stdout=subprocess.PIPE,
+        capture_output=True,
         check=True,
         timeout=90,
     )
     told: dict[str, Any] = json.loads(done.stdout)
+    told["lines"] += [json.loads(line)["event"] for line in done.stderr.splitlines()]
     return told
 
 
@@ -99,7 +100,9 @@ def test_spans_go_to_the_collector_of_the_settings(collector: Collector) -> None
     assert collector.resources[0]["k8s.node.name"]
     assert fetch.parent_id == realize.span_id
     assert realize.attributes["cri_proxy.paths"] == 300
-    assert fetch.events == ("exception",)
+    assert (fetch.is_error, fetch.message) == (True, "broke off")
+    assert fetch.attributes["error.type"] == "ValueError"
+    assert fetch.events == ()
     assert told["inside"] == fetch.trace_id
 
 
@@ -152,10 +155,37 @@ def test_an_endpoint_with_a_path_is_used_as_it_is(collector: Collector) -> None:
     assert collector.paths[0] == "/tenant/v1/traces"
 
 
-def test_another_protocol_than_http_is_refused_with_advice(collector: Collector) -> None:
-    told = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_EXPORTER_OTLP_PROTOCOL="grpc")
+def test_the_variables_have_the_last_word_over_the_settings(collector: Collector) -> None:
+    settings = {"exporter": "otlp", "endpoint": "http://127.0.0.1:9", "protocol": "grpc"}
+    run(
+        settings,
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.url}/v1/traces",
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+    )
 
-    assert "traces are sent by OTLP over HTTP, whatever the variable says" in told["lines"]
+    collector.wait("store.fetch")
+
+
+@pytest.mark.parametrize("is_variable", [True, False], ids=["variable", "setting"])
+def test_spans_go_over_grpc_to_whom_it_is_said(collector: Collector, is_variable: bool) -> None:
+    if is_variable:
+        variables = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        told = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.grpc_url, **variables)
+    else:
+        settings = {"exporter": "otlp", "protocol": "grpc", "endpoint": collector.grpc_url}
+        told = run(settings)
+
+    fetch = collector.wait("store.fetch")
+    assert collector.paths == ["grpc"]
+    assert collector.resources[0]["service.name"] == "cri-proxy"
+    assert told["inside"] == fetch.trace_id
+
+
+def test_a_protocol_that_is_not_spoken_is_told_and_replaced(collector: Collector) -> None:
+    told = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_EXPORTER_OTLP_PROTOCOL="http/json")
+
+    collector.wait("store.fetch")
+    assert any("over HTTP with protobuf" in line for line in told["lines"])
 
 
 def test_a_startup_that_is_not_sampled_is_kept_and_not_sent(

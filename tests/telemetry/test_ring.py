@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext, TraceFlags
 
 from cri_proxy.model.traces import Startup
-from cri_proxy.telemetry import ring
+from cri_proxy.telemetry import records, ring
 from cri_proxy.telemetry.ring import Ring
+from cri_proxy.telemetry.spans import Context, Span, Value
 
 ROOT_ID = 0xB
 KEEP = 3
@@ -31,23 +29,23 @@ def startup(number: int) -> Startup:
     )
 
 
-def span(number: int, span_id: int, name: str, **parts: object) -> ReadableSpan:
-    context = SpanContext(number, span_id, False, TraceFlags(1))
-    return ReadableSpan(name, context, start_time=span_id, end_time=span_id + 5, **parts)
+def add(kept: Ring, number: int, span_id: int, name: str, **attributes: Value) -> None:
+    context = Context(number, span_id, is_sampled=True)
+    span = Span(name, context, None, start=span_id, attributes=attributes)
+    span.end = span_id + 5
+    kept.add(f"{number:032x}", records.text_of(records.of_span(span)))
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Ring]:
-    made = Ring(tmp_path / "traces", keep=KEEP)
-    yield made
-    made.close()
+def kept(tmp_path: Path) -> Ring:
+    return Ring(tmp_path / "traces", keep=KEEP)
 
 
 def test_what_ended_is_read_again(kept: Ring, tmp_path: Path) -> None:
     kept.begin(startup(1))
-    kept.add(span(1, 2, "call", attributes={"rpc.status_code": "OK"}))
-    kept.add(span(1, ROOT_ID, "pod.startup"))
-    kept.close()
+    add(kept, 1, 2, "call", **{"rpc.status_code": "OK"})
+    add(kept, 1, ROOT_ID, "pod.startup")
+    kept.flush()
 
     (trace,) = ring.load(tmp_path / "traces")
 
@@ -59,8 +57,8 @@ def test_what_ended_is_read_again(kept: Ring, tmp_path: Path) -> None:
 
 def test_a_startup_under_way_has_no_root_yet(kept: Ring, tmp_path: Path) -> None:
     kept.begin(startup(1))
-    kept.add(span(1, 2, "call"))
-    kept.close()
+    add(kept, 1, 2, "call")
+    kept.flush()
 
     (trace,) = ring.load(tmp_path / "traces")
 
@@ -70,7 +68,7 @@ def test_a_startup_under_way_has_no_root_yet(kept: Ring, tmp_path: Path) -> None
 def test_the_oldest_startups_make_room(kept: Ring, tmp_path: Path) -> None:
     for number in range(1, KEEP + 3):
         kept.begin(startup(number))
-    kept.close()
+    kept.flush()
 
     found = ring.load(tmp_path / "traces")
 
@@ -78,8 +76,8 @@ def test_the_oldest_startups_make_room(kept: Ring, tmp_path: Path) -> None:
 
 
 def test_spans_of_no_startup_are_not_kept(kept: Ring, tmp_path: Path) -> None:
-    kept.add(span(1, 2, "call"))
-    kept.close()
+    add(kept, 1, 2, "call")
+    kept.flush()
 
     assert ring.load(tmp_path / "traces") == []
 
@@ -87,11 +85,11 @@ def test_spans_of_no_startup_are_not_kept(kept: Ring, tmp_path: Path) -> None:
 def test_a_startup_goes_on_in_the_same_file_after_a_restart(tmp_path: Path) -> None:
     first = Ring(tmp_path / "traces", keep=KEEP)
     first.begin(startup(1))
-    first.add(span(1, 2, "before"))
-    first.close()
+    add(first, 1, 2, "before")
+    first.flush()
     second = Ring(tmp_path / "traces", keep=KEEP)
-    second.add(span(1, 3, "after"))
-    second.close()
+    add(second, 1, 3, "after")
+    second.flush()
 
     (trace,) = ring.load(tmp_path / "traces")
 
@@ -100,14 +98,14 @@ def test_a_startup_goes_on_in_the_same_file_after_a_restart(tmp_path: Path) -> N
 
 def test_a_line_cut_off_by_a_crash_costs_itself_only(kept: Ring, tmp_path: Path) -> None:
     kept.begin(startup(1))
-    kept.add(span(1, 2, "before"))
-    kept.close()
+    add(kept, 1, 2, "before")
+    kept.flush()
     (file,) = (tmp_path / "traces").iterdir()
     with file.open("a") as half:
         half.write('\n{"span": {"name": "cut o')
     again = Ring(tmp_path / "traces", keep=KEEP)
-    again.add(span(1, 3, "after"))
-    again.close()
+    add(again, 1, 3, "after")
+    again.flush()
 
     (trace,) = ring.load(tmp_path / "traces")
 
@@ -117,8 +115,8 @@ def test_a_line_cut_off_by_a_crash_costs_itself_only(kept: Ring, tmp_path: Path)
 def test_one_startup_cannot_fill_the_disk(kept: Ring, tmp_path: Path) -> None:
     kept.begin(startup(1))
     for number in range(ring.SPANS_AT_MOST + 100):
-        kept.add(span(1, number + 2, "call"))
-    kept.close()
+        add(kept, 1, number + 2, "call")
+    kept.flush()
 
     (trace,) = ring.load(tmp_path / "traces")
 
@@ -127,8 +125,8 @@ def test_one_startup_cannot_fill_the_disk(kept: Ring, tmp_path: Path) -> None:
 
 def test_credentials_in_urls_are_hidden(kept: Ring, tmp_path: Path) -> None:
     kept.begin(startup(1))
-    kept.add(span(1, 2, "call", attributes={"url.full": "https://me:pass@cache/x"}))
-    kept.close()
+    add(kept, 1, 2, "call", **{"url.full": "https://me:pass@cache/x"})
+    kept.flush()
 
     (file,) = (tmp_path / "traces").iterdir()
 
@@ -142,6 +140,6 @@ def test_a_directory_that_cannot_be_written_to_costs_the_spans_only(
     kept = Ring(tmp_path / "traces", keep=KEEP)
     for number in range(3):
         kept.begin(startup(number))
-    kept.close()
+    kept.flush()
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -107,35 +107,37 @@ def test_another_machine_is_refused(tmp_path: Path) -> None:
         installer.image_of(tmp_path / "cri-proxy-1.2.3-linux-vax.tar.gz")
 
 
-def test_install_places_the_program_and_the_settings_and_starts_it(node: Path) -> None:
+def test_install_lays_the_settings_and_has_the_program_install_itself(node: Path) -> None:
     done = run(node, "install")
 
     assert done.returncode == 0, done.stderr
     assert (node / "host/etc/cri-proxy/config.toml").read_text() == "[log]\n"
-    assert (node / "calls").read_text() == f"{node}/host/opt/cri-proxy/bin/cri-proxy install\n"
+    assert (node / "host/etc/cri-proxy/prewarm.d/cluster").read_text() == "acme/web\n"
+    assert calls(node) == ["install"]
     assert (node / "done").exists()
 
 
-def test_install_replaces_what_was_there_and_leaves_equal_settings(node: Path) -> None:
+def test_install_leaves_nothing_of_its_own_and_equal_settings_as_they_are(node: Path) -> None:
     run(node, "install")
     before = (node / "host/etc/cri-proxy/config.toml").stat().st_ino
-    (node / "image/new").touch()
 
     done = run(node, "install")
 
     assert done.returncode == 0, done.stderr
-    assert (node / "host/opt/cri-proxy/new").exists()
     assert (node / "host/etc/cri-proxy/config.toml").stat().st_ino == before
-    assert sorted(each.name for each in (node / "host/opt").iterdir()) == ["cri-proxy"]
+    assert list((node / "host/opt").iterdir()) == []
 
 
-def test_install_that_fails_is_not_done(node: Path) -> None:
-    (node / "image/bin/cri-proxy").write_text("#!/bin/sh\nexit 3\n")
+def test_install_that_fails_is_not_done_and_can_be_tried_again(node: Path) -> None:
+    program = node / "image/bin/cri-proxy"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    failed = run(node, "install")
+    program.write_bytes(PROGRAM)
 
     done = run(node, "install")
 
-    assert done.returncode == 3
-    assert not (node / "done").exists()
+    assert failed.returncode == 3
+    assert done.returncode == 0, done.stderr
 
 
 def test_uninstall_leaves_nothing(node: Path) -> None:
@@ -146,4 +148,12 @@ def test_uninstall_leaves_nothing(node: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert list((node / "host/opt").iterdir()) == []
     assert list((node / "host/etc").iterdir()) == []
-    assert (node / "calls").read_text().splitlines()[-1].endswith("cri-proxy uninstall")
+    assert calls(node) == ["install", "uninstall"]
+
+
+def calls(node: Path) -> list[str]:
+    """Return what the program was asked to do, each time in the place where it was laid."""
+    lines = (node / "calls").read_text().splitlines()
+    place = f"{node}/host/opt/.cri-proxy-installer/bin/cri-proxy "
+    assert all(line.startswith(place) for line in lines), lines
+    return [line.removeprefix(place) for line in lines]

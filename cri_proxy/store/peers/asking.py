@@ -269,6 +269,8 @@ class _Gone(errors.SourceUnreachable):
 class _Peer(Cache):
     """A peer, as a cache to take one path from."""
 
+    is_open = True
+
     def __init__(self, peers: Peers, address: str, size: int) -> None:
         super().__init__(f"http://{address}")
         self._peers = peers

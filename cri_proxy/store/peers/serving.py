@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -56,6 +57,7 @@ LISTING_SECONDS: Final = 1.0
 _PIECE_BYTES: Final = 256 * 1024
 _HEAD_BYTES: Final = 16 * 1024
 _BODY_BYTES: Final = 256 * 1024
+_DIGEST: Final = re.compile("[0-9a-z]{32}")
 _CACHE: Final = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 20\n"
 
 
@@ -168,17 +170,18 @@ class Serving:
         what, _, name = target.partition("/")
         match request.method, what:
             case "GET", "narinfo":
-                text = await self._tracker.narinfo(name)
+                text = await self._tracker.narinfo(_digest(name))
                 return _MISSING if text is None else _Answer(HTTPStatus.OK, text)
             case "PUT", "narinfo":
                 return self._learn(name, request.body)
             case "POST", "failure":
-                self._tracker.drop(name, request.body.decode("ascii"))
+                self._tracker.drop(_digest(name), request.body.decode("ascii"))
                 return _DONE
             case "POST", "holdings":
                 peer = self._peer_of(request)
                 if peer:
-                    self._tracker.hold(request.body.decode("ascii").split(), peer)
+                    held = [_digest(each) for each in request.body.decode("ascii").split()]
+                    self._tracker.hold(held, peer)
                 return _DONE
             case _:
                 return _MISSING
@@ -204,7 +207,7 @@ class Serving:
         if peer is None:
             writer.write(_head_of(HTTPStatus.FORBIDDEN, 0))
             return False
-        digest = request.target.rpartition("/")[2]
+        digest = _digest(request.target.rpartition("/")[2])
         size = min(int(request.query.get("size", "0")), 2**40)
         gone = asyncio.ensure_future(reader.read(1))
         turn: Turn | None = None
@@ -273,7 +276,7 @@ class Serving:
 
     def _public_record(self, path: StorePath) -> narinfo.NarInfo | None:
         """Return the record of a path that is present and may be given away."""
-        return self._store.record(path) if self._store.is_public(path) else None
+        return self._store.look(path) if self._store.is_public(path) else None
 
     async def _path_of(self, digest: str) -> StorePath | None:
         """Return the present path of a digest; what is present is listed now and then."""
@@ -344,6 +347,13 @@ async def _read(reader: asyncio.StreamReader, caller: str) -> _Request:
     body = await reader.readexactly(length)
     path, _, query = target.partition("?")
     return _Request(method, path.removeprefix("/"), dict(parse_qsl(query)), body, caller)
+
+
+def _digest(text: str) -> str:
+    """Return the digest of a store path; raise ValueError for what is none."""
+    if not _DIGEST.fullmatch(text):
+        raise ValueError("not a digest")
+    return text
 
 
 def _head_of(status: HTTPStatus, length: int, more: str = "") -> bytes:

@@ -44,7 +44,8 @@ def _measure(options: Options) -> Iterator[Figure]:
         runtime_alone = processes.computed_by(direct.runtime.pid)
     with Cluster() as proxied:
         lockfile = environments.lockfile(proxied.published.tools)
-        proxied.hub.push(*_REFERENCE.split("/"), lockfile)
+        owner, _, name = _REFERENCE.partition("/")
+        proxied.hub.push(owner, name, lockfile)
         began = _computed(proxied)
         ours = _start(proxied, [_pod(number, _REFERENCE) for number in range(count)])
         computed = _computed(proxied) - began

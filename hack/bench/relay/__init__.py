@@ -20,12 +20,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hack.bench import figures
+from hack.bench import figures, grounds, material
 from hack.bench.figures import Figure, Options
+from hack.bench.material import Material, Shape
+from hack.bench.store import sides as sides_of_stores
 
 GO: Final = "siderolabs/grpc-proxy"
 OURS: Final = (sys.executable, "-m", "hack.bench.relay.program")
@@ -69,6 +72,7 @@ def _measure(options: Options) -> Iterable[Figure]:
             yield from _in_flight(options, program, sides)
             yield from _large(options, program, sides)
             yield from _beside_work(options, program, sides)
+            yield from _beside_realizing(options, program, sides)
 
 
 def _one_at_a_time(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
@@ -157,6 +161,56 @@ def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Ite
         against=GO,
         limit=1.0,
     )
+
+
+def _beside_realizing(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
+    """While the daemon's workers fetch, unpack and prove a closure of a gigabyte."""
+    scale = 10 if options.is_quick else 1
+    shape = Shape(paths=100, files=20_000 // scale, bytes=1_000_000_000 // scale)
+    made = material.published(options, shape, "zstd")
+    two = {name: sides[name] for name in ("router", GO)}
+    idle = _rounds(options, program, two)
+    busy: dict[str, list[Load]] = {name: [] for name in two}
+    for _ in range(3 if options.is_quick else 5):
+        for name, side in two.items():
+            busy[name] += _while_fetching(program, side, made)
+            options.tell(f"beside realizing: {name} p99 {_median(busy[name], 'p99'):.0f} us")
+    what = f"p99 while {shape.bytes // 1_000_000} MB are realized"
+    router = _median(busy["router"], "p99")
+    yield Figure(
+        name=what,
+        unit="us",
+        ours=router,
+        theirs=_median(idle["router"], "p99"),
+        against="the same without",
+        limit=3.0,
+    )
+    yield Figure(
+        name=what,
+        unit="us",
+        ours=router,
+        theirs=_median(busy[GO], "p99"),
+        against=GO,
+        limit=1.0,
+    )
+
+
+def _while_fetching(program: Path, side: Side, made: Material) -> list[Load]:
+    """Load a side for as long as a fetch lasts, a second at a time; the last, partly idle, is left.
+
+    A fetch that is over within the first second counts with that.
+    """
+    loads: list[Load] = []
+    with (
+        grounds.fresh() as ground,
+        sides_of_stores.ours(ground, cache=made.url, key=made.public_key) as realizing,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        fetching = pool.submit(realizing.fetch, made.roots)
+        while not fetching.done():
+            loads.append(_load(program, side, "-duration=1s", "-warm-up=50"))
+        fetching.result()
+    return loads[:-1] or loads
 
 
 def _rounds(

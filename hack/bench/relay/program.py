@@ -7,6 +7,7 @@ python -m hack.bench.relay.program interposer SOCKET RUNTIME
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import uvloop
 from cri_proxy.cri import channels, methods
 from cri_proxy.interposer import server
 from cri_proxy.interposer.relay import Relay
-from cri_proxy.lib import sockets
+from cri_proxy.lib import scheduling, sockets
 from cri_proxy.router.server import Router
 
 INTERPOSED = frozenset(
@@ -29,6 +30,8 @@ async def _router(place: Path, runtime: Path, interposer: Path) -> None:
     with sockets.listening(place, sockets.access_of(runtime)) as (listener, taken):
         router = Router([listener], upstream=runtime, interposer=interposer, interposed=INTERPOSED)
     await router.start()
+    gc.freeze()  # this and the slices as the daemon does
+    scheduling.ask_for_slices(scheduling.SLICE_MICROSECONDS)
     await _told_to_stop()
     await router.close()
     taken.withdraw()

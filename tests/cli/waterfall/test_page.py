@@ -104,6 +104,15 @@ def test_zooming_in_makes_the_bars_longer(browser: str, tmp_path: Path) -> None:
     assert bars(document)[0] == (-50, 200)
 
 
+def test_what_is_noted_of_a_bar_never_hides_one(browser: str, tmp_path: Path) -> None:
+    document = run(browser, tmp_path, page.of_traces([startups.startup()]), "--dump-dom")
+
+    within = re.findall(r'<span class="note within"[^>]*>([^<]*)', document)
+    assert "acme/web:7, fetched 120 of 300 paths, 1.2 GB in all" in within
+    (refused,) = re.findall(r'<span class="note"[^>]*style="([^"]*)"[^>]*>UNAVAILABLE', document)
+    assert re.search(r"left: [\d.]+%; right: auto", refused)
+
+
 @pytest.mark.parametrize(
     ("arguments", "paper", "server"),
     [

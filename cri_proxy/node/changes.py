@@ -1,0 +1,303 @@
+"""Changes to a node, each with its way back on disk before it is made.
+
+    /var/lib/cri-proxy-install/
+        journal.json        steps in their order: which path, what was there, what we put there
+        originals/<n>       a file as it was
+
+A step is written down and on disk before the node is touched, so that whoever comes after a crash
+can take back whatever was done. Taken back is in the opposite order, byte for byte with mode, owner
+and time of change. What somebody else has changed since is not overwritten: of such a file only
+our own words are replaced by those that stood there before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Final, Literal
+
+from cri_proxy import errors
+from cri_proxy.node.root import Root
+
+DIRECTORY: Final = "/var/lib/cri-proxy-install"
+_EDITION: Final = 1
+
+Kind = Literal["absent", "file", "link", "directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One path of the node: what was there before, and the digest of what we wrote."""
+
+    path: str
+    was: Kind
+    original: str | None = None
+    """Of a file: its copy's name. Of a link: its target."""
+    mode: int = 0
+    owner: tuple[int, int] = (0, 0)
+    modified_ns: int = 0
+    digest: str = ""
+    words: tuple[str, str] | None = None
+    """Our words in a file of others, and what stood there before."""
+
+
+@dataclass(slots=True)
+class _Record:
+    runtime: str | None = None
+    settings: str | None = None
+    steps: list[Step] = field(default_factory=list)
+
+
+class Journal:
+    """The changes to one node, made and taken back."""
+
+    def __init__(self, root: Root) -> None:
+        """Read what earlier installations have left."""
+        self._root: Final = root
+        self._directory: Final = root.real(DIRECTORY)
+        self._record = _Record()
+        with contextlib.suppress(FileNotFoundError):
+            raw = json.loads((self._directory / "journal.json").read_text())
+            if raw["edition"] != _EDITION:
+                raise errors.RequestInvalid(
+                    f"{DIRECTORY} is from another version of cri-proxy: use that one"
+                )
+            steps = [
+                Step(
+                    **{
+                        **each,
+                        "owner": tuple(each["owner"]),
+                        "words": None if each["words"] is None else tuple(each["words"]),
+                    }
+                )
+                for each in raw["steps"]
+            ]
+            self._record = _Record(raw["runtime"], raw["settings"], steps)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of ours is on the node."""
+        return not self._record.steps
+
+    @property
+    def runtime(self) -> str | None:
+        """The runtime's socket that an earlier installation found."""
+        return self._record.runtime
+
+    @property
+    def length(self) -> int:
+        """How many steps were made; see `take_back`."""
+        return len(self._record.steps)
+
+    @property
+    def settings(self) -> str | None:
+        """The digest of the settings that the daemon was started with."""
+        return self._record.settings
+
+    def remember(self, *, runtime: str, settings: str | None) -> None:
+        """Write down what the next installation wants to know."""
+        self._record.runtime, self._record.settings = runtime, settings
+        self._save()
+
+    def settle(self) -> None:
+        """Keep of several steps at a path the way back over all of them: an upgrade has worked."""
+        first: dict[str, Step] = {}
+        for step in self._record.steps:
+            first.setdefault(step.path, step)
+        last = {step.path: step for step in self._record.steps}
+        self._record.steps = [
+            replace(step, digest=last[path].digest, words=last[path].words)
+            for path, step in first.items()
+        ]
+        self._save()
+
+    def write(
+        self, path: str, content: bytes, *, mode: int = 0o644, words: tuple[str, str] | None = None
+    ) -> None:
+        """Write a file; one that is there keeps its mode and owner."""
+        place = self._root.real(path)
+        self._begin(path, place, digest=hashlib.sha256(content).hexdigest(), words=words)
+        before = place.stat() if place.exists() else None
+        staged = _staged(place)
+        staged.write_bytes(content)
+        staged.chmod(mode if before is None else stat.S_IMODE(before.st_mode))
+        if before is not None:
+            os.chown(staged, before.st_uid, before.st_gid)
+        _sync(staged)
+        staged.rename(place)
+        _sync(place.parent)
+
+    def link(self, path: str, target: str) -> None:
+        """Make a symbolic link, or change where it points, in one go."""
+        place = self._root.at(path)
+        self._begin(path, place, digest=f"-> {target}")
+        staged = _staged(place)
+        staged.unlink(missing_ok=True)
+        staged.symlink_to(target)
+        staged.rename(place)
+        _sync(place.parent)
+
+    def directory(self, path: str, fill: Callable[[Path], None]) -> None:
+        """Make a directory that must not be there yet; `fill` puts into it what belongs there."""
+        place = self._root.at(path)
+        self._begin(path, place, digest="directory")
+        staged = _staged(place)
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(mode=0o755)
+        fill(staged)
+        staged.rename(place)
+        _sync(place.parent)
+
+    def forget(self, path: str) -> None:
+        """Remove a directory of ours for good."""
+        self._record.steps = [each for each in self._record.steps if each.path != path]
+        self._save()
+        shutil.rmtree(self._root.at(path), ignore_errors=True)
+
+    def directories(self) -> list[str]:
+        """Return the directories that we made with what is in them, the latest last."""
+        return [each.path for each in self._record.steps if each.digest == "directory"]
+
+    def take_back(self, down_to: int = 0) -> list[str]:
+        """Take back all steps but the first `down_to`; return the paths that others had changed."""
+        return self._take_back(lambda index, _: index >= down_to)
+
+    def take_back_words(self) -> list[str]:
+        """Take back only what was changed in files of others, as `take_back` does."""
+        return self._take_back(lambda _, step: step.words is not None)
+
+    def _take_back(self, is_meant: Callable[[int, Step], bool]) -> list[str]:
+        foreign = []
+        for index, step in reversed(list(enumerate(self._record.steps))):
+            if not is_meant(index, step):
+                continue
+            if not self._restore(step):
+                foreign.append(step.path)
+            del self._record.steps[index]
+            self._save()
+        if not self._record.steps:
+            shutil.rmtree(self._directory, ignore_errors=True)
+        return foreign
+
+    def _begin(
+        self, path: str, place: Path, *, digest: str, words: tuple[str, str] | None = None
+    ) -> None:
+        """Write down what is there now, and the directories that have to be made before."""
+        for parent in reversed(PurePosixPath(path).parents):
+            directory = self._root.real(parent)
+            if not directory.exists():
+                self._add(Step(str(parent), "absent", digest="parent"))
+                directory.mkdir(mode=0o755)
+        if place.is_symlink():
+            step = Step(path, "link", original=str(place.readlink()), digest=digest)
+        elif place.is_dir():
+            raise errors.RequestInvalid(f"{path} is there and a directory: move it away")
+        elif place.exists():
+            status = place.stat()
+            originals = self._directory / "originals"
+            name = next(str(each) for each in count() if not (originals / str(each)).exists())
+            originals.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(place, originals / name)
+            _sync(originals / name)
+            step = Step(
+                path,
+                "file",
+                original=name,
+                mode=stat.S_IMODE(status.st_mode),
+                owner=(status.st_uid, status.st_gid),
+                modified_ns=status.st_mtime_ns,
+                digest=digest,
+                words=words,
+            )
+        else:
+            step = Step(path, "absent", digest=digest)
+        self._add(step)
+
+    def _restore(self, step: Step) -> bool:
+        """Take one step back; return False if somebody else's words had to be spared."""
+        is_link = step.was == "link" or step.digest.startswith("-> ")
+        place = self._root.at(step.path) if is_link else self._root.real(step.path)
+        if step.digest == "parent":
+            with contextlib.suppress(OSError):  # something of others is in it
+                place.rmdir()
+            return True
+        _removed(_staged(place))
+        match step.was:
+            case "absent" if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            case "absent":
+                place.unlink(missing_ok=True)
+            case "link":
+                staged = _staged(place)
+                staged.symlink_to(step.original or "")
+                staged.rename(place)
+            case _:
+                return self._restore_file(step, place)
+        return True
+
+    def _restore_file(self, step: Step, place: Path) -> bool:
+        original = (self._directory / "originals" / str(step.original)).read_bytes()
+        content, is_ours = original, True
+        if place.exists():
+            now = place.read_bytes()
+            is_ours = now == original or hashlib.sha256(now).hexdigest() == step.digest
+            if not is_ours:
+                ours, before = step.words or ("", "")
+                content = now.replace(ours.encode(), before.encode()) if ours else now
+        staged = _staged(place)
+        staged.write_bytes(content)
+        staged.chmod(step.mode)
+        os.chown(staged, *step.owner)
+        if is_ours:
+            os.utime(staged, ns=(step.modified_ns, step.modified_ns))
+        _sync(staged)
+        staged.rename(place)
+        return is_ours
+
+    def _add(self, step: Step) -> None:
+        self._record.steps.append(step)
+        self._save()
+
+    def _save(self) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        text = json.dumps({"edition": _EDITION, **asdict(self._record)}, indent=1)
+        staged = self._directory / ".journal.json"
+        staged.write_text(text + "\n")
+        _sync(staged)
+        staged.rename(self._directory / "journal.json")
+        _sync(self._directory)
+
+
+def _staged(place: Path) -> Path:
+    """Return where something is made before it is renamed into its place."""
+    return place.with_name(f".{place.name}.cri-proxy")
+
+
+def _removed(path: Path) -> None:
+    """Remove what an interrupted run has left, if it has."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,232 @@
+"""kubelet: where it is told which runtime to use, and the least change that tells it another.
+
+    a flag on its command line      wins over every file; changed where it is written, or, if that
+                                    is a vendor's unit, in a drop-in that repeats the command
+    a drop-in directory             --config-dir: a file of our own
+    its configuration file          --config: the key containerRuntimeEndpoint; kubeadm's source
+                                    for it, instance-config.yaml, says the same
+    none of these                   a flag in KUBELET_EXTRA_ARGS, if the unit takes it
+    k3s                             a file of our own in config.yaml.d: kubelet is a part of k3s,
+                                    which goes on to bring its own containerd
+
+Finding is one half (`find`), deciding the other (`edits`): what files are to say, by their path on
+the node. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.node import texts, unitfiles
+from cri_proxy.node.root import Root
+
+DROPIN: Final = "90-cri-proxy.conf"
+EXTRA: Final = "KUBELET_EXTRA_ARGS"
+_RUNTIME: Final = ("container-runtime-endpoint", "containerRuntimeEndpoint")
+_IMAGES: Final = ("image-service-endpoint", "imageServiceEndpoint")
+_UNITS: Final = ("kubelet.service", "snap.kubelet-eks.daemon.service")
+_K3S: Final = ("k3s.service", "k3s-agent.service")
+_K3S_CONFIG: Final = "/etc/rancher/k3s/config.yaml.d/90-cri-proxy.yaml"
+_K3S_ENDPOINT: Final = "unix:///run/k3s/containerd/containerd.sock"
+_DEFAULT_ENDPOINT: Final = "unix:///run/containerd/containerd.sock"
+_INSTANCE: Final = "instance-config.yaml"
+_VENDOR: Final = ("/usr/", "/lib/", "/run/")
+
+
+@dataclass(frozen=True, slots=True)
+class Kubelet:
+    """A kubelet as it would be started now; `endpoint` is the runtime's, a URL."""
+
+    unit: str
+    endpoint: str
+    service: unitfiles.Service
+    config: str | None = None
+    config_directory: str | None = None
+
+    @property
+    def is_k3s(self) -> bool:
+        """Whether it is a part of k3s."""
+        return self.unit in _K3S
+
+    @property
+    def words(self) -> list[str]:
+        """Return its command line."""
+        return [word.text for word in self.service.words]
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A file of the node and what it is to say."""
+
+    path: str
+    text: str
+
+
+def find(root: Root) -> Kubelet:
+    """Return the node's kubelet; raise NotFound if no unit starts one."""
+    for unit in (*_UNITS, *_K3S):
+        service = unitfiles.service_of(root, unit)
+        if service is not None and service.words:
+            return _kubelet_of(root, service)
+    raise errors.NotFound(
+        f"no unit of systemd starts a kubelet here (looked for {', '.join((*_UNITS, *_K3S))}): "
+        "point kubelet's containerRuntimeEndpoint to the proxy by hand"
+    )
+
+
+def edits(root: Root, kubelet: Kubelet, endpoint: str) -> list[Edit]:
+    """Return what to write, so that kubelet speaks to `endpoint`.
+
+    Raises RequestInvalid for a configuration that cannot be changed safely, NotFound for none.
+    """
+    if kubelet.is_k3s:
+        flag = f"container-runtime-endpoint={endpoint}"
+        return [Edit(_K3S_CONFIG, f'kubelet-arg+:\n  - "{flag}"\n')]
+    found: dict[str, str] = {}
+    for flag, key in (_RUNTIME, _IMAGES):
+        is_wanted = flag == _RUNTIME[0] or _image_endpoint_of(root, kubelet) is not None
+        if texts.flag_of(kubelet.words, flag) is not None:
+            _change_flag(root, kubelet, flag, endpoint, found)
+        elif is_wanted:
+            _change_key(root, kubelet, key, endpoint, found)
+    return [Edit(path, text) for path, text in found.items()]
+
+
+def _kubelet_of(root: Root, service: unitfiles.Service) -> Kubelet:
+    words = [word.text for word in service.words]
+    if service.name in _K3S:
+        ours = re.search(r"container-runtime-endpoint=([^\s\"']+)", root.text(_K3S_CONFIG) or "")
+        return Kubelet(service.name, ours[1] if ours else _K3S_ENDPOINT, service)
+    config = texts.flag_of(words, "config")
+    directory = texts.flag_of(words, "config-dir")
+    endpoint = texts.flag_of(words, _RUNTIME[0])
+    if endpoint is None:
+        endpoint = _configured(root, config, directory, _RUNTIME[1])
+    return Kubelet(service.name, _url_of(endpoint or _DEFAULT_ENDPOINT), service, config, directory)
+
+
+def _image_endpoint_of(root: Root, kubelet: Kubelet) -> str | None:
+    flag, key = _IMAGES
+    return texts.flag_of(kubelet.words, flag) or _configured(
+        root, kubelet.config, kubelet.config_directory, key
+    )
+
+
+def _configured(root: Root, config: str | None, directory: str | None, key: str) -> str | None:
+    """Return a key as kubelet's files have it: the last file of the drop-in directory wins."""
+    files = [config] if config else []
+    if directory:
+        files += [f"{directory}/{each}" for each in root.names(directory) if each.endswith(".conf")]
+    value = None
+    for file in files:
+        text = root.text(file)
+        if text is not None:
+            value = _value(file, text, key) or value
+    return value
+
+
+def _change_flag(
+    root: Root, kubelet: Kubelet, flag: str, endpoint: str, found: dict[str, str]
+) -> None:
+    """Change a flag in every file that the command line takes it from."""
+    files = {
+        word.file
+        for word in kubelet.service.words
+        if word.text == f"--{flag}" or word.text.startswith(f"--{flag}=")
+    }
+    for file in sorted(files):
+        if not file.startswith(_VENDOR):
+            text = found.get(file) or root.text(file) or ""
+            changed = texts.with_flag(text, flag, endpoint)
+            if changed is None:
+                raise errors.RequestInvalid(
+                    f"{file} has --{flag} in a way that cannot be changed: set it by hand to "
+                    f"{endpoint}"
+                )
+            found[file] = changed
+            continue
+        dropin = f"/etc/systemd/system/{kubelet.unit}.d/{DROPIN}"
+        text = found.get(dropin) or f"[Service]\nExecStart=\nExecStart={kubelet.service.command}\n"
+        changed = texts.with_flag(text, flag, endpoint)
+        if changed is None:  # in an Environment= of the vendor's: a later flag wins
+            changed = f"{text.rstrip()} --{flag}={endpoint}\n"
+        found[dropin] = changed
+
+
+def _change_key(
+    root: Root, kubelet: Kubelet, key: str, endpoint: str, found: dict[str, str]
+) -> None:
+    """Set a key where kubelet's files have room for it."""
+    if kubelet.config_directory:
+        path = f"{kubelet.config_directory}/{DROPIN}"
+        _refuse_later(root, kubelet.config_directory, key)
+        head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+        found[path] = texts.with_yaml_value(found.get(path, head), key, endpoint)
+        return
+    if kubelet.config is None:
+        _add_flag(root, kubelet, key, endpoint, found)
+        return
+    files = [kubelet.config]
+    instance = str(PurePosixPath(kubelet.config).with_name(_INSTANCE))
+    if root.text(instance) is not None:
+        files.append(instance)
+    for file in files:
+        text = found.get(file) or root.text(file)
+        if text is None:
+            raise errors.NotFound(
+                f"{file}, which kubelet is started with, is not there yet: join the node to its "
+                "cluster first"
+            )
+        found[file] = _with_value(file, text, key, endpoint)
+
+
+def _add_flag(root: Root, kubelet: Kubelet, key: str, endpoint: str, found: dict[str, str]) -> None:
+    """Give a kubelet without a configuration file one more flag."""
+    flag = next(flag for flag, name in (_RUNTIME, _IMAGES) if name == key)
+    words = f"--{flag}={endpoint}"
+    file = kubelet.service.variables_file(EXTRA)
+    if file is not None:
+        found[file] = texts.with_words(found.get(file) or root.text(file) or "", EXTRA, words)
+        return
+    dropin = f"/etc/systemd/system/{kubelet.unit}.d/{DROPIN}"
+    text = found.get(dropin) or f"[Service]\nExecStart=\nExecStart={kubelet.service.command}"
+    found[dropin] = f"{text.rstrip()} {words}\n"
+
+
+def _refuse_later(root: Root, directory: str, key: str) -> None:
+    """Refuse when another drop-in, read after ours, says something else."""
+    for name in root.names(directory):
+        text = root.text(f"{directory}/{name}") if name > DROPIN else None
+        if name.endswith(".conf") and text is not None and _value(name, text, key):
+            raise errors.RequestInvalid(
+                f"{directory}/{name} sets {key} and is read after {DROPIN}: take it out there"
+            )
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith("{")
+
+
+def _value(file: str, text: str, key: str) -> str | None:
+    try:
+        return texts.json_value(text, key) if _is_json(text) else texts.yaml_value(text, key)
+    except json.JSONDecodeError as error:
+        raise errors.RequestInvalid(f"{file} is no JSON: {error}; mend it") from error
+
+
+def _with_value(file: str, text: str, key: str, value: str) -> str:
+    if not _is_json(text):
+        return texts.with_yaml_value(text, key, value)
+    try:
+        return texts.with_json_value(text, key, value)
+    except ValueError as error:
+        raise errors.RequestInvalid(f"{file}: {error}; set {key} by hand to {value}") from error
+
+
+def _url_of(endpoint: str) -> str:
+    return endpoint if "://" in endpoint else f"unix://{endpoint}"

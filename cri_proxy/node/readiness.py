@@ -1,0 +1,178 @@
+"""Whether the node works: the runtime answers through the proxy, kubelet is well and uses it.
+
+Asked in this order, until all say yes or the time is over:
+
+1. the proxy's socket answers the CRI's Version;
+2. kubelet runs, its healthz says ok, and somebody keeps a connection to the proxy's socket: at that
+   moment nobody else has reason to;
+3. if kubelet's own login to the API server can be read (kubeadm leaves it so), its node is Ready
+   and has said so since kubelet was restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import json
+import re
+import socket
+import ssl
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.cri import channels
+from cri_proxy.cri.runtime import Runtime
+from cri_proxy.node import texts
+from cri_proxy.node.host import Host
+from cri_proxy.node.kubelets import Kubelet
+from cri_proxy.node.root import Root
+
+_POLL_SECONDS: Final = 0.5
+_ANSWER_SECONDS: Final = 5.0
+_HEALTHZ_PORT: Final = 10248
+_CONNECTED: Final = "03"
+_LOGIN: Final = "/etc/kubernetes/kubelet.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """kubelet's own login to the API server, as kubeadm writes it."""
+
+    server: str
+    authority: str
+    certificate: str
+
+    def is_ready_since(self, node: str, moment: datetime) -> bool | None:
+        """Return whether the node is Ready by a word not older than `moment`; None: not to ask."""
+        split = urllib.parse.urlsplit(self.server)
+        context = ssl.create_default_context(cadata=self.authority)
+        context.load_cert_chain(self.certificate)
+        connection = http.client.HTTPSConnection(
+            split.hostname or "", split.port or 443, context=context, timeout=_ANSWER_SECONDS
+        )
+        try:
+            connection.request("GET", f"/api/v1/nodes/{node}")
+            answer = connection.getresponse()
+            if answer.status != http.HTTPStatus.OK:
+                return None if answer.status in (401, 403, 404) else False
+            conditions = json.load(answer)["status"]["conditions"]
+        finally:
+            connection.close()
+        ready = next((each for each in conditions if each["type"] == "Ready"), None)
+        if ready is None or ready["status"] != "True":
+            return False
+        said = datetime.fromisoformat(ready["lastHeartbeatTime"].replace("Z", "+00:00"))
+        return said >= moment.replace(microsecond=0)
+
+
+def await_answer(listen: str, *, seconds: float) -> str:
+    """Return who answers at the socket; raise SourceUnreachable if nobody does in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return asyncio.run(_version(Path(listen)))
+        except errors.SourceUnreachable as error:
+            if time.monotonic() > deadline:
+                raise errors.SourceUnreachable(
+                    f"nobody answers at {listen} after {seconds:.0f} seconds: {error}"
+                ) from error
+        time.sleep(_POLL_SECONDS)
+
+
+def await_node(
+    root: Root, host: Host, kubelet: Kubelet, listen: str | None, *, seconds: float
+) -> list[str]:
+    """Return what was seen, once kubelet is well; raise SourceUnreachable if it is not in time.
+
+    `listen` is the socket that kubelet has to be connected to, None when that does not matter.
+    """
+    since = datetime.now(UTC)
+    deadline = time.monotonic() + seconds
+    node = texts.flag_of(kubelet.words, "hostname-override") or socket.gethostname().lower()
+    steps: list[tuple[str, Callable[[], bool | None]]] = [
+        (f"{kubelet.unit} runs", lambda: host.is_active(kubelet.unit)),
+        ("kubelet's healthz says ok", lambda: _is_healthy(_port_of(root, kubelet))),
+    ]
+    if listen is not None:
+        steps.append((f"kubelet is connected to {listen}", lambda: _connections(listen) > 0))
+    if login := login_of(root):
+        steps.append((f"node {node} is Ready", lambda: login.is_ready_since(node, since)))
+    seen = []
+    for what, look in steps:
+        while (result := _looked(look)) is False:
+            if time.monotonic() > deadline:
+                raise errors.SourceUnreachable(
+                    f"not so after {seconds:.0f} seconds: {what}; see journalctl -u {kubelet.unit}"
+                )
+            time.sleep(_POLL_SECONDS)
+        seen.append(what if result else f"{what}: could not be asked")
+    return seen
+
+
+def login_of(root: Root) -> Login | None:
+    """Return kubelet's login, None if there is none that we can use."""
+    text = root.text(_LOGIN) or ""
+    server = re.search(r"^\s*server:\s*(\S+)", text, re.MULTILINE)
+    authority = re.search(r"^\s*certificate-authority-data:\s*(\S+)", text, re.MULTILINE)
+    certificate = re.search(r"^\s*client-certificate:\s*(\S+)", text, re.MULTILINE)
+    inline = re.search(r"^\s*client-certificate-data:\s*(\S+)", text, re.MULTILINE)
+    if not (server and authority and (certificate or inline)):
+        return None
+    pem = base64.b64decode(authority[1]).decode()
+    if certificate:
+        return Login(server[1], pem, certificate[1])
+    key = re.search(r"^\s*client-key-data:\s*(\S+)", text, re.MULTILINE)
+    if inline is None or key is None:
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".pem", delete=False) as file:  # root alone may read it
+        file.write(base64.b64decode(inline[1]) + b"\n" + base64.b64decode(key[1]))
+    return Login(server[1], pem, file.name)
+
+
+def _looked(look: Callable[[], bool | None]) -> bool | None:
+    try:
+        return look()
+    except (OSError, http.client.HTTPException, ValueError, KeyError):
+        return False
+
+
+def _is_healthy(port: int) -> bool | None:
+    if port == 0:
+        return None
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    finally:
+        connection.close()
+
+
+def _port_of(root: Root, kubelet: Kubelet) -> int:
+    """Return the port of kubelet's healthz: a flag, its file, or its default."""
+    value = texts.flag_of(kubelet.words, "healthz-port")
+    if value is None and kubelet.config:
+        text = root.text(kubelet.config) or ""
+        found = re.search(r"[\"']?healthzPort[\"']?\s*:\s*(\d+)", text)
+        value = found[1] if found else None
+    return _HEALTHZ_PORT if value is None else int(value)
+
+
+def _connections(listen: str) -> int:
+    """Return how many connections the socket at `listen` has accepted that are still there."""
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    fields = (line.split() for line in lines)
+    return sum(len(each) > 7 and each[5] == _CONNECTED and each[7] == listen for each in fields)
+
+
+async def _version(path: Path) -> str:
+    async with channels.dial(path) as channel:
+        answer = await Runtime(channel).version(within=_ANSWER_SECONDS)
+    return f"{answer.runtime_name} {answer.runtime_version}"

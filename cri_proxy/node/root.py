@@ -1,0 +1,71 @@
+"""A node's file system: the one that runs, or one that lies unpacked in a directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from cri_proxy import errors
+
+_LINKS_AT_MOST: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """The file system below `directory`; paths of the node are absolute, as the node sees them."""
+
+    directory: Path = Path("/")
+
+    @property
+    def is_running(self) -> bool:
+        """Whether this is the machine that we run on."""
+        return self.directory == Path("/")
+
+    def at(self, place: str | PurePosixPath) -> Path:
+        """Return where a path of the node is for us, its last component not followed."""
+        path = PurePosixPath(place)
+        return self._real(path.parent) / path.name
+
+    def real(self, place: str | PurePosixPath) -> Path:
+        """Return the same with every symbolic link followed, within this root."""
+        return self._real(PurePosixPath(place))
+
+    def text(self, place: str | PurePosixPath) -> str | None:
+        """Return what a file says, None if there is none."""
+        try:
+            return self.real(place).read_text(errors="surrogateescape")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def names(self, place: str | PurePosixPath) -> list[str]:
+        """Return the sorted names in a directory, none if there is none."""
+        try:
+            return sorted(each.name for each in self.real(place).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _real(self, place: PurePosixPath) -> Path:
+        """Follow symbolic links as the node would: absolute ones begin at this root."""
+        done: list[str] = []
+        waiting = list(reversed(place.parts[1:]))
+        links = 0
+        while waiting:
+            part = waiting.pop()
+            if part == "..":
+                done = done[:-1]
+                continue
+            path = self.directory.joinpath(*done, part)
+            if not path.is_symlink():
+                done.append(part)
+                continue
+            links += 1
+            if links > _LINKS_AT_MOST:
+                raise errors.RequestInvalid(f"{path} is a symbolic link to itself: mend it")
+            target = path.readlink()
+            if target.is_absolute():
+                done = []
+            waiting.extend(
+                reversed([each for each in target.parts if each not in (target.anchor, ".")])
+            )
+        return self.directory.joinpath(*done)

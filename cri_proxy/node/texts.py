@@ -1,0 +1,95 @@
+"""Files of others, changed in one place: a flag, a key, a variable. All else stays byte for byte.
+
+These are not parsers of YAML, JSON or shell: they find the one line that programs and people write
+in the same few ways, and leave a file alone that has it in another way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+
+def flag_of(words: Iterable[str], flag: str) -> str | None:
+    """Return the value of the last `--flag` of a command line, None without one."""
+    value = None
+    is_next = False
+    for word in words:
+        if is_next:
+            value, is_next = word, False
+        elif word == f"--{flag}":
+            is_next = True
+        elif word.startswith(f"--{flag}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def with_flag(text: str, flag: str, value: str) -> str | None:
+    """Return `text` with every `--flag` in it set to `value`, None if it has none."""
+    pattern = re.compile(rf"(?<![\w-])(--{re.escape(flag)}(?:=|[ \t]+))([\"']?)([^\s\"']+)\2")
+    changed, count = pattern.subn(rf"\g<1>\g<2>{value}\g<2>", text)
+    return changed if count else None
+
+
+def yaml_value(text: str, key: str) -> str | None:
+    """Return the value of a key at the top of a YAML file, None if it is not there or empty."""
+    found = re.search(rf"^{key}:[ \t]*([\"']?)([^\s\"'#]*)\1", text, re.MULTILINE)
+    return found[2] or None if found else None
+
+
+def with_yaml_value(text: str, key: str, value: str) -> str:
+    """Return a YAML file with a key at its top set, in its place or else in a line at the end."""
+    pattern = re.compile(rf"^({key}:)[ \t]*([\"']?)[^\s\"'#]*\2", re.MULTILINE)
+    changed, count = pattern.subn(rf"\g<1> {value}", text)
+    if count:
+        return changed
+    return f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{key}: {value}\n"
+
+
+def json_value(text: str, key: str) -> str | None:
+    """Return the value of a key at the top of a JSON file, None if it is not there or empty."""
+    value = json.loads(text).get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def with_json_value(text: str, key: str, value: str) -> str:
+    """Return a JSON file with a key at its top set; its other bytes stay as they are."""
+    wanted = {**json.loads(text), key: value}
+    quoted = json.dumps(value)
+    for match in re.finditer(rf'("{key}"\s*:\s*)"(?:[^"\\]|\\.)*"', text):
+        changed = text[: match.start()] + match[1] + quoted + text[match.end() :]
+        if json.loads(changed) == wanted:
+            return changed
+    head = re.match(r"\s*\{(\s*)", text)
+    assert head is not None, "a JSON object begins with a brace"
+    rest = text[head.end() :]
+    comma = "" if rest.startswith("}") else ","
+    changed = f'{text[: head.end()]}"{key}": {quoted}{comma}{head[1]}{rest}'
+    if json.loads(changed) != wanted:
+        raise ValueError(f"{key} is there in a way that cannot be changed")
+    return changed
+
+
+def with_toml_value(text: str, table: str, key: str, value: str) -> str:
+    """Return a TOML file with a string added to a table; the key must not be there yet."""
+    line = f"{key} = {json.dumps(value)}\n"
+    header = re.compile(rf"^\[{table}\][^\n]*\n", re.MULTILINE)
+    if match := header.search(text):
+        return text[: match.end()] + line + text[match.end() :]
+    gap = "" if not text else "\n" if text.endswith("\n") else "\n\n"
+    return f"{text}{gap}[{table}]\n{line}"
+
+
+def with_words(text: str, variable: str, words: str) -> str:
+    """Return a file of shell assignments with `words` at the end of a variable's value."""
+    pattern = re.compile(rf"^({variable}=)(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^\s\"']*))[ \t]*$", re.M)
+
+    def longer(match: re.Match[str]) -> str:
+        old = next((each for each in match.groups()[1:] if each), "")
+        return f'{match[1]}"{old} {words}"' if old else f'{match[1]}"{words}"'
+
+    *_, last = [None, *pattern.finditer(text)]
+    if last is not None:
+        return text[: last.start()] + longer(last) + text[last.end() :]
+    return f'{text}{"" if text.endswith(chr(10)) or not text else chr(10)}{variable}="{words}"\n'

@@ -1,0 +1,255 @@
+"""Nix as a program: nix-store with closed surroundings, and its failures in our words.
+
+Only what Nix 2.8 has and later ones still have is used: nix-store, never the experimental `nix`.
+Which caches and keys count is ours to say, by options; as root, Nix takes them from us, its daemon
+too. Where the store is comes from NIX_REMOTE (`store.nix_remote`): empty for Nix's own choice,
+`daemon`, or `local?root=/dir` for a store below another directory.
+
+Nix of several processes breaks its own cache of narinfos (NixOS/nix#3898), so each process here
+has one to itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cri_proxy import errors
+from cri_proxy.lib import durable
+from cri_proxy.model import storepaths
+
+OLDEST: Final = (2, 8)
+CACHES: Final = 8
+POLL_SECONDS: Final = 0.2
+_TAIL_LINES: Final = 12
+_PLACES: Final = (
+    "/run/current-system/sw/bin",
+    "/nix/var/nix/profiles/default/bin",
+    "/root/.nix-profile/bin",
+)
+_VERSION: Final = re.compile(r"\(Nix\)[^0-9]*(\d+)\.(\d+)")
+_ARGUMENTS_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `store.*` says to Nix; `home` is ours, for what Nix keeps beside its store."""
+
+    home: Path
+    directory: str
+    remote: str
+    caches: tuple[str, ...]
+    keys: tuple[str, ...]
+    connections: int
+    timeout_seconds: float
+    ca_file: str | None
+
+
+class Programs:
+    """nix-store, found when it is first needed; safe for threads and processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._found: str | None = None
+        self._finding = threading.Lock()
+
+    @property
+    def root(self) -> Path:
+        """The directory below which Nix's store and state are."""
+        _, _, query = self._settings.remote.partition("?")
+        return Path(dict(urllib.parse.parse_qsl(query)).get("root", "/"))
+
+    @property
+    def store(self) -> Path:
+        """Where the store paths are on this node."""
+        return self.root / storepaths.STORE.lstrip("/")
+
+    @property
+    def state(self) -> Path:
+        """Where Nix keeps its database and the roots of its collector."""
+        return self.root / "nix/var/nix"
+
+    def find(self) -> str:
+        """Return the program, which is new enough; raise RequestInvalid when there is none."""
+        with self._finding:
+            if self._found is None:
+                self._found = self._find()
+            return self._found
+
+    def query(self, *arguments: str, paths: Sequence[str] = ()) -> str:
+        """Return what nix-store prints for all of `paths`, some at a time."""
+        parts = [
+            self.run([*arguments, *paths[start : start + _ARGUMENTS_AT_ONCE]], lambda line: None)
+            for start in range(0, max(1, len(paths)), _ARGUMENTS_AT_ONCE)
+        ]
+        return "".join(parts)
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        on_line: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Run nix-store; return its output. `on_line` gets what it tells meanwhile.
+
+        `check` is called now and then; when it raises, the program is ended.
+        """
+        argv = [self.find(), *self._options(), *arguments]
+        told: list[str] = []
+
+        def listen(stream: Any) -> None:
+            for line in stream:
+                told.append(line.rstrip())
+                on_line(told[-1])
+
+        with self._cache(check) as cache:
+            program = subprocess.Popen(
+                argv,
+                env=self._environment(cache),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            printed: list[str] = []
+            assert program.stdout is not None
+            readers = [
+                threading.Thread(target=listen, args=(program.stderr,), daemon=True),
+                threading.Thread(target=lambda: printed.append(program.stdout.read()), daemon=True),  # type: ignore[union-attr]
+            ]
+            try:
+                for reader in readers:
+                    reader.start()
+                for reader in readers:
+                    while reader.is_alive():
+                        check()
+                        reader.join(POLL_SECONDS)
+                status = program.wait()
+            finally:
+                if program.poll() is None:
+                    program.terminate()
+                    program.wait()
+                for reader in readers:
+                    reader.join()
+                for stream in (program.stdout, program.stderr):
+                    if stream is not None:
+                        stream.close()
+        if status != 0:
+            raise refusal_of(told, status)
+        return "".join(printed)
+
+    def _options(self) -> list[str]:
+        """Return the settings that are ours, whatever nix.conf says."""
+        given = self._settings
+        options: Mapping[str, str] = {
+            "substituters": " ".join(given.caches),
+            "trusted-public-keys": " ".join(given.keys),
+            "require-sigs": "true",
+            "builders": "",
+            "fallback": "false",
+            "keep-going": "false",
+            "max-jobs": str(min(given.connections, 32)),  # of 2.8: how many are fetched at a time
+            "http-connections": str(given.connections),
+            "connect-timeout": "5",
+            "stalled-download-timeout": str(max(1, int(given.timeout_seconds))),
+            "narinfo-cache-negative-ttl": "0",  # a path may be pushed at any moment
+        }
+        return [word for name, value in options.items() for word in ("--option", name, value)]
+
+    def _environment(self, cache: Path) -> dict[str, str]:
+        environment = {
+            "PATH": os.pathsep.join((os.environ.get("PATH", os.defpath), *_PLACES)),
+            "HOME": str(cache),
+            "XDG_CACHE_HOME": str(cache),
+            "LC_ALL": "C.UTF-8",
+        }
+        if self._settings.remote:
+            environment["NIX_REMOTE"] = self._settings.remote
+        if self._settings.ca_file:
+            environment["NIX_SSL_CERT_FILE"] = self._settings.ca_file
+        for name in ("NIX_CONF_DIR", "NIX_SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"):
+            if name in os.environ:
+                environment.setdefault(name, os.environ[name])
+        return environment
+
+    @contextlib.contextmanager
+    def _cache(self, check: Callable[[], None]) -> Iterator[Path]:
+        """Hold one of the caches; wait for one while all are held."""
+        self._settings.home.mkdir(parents=True, exist_ok=True)
+        waiting = threading.Event()
+        while True:
+            for number in range(CACHES):
+                place = self._settings.home / f"cache-{number}"
+                lock = durable.Lock.acquire(self._settings.home / f"cache-{number}.lock")
+                if lock is None:
+                    continue
+                try:
+                    place.mkdir(exist_ok=True)
+                    yield place
+                finally:
+                    lock.release()
+                return
+            check()
+            waiting.wait(POLL_SECONDS)
+
+    def _find(self) -> str:
+        directory = self._settings.directory
+        path = directory or os.pathsep.join((os.environ.get("PATH", os.defpath), *_PLACES))
+        found = shutil.which("nix-store", path=path)
+        if found is None:
+            raise errors.RequestInvalid(
+                f'store.kind is "nix" and there is no nix-store in {path}: install Nix on this '
+                'node, name its directory in store.nix_directory, or set store.kind to "own"'
+            )
+        told = subprocess.run(
+            [found, "--version"], capture_output=True, text=True, errors="replace", check=False
+        ).stdout
+        match = _VERSION.search(told)
+        if match is None:
+            raise errors.RequestInvalid(
+                f"{found} does not tell which Nix it is (it says {told[:100]!r}): see whether it "
+                "runs on this node"
+            )
+        if (int(match[1]), int(match[2])) < OLDEST:
+            raise errors.RequestInvalid(
+                f"{found} is Nix {match[1]}.{match[2]}, and {OLDEST[0]}.{OLDEST[1]} is the oldest "
+                'that can be used: install a newer Nix, or set store.kind to "own"'
+            )
+        return found
+
+
+def refusal_of(told: Sequence[str], status: int) -> errors.CriProxyError:
+    """Return the error for what nix-store said before it failed."""
+    text = "\n".join(told)
+    tail = "; ".join(line.strip() for line in told[-_TAIL_LINES:] if line.strip())
+    said = f"(nix-store ended with {status}: {tail[-1500:]})"
+    if "No space left on device" in text or "disk is full" in text:
+        return errors.NodeExhausted(f"Nix has no room on this node: free some {said}")
+    if "cannot connect to daemon" in text or "cannot connect to socket" in text:
+        return errors.SourceUnreachable(f"Nix's daemon does not answer: start nix-daemon {said}")
+    if "lacks a valid signature" in text or "not signed by any of the keys" in text:
+        return errors.SignatureUntrusted(
+            f"no trusted key has signed a store path: trust the key that has, or sign it {said}"
+        )
+    if "hash mismatch" in text or "corrupt" in text or "bad archive" in text:
+        return errors.ContentDamaged(f"a cache sent damage: publish the path there anew {said}")
+    if "don't know how to build" in text or "does not exist and cannot be created" in text:
+        if "unable to download" in text or "Couldn't" in text or "disabling binary cache" in text:
+            return errors.SourceUnreachable(f"caches do not answer: see that they do {said}")
+        return errors.NotFound(f"no binary cache has it: push it to one, or add its cache {said}")
+    if "unable to download" in text:
+        return errors.SourceUnreachable(f"caches do not answer: see that they do {said}")
+    if "Permission denied" in text or "not privileged" in text or "not a trusted user" in text:
+        return errors.RequestInvalid(f"Nix lets only root do this: run cri-proxy as root {said}")
+    return errors.SourceUnreachable(f"Nix could not do it now: see what it says {said}")

@@ -1,0 +1,103 @@
+"""The outlet: where spans leave the loop, for the ring and for the program that sends them.
+
+    loop ── take ──> queue ── thread: make records ──> ring         every startup that is traced
+                                                   └─> sender       what is sampled
+
+Whoever ends a span pays for putting it into a queue. A thread makes a record of each, as much at a
+time as there is and not before their call is over: a thread that works takes the interpreter from
+the loop. The queue is bounded; what does not fit is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import Final
+
+from cri_proxy.model.traces import Startup, Trace
+from cri_proxy.telemetry import logs, records, spans
+from cri_proxy.telemetry.ring import Ring
+from cri_proxy.telemetry.sender import Sender
+from cri_proxy.telemetry.spans import Span
+
+_QUEUED_AT_MOST: Final = 10_000
+_GATHER_SECONDS: Final = 0.2
+CLOSE_SECONDS: Final = 5.0
+_log = logs.of(__name__)
+
+
+class Outlet:
+    """Takes spans from now on until it is closed; either side may be missing."""
+
+    def __init__(self, ring: Ring | None, sender: Sender | None) -> None:
+        self._ring = ring
+        self._sender = sender
+        self._queue: queue.SimpleQueue[Span | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_keeping(self) -> bool:
+        """Whether startups are kept on this node."""
+        return self._ring is not None
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether spans reach a collector, so that others may hang theirs below."""
+        return self._sender is not None
+
+    def begin(self, startup: Startup) -> None:
+        """Keep what belongs to `startup` from now on."""
+        if self._ring is not None:
+            self._ring.begin(startup)
+            self._queue.put(spans.NOTHING)  # has it written, however long the first call takes
+
+    def recent(self, seconds: float) -> list[Trace]:
+        """Return the startups that were kept of within the last seconds."""
+        return [] if self._ring is None else self._ring.recent(seconds)
+
+    def take(self, span: Span) -> None:
+        """Take a span that has ended."""
+        if self._queue.qsize() < _QUEUED_AT_MOST:
+            self._queue.put(span)
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Write and send the rest, as far as that goes within as many seconds for each."""
+        self._closing.set()
+        self._queue.put(None)
+        self._thread.join(seconds)
+        if self._sender is not None:
+            self._sender.close(seconds)
+
+    def _work(self) -> None:
+        is_open = True
+        while is_open:
+            has_more = self._sender is not None and self._sender.has_backlog
+            batch: list[Span | None] = []
+            with contextlib.suppress(queue.Empty):
+                batch.append(self._queue.get(timeout=_GATHER_SECONDS if has_more else None))
+            self._closing.wait(_GATHER_SECONDS)
+            while not self._queue.empty():
+                batch.append(self._queue.get())
+            is_open = None not in batch
+            try:
+                self._hand_on(batch)
+            except Exception as fault:  # noqa: BLE001 - one span must not cost all that follow
+                _log.error("spans were lost by a fault", fault=fault)
+
+    def _hand_on(self, batch: list[Span | None]) -> None:
+        for span in batch:
+            if span is None or span is spans.NOTHING:
+                continue
+            text = records.text_of(records.of_span(span))
+            trace_id = f"{span.context.trace_id:032x}"
+            if self._ring is not None:
+                self._ring.add(trace_id, text)
+            if self._sender is not None and span.context.is_sampled:
+                self._sender.add(trace_id, span.context.state, text)
+        if self._ring is not None:
+            self._ring.flush()
+        if self._sender is not None:
+            self._sender.flush()

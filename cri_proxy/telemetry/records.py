@@ -1,0 +1,57 @@
+"""Records: spans as JSON has them, for the ring and for the program that sends them.
+
+Everything that leaves the process as a span goes through here, so secrets are hidden here: values
+of attributes named like secrets, and passwords in URLs. Texts are cut to a length.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cri_proxy.lib import redaction
+from cri_proxy.telemetry.spans import Context, Span, Value
+
+_TEXT_AT_MOST: Final = 2000
+
+
+def of_span(span: Span) -> dict[str, Any]:
+    """Return what `traces.span_of` reads; written out, because it is done for every span."""
+    return {
+        "name": span.name,
+        "span_id": f"{span.context.span_id:016x}",
+        "parent_id": None if span.parent_id is None else f"{span.parent_id:016x}",
+        "kind": span.kind,
+        "start": span.start,
+        "end": span.end,
+        "status": "error" if span.is_error else "unset",
+        "message": _short(span.message) if span.message else "",
+        "attributes": _attributes_of(span.attributes),
+        "links": [_link_of(context) for context in span.links],
+    }
+
+
+def text_of(record: Mapping[str, Any]) -> str:
+    """Return a record as one line."""
+    return json.dumps(record, separators=(",", ":"))
+
+
+def _link_of(context: Context) -> dict[str, str]:
+    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
+
+
+def _attributes_of(attributes: Mapping[str, Value]) -> dict[str, Value]:
+    return {
+        name: redaction.HIDDEN
+        if redaction.is_secret(name)
+        else _short(value)
+        if isinstance(value, str)
+        else value
+        for name, value in attributes.items()
+    }
+
+
+def _short(text: str) -> str:
+    shown = redaction.text(text)
+    return shown if len(shown) <= _TEXT_AT_MOST else f"{shown[:_TEXT_AT_MOST]}…"

@@ -1,0 +1,92 @@
+"""The release as `make dist` leaves it, and nodes with a real systemd to install it on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hack.testbed import machine
+from tests.node.conftest import NODES
+
+REPOSITORY = Path(__file__).parents[2]
+CONTAINERD_CONFIG = """\
+version = 2
+root = "/run/containerd-root"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+"""
+CONTAINERD = """\
+[Service]
+Type=notify
+ExecStart=/usr/bin/containerd
+Delegate=yes
+KillMode=process
+"""
+
+
+def missing(reason: str) -> None:
+    """Skip, or fail where nothing may be missing."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def tarball() -> Path:
+    """Return this machine's tarball."""
+    found = sorted(REPOSITORY.glob(f"dist/cri-proxy-*-linux-{platform.machine()}.tar.gz"))
+    if len(found) != 1:
+        missing("dist/ has no tarball for this machine: make dist")
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def tree(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the unpacked tarball."""
+    directory = tmp_path_factory.mktemp("tree")
+    subprocess.run(["tar", "-xzf", tarball, "-C", directory], check=True)
+    (unpacked,) = directory.iterdir()
+    return unpacked
+
+
+@pytest.fixture(scope="session")
+def newer(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return another release, by its digest."""
+    directory = tmp_path_factory.mktemp("newer") / tree.name
+    shutil.copytree(tree, directory, symlinks=True, copy_function=os.link)
+    (directory / "CHANGES").write_text("a newer one\n")
+    return directory
+
+
+@pytest.fixture
+def node(tree: Path, newer: Path, tmp_path: Path) -> Iterator[machine.Machine]:
+    """Yield a booted node: containerd runs, and kubelet as kubeadm sets it up."""
+    if os.geteuid() != 0:
+        missing("a machine of its own takes root")
+    containerd = shutil.which("containerd")
+    if containerd is None or shutil.which("debootstrap") is None:
+        missing("containerd or debootstrap is not here: hack/prerequisites.sh install")
+    base = machine.debian("bookworm", packages=("systemd", "systemd-sysv"))
+    mounts = {
+        "/testbed/tree": tree,
+        "/testbed/newer": newer,
+        "/usr/bin/containerd": Path(str(containerd)),
+    }
+    with machine.Machine(tmp_path / "node", base, mounts) as made:
+        for path, text in NODES["kubeadm-flags"].items():
+            made.write(path, text)
+        made.write("/etc/containerd/config.toml", CONTAINERD_CONFIG)
+        made.write("/usr/lib/systemd/system/containerd.service", CONTAINERD)
+        stand_in = REPOSITORY / "hack/testbed/stand_in_kubelet.py"
+        made.write("/usr/bin/kubelet", stand_in.read_text(), mode=0o755)
+        wants = made.root / "etc/systemd/system/multi-user.target.wants"
+        for unit in ("containerd.service", "kubelet.service"):
+            (wants / unit).symlink_to(f"/usr/lib/systemd/system/{unit}")
+        made.boot()
+        yield made

@@ -1,0 +1,159 @@
+"""`cri-proxy install` on a node with a real systemd and a real containerd."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hack.testbed import waiting
+from hack.testbed.machine import Machine
+
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(900)]
+
+INSTALL = ("/testbed/tree/bin/cri-proxy", "install")
+UPGRADE = ("/testbed/newer/bin/cri-proxy", "install")
+COMMAND = "/usr/local/bin/cri-proxy"
+PROXY = "unix:///run/cri-proxy/cri-proxy.sock"
+CONTAINERD = "unix:///run/containerd/containerd.sock"
+VOLATILE = ("dev", "proc", "run", "sys", "testbed", "tmp", "var/log/journal")
+
+
+def snapshot(node: Machine) -> dict[str, tuple[object, ...]]:
+    """Return the node's whole root: modes, owners, links, times and contents of files."""
+    found: dict[str, tuple[object, ...]] = {}
+    for directory, names, files in os.walk(node.root):
+        inside = os.path.relpath(directory, node.root)
+        names[:] = [each for each in names if os.path.normpath(f"{inside}/{each}") not in VOLATILE]
+        for name in [*names, *files]:
+            path = Path(directory, name)
+            status = path.lstat()
+            kept: tuple[object, ...] = (oct(status.st_mode), status.st_uid, status.st_gid)
+            if stat.S_ISLNK(status.st_mode):
+                kept = (*kept, os.fspath(path.readlink()))
+            elif stat.S_ISREG(status.st_mode):
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                kept = (*kept, status.st_mtime_ns, digest)
+            found[os.path.normpath(f"{inside}/{name}")] = kept
+    return found
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what is not the same."""
+    return {
+        path: (before.get(path), after.get(path))
+        for path in sorted({*before, *after})
+        if before.get(path) != after.get(path)
+    }
+
+
+def kubelet(node: Machine) -> dict[str, Any]:
+    """Return what kubelet says of its calls."""
+    said: dict[str, Any] = json.loads(node.run("cat", "/run/kubelet.json", is_checked=True))
+    return said
+
+
+def await_kubelet(node: Machine, endpoint: str, *, after: int = -1) -> dict[str, Any]:
+    """Wait until a kubelet makes calls at `endpoint`, more than `after` of them."""
+
+    def seen() -> dict[str, Any] | None:
+        try:
+            said = kubelet(node)
+        except (AssertionError, ValueError):
+            return None
+        return said if said["endpoint"] == endpoint and said["calls"] > after else None
+
+    return waiting.until(seen, what=f"kubelet at {endpoint}", explain=lambda: str(kubelet(node)))
+
+
+def main_pid(node: Machine, unit: str) -> str:
+    return node.run("systemctl", "show", "--value", "--property=MainPID", unit).strip()
+
+
+def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(node: Machine) -> None:
+    await_kubelet(node, CONTAINERD)
+    before = snapshot(node)
+
+    said = node.run(*INSTALL, is_checked=True)
+
+    assert "kubelet's healthz says ok" in said
+    assert await_kubelet(node, PROXY)["failures"] == []
+    assert "speaks to the proxy" in node.run(COMMAND, "check")
+    assert node.run(COMMAND, "install", is_checked=True).endswith("nothing had to be changed\n")
+
+    node.run(COMMAND, "uninstall", "--purge", is_checked=True)
+
+    await_kubelet(node, CONTAINERD)
+    assert difference(before, snapshot(node)) == {}
+    assert "cri-proxy" not in node.run("systemctl", "list-units", "--all", "--no-pager")
+    assert "cri-proxy" not in node.run("ls", "/run")
+
+
+def test_a_node_that_does_not_become_well_is_as_it_was_before(node: Machine) -> None:
+    node.write("/etc/kubelet-refuses", "")
+    await_kubelet(node, CONTAINERD)
+    before = snapshot(node)
+
+    said = node.run(*INSTALL, "--within", "10")
+
+    assert "the node is as it was before" in said
+    await_kubelet(node, CONTAINERD)
+    after = difference(before, snapshot(node))
+    assert {path for path in after if not path.startswith("var/lib/cri-proxy")} == set()
+    assert "cri-proxy" not in node.run("systemctl", "list-units", "--all", "--no-pager")
+
+
+def test_an_upgrade_loses_no_call(node: Machine) -> None:
+    node.run(*INSTALL, is_checked=True)
+    before = await_kubelet(node, PROXY, after=50)
+    daemon = main_pid(node, "cri-proxy.service")
+
+    node.run(*UPGRADE, is_checked=True)
+
+    after = await_kubelet(node, PROXY, after=before["calls"] + 50)
+    assert main_pid(node, "cri-proxy.service") != daemon
+    assert after["pid"] == before["pid"]
+    assert after["failures"] == []
+
+
+def test_a_killed_daemon_comes_back_behind_its_socket(node: Machine) -> None:
+    node.run(*INSTALL, is_checked=True)
+    daemon = main_pid(node, "cri-proxy.service")
+
+    node.run("systemctl", "kill", "--signal=KILL", "cri-proxy.service", is_checked=True)
+
+    def is_back() -> bool:
+        return main_pid(node, "cri-proxy.service") not in (daemon, "0")
+
+    waiting.until(is_back, what="another daemon")
+    before = kubelet(node)
+    await_kubelet(node, PROXY, after=before["calls"] + 50)
+
+
+def test_the_node_comes_up_with_the_proxy_after_a_restart(node: Machine) -> None:
+    node.run(*INSTALL, is_checked=True)
+    node.stop()
+
+    node.boot()
+
+    assert await_kubelet(node, PROXY, after=50)["failures"] == []
+
+
+def test_stopping_the_service_leaves_no_process(node: Machine) -> None:
+    node.run(*INSTALL, is_checked=True)
+    running = programs(node)
+
+    node.run("systemctl", "stop", "cri-proxy.service", "cri-proxy.socket", is_checked=True)
+
+    assert "cri-proxy" in running
+    assert "cri-proxy" not in programs(node)
+
+
+def programs(node: Machine) -> list[str]:
+    """Return the names of all processes on the node."""
+    return node.run("sh", "-c", "cat /proc/[0-9]*/comm 2>/dev/null").split()

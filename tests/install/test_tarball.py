@@ -1,0 +1,130 @@
+"""The tarball, on nodes that have next to nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cri_proxy
+from hack.testbed import environments, images, machine
+from hack.testbed.file_server import FileServer
+from hack.testbed.floxhub import FloxHub
+from tests.install.conftest import REPOSITORY, missing
+
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(params=["nothing", "bullseye"])
+def root(request: pytest.FixtureRequest, tree: Path, tmp_path: Path) -> Iterator[Path]:
+    """Yield a root with /opt/tree, and with no C library or an older one than wheels need."""
+    if os.geteuid() != 0:
+        missing("a root of its own takes root")
+    directory = tmp_path / "root"
+    directory.mkdir()
+    mounts = []
+    if request.param == "nothing":
+        (directory / "proc").mkdir()
+        (directory / "tmp").mkdir()
+    else:
+        for name in ("upper", "work"):
+            (tmp_path / name).mkdir()
+        options = f"lowerdir={machine.debian(request.param)},upperdir={tmp_path}/upper"
+        options += f",workdir={tmp_path}/work"
+        mounts.append(["-t", "overlay", "-o", options, "overlay", str(directory)])
+    mounts.append(["-t", "proc", "proc", str(directory / "proc")])
+    mounts.append(["--bind", str(tree), str(directory / "opt/tree")])
+    done = []
+    try:
+        for each in mounts:
+            Path(each[-1]).mkdir(parents=True, exist_ok=True)
+            subprocess.run(["mount", *each], check=True)
+            done.append(each[-1])
+        yield directory
+    finally:
+        for place in reversed(done):
+            subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def run(root: Path, *words: str) -> str:
+    """Return what the program writes in that root, with nothing but it."""
+    done = subprocess.run(
+        ["chroot", root, "/opt/tree/bin/cri-proxy", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/nowhere", "LD_LIBRARY_PATH": "/usr/lib", "PYTHONPATH": "/nowhere"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_runs_without_python_git_or_a_c_library(root: Path) -> None:
+    versions = json.loads(run(root, "version", "--json"))
+
+    assert versions["cri-proxy"] == cri_proxy.__version__
+
+
+def test_it_realizes_an_environment(root: Path, tmp_path: Path) -> None:
+    if images.static_busybox() is None:
+        missing("a statically linked busybox is not here")
+    published = environments.published(tmp_path / "published")
+    with (
+        FloxHub(tmp_path / "hub", kind="dulwich") as hub,
+        FileServer(tmp_path / "published") as cache,
+    ):
+        hub.push("acme", "web", environments.lockfile(published.tools, variables={"A": "b"}))
+        settings = {
+            "store": {"caches": [cache.url], "public_keys": [published.publisher.public_key]},
+            "floxhub": {"url": hub.url, "git_url": hub.git_url},
+        }
+        (root / "config.toml").write_text(toml(settings))
+
+        said = run(root, "realize", "acme/web", "--config", "/config.toml")
+
+    assert "acme/web:1: /var/lib/cri-proxy/environments/" in said
+    assert list((root / "var/lib/cri-proxy/store").glob("*-busybox-static/bin/busybox"))
+
+
+def test_nothing_of_the_node_is_loaded(root: Path) -> None:
+    code = "print(open('/proc/self/maps').read())"
+    argv = ["chroot", root, "/opt/tree/bin/python3", "-c", f"import ssl, grpc, uvloop; {code}"]
+    maps = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    mapped = {line.split()[5] for line in maps.splitlines() if len(line.split()) > 5}
+    assert {each for each in mapped if not each.startswith(("/opt/tree/", "["))} == set()
+
+
+def test_the_same_sources_give_the_same_bytes(tarball: Path, tmp_path: Path) -> None:
+    version = json.loads(
+        (tarball.parent / tarball.name.replace(".tar.gz", ".cdx.json")).read_text()
+    )
+    argv = [sys.executable, "-m", "hack.dist", "--out", str(tmp_path)]
+    subprocess.run(argv, cwd=REPOSITORY, check=True, capture_output=True)
+
+    again = (tmp_path / tarball.name).read_bytes()
+    assert version["bomFormat"] == "CycloneDX"
+    assert hashlib.sha256(again).hexdigest() == hashlib.sha256(tarball.read_bytes()).hexdigest()
+
+
+def test_checksums_name_every_file(tarball: Path) -> None:
+    done = subprocess.run(
+        ["sha256sum", "--check", "SHA256SUMS"], cwd=tarball.parent, capture_output=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def toml(sections: dict[str, dict[str, object]]) -> str:
+    """Return the settings as TOML."""
+    lines = []
+    for section, keys in sections.items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+    return "\n".join(lines) + "\n"

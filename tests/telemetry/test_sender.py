@@ -1,0 +1,77 @@
+"""The pipe to the program that sends: bounded, never waiting, whole after a death."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from cri_proxy.telemetry import sender
+from cri_proxy.telemetry.sender import Sender
+from hack.testbed import waiting
+
+COPY = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read())"
+DIE_ONCE = f"""
+import os, sys
+if not os.path.exists(sys.argv[2]):
+    open(sys.argv[2], "w")
+    os._exit(3)
+{COPY.partition("; ")[2]}
+"""
+SLEEP = "import time; time.sleep(1000)"
+
+
+def made(program: str, *arguments: object) -> Sender:
+    argv = (sys.executable, "-c", program, *(str(each) for each in arguments))
+    return Sender(argv, {"greeting": 1})
+
+
+def test_every_line_arrives_after_the_greeting(tmp_path: Path) -> None:
+    sending = made(COPY, tmp_path / "got")
+    for number in range(3):
+        sending.add(f"{number:032x}", "", '{"name":"call"}')
+    sending.flush()
+    sending.close(60)
+
+    first, *lines = map(json.loads, (tmp_path / "got").read_text().splitlines())
+
+    assert first == {"greeting": 1}
+    assert [line["trace_id"] for line in lines] == [f"{number:032x}" for number in range(3)]
+
+
+def test_a_program_that_reads_nothing_costs_what_does_not_fit(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "_BACKLOG_BYTES", 100_000)
+    sending = made(SLEEP)
+    for _ in range(5000):
+        sending.add("0" * 32, "", f'{{"name":"{"x" * 100}"}}')
+        sending.flush()
+
+    assert sending.has_backlog
+    sending.close(0)
+    assert caplog.records == []
+
+
+def test_a_program_that_ended_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sender, "RESTART_SECONDS", 0.0)
+    sending = made(DIE_ONCE, tmp_path / "got", tmp_path / "was")
+
+    def has_died() -> bool:
+        sending.add("a" * 32, "", "{}")
+        sending.flush()
+        return bool(caplog.records)
+
+    waiting.until(has_died, what="the death to be noticed")
+    sending.add("b" * 32, "", "{}")
+    sending.flush()
+    sending.close(60)
+
+    first, *_, last = map(json.loads, (tmp_path / "got").read_text().splitlines())
+    assert first == {"greeting": 1}
+    assert last["trace_id"] == "b" * 32
+    assert "the program that sends traces ended" in caplog.text

@@ -260,6 +260,8 @@ class Fetching:
         offer, place = known, stage
 
         def use(source: Cache, data: bytes) -> Fact:
+            if question.is_insisting:  # which has the path now: too late
+                raise errors.SourceUnreachable("came too late")
             info = self._trusted(offer, None).narinfo
             label = f"{path} from {source.url}"
             with self._turn, place.filling(info.nar_size) as tree:
@@ -276,7 +278,8 @@ class Fetching:
             ]
             return fact_of(info) | {"steps": steps}
 
-        return Question(path, iter([(offer.cache, offer.narinfo.url)]), use=use, insist=insist)
+        question = Question(path, iter([(offer.cache, offer.narinfo.url)]), use=use, insist=insist)
+        return question
 
     def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{} → {}: the store's directories exist and hold nothing that a crash left."""

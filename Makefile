@@ -33,7 +33,7 @@ soak: ## put a million calls through the router, the runtime restarting, for an 
 	$(PYTHON) -m hack.bench.relay.soak $(ARGS)
 
 .PHONY: fuzz
-fuzz: ## put a million hostile connections through the router, for an hour
+fuzz: ## put a million hostile connections through the core of the router
 	@hack/prerequisites.sh
 	$(PYTHON) -m hack.testbed.hostile $(or $(ARGS),1000000)
 

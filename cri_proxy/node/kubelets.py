@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -79,6 +80,15 @@ def find(root: Root) -> Kubelet:
     )
 
 
+def endpoint_of(root: Root, words: Sequence[str]) -> str | None:
+    """Return the runtime's endpoint for a kubelet of that command line, None if it is not said."""
+    endpoint = texts.flag_of(words, _RUNTIME[0])
+    if endpoint is not None:
+        return endpoint
+    directory = texts.flag_of(words, "config-dir")
+    return _configured(root, texts.flag_of(words, "config"), directory, _RUNTIME[1])
+
+
 def edits(root: Root, kubelet: Kubelet, endpoint: str) -> list[Edit]:
     """Return what to write, so that kubelet speaks to `endpoint`.
 
@@ -104,9 +114,7 @@ def _kubelet_of(root: Root, service: unitfiles.Service) -> Kubelet:
         return Kubelet(service.name, ours[1] if ours else _K3S_ENDPOINT, service)
     config = texts.flag_of(words, "config")
     directory = texts.flag_of(words, "config-dir")
-    endpoint = texts.flag_of(words, _RUNTIME[0])
-    if endpoint is None:
-        endpoint = _configured(root, config, directory, _RUNTIME[1])
+    endpoint = endpoint_of(root, words)
     return Kubelet(service.name, _url_of(endpoint or _DEFAULT_ENDPOINT), service, config, directory)
 
 

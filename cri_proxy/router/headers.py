@@ -43,8 +43,10 @@ SIZE_UPDATE: Final = 0x20
 
 _PATH: Final = frozenset({0x04, 0x05, 0x14, 0x15, 0x44, 0x45})
 """How a field named `:path` with a literal value may begin: section 6.2 and appendix A."""
-_BEHIND: Final = frozenset({0x00, 0x10, 0x40, 0x0F, 0x1F, 0x7F})
-"""How one begins that has a name of its own, or one far behind in the table: after `:path`."""
+_NAMED: Final = frozenset({0x00, 0x10, 0x40})
+"""How one begins that brings its name with it, as gRPC's C core has all of them."""
+_BEHIND: Final = frozenset({0x0F, 0x1F, 0x7F})
+"""How one begins whose name stands far behind in the table: after `:path`."""
 _ZERO_SIZE: Final = bytes([SIZE_UPDATE])
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -149,6 +151,9 @@ def literals(value: bytes) -> Iterable[bytes]:
             yield string
 
 
+_PATH_NAMES: Final = frozenset(literals(b":path"))
+
+
 def path_of(block: bytes) -> bytes | None:
     """Return the literal of `:path` in a block that stands alone, behind its length, undecoded.
 
@@ -164,7 +169,13 @@ def path_of(block: bytes) -> bytes | None:
         size = block[place] & 0x7F
         if first in _BEHIND or size == 0x7F:
             return None
-        if first in _PATH:
+        is_path = first in _PATH
+        if first in _NAMED:
+            is_path = block[place : place + 1 + size] in _PATH_NAMES
+            place += 1 + size
+            if place > end or (size := block[place] & 0x7F) == 0x7F:
+                return None
+        if is_path:
             return block[place : place + 1 + size]
         place += 1 + size
     return None

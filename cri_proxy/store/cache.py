@@ -257,8 +257,8 @@ class Coming:
             if self._answer is None:
                 self._answer = self._exchange.answer()
                 check_status(self._answer)
-                self._answer.hurry()  # nobody waits here for more than a moment
             if not self._read(self._answer, is_new):
+                self._answer.hurry()  # nobody waits here for more than a moment
                 self.since = time.monotonic()
                 return None
         except (Broken, OSError) as error:

@@ -408,6 +408,7 @@ class Answer:
         version, self.status, self.reason, self.headers = _head_of(data[:end])
         options = self.headers.get("connection", "").lower()
         self._is_kept = version == b"HTTP/1.1" and "close" not in options
+        self._is_hurried = False
         self._chunks = False
         self._left: int | None = None
         coding = self.headers.get("transfer-encoding")
@@ -447,8 +448,9 @@ class Answer:
 
     def hurry(self) -> None:
         """Have the rest come without a pause longer than an answer may be late."""
-        if self._socket is not None:
+        if self._socket is not None and not self._is_hurried:
             self._socket.settimeout(self._connections.late_at(self._origin))
+            self._is_hurried = True
 
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes, none only at the end."""
@@ -521,7 +523,8 @@ class Answer:
         if self._socket is None:
             return
         if self._is_kept and not self._buffer:
-            self._socket.settimeout(self._connections.silence_seconds)
+            if self._is_hurried:
+                self._socket.settimeout(self._connections.silence_seconds)
             self._connections.give(self._origin, self._socket)
         else:
             self._socket.close()

@@ -10,8 +10,7 @@ the loop. The queue is bounded; what does not fit is lost.
 
 from __future__ import annotations
 
-import contextlib
-import queue
+import collections
 import threading
 from typing import Final
 
@@ -33,7 +32,7 @@ class Outlet:
     def __init__(self, ring: Ring | None, sender: Sender | None) -> None:
         self._ring = ring
         self._sender = sender
-        self._queue: queue.SimpleQueue[Span | None] = queue.SimpleQueue()
+        self._queue: collections.deque[Span] = collections.deque()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
         self._thread.start()
@@ -52,7 +51,7 @@ class Outlet:
         """Keep what belongs to `startup` from now on."""
         if self._ring is not None:
             self._ring.begin(startup)
-            self._queue.put(spans.NOTHING)  # has it written, however long the first call takes
+            self._queue.append(spans.NOTHING)  # has it written, however long the first call takes
 
     def recent(self, seconds: float) -> list[Trace]:
         """Return the startups that were kept of within the last seconds."""
@@ -60,13 +59,12 @@ class Outlet:
 
     def take(self, span: Span) -> None:
         """Take a span that has ended."""
-        if self._queue.qsize() < _QUEUED_AT_MOST:
-            self._queue.put(span)
+        if len(self._queue) < _QUEUED_AT_MOST:
+            self._queue.append(span)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Write and send the rest, as far as that goes within as many seconds for each."""
         self._closing.set()
-        self._queue.put(None)
         self._thread.join(seconds)
         if self._sender is not None:
             self._sender.close(seconds)
@@ -74,22 +72,24 @@ class Outlet:
     def _work(self) -> None:
         is_open = True
         while is_open:
-            has_more = self._sender is not None and self._sender.has_backlog
-            batch: list[Span | None] = []
-            with contextlib.suppress(queue.Empty):
-                batch.append(self._queue.get(timeout=_GATHER_SECONDS if has_more else None))
-            self._closing.wait(_GATHER_SECONDS)
-            while not self._queue.empty():
-                batch.append(self._queue.get())
-            is_open = None not in batch
+            # Looks by itself: to be woken by a span would cost the call that ends it a turn.
+            is_open = not self._closing.wait(_GATHER_SECONDS)
+            batch = []
+            while self._queue:
+                batch.append(self._queue.popleft())
+            if not batch and not self._has_backlog():
+                continue
             try:
                 self._hand_on(batch)
             except Exception as fault:  # noqa: BLE001 - one span must not cost all that follow
                 _log.error("spans were lost by a fault", fault=fault)
 
-    def _hand_on(self, batch: list[Span | None]) -> None:
+    def _has_backlog(self) -> bool:
+        return self._sender is not None and self._sender.has_backlog
+
+    def _hand_on(self, batch: list[Span]) -> None:
         for span in batch:
-            if span is None or span is spans.NOTHING:
+            if span is spans.NOTHING:
                 continue
             text = records.text_of(records.of_span(span))
             trace_id = f"{span.context.trace_id:032x}"

@@ -26,7 +26,9 @@ EVENTS = methods.path_of("GetContainerEvents")
 @pytest.fixture
 async def measured(station: Station) -> str:
     """A station that is measured; the address that it answers at."""
-    station.proxy.configure({"metrics": {"listen": "127.0.0.1:0"}})
+    station.proxy.configure(
+        {"metrics": {"listen": "127.0.0.1:0"}, "serve": {"front": "router"}},
+    )
     await asyncio.to_thread(station.proxy.start)
     match = re.search(r"metrics listen=(\S+)", station.proxy.log_text())
     assert match is not None
@@ -127,6 +129,17 @@ async def test_a_failed_realization_is_measured_by_its_cause(
 
     name = 'cri_proxy_realization_duration_seconds_count{cri_proxy_outcome="NotFound"}'
     assert found[name] == 1
+
+
+async def test_the_router_tells_who_is_connected_and_what_it_holds(
+    station: Station, measured: str
+) -> None:
+    await station.caller.unary_unary(STATUS)(b"", timeout=60)
+
+    found = await samples(measured)
+
+    assert found["cri_proxy_router_connections"] >= 1
+    assert found["cri_proxy_router_held_bytes"] == 0
 
 
 async def test_readiness_follows_the_runtime_and_health_does_not(

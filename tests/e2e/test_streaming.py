@@ -196,6 +196,7 @@ def in_terminal(argv: Sequence[str]) -> bytes:
     return seen
 
 
+@pytest.mark.parametrize("crictl", ["v1.36.0"], indirect=True)  # 1.30 drops its own --transport
 @KINDS
 def test_crictl_attach(node: Node, crictl: list[str], hook: str | None) -> None:
     node.push("web", variables={"GREETING": "hello"}, hook=hook)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,26 @@ def test_a_volume_elsewhere_below_nix_is_the_pods_own_affair() -> None:
     mounts = [api_pb2.Mount(host_path="/a", container_path="/nix/var")]
 
     assert len(apply_writable(config_of(mounts=mounts)).mounts) == 3
+
+
+def test_what_could_not_be_linked_into_the_view_is_mounted_into_it_path_by_path() -> None:
+    place = Path("/nix/store") / f"{'1' * 32}-bash"
+    environment = replace(environment_of(), mounted=(place,))
+    config = config_of()
+    adjustment.apply(config, environment, IMAGE, asked="acme/web", keep="/k")
+
+    assert [(each.container_path, each.host_path) for each in config.mounts] == [
+        ("/nix/store", str(environment.store)),
+        (f"/nix/store/{place.name}", str(place)),
+    ]
+    assert all(each.readonly for each in config.mounts)
+
+
+def test_a_writable_nix_is_refused_where_paths_are_mounted_one_by_one() -> None:
+    environment = replace(environment_of(), mounted=(Path("/nix/store") / f"{'1' * 32}-bash",))
+    writable = adjustment.Writable("7" * 32, Path("/m/store"), Path("/m/nix"))
+
+    with pytest.raises(errors.RequestInvalid, match="one file system"):
+        adjustment.apply(
+            config_of(), environment, IMAGE, asked="acme/web", keep="/k", writable=writable
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text(json.dumps(environments.to_json(environment)))
 
     assert environments.load(tmp_path) == environment
+
+
+def test_what_is_mounted_into_the_view_survives_the_record(tmp_path: Path) -> None:
+    place = tmp_path / "nix" / f"{'1' * 32}-bash"
+    environment = replace(environment_at(tmp_path), mounted=(place,))
+    (tmp_path / "environment.json").write_text(json.dumps(environments.to_json(environment)))
+
+    assert environments.load(tmp_path) == environment
+    assert environment.mounts[f"/nix/store/{place.name}"] == place
+    assert not environment.is_in_place
 
 
 def test_an_absent_environment_is_none(tmp_path: Path) -> None:

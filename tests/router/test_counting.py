@@ -7,7 +7,7 @@ from collections import Counter
 import hpack
 import pytest
 
-from cri_proxy.router import counting, frames
+from cri_proxy.router import counting, frames, headers
 from cri_proxy.router.connection import Connection
 from hack.testbed.http2 import ANSWER, INTERPOSED, NEEDLES, OTHER, request_of
 
@@ -30,6 +30,18 @@ def test_method_is_found_in_both_encodings(is_huffman: bool) -> None:
     request = block(request_of(OTHER, ("grpc-timeout", "2S")), is_huffman=is_huffman)
 
     assert table().method_of(request) == OTHER[1:]
+
+
+@pytest.mark.parametrize("first", [0x00, 0x10, 0x40])
+@pytest.mark.parametrize("name", list(headers.literals(b":path")))
+def test_method_is_found_when_the_block_brings_its_name(first: int, name: bytes) -> None:
+    """As gRPC's C core has it, authority and all."""
+    authority = bytes([first, 10]) + b":authority" + b"\x09localhost"
+    path = bytes([first]) + name + bytes([len(OTHER)]) + OTHER.encode()
+
+    for request in (b"\x20" + path + authority + b"\x83\x86", b"\x83\x86" + authority + path):
+        assert table().method_of(request) == OTHER[1:]
+        assert NEEDLES.is_absent(request)
 
 
 def test_method_is_found_behind_other_pseudo_headers() -> None:

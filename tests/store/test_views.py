@@ -10,6 +10,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.lib import durable
+from cri_proxy.model import storepaths
 from cri_proxy.store import nar, views
 from cri_proxy.store.views import Views
 from hack.testbed.binary_cache import Executable, Symlink, path_of, write_tree
@@ -315,3 +316,30 @@ def keep_views(home):
     environments.settle()
     environments.recover()
     assert environments.identities() == ("two",)
+
+
+def test_where_nothing_can_be_linked_the_view_has_room_for_mounts(environments, store):
+    """A directory for a directory, a file for a file; a symlink stands for itself."""
+    names = ("1" * 32 + "-tree", "2" * 32 + "-file", "3" * 32 + "-link")
+    paths = [storepaths.of_basename(each) for each in names]
+    (store.directory / names[0] / "bin").mkdir(parents=True)
+    (store.directory / names[1]).write_bytes(b"x")
+    (store.directory / names[2]).symlink_to(names[1])
+    with environments.stage("one", lambda: None) as stage:
+        mounted = stage.leave_room(paths)
+        stage.commit()
+    place = environments.locate("one") / "store"
+
+    assert mounted == tuple(store.directory / each for each in names[:2])
+    assert list((place / names[0]).iterdir()) == []
+    assert (place / names[1]).read_bytes() == b""
+    assert (place / names[2]).readlink() == Path(names[1])
+
+
+def test_whether_paths_can_be_linked_is_tried_with_one_of_their_files(environments, store):
+    name = "1" * 32 + "-tree"
+    (store.directory / name / "bin").mkdir(parents=True)
+    (store.directory / name / "bin" / "x").write_bytes(b"x")
+    with environments.stage("one", lambda: None) as stage:
+        assert stage.can_link([storepaths.of_basename(name)])
+        assert not list(stage.directory.glob(".probe"))

@@ -6,7 +6,6 @@ import asyncio
 import grp
 import os
 import pwd
-import re
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,8 @@ from cri_proxy.cli.checks.disk import existing
 from cri_proxy.cli.checks.findings import Check, Finding
 from cri_proxy.cri import api_pb2, channels
 from cri_proxy.cri.runtime import Runtime
+from cri_proxy.node import kubelets
+from cri_proxy.node.root import Root
 from cri_proxy.settings import schema
 from cri_proxy.settings.kinds import SOCKET_PATH_BYTES
 
@@ -88,7 +89,7 @@ def kubelet(listen: Path, proc: Path) -> Finding:
     arguments = _arguments_of_kubelet(proc)
     if arguments is None:
         return findings.ok("none runs here")
-    endpoint = _endpoint_of(arguments)
+    endpoint = kubelets.endpoint_of(Root(), arguments)
     if endpoint is None:
         return findings.warn(
             "it does not say which runtime it uses",
@@ -166,19 +167,3 @@ def _arguments_of_kubelet(proc: Path) -> list[str] | None:
 
 def _processes(proc: Path) -> Iterator[Path]:
     return (each for each in sorted(proc.iterdir()) if each.name.isdecimal())
-
-
-def _endpoint_of(arguments: list[str]) -> str | None:
-    """Return the runtime's endpoint that a kubelet was given as a flag or in its configuration."""
-    flags = {}
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = word.partition("=")
-        flags[name.lstrip("-")] = value if equals else following
-    if "container-runtime-endpoint" in flags:
-        return flags["container-runtime-endpoint"]
-    try:
-        text = Path(flags["config"]).read_text()
-    except (KeyError, OSError):
-        return None
-    found = re.search(r"^containerRuntimeEndpoint:\s*[\"']?([^\s\"'#]+)", text, re.MULTILINE)
-    return found[1] if found else None

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 import shutil
 import sys
@@ -30,11 +29,19 @@ from cri_proxy.router.server import Router
 from hack.testbed.containerd import Containerd
 
 H2SPEC: Final = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
-CRITOOLS: Final = "sigs.k8s.io/cri-tools@v1.36.0"
 PATH: Final = "/runtime.v1.RuntimeService/Version"
+EXCUSED: Final = frozenset(
+    {
+        ("generic/5", "Sends a dynamic table size update"),
+        ("generic/5", "Sends multiple dynamic table size update"),
+    }
+)
+"""h2spec announces tables of 128 and 4096 bytes here, after it has acknowledged the router's limit
+of none. Its own hpack/6.3 demands that a size beyond the limit ends the connection."""
 AGAIN: Final = 2
 """How often a case that fails is tried once more."""
 _OLD: Final = Path(__file__).parent / "old"
+_REPOSITORY: Final = Path(__file__).parents[3]
 _ASKED: Final = (
     ("version",),
     ("info",),
@@ -64,7 +71,7 @@ async def _main(runtime: Path) -> int:
         faults = [
             *await _h2spec(runtime, place, Path(name)),
             *await _old_client(runtime, place),
-            *await _crictl(runtime, place, Path(name)),
+            *await _crictl(runtime, place),
         ]
         await router.close()
         taken.withdraw()
@@ -79,7 +86,9 @@ async def _h2spec(runtime: Path, place: Path, directory: Path) -> list[str]:
     print(f"h2spec: {len(directly)} cases fail directly, {len(through)} through the router")
     for section, title in sorted(directly - through):
         print(f"passes only through the router: {section}: {title}")
-    found = through - directly
+    found = through - directly - EXCUSED
+    for section, title in sorted(through & EXCUSED - directly):
+        print(f"is refused through the router, and rightly: {section}: {title}")
     for turn in range(
         AGAIN
     ):  # a machine that is busy for a second looks like a peer that is silent
@@ -95,8 +104,8 @@ async def _old_client(runtime: Path, place: Path) -> list[str]:
     return ["the old client of gRPC"] if code else []
 
 
-async def _crictl(runtime: Path, place: Path, directory: Path) -> list[str]:
-    program = shutil.which("crictl") or await _built(directory / "crictl")
+async def _crictl(runtime: Path, place: Path) -> list[str]:
+    program = shutil.which("crictl") or await _built()
     faults = []
     for command in _ASKED:
         answers = []
@@ -110,15 +119,12 @@ async def _crictl(runtime: Path, place: Path, directory: Path) -> list[str]:
     return faults
 
 
-async def _built(program: Path) -> Path:
-    """Build crictl in its own module, with the dependencies that it names itself."""
-    code, said = await _output("go", "mod", "download", "-json", CRITOOLS)
-    if not code:
-        source = Path(json.loads(said)["Dir"])
-        code, said = await _output("go", "build", "-o", program, "./cmd/crictl", cwd=source)
+async def _built() -> Path:
+    """Return crictl, built if it has to be; what is said beside its place comes before that."""
+    code, said = await _output(_REPOSITORY / "hack" / "critools.sh", "v1.36.0")
     if code:
         raise RuntimeError(f"crictl cannot be built: {said}")
-    return program
+    return Path(said.splitlines()[-1]) / "crictl"
 
 
 async def _output(*argv: str | Path, cwd: Path | None = None) -> tuple[int, str]:

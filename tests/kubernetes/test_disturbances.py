@@ -161,6 +161,7 @@ def test_image_collection_spares_the_placeholder_in_use_and_a_pull_brings_it_bac
     after = _identity(space.ready("user"))
     space.kubectl("delete", "pod", "user", "--grace-period=1")
     _remove_image(client, images.PLACEHOLDER)
+    cluster.runtime.import_images(images.of_testbed())  # the sandbox's own image went, too
     space.run("next", environment="test/collected")
 
     assert kept

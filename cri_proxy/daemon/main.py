@@ -185,7 +185,7 @@ def _hurry() -> None:
     """
     gc.collect()
     gc.freeze()
-    scheduling.ask_for_slices(scheduling.SLICE_MICROSECONDS)
+    scheduling.ask_for_slices(scheduling.SHORT_MICROSECONDS)
 
 
 async def _watch(front: fronts.Front, stopping: asyncio.Event) -> None:

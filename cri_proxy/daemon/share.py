@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import uvloop
 
+from cri_proxy.lib import scheduling
 from cri_proxy.settings import schema
 from cri_proxy.store import local, signatures
 from cri_proxy.store.peers.addresses import Addresses
@@ -47,7 +48,7 @@ def main() -> int:
     if greeting is None:
         return 0
     logs.setup(schema.Log(**greeting["log"]))
-    os.nice(greeting["nice"])
+    scheduling.compute(greeting["nice"])
     threading.Thread(target=_leave_with_the_daemon, daemon=True).start()
     uvloop.run(_serve(greeting["store"], socket.socket(fileno=greeting["socket"])))
     return 0

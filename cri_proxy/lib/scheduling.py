@@ -1,9 +1,10 @@
 """How this process asks the kernel to be scheduled beside those that compute.
 
 A relay needs the processor for some microseconds, often, and at once. Since Linux 6.12 a thread may
-say that it wants short slices: when it wakes it is then preferred to one in the middle of a longer
-slice, and its share stays what it was. Older kernels ignore it, and nothing is lost. What a process
-asks for, those that it starts inherit: they ask for 0, the kernel's own, when they are to compute.
+say how long its slices are to be: one that wakes is preferred to another in the middle of a longer
+slice, and shares stay what they were. So the daemon asks for short slices, and the programs beside
+it that compute, which would inherit them, for the longest, which any other thread on the node may
+cut short. Older kernels ignore it, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import platform
 import struct
 from typing import Final
 
-SLICE_MICROSECONDS: Final = 100
+SHORT_MICROSECONDS: Final = 100
 """The shortest that the kernel takes; a relayed call needs less."""
+LONG_MICROSECONDS: Final = 100_000
+"""The longest that the kernel takes; others have some 3,000."""
 
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _SCHED_GETATTR: Final = {"x86_64": 315, "aarch64": 275}
@@ -33,6 +36,12 @@ def ask_for_slices(microseconds: int) -> bool:
         return False
     wanted = (_ATTRIBUTES.size, policy, flags, nice, priority, microseconds * 1000, 0, 0)
     return _call(_SCHED_SETATTR, _ATTRIBUTES.pack(*wanted), 0) is not None
+
+
+def compute(niceness: int) -> None:
+    """Have this process compute behind all others; to be called before it has threads."""
+    os.nice(niceness)
+    ask_for_slices(LONG_MICROSECONDS)
 
 
 def slice_microseconds() -> int:

@@ -86,8 +86,7 @@ def serve(build: Callable[[dict[str, Any]], Mapping[str, Job]], *, threads: int 
     greeting = read_frame(source)
     if greeting is None:
         _leave(0)
-    os.nice(greeting.get("nice", 0))
-    scheduling.ask_for_slices(0)
+    scheduling.compute(greeting.get("nice", 0))
     _Server(_jobs_of(build, greeting["greeting"]), sink, threads).run(source)
 
 

@@ -43,6 +43,7 @@ from opentelemetry.trace import (
 )
 
 import cri_proxy
+from cri_proxy.lib import scheduling
 from cri_proxy.settings import schema
 from cri_proxy.telemetry import logs
 
@@ -66,7 +67,7 @@ def main() -> int:
     """Send what comes on standard input; return the exit status."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
-    os.nice(_NICE)
+    scheduling.compute(_NICE)
     lines = iter(sys.stdin.buffer.readline, b"")
     first = next(lines, b"")
     if not first:

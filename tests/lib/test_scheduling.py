@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 import threading
 
 from cri_proxy.lib import scheduling
@@ -25,11 +27,33 @@ def asked_in_a_thread() -> tuple[bool, int, int]:
     return found[0]
 
 
+def knows_slices() -> bool:
+    """Whether this machine's kernel has slices of a thread's own."""
+    release = tuple(int(each) for each in platform.release().split(".")[:2])
+    return release >= (6, 12) and platform.machine() in ("x86_64", "aarch64")
+
+
 def test_slice_is_shortened_where_the_kernel_knows_that_and_nothing_else_changes() -> None:
     taken, microseconds, niceness = asked_in_a_thread()
 
     assert niceness == 5
-    release = tuple(int(each) for each in platform.release().split(".")[:2])
-    if release >= (6, 12) and platform.machine() in ("x86_64", "aarch64"):
+    if knows_slices():
         assert taken
         assert microseconds == 200
+
+
+def test_a_process_that_computes_has_the_longest_slices_in_all_its_threads() -> None:
+    program = (
+        "import os, threading; from cri_proxy.lib import scheduling;"
+        "scheduling.compute(3);"
+        "tell = lambda: print(os.nice(0), scheduling.slice_microseconds());"
+        "thread = threading.Thread(target=tell); thread.start(); thread.join()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    niceness, microseconds = map(int, done.stdout.split())
+    assert niceness == min(os.nice(0) + 3, 19)
+    if knows_slices():
+        assert microseconds == scheduling.LONG_MICROSECONDS

@@ -35,7 +35,8 @@ OURS: Final = (sys.executable, "-m", "hack.bench.relay.program")
 _PACKAGE: Final = Path(__file__).parent
 _REPOSITORY: Final = _PACKAGE.parents[2]
 _BUSY: Final = (
-    "import os,hashlib; os.nice(10); data = bytes(1 << 20)\nwhile 1: hashlib.sha256(data).digest()"
+    "import hashlib; from cri_proxy.lib import scheduling; scheduling.compute(10);"
+    " data = bytes(1 << 20)\nwhile 1: hashlib.sha256(data).digest()"
 )
 
 

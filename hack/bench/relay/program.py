@@ -31,7 +31,7 @@ async def _router(place: Path, runtime: Path, interposer: Path) -> None:
         router = Router([listener], upstream=runtime, interposer=interposer, interposed=INTERPOSED)
     await router.start()
     gc.freeze()  # this and the slices as the daemon does
-    scheduling.ask_for_slices(scheduling.SLICE_MICROSECONDS)
+    scheduling.ask_for_slices(scheduling.SHORT_MICROSECONDS)
     await _told_to_stop()
     await router.close()
     taken.withdraw()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -180,7 +180,7 @@ class Pod:
     def remove(self) -> None:
         """Stop it and take it, and the containers in it, out of the runtime; twice is no harm."""
         with _gone_is_fine():
-            self.stop()
+            _patiently(self.stop)
             request = api_pb2.RemovePodSandboxRequest(pod_sandbox_id=self.id)
             self._client.call("RemovePodSandbox", request, api_pb2.RemovePodSandboxResponse)
 
@@ -280,9 +280,19 @@ class Container:
     def remove(self) -> None:
         """Stop it and take it out of the runtime; twice is no harm."""
         with _gone_is_fine():
-            self.stop()
+            _patiently(self.stop)
             request = api_pb2.RemoveContainerRequest(container_id=self.id)
             self._client.call("RemoveContainer", request, api_pb2.RemoveContainerResponse)
+
+
+def _patiently(stop: Callable[[], None]) -> None:
+    """Stop as kubelet does, again if need be: a shim may end just as containerd speaks to it."""
+    try:
+        stop()
+    except grpc.RpcError as error:
+        if "ttrpc: closed" not in (error.details() or ""):
+            raise
+        stop()
 
 
 @contextlib.contextmanager

@@ -8,8 +8,11 @@ wire inwards:
     server         sockets that listen, connections that live, drain and close
     wire           one socket on the event loop: reads, writes, a bounded buffer
     link           three wires around one connection: back-pressure, time, ends
-    connection     sans-I/O: three sides, bytes in, bytes out; the stream table
+    connection     sans-I/O: three sides put together, bytes in, bytes out; back-pressure, ends
+    downstream     what kubelet sends: passed on to upstream, or lent
+    upstream       what the runtime sends: passed on to downstream
     interposition  the streams lent to the interposer, and our connection to it
+    streams        the table of upstream's streams, and the bounds of all
     lending        their request DATA: what the interposer takes, what downstream believes
     answers        their response DATA: what downstream takes on each of them
     delivery       all response DATA: what downstream's connection window has room for

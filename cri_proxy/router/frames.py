@@ -81,7 +81,7 @@ class Reader:
         self.largest = INITIAL_FRAME_BYTES
         """Bytes of payload that a frame may have; what the sender has been told, never lowered."""
         self.excess = False
-        """A frame has been announced that is longer; what comes from this side now is worthless."""
+        """`feed` was announced a longer frame; what comes from this side now is worthless."""
         self.pieces: list[bytes] = []
         """The beginning of a frame; whoever reads without `feed` calls `joined` if there is one."""
         self._missing = 0
@@ -119,13 +119,15 @@ class Reader:
         return whole
 
     def keep(self, rest: bytes) -> None:
-        """Let the beginning of a frame wait for its end."""
+        """Let the beginning of a frame wait for its end; raises Violation if that is too far."""
         self.pieces.append(rest)
         if len(rest) < HEADER_BYTES:
             self._missing = HEADER_BYTES - len(rest)
-        else:
-            head, *_ = HEADER.unpack_from(rest)
-            self._missing = HEADER_BYTES + (head >> 8) - len(rest)
+            return
+        head, *_ = HEADER.unpack_from(rest)
+        if head >> 8 > self.largest:
+            raise Violation(FRAME_SIZE_ERROR, "a frame is too long")
+        self._missing = HEADER_BYTES + (head >> 8) - len(rest)
 
     @property
     def waiting_bytes(self) -> int:

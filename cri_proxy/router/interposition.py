@@ -52,15 +52,15 @@ class Interposition:
         on_change: Callable[[], None],
     ) -> None:
         self.state = State.ABSENT
+        self.to_downstream = to_downstream
+        self.to_interposer = to_interposer
+        self.delivery = delivery
         self.lending = Lending(to_interposer)
         self.is_heard = False
         """The interposer has sent headers or DATA since this was last reset."""
         self.has_refused = False
         """Calls have been answered without the interposer since this was last reset."""
         self._on_change = on_change
-        self._to_downstream = to_downstream
-        self._out = to_interposer
-        self._delivery = delivery
         self._past: dict[int, None] = {}
         self._past_order: deque[int] = deque()
         self._begin()
@@ -89,9 +89,9 @@ class Interposition:
             return
         self._become(State.WANTED)
         more = INTERPOSER_WINDOW_BYTES - frames.INITIAL_WINDOW_BYTES
-        self._out.append(frames.PREFACE)
-        self._out.append(frames.build(frames.SETTINGS, 0, 0, terms.summary()))
-        self._out.append(frames.window_update(0, more))
+        self.to_interposer.append(frames.PREFACE)
+        self.to_interposer.append(frames.build(frames.SETTINGS, 0, 0, terms.summary()))
+        self.to_interposer.append(frames.window_update(0, more))
 
     def lend(self, request: headers.Fields, *, belief: int, answer_room: int) -> None:
         """Lend the stream that a request opens."""
@@ -100,7 +100,7 @@ class Interposition:
         if self.state is State.LEAVING:
             self._refuse(loan, _STOPPING)
             return
-        self._out.append(self._framed(request))
+        self.to_interposer.append(self._framed(request))
         self._tell_surplus(loan)
         self._deliver(loan)
 
@@ -119,16 +119,16 @@ class Interposition:
                 self.lending.data(loan, flags, payload)
                 self._end_if_over(loan)
             case frames.RST_STREAM:
-                self._delivery.drop(loan.answers.waiting_bytes)
+                self.delivery.drop(loan.answers.waiting_bytes)
                 self._end(loan)
-                self._out.append(raw)
+                self.to_interposer.append(raw)
             case frames.WINDOW_UPDATE:
                 loan.answers.room += frames.number(payload) & frames.LARGEST_WINDOW
                 self._deliver(loan)
             case frames.PRIORITY:
                 pass
             case _:
-                self._out.append(raw)
+                self.to_interposer.append(raw)
 
     def resize(self, change: int) -> None:
         """Change the windows that downstream has on lent streams."""
@@ -145,10 +145,10 @@ class Interposition:
     def lost(self, reason: str) -> None:
         """Take note that there is no connection; the calls that were on it get `reason`."""
         self._become(State.ABSENT)
-        self._out.clear()
+        self.to_interposer.clear()
         for loan in tuple(self.loans.values()):
             self._refuse(loan, reason)
-        self._delivery.interposer_left()
+        self.delivery.interposer_left()
         self._begin()
 
     def receive(self, data: bytes) -> None:
@@ -158,9 +158,9 @@ class Interposition:
             self._frame(buffer[start:stop], kind, flags, stream)
         if self._frames.excess:
             raise Violation(frames.FRAME_SIZE_ERROR, "a frame is too long")
-        credit = self._delivery.interposer_grant()
+        credit = self.delivery.interposer_grant()
         if credit:
-            self._out.append(frames.window_update(0, credit))
+            self.to_interposer.append(frames.window_update(0, credit))
 
     def _begin(self) -> None:
         self._frames = frames.Reader()
@@ -186,12 +186,12 @@ class Interposition:
         loan = self.loans.get(stream) if stream else None
         match kind:
             case frames.DATA:
-                self._delivery.receive(len(payload))
+                self.delivery.receive(len(payload))
                 if loan:
                     loan.is_answer_over |= bool(flags & frames.END_STREAM)
                     self._pass(loan, raw, len(payload))
                 else:
-                    self._delivery.drop(len(payload))
+                    self.delivery.drop(len(payload))
             case frames.HEADERS:
                 block = headers.Block(flags, stream, raw)
                 if flags & frames.END_HEADERS:
@@ -203,7 +203,7 @@ class Interposition:
             case frames.SETTINGS:
                 self._settings(flags, payload)
             case frames.PING if not flags & frames.ACK:
-                self._out.append(frames.build(frames.PING, frames.ACK, 0, payload))
+                self.to_interposer.append(frames.build(frames.PING, frames.ACK, 0, payload))
             case frames.GOAWAY:
                 self._goaway(frames.number(payload) & frames.LARGEST_STREAM)
             case frames.WINDOW_UPDATE if not stream:
@@ -225,7 +225,7 @@ class Interposition:
             self._sender.is_bound = True
             return
         self._terms.announce(payload)
-        self._out.append(frames.build(frames.SETTINGS, frames.ACK, 0))
+        self.to_interposer.append(frames.build(frames.SETTINGS, frames.ACK, 0))
         self.lending.resize(self._terms.window_bytes)
         for each in tuple(self.loans.values()):
             self._tell_surplus(each)
@@ -262,22 +262,22 @@ class Interposition:
         """Pass a frame of the interposer's on, as soon as downstream takes it."""
         padding = loan.answers.put(raw, size)
         if padding:
-            self._delivery.drop(padding)
+            self.delivery.drop(padding)
         self._deliver(loan)
 
     def _deliver(self, loan: Loan) -> None:
         """Send what downstream takes of a lent stream now, and grant the interposer as much."""
         for raw, size in loan.answers.ready():
-            self._delivery.put(loan.stream, raw, size, is_interposers=True)
+            self.delivery.put(loan.stream, raw, size, is_interposers=True)
         surplus = 0 if loan.is_answer_over else loan.answers.surplus()
         if surplus:
-            self._out.append(frames.window_update(loan.stream, surplus))
+            self.to_interposer.append(frames.window_update(loan.stream, surplus))
         self._end_if_over(loan)
 
     def _tell_surplus(self, loan: Loan) -> None:
         surplus = self.lending.surplus(loan)
         if surplus:
-            self._to_downstream.append(frames.window_update(loan.stream, surplus))
+            self.to_downstream.append(frames.window_update(loan.stream, surplus))
 
     def _refuse(self, loan: Loan, reason: str) -> None:
         """End a lent stream as gRPC would: a status downstream can act upon, no repetition."""
@@ -288,8 +288,8 @@ class Interposition:
         if not loan.is_answered:
             fields[:0] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
         answer = frames.headers(loan.stream, headers.encoded(fields), flags=frames.END_STREAM)
-        put = self._delivery.put
-        self._delivery.drop(loan.answers.waiting_bytes)
+        put = self.delivery.put
+        self.delivery.drop(loan.answers.waiting_bytes)
         if not loan.is_answer_over or loan.answers.waiting:
             put(loan.stream, answer, 0, is_interposers=True)
         if not loan.is_request_over:

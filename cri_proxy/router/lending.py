@@ -8,9 +8,10 @@ grows beyond the latter.
 
     granted downstream  =  what the interposer takes - what waits - what downstream believes
 
-Of the connection window, downstream's DATA to the interposer has eaten bytes that upstream will
-never see, and so never grant again: they are owed to downstream and paid back at once, unless too
-much waits. Hence what waits is bounded, and a slow interposer slows nobody else until then.
+Of the connection window, whose room is written down here for both, downstream's DATA to the
+interposer has eaten bytes that upstream will never see, and so never grant again: they are owed to
+downstream and paid back at once, unless too much waits. Hence what waits is bounded, and a slow
+interposer slows nobody else until then.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Lending:
     __slots__ = (
         "_out",
         "_stuck",
-        "frame_bytes",
+        "downstream_room",
         "loans",
         "owed",
         "room",
@@ -85,8 +86,10 @@ class Lending:
 
     def __init__(self, out: list[bytes]) -> None:
         self.loans: dict[int, Loan] = {}
+        self.downstream_room = frames.INITIAL_WINDOW_BYTES
+        """Bytes of DATA that downstream may send now, to whomever: its connection window."""
         self.owed = 0
-        """Bytes of downstream's connection window to be given back."""
+        """Bytes of that window to be given back."""
         self.waiting_bytes = 0
         self._out = out
         self._stuck: dict[int, Loan] = {}
@@ -170,10 +173,11 @@ class Lending:
         return surplus
 
     def pay(self) -> int:
-        """Return what downstream is to be given back of its connection window now."""
+        """Return what downstream is given back of its connection window now."""
         if self.waiting_bytes > WAITING_BYTES:
             return 0
         paid, self.owed = self.owed, 0
+        self.downstream_room += paid
         return paid
 
     def _flush(self, loan: Loan) -> None:

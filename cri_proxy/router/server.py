@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.router import counting, link
-from cri_proxy.router.connection import needles_of
+from cri_proxy.router import counting, link, streams
 
 ENDLESS: Final = frozenset(
     {
@@ -49,7 +48,7 @@ class Router:
         self._listeners = listeners
         self._upstream = upstream
         self._interposer = interposer
-        self._needles = needles_of(interposed, endless)
+        self._needles = streams.needles_of(interposed, endless)
         self._table = table
         self._loop = asyncio.get_running_loop()
         self._links: set[link.Link] = set()

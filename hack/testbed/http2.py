@@ -26,7 +26,8 @@ import h2.stream
 import h2.windows
 
 from cri_proxy.router import frames
-from cri_proxy.router.connection import Connection, Side, needles_of
+from cri_proxy.router.connection import Connection, Side
+from cri_proxy.router.streams import needles_of
 
 INTERPOSED: Final = "/runtime.v1.RuntimeService/CreateContainer"
 ENDLESS: Final = "/runtime.v1.RuntimeService/GetContainerEvents"
@@ -262,6 +263,12 @@ class Triangle:
         """Move everything until nothing moves any more."""
         while sum(self.move(side, is_inward=inward) for side, inward in self.pipes):
             pass
+
+    def ask(self, stream: int, path: str, *more: tuple[str, str]) -> None:
+        """Make a whole request of kubelet's, and see it arrive."""
+        self.kubelet.h2.send_headers(stream, request_of(path, *more))
+        self.kubelet.h2.send_data(stream, b"question", end_stream=True)
+        self.settle()
 
     def lose_interposer(self, reason: str = "gone") -> None:
         """Break the connection to the interposer, with all that is in its pipes."""

@@ -177,8 +177,8 @@ class Flow(RuleBasedStateMachine):
         assert not lending.loans
         assert not lending.waiting_bytes
         assert not lending.owed
-        assert not triangle.core._streams
-        assert triangle.core._downstream_room == (triangle.kubelet.h2.outbound_flow_control_window)
+        assert not triangle.core._streams.open
+        assert lending.downstream_room == triangle.kubelet.h2.outbound_flow_control_window
 
     def is_done(self, stream: int) -> bool:
         return all(

@@ -46,7 +46,7 @@ PLAN: Final = "garbage.plan"
 PATHS: Final = "garbage.paths"
 EMPTY: Final = "garbage.empty"
 MEASURE: Final = "garbage.measure"
-_MARGIN_SECONDS: Final = 1.0  # times of files come from a coarser clock than time.time
+_MARGIN_SECONDS: Final = 0.1  # times of files come from a coarser clock than time.time
 _BREATH_FILES: Final = 100
 _BREATH_SECONDS: Final = 0.005
 

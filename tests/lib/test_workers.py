@@ -407,7 +407,9 @@ async def test_idle_workers_leave_but_for_those_that_are_kept():
         await until(lambda: len(pool.process_ids) > 1)
         await until(lambda: len(pool.process_ids) == 1)
         kept = pool.process_ids
+        await asyncio.sleep(1)  # twice as long as others may idle
 
+        assert pool.process_ids == kept
         assert {(await pool.call("describe", {}))["pid"]} == set(kept)
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
+from cri_proxy.lib import scheduling
 
 QUIET_SECONDS: Final = 5.0
 UNSETTLED_SECONDS: Final = 60.0
@@ -214,6 +215,7 @@ def _empty(directory: int) -> None:
     with os.scandir(directory) as entries:
         listing = [(each.name, each.is_dir(follow_symlinks=False)) for each in entries]
     for name, is_directory in listing:
+        scheduling.give_way()
         if not is_directory:
             os.unlink(name, dir_fd=directory)
             continue

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable, priority
+from cri_proxy.lib import durable, priority, scheduling
 from cri_proxy.lib.worker import Job, Task
 from cri_proxy.model import environments, references, storepaths
 from cri_proxy.model.references import Reference
@@ -283,6 +283,7 @@ class _Emptier:
 
     def _entry(self, name: str, parent: int) -> None:
         self._files += 1
+        scheduling.give_way()
         if self._files % _BREATH_FILES == 0:
             self._check()
             time.sleep(_BREATH_SECONDS)

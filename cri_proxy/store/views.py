@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable, exchange
+from cri_proxy.lib import durable, exchange, scheduling
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import staging
@@ -322,6 +322,7 @@ def _link_directory(name: str, source: int, target: int) -> None:
         try:
             with os.scandir(inner_source) as entries:
                 for each in entries:
+                    scheduling.give_way()
                     if each.is_dir(follow_symlinks=False):
                         _link_directory(each.name, inner_source, inner_target)
                     else:

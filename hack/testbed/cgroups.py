@@ -7,6 +7,7 @@ known even after everything that could tell has been killed.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from hack.testbed import waiting
@@ -22,8 +23,8 @@ def processes(name: str) -> set[int]:
     return {
         int(pid)
         for tree in trees(name)
-        for listing in tree.rglob("cgroup.procs")
-        for pid in _text(listing).split()
+        for directory, _, _ in os.walk(tree)  # which a group that goes meanwhile does not disturb
+        for pid in _text(Path(directory, "cgroup.procs")).split()
     }
 
 
@@ -45,9 +46,9 @@ def remove(name: str) -> None:
 
 def _has_removed(name: str) -> bool:
     for tree in trees(name):
-        for directory in sorted((tree, *tree.rglob("*/")), reverse=True):
+        for directory, _, _ in os.walk(tree, topdown=False):
             try:
-                directory.rmdir()
+                Path(directory).rmdir()
             except FileNotFoundError:
                 continue
             except OSError:

@@ -57,3 +57,39 @@ def test_a_process_that_computes_has_the_longest_slices_in_all_its_threads() -> 
     assert niceness == min(os.nice(0) + 3, 19)
     if knows_slices():
         assert microseconds == scheduling.LONG_MICROSECONDS
+
+
+def ways_given(steps: int, *, seconds: float, computes: bool) -> int:
+    """Return how often a process gives way that takes so many steps of so many seconds."""
+    program = f"""
+import os, time
+from cri_proxy.lib import scheduling
+now, given = 1000.0, 0
+
+def sched_yield():
+    global given
+    given += 1
+
+os.sched_yield, time.monotonic = sched_yield, lambda: now
+if {computes}:
+    scheduling.compute(0)
+for _ in range({steps}):
+    scheduling.give_way()
+    now += {seconds}
+print(given)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    return int(done.stdout)
+
+
+def test_what_computes_gives_way_after_every_long_step_and_now_and_then_between_short_ones() -> (
+    None
+):
+    assert ways_given(10, seconds=scheduling.WAY_SECONDS * 2, computes=True) == 10
+    assert ways_given(1000, seconds=scheduling.WAY_SECONDS / 10.5, computes=True) in (90, 91)
+
+
+def test_who_does_not_compute_behind_others_gives_no_way() -> None:
+    assert ways_given(10, seconds=1.0, computes=False) == 0

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
+from cri_proxy.lib import scheduling
 from cri_proxy.store.nar import grammar
 from cri_proxy.store.nar.stream import Malformed, Source, Stream, write_all
 
@@ -171,6 +172,7 @@ class _Unpacker:
             os.utime(fd, ns=self.times)
         finally:
             os.close(fd)
+        scheduling.give_way()
         self.unpacked.files += 1
 
     def _chmod(self, fd: int, mode: int) -> None:

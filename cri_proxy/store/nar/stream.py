@@ -12,6 +12,7 @@ import hashlib
 import os
 from typing import Final, Protocol
 
+from cri_proxy.lib import scheduling
 from cri_proxy.store.nar import grammar
 
 CHUNK_BYTES: Final = 512 * 1024
@@ -176,7 +177,9 @@ class Stream:
             raise Malformed(
                 f"it breaks off after {self._size - self._unread} of {self._size} bytes"
             )
+        scheduling.give_way()
         self._hash.update(piece)
+        scheduling.give_way()
         self._unread -= len(piece)
         return piece
 

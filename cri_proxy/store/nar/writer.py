@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
+from cri_proxy.lib import scheduling
 from cri_proxy.store.nar import grammar
 
 Sink = Callable[[bytes], object]
@@ -105,10 +106,12 @@ class _Writer:
                 if not piece:
                     raise self._refusal("became shorter while it was read: let nothing write to it")
                 self.sink(piece)
+                scheduling.give_way()
                 left -= len(piece)
             self.sink(bytes(-size % 8) + grammar.CLOSE)
         finally:
             os.close(fd)
+        scheduling.give_way()
 
     def _refusal(self, reason: str) -> errors.ContentDamaged:
         """Return the error for the current entry."""

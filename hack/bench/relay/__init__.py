@@ -36,7 +36,8 @@ _PACKAGE: Final = Path(__file__).parent
 _REPOSITORY: Final = _PACKAGE.parents[2]
 _BUSY: Final = (
     "import hashlib; from cri_proxy.lib import scheduling; scheduling.compute(10);"
-    " data = bytes(1 << 20)\nwhile 1: hashlib.sha256(data).digest()"
+    " data = bytes(1 << 17)\n"
+    "while 1: hashlib.sha256(data).digest(); scheduling.give_way()"
 )
 
 
@@ -138,7 +139,7 @@ def _large(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[
 
 
 def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
-    """As beside the realizer's workers, which compute with a niceness of 10."""
+    """As beside the realizer's workers: with a niceness of 10, giving way now and then."""
     two = {name: sides[name] for name in ("router", GO)}
     idle = _rounds(options, program, two)
     with contextlib.ExitStack() as stack:

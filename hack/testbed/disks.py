@@ -21,7 +21,6 @@ import os
 import struct
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 _SHUTDOWN: Final = 0x8004587D
@@ -54,12 +53,7 @@ class Disk:
         self._mount()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _run("umount", "--lazy", str(self.place))
         self._image.unlink()
 

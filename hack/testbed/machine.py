@@ -19,7 +19,6 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from hack.dist import apt
@@ -121,12 +120,7 @@ class Machine:
         subprocess.run(argv, check=True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         subprocess.run(["umount", "--lazy", str(self.root)], check=True)
 

@@ -15,7 +15,6 @@ import ssl
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 CACHE: Final = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 40\n"
@@ -39,12 +38,7 @@ class Site:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 

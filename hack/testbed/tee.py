@@ -10,7 +10,6 @@ import contextlib
 import socket
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 _PIECE: Final = 65536
@@ -34,12 +33,7 @@ class Tee:
         self._start(self._accept)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             connections = list(self._open)
         for each in connections:

@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 from urllib.parse import unquote
 
 import uvloop
+
+from hack.testbed import processes
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 SENT: Final = ".sent"
@@ -32,12 +34,11 @@ _FOUND: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nC
 def serving(directory: Path, *, delay: float) -> Iterator[str]:
     """Serve a directory by a process of its own, for the time of a with statement; give its URL."""
     argv = [sys.executable, "-m", __name__, str(directory), str(delay)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY) as server:
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.terminate()
+    with (
+        tempfile.TemporaryDirectory() as place,
+        processes.Program(argv, log=Path(place) / "log", cwd=_REPOSITORY) as server,
+    ):
+        yield server.await_output(r"^http://.+\n").strip()
 
 
 class _Connection(asyncio.Protocol):

@@ -26,7 +26,8 @@ from typing import Any, Final
 from hack.cluster import programs
 from hack.cluster.certificates import Authority
 from hack.cluster.plane import argv_of, free_port
-from hack.testbed import cgroups, images, processes, waiting
+from hack.testbed import cgroups, images, processes
+from hack.testbed.daemons import Daemon
 
 # kubelet's own (k8s.io/kubernetes/pkg/kubelet/cm, k8s.io/component-helpers/node/util/sysctl)
 _SYSCTLS: Final = {
@@ -39,8 +40,10 @@ _SYSCTLS: Final = {
 }
 
 
-class Kubelet:
+class Kubelet(Daemon):
     """One node's kubelet: `start`, `restart` and `stop` leave its pods alone."""
+
+    title = "kubelet"
 
     def __init__(
         self,
@@ -60,7 +63,6 @@ class Kubelet:
         self._address: Final = address
         self._port: Final = free_port(address)
         self._cgroup: Final = cgroup
-        self._program: processes.Program | None = None
         user = f"system:node:{name}"
         certificate, key = authority.sign("kubelet", user, hosts=[name, address])
         kubeconfig = authority.kubeconfig("kubelet-client", user, server, ["system:nodes"])
@@ -116,12 +118,6 @@ class Kubelet:
         return self._beside / "kubelet.log"
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._program is not None, "kubelet has not been started"
-        return self._program.pid
-
-    @property
     def _own(self) -> Path:
         return self._beside / "own"
 
@@ -133,27 +129,15 @@ class Kubelet:
             else:
                 self._settings[name] = value
 
-    def start(self) -> None:
-        """Start it, and wait until it is healthy; the node is Ready a little later."""
+    def launch(self) -> processes.Program:
+        """Lay its ground and its configuration, as it is by now, and start it."""
         self._prepare()
         (self._beside / "kubelet.json").write_text(json.dumps(self._settings, indent=2))
         argv = [str(programs.path_of("kubelet")), *argv_of(self._flags)]
-        self._program = processes.Program(
+        return processes.Program(
             ["unshare", "--mount", "--propagation", "unchanged", "sh", "-ec", self._script(argv)],
             log=self.log,
         )
-        waiting.until(self._is_healthy, what="kubelet to be healthy", explain=self._program.tail)
-
-    def stop(self) -> None:
-        """End it; its pods go on."""
-        if self._program is not None:
-            self._program.stop()
-            self._program = None
-
-    def restart(self) -> None:
-        """End it and start it again, with what was configured since."""
-        self.stop()
-        self.start()
 
     def _prepare(self) -> None:
         """Lay its directories, and the control group whose children its pods' will be."""
@@ -180,10 +164,8 @@ class Kubelet:
         lines += [f"mount --bind {shlex.quote(str(source))} {place}" for source, place in binds]
         return "\n".join([*lines, f"exec {shlex.join(argv)}"])
 
-    def _is_healthy(self) -> bool:
-        assert self._program is not None
-        if not self._program.is_running:
-            raise processes.ProgramEnded(f"kubelet ended: {self._program.tail()}")
+    def is_ready(self) -> bool:
+        """Whether it is healthy; the node is Ready a little later."""
         url = f"http://127.0.0.1:{self._settings['healthzPort']}/healthz"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:

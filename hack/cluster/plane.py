@@ -20,7 +20,7 @@ from typing import Final
 from hack.cluster import programs
 from hack.cluster.certificates import Authority
 from hack.cluster.kubectl import Kubectl
-from hack.testbed import processes, waiting
+from hack.testbed import processes
 
 _SERVICES: Final = "10.160.0.0/16"  # addresses of Services: routed nowhere, there is no kube-proxy
 _KUBERNETES: Final = "10.160.0.1"
@@ -46,12 +46,7 @@ class ControlPlane:
         """Start it, and wait until the API server is ready."""
         etcd = self._start_etcd()
         server = self._start_server(etcd)
-        waiting.until(
-            lambda: self._is_ready(server),
-            what="the API server to be ready",
-            seconds=_START_SECONDS,
-            explain=server.tail,
-        )
+        server.await_ready(self._answers, what="the API server to be ready", seconds=_START_SECONDS)
         self._start_manager()
         self._start_scheduler()
 
@@ -134,9 +129,7 @@ class ControlPlane:
             )
         )
 
-    def _is_ready(self, server: processes.Program) -> bool:
-        if not server.is_running:
-            raise processes.ProgramEnded(f"the API server ended: {server.tail()}")
+    def _answers(self) -> bool:
         trust = ssl.create_default_context(cafile=str(self.authority.certificate))
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)

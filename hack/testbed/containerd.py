@@ -23,13 +23,14 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import grpc
 
 from cri_proxy.cri import api_pb2
 from hack.testbed import configuration, cri, images, network, pods, processes, sweeping, waiting
 from hack.testbed.binaries import Binaries
+from hack.testbed.daemons import Daemon
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 _CNI_DIRECTORIES: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
@@ -51,8 +52,10 @@ def lacks(binaries: Binaries | None = None) -> list[str]:
     return missing
 
 
-class Containerd:
+class Containerd(Daemon):
     """One private containerd; usable from `start` (or `with`) to `stop`."""
+
+    title = "containerd"
 
     def __init__(
         self,
@@ -77,18 +80,10 @@ class Containerd:
         self.traces: Final = sweeping.Traces(
             directory=directory, cgroup=directory.name, network=network.chosen(token)
         )
-        self._program: processes.Program | None = None
         self._guard: processes.Guard | None = None
 
     def __repr__(self) -> str:
         return f"<containerd in {self.directory}, {self._program!r}>"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     @property
     def directory(self) -> Path:
@@ -100,18 +95,9 @@ class Containerd:
         """Where it serves the CRI and its own API."""
         return self.directory / "containerd.sock"
 
-    @property
-    def pid(self) -> int:
-        """The daemon's process id."""
-        return self._running().pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the daemon is there (its pods may be, without it)."""
-        return self._program is not None and self._program.is_running
-
-    def start(self) -> None:
+    def start(self, *, awaited: bool = True) -> None:
         """Start it, wait until the CRI answers, import the testbed's images."""
+        assert awaited, "images cannot be imported into a containerd that is not ready"
         if missing := lacks(self._binaries):
             raise RuntimeError(
                 f"a private containerd cannot run here, it lacks {'; '.join(missing)}: "
@@ -124,7 +110,7 @@ class Containerd:
         try:
             network.create(self.traces.network)
             self._configure()
-            self._launch()
+            self._begin()
             self.import_images(images.of_testbed())
         except BaseException:
             self.stop()
@@ -136,20 +122,9 @@ class Containerd:
             socket or self.socket, directory=self.directory, cgroup_parent=f"/{self.traces.cgroup}"
         )
 
-    def kill(self) -> None:
-        """End the daemon by SIGKILL; shims and containers go on."""
-        self._running().kill()
-
-    def restart(self) -> None:
-        """Start the daemon again, after ending it by SIGTERM if it runs; the pods go on."""
-        self._running().stop()
-        self._launch()
-
     def stop(self) -> None:
         """End it and remove everything that came of it."""
-        if self._program is not None:
-            self._program.stop()
-            self._program = None
+        self._end()
         if self.directory.exists():
             sweeping.sweep(self.traces)
         if self._guard is not None:
@@ -220,21 +195,16 @@ class Containerd:
             )
         return registries
 
-    def _launch(self) -> None:
-        self._program = processes.Program(
+    def launch(self) -> processes.Program:
+        """Start the daemon itself; `start` has laid what it needs."""
+        return processes.Program(
             [self._binary("containerd"), "--config", self.directory / "config.toml"],
             log=self.directory / "log",
             env={**self._variables, "PATH": self._binaries.search_path},
         )
-        waiting.until(
-            self._is_ready, what="containerd to answer the CRI", explain=self._program.tail
-        )
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether the CRI is there (Version) and has taken over the pods it had (Status)."""
-        program = self._running()
-        if not program.is_running:
-            raise processes.ProgramEnded(f"containerd ended while starting: {program.tail()}")
         client = cri.Client(self.socket)
         try:
             client.call("Version", api_pb2.VersionRequest(), api_pb2.VersionResponse, seconds=5)
@@ -255,14 +225,9 @@ class Containerd:
 
         client = cri.Client(self.socket)
         try:
-            waiting.until(is_known, what=f"the CRI to know {name}", explain=self._running().tail)
+            waiting.until(is_known, what=f"the CRI to know {name}", explain=self.program.tail)
         finally:
             client.close()
-
-    def _running(self) -> processes.Program:
-        if self._program is None:
-            raise RuntimeError(f"the containerd in {self.directory} has not been started")
-        return self._program
 
     def _binary(self, name: str) -> Path:
         path = self._binaries.path_of(name)

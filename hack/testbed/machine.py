@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from hack.dist import apt
-from hack.testbed import processes, waiting
+from hack.testbed import processes
 
 BOOT_SECONDS: Final = 300.0
 """How long systemd may take, on a machine that is busy."""
@@ -142,7 +142,7 @@ class Machine:
             ["runc", "run", "--bundle", self.directory, self._name],
             log=self.directory / "log",
         )
-        waiting.until(
+        self._program.await_ready(
             lambda: self.run("systemctl", "is-system-running").strip() in _UP,
             what="systemd to be up",
             seconds=BOOT_SECONDS,

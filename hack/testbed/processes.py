@@ -6,6 +6,7 @@ even by SIGKILL, its `Guard` ends it: a shell that blocks on a pipe whose other 
 process holds, and that acts when the pipe closes without a word.
 
 Programs that leave their process group (containerd's shims) need more than that: see `sweeping`.
+Those that are started again under the same name are `daemons`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -113,6 +114,23 @@ class Program:
         return waiting.until(
             seen, what=f"{pattern!r} in the output", seconds=seconds, explain=self.tail
         )
+
+    def await_ready(
+        self,
+        probe: Callable[[], bool],
+        *,
+        what: str,
+        seconds: float = waiting.DEADLINE_SECONDS,
+        explain: Callable[[], str] | None = None,
+    ) -> None:
+        """Wait until `probe` is true; if it is not, or the program ends, the error explains it."""
+
+        def is_ready() -> bool:
+            if not self.is_running:
+                raise ProgramEnded(f"ended while waiting for {what}: {self.tail()}")
+            return probe()
+
+        waiting.until(is_ready, what=what, seconds=seconds, explain=explain or self.tail)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the program; nothing happens if it has ended."""

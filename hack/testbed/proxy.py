@@ -15,13 +15,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import grpc
 
 from cri_proxy.cri import api_pb2
 from cri_proxy.lib import mounts
 from hack.testbed import cri, processes, waiting
+from hack.testbed.daemons import Daemon
 
 FRONT: Final = "TESTBED_FRONT"
 """The variable that says what kubelet talks to in a whole test run: interposer or router."""
@@ -29,8 +30,10 @@ FRONT: Final = "TESTBED_FRONT"
 _REPOSITORY: Final = Path(__file__).parents[2]
 
 
-class Proxy:
+class Proxy(Daemon):
     """One proxy; usable from `start` (or `with`) to `stop`."""
+
+    title = "cri-proxy"
 
     def __init__(
         self,
@@ -49,7 +52,6 @@ class Proxy:
         self.config: Final = directory / "config.toml"
         self.log: Final = directory / "log"
         self._flags: Final = tuple(flags)
-        self._program: processes.Program | None = None
         self._sections: Final[dict[str, dict[str, Any]]] = {
             "serve": {"listen": str(self.socket), "front": os.environ.get(FRONT, "router")},
             "runtime": {"endpoint": str(runtime)},
@@ -69,21 +71,12 @@ class Proxy:
             lines += [f"{key} = {_toml_of(value)}" for key, value in keys.items()]
         self.config.write_text("\n".join(lines) + "\n")
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.stop()
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             place = line.split()[4]
             if place.startswith(f"{self.root}/"):  # a killed one had no time, or the runtime died
                 mounts.detach(Path(place))
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._running().pid
 
     @property
     def environments(self) -> Path:
@@ -109,43 +102,21 @@ class Proxy:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
         return done.stdout
 
-    def start(self, *, awaited: bool = True) -> None:
-        """Start it, and wait until the runtime answers through it unless `awaited` is false."""
-        self._program = processes.Program(
+    def launch(self) -> processes.Program:
+        """Start it with its settings and flags."""
+        return processes.Program(
             [*self.argv("serve"), *self._flags],
             log=self.log,
             env={**os.environ, "PYTHONPATH": str(_REPOSITORY)},
             cwd=self.directory,
         )
-        if awaited:
-            waiting.until(
-                self._is_ready, what="cri-proxy to answer", explain=lambda: self.log_text()[-4000:]
-            )
-
-    def stop(self) -> None:
-        """Let it drain and end; no harm when it has ended."""
-        if self._program is not None:
-            self._program.stop()
-            self._program = None
-
-    def kill(self) -> None:
-        """End it by SIGKILL, as a crash would."""
-        self._running().kill()
-        self._program = None
-
-    def restart(self) -> None:
-        """Let it drain, and start it again."""
-        self.stop()
-        self.start()
 
     def log_text(self) -> str:
         """Return all that it has written."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def _is_ready(self) -> bool:
-        program = self._running()
-        if not program.is_running:
-            raise AssertionError(f"cri-proxy ended: {self.log_text()[-4000:]}")
+    def is_ready(self) -> bool:
+        """Whether the runtime answers through it."""
         client = cri.Client(self.socket)
         try:
             client.call("Version", api_pb2.VersionRequest(), api_pb2.VersionResponse)
@@ -154,11 +125,6 @@ class Proxy:
         finally:
             client.close()
         return True
-
-    def _running(self) -> processes.Program:
-        if self._program is None:
-            raise AssertionError("this cri-proxy does not run")
-        return self._program
 
 
 def _toml_of(value: object) -> str:

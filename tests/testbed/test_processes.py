@@ -28,6 +28,22 @@ def test_awaiting_output_of_a_program_that_ends_tells_what_it_said(tmp_path: Pat
         assert it.wait() == 3
 
 
+def test_awaiting_a_program_that_ends_before_it_is_ready_tells_what_it_said(tmp_path: Path) -> None:
+    with (
+        processes.Program(["/bin/sh", "-c", "echo sorry"], log=tmp_path / "log") as it,
+        pytest.raises(processes.ProgramEnded, match=r"(?s)waiting for its socket: .*sorry"),
+    ):
+        it.await_ready(lambda: False, what="its socket")
+
+
+def test_awaiting_a_program_that_is_never_ready_tells_what_it_said(tmp_path: Path) -> None:
+    with processes.Program(_TALKS_THEN_SLEEPS, log=tmp_path / "log") as it:
+        it.await_output("ready")
+
+        with pytest.raises(waiting.NeverHappened, match=r"(?s)for its socket; .*\nready"):
+            it.await_ready(lambda: False, what="its socket", seconds=0.01)
+
+
 def test_each_run_reads_its_own_part_of_a_shared_log(tmp_path: Path) -> None:
     for word in ("first", "second"):
         with processes.Program(["/bin/echo", word], log=tmp_path / "log") as program:

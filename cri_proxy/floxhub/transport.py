@@ -9,26 +9,26 @@ What goes wrong is told in terms of the question's subject and of what an operat
 tokens nor proxy passwords get into messages: reasons are written here, not taken from exceptions.
 Redirects are followed within the same origin only, so that a token never goes elsewhere.
 
-Proxies come from the standard variables (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY), trust from
-the system's certificates and `ca_file`.
+Proxies come from the standard variables (`lib.proxies`), trust from the system's certificates and
+`ca_file`.
 """
 
 from __future__ import annotations
 
 import ssl
 import time
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 import urllib3.exceptions
 
 import cri_proxy
 from cri_proxy import errors
+from cri_proxy.lib import proxies
 
 AGENT: Final = f"cri-proxy/{cri_proxy.__version__}"
 """How we introduce ourselves to FloxHub."""
@@ -91,7 +91,7 @@ class Transport:
                 "it: mend the settings"
             )
         self.origin = f"{parts.scheme}://{parts.netloc}"
-        self._pool = _pool(self.origin, parts.hostname, _trust(ca_file))
+        self._pool = _pool(self.origin, _trust(ca_file))
 
     def ask(self, question: Question, subject: Subject, deadline: Deadline) -> Answer:
         """Return the answer of status 200.
@@ -221,27 +221,17 @@ class Transport:
         )
 
 
-def _pool(origin: str, host: str, trust: ssl.SSLContext) -> urllib3.PoolManager:
+def _pool(origin: str, trust: ssl.SSLContext) -> urllib3.PoolManager:
     """Return the connections to an origin, through the proxy that the environment sets for it."""
-    scheme = urlsplit(origin).scheme
-    proxies = urllib.request.getproxies_environment()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(host):
+    proxy = proxies.Proxies().of(origin)
+    if proxy is None:
         return urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=trust)
-    parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise errors.RequestInvalid(
-            f"the {scheme.upper()}_PROXY variable names no HTTP proxy: write http://host:port"
-        )
-    secret = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     return urllib3.ProxyManager(
-        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+        proxy.url,
         maxsize=_CONNECTIONS,
         ssl_context=trust,
         proxy_ssl_context=trust,
-        proxy_headers=urllib3.make_headers(
-            proxy_basic_auth=secret if parts.username is not None else None
-        ),
+        proxy_headers=proxy.headers,
     )
 
 

@@ -30,7 +30,8 @@ GRACE_SECONDS: Final = 5.0
 _VARIABLES: Final = (  # of the daemon's environment, what a worker may see
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
 )
 _GONE: Final = (ConnectionError, RuntimeError)  # writing to a closed pipe; the latter is uvloop's
 _logger = logging.getLogger(__name__)

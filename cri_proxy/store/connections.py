@@ -24,7 +24,6 @@ import ssl
 import threading
 import time
 import urllib.parse
-import urllib.request
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +32,7 @@ from typing import Final, Protocol
 import urllib3
 
 from cri_proxy import errors
+from cri_proxy.lib import proxies
 
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
@@ -107,7 +107,7 @@ class Connections:
         self.silence_seconds = silence_seconds
         self._context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
         self._size = size
-        self._proxies = urllib.request.getproxies()
+        self._proxies = proxies.Proxies()
         self._idle: dict[Origin, list[socket.socket]] = {}
         self._usual: dict[Origin, float] = {}
         self._proxied: dict[str, urllib3.ProxyManager] = {}
@@ -119,7 +119,7 @@ class Connections:
 
         A redirection is followed, without credentials if it leads elsewhere, or is the response.
         """
-        if (proxy := self._proxy_of(url)) is not None:
+        if (proxy := self._proxies.of(url)) is not None:
             return self._get_through(proxy, url, headers, follows=follows)
         try:
             return self._follow(url, dict(headers), _REDIRECTIONS if follows else 0)
@@ -150,7 +150,7 @@ class Connections:
 
     def is_direct(self, url: str) -> bool:
         """Whether no proxy is between us and a site: `begin` and `widen` are for those."""
-        return self._proxy_of(url) is None
+        return self._proxies.of(url) is None
 
     def late_seconds(self, url: str) -> float:
         """Return how long an answer may take before it is late."""
@@ -247,18 +247,8 @@ class Connections:
         """Return a new connection in place of one that the other side has closed."""
         return self._connect(origin)
 
-    def _proxy_of(self, url: str) -> str | None:
-        """Return the proxy that the environment sets for a URL."""
-        if not self._proxies:
-            return None
-        parts = urllib.parse.urlsplit(url)
-        proxy = self._proxies.get(parts.scheme)
-        if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
-            return None
-        return proxy
-
     def _get_through(
-        self, proxy: str, url: str, headers: Mapping[str, str], *, follows: bool
+        self, proxy: proxies.Proxy, url: str, headers: Mapping[str, str], *, follows: bool
     ) -> Response:
         try:
             return self._manager_of(proxy).request(
@@ -284,17 +274,16 @@ class Connections:
                 raise errors.SourceUnreachable(f"TLS failed: {reason}") from error
             raise Passing(text_of(reason)) from error
 
-    def _manager_of(self, proxy: str) -> urllib3.ProxyManager:
+    def _manager_of(self, proxy: proxies.Proxy) -> urllib3.ProxyManager:
         with self._changing:
-            if proxy not in self._proxied:
-                credentials = urllib3.util.parse_url(proxy).auth
-                self._proxied[proxy] = urllib3.ProxyManager(
-                    proxy,
+            if proxy.url not in self._proxied:
+                self._proxied[proxy.url] = urllib3.ProxyManager(
+                    proxy.url,
                     maxsize=self._size,
                     ssl_context=self._context,
-                    proxy_headers=urllib3.make_headers(proxy_basic_auth=credentials),
+                    proxy_headers=proxy.headers,
                 )
-            return self._proxied[proxy]
+            return self._proxied[proxy.url]
 
 
 class Exchange:

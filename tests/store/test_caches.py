@@ -1,7 +1,6 @@
 import itertools
 import socket
 import threading
-import urllib.request
 
 import pytest
 
@@ -433,7 +432,7 @@ def test_proxy_of_the_environment_is_used_unless_it_is_told_not_to(
 ):
     """The proxy here is the file server itself: it takes the path of an absolute request."""
     path = publisher.add("thing", b"x")
-    monkeypatch.setattr(urllib.request, "getproxies", lambda: {"http": server.url})
+    monkeypatch.setenv("http_proxy", server.url)
     absent = "http://cache.invalid"
     proxied = []
     answer = server.answer

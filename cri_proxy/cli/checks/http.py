@@ -6,7 +6,6 @@ import email.utils
 import ssl
 import time
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,9 +13,13 @@ from typing import Final
 import urllib3
 import urllib3.exceptions
 
+from cri_proxy import errors
+from cri_proxy.lib import proxies
+
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=5)
 _RETRIES: Final = urllib3.Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5)
 _LONGEST_BODY: Final = 65536
+_MEND_VARIABLES: Final = "mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY in the daemon's environment"
 
 
 class Unanswered(Exception):
@@ -77,13 +80,13 @@ def _manager_of(url: str, ca_file: Path | None) -> urllib3.PoolManager:
     except OSError as error:  # ssl.SSLError is one, too
         why = error.strerror or str(error)
         raise Unanswered(f"{ca_file}: {why}", "mend ca_file, or leave it empty") from error
-    parts = urllib.parse.urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
+    try:
+        proxy = proxies.Proxies().of(url)
+    except errors.RequestInvalid as error:
+        raise Unanswered(str(error), _MEND_VARIABLES) from error
+    if proxy is None:
         return urllib3.PoolManager(ssl_context=context)
-    user = urllib3.util.parse_url(proxy).auth
-    headers = urllib3.make_headers(proxy_basic_auth=user)
-    return urllib3.ProxyManager(proxy, ssl_context=context, proxy_headers=headers)
+    return urllib3.ProxyManager(proxy.url, ssl_context=context, proxy_headers=proxy.headers)
 
 
 def _explained(error: urllib3.exceptions.HTTPError) -> Unanswered:
@@ -93,7 +96,7 @@ def _explained(error: urllib3.exceptions.HTTPError) -> Unanswered:
         case urllib3.exceptions.ProxyError():
             return Unanswered(
                 f"the HTTP proxy does not let us through ({reason.original_error})",
-                "mend HTTPS_PROXY, HTTP_PROXY or NO_PROXY in the daemon's environment",
+                _MEND_VARIABLES,
             )
         case urllib3.exceptions.NameResolutionError():
             return Unanswered("its name does not resolve", "mend the node's DNS, or the name")

@@ -1,0 +1,70 @@
+"""The HTTP proxy between this node and a URL, as the environment's variables have it.
+
+    HTTPS_PROXY, HTTP_PROXY     the proxy for URLs of that scheme
+    ALL_PROXY                   the proxy for those that have none of their own
+    NO_PROXY                    what is reached directly: names with all below them, host:port, *
+
+They are read as Python's standard library reads them (urllib.request): the variables in lower case
+win, an empty one counts for nothing, and NO_PROXY knows no networks. Who sends through the proxy
+is told where it is and, apart from that, what it is to be logged in to with: a password is in no
+URL that could get into a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from cri_proxy import errors
+
+_KINDS: Final = frozenset({"http", "https"})
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy: `http://host:port`, and the headers that log in to it."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+
+
+class Proxies:
+    """The proxies of this process's environment, as it is now."""
+
+    def __init__(self) -> None:
+        self._variables = urllib.request.getproxies_environment()
+
+    def of(self, url: str) -> Proxy | None:
+        """Return the proxy for `url`, None if it is reached directly.
+
+        Raises RequestInvalid when the variables name something that is no HTTP proxy.
+        """
+        if not self._variables:
+            return None
+        parts = urlsplit(url)
+        value = self._variables.get(parts.scheme) or self._variables.get("all")
+        if not value or self._is_excepted(parts.netloc.rpartition("@")[2], parts.hostname or ""):
+            return None
+        proxy = urlsplit(value if "://" in value else f"http://{value}")
+        if proxy.scheme not in _KINDS or not proxy.hostname:
+            raise errors.RequestInvalid(
+                f"the {parts.scheme.upper()}_PROXY variable names no HTTP proxy: "
+                "write http://host:port, or except the host by NO_PROXY"
+            )
+        user, is_there, place = proxy.netloc.rpartition("@")
+        return Proxy(f"{proxy.scheme}://{place}", _login(user) if is_there else {})
+
+    def _is_excepted(self, place: str, host: str) -> bool:
+        """Whether NO_PROXY has a host, with or without its port; an IPv6 one is in no brackets."""
+        return any(urllib.request.proxy_bypass(each, self._variables) for each in (place, host))
+
+
+def _login(user: str) -> dict[str, str]:
+    """Return the header for a `user:password` as it stands in a URL."""
+    name, _, password = user.partition(":")
+    secret = f"{unquote(name)}:{unquote(password)}".encode()
+    return {"proxy-authorization": f"Basic {base64.b64encode(secret).decode()}"}

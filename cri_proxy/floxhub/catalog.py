@@ -9,14 +9,15 @@ worth, is not decided here.
     → {"items": {"/nix/store/…": [{"url", "auth", "public_keys", …}, …]}}
 
 Logins are either the caller's FloxHub token, for hosts of FloxHub itself, or variables of the AWS
-kind for S3. Both are secrets: they are in no repr and no message.
+kind for S3. Both are secrets: they are in no repr and no message. A login of a kind that is not
+spoken here is left out, and the location says so, for whoever fails for lack of it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -41,6 +42,7 @@ TOKEN_HOSTS: Final = frozenset(
 """Hosts to which Flox's own client sends the FloxHub token, besides the API's own."""
 
 _USER: Final = "unused"
+_S3: Final = "aws-s3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,27 @@ class Variables:
 
 
 @dataclass(frozen=True, slots=True)
+class Unspoken:
+    """A login of a `kind` that is not spoken here; `catalog` is the organization's that gave it."""
+
+    catalog: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class Location:
     """A binary cache that has a store path; `public_keys` are `name:base64` each."""
 
     url: str
     auth: Basic | Variables | None
     public_keys: tuple[str, ...]
+    unspoken: Unspoken | None = None
 
     def to_wire(self) -> dict[str, object]:
-        """Return JSON: `{"url", "user", "password", "variables", "public_keys"}`, with secrets."""
+        """Return JSON, with secrets.
+
+        `{"url", "user", "password", "variables", "public_keys", "unspoken": {"catalog", "kind"}}`
+        """
         basic = self.auth if isinstance(self.auth, Basic) else None
         variables = self.auth if isinstance(self.auth, Variables) else None
         return {
@@ -76,6 +90,7 @@ class Location:
             "password": basic.password if basic else None,
             "variables": dict(variables.values) if variables else {},
             "public_keys": list(self.public_keys),
+            "unspoken": None if self.unspoken is None else asdict(self.unspoken),
         }
 
 
@@ -132,14 +147,19 @@ class Catalog:
     def _location(self, root: fields.Field, token: str | None) -> Location:
         url = root.require("url").text()
         keys = root.get("public_keys")
-        variables = _variables_of(root.get("auth"))
+        login, name = root.get("auth"), root.get("catalog")
+        variables = _variables_of(login)
+        kind = None if login is None else _unspoken_kind_of(login)
+        unspoken = None
+        if kind is not None:
+            unspoken = Unspoken(fields.shown(name.text()) if name else "without a name", kind)
         if variables:
             auth: Basic | Variables | None = Variables(variables)
         elif token is not None and self._takes_token(url):
             auth = Basic(_USER, token)
         else:
             auth = None
-        return Location(url, auth, keys.texts() if keys else ())
+        return Location(url, auth, keys.texts() if keys else (), unspoken)
 
     def _takes_token(self, url: str) -> bool:
         """Whether a cache is FloxHub's own, reached as securely as the API itself is."""
@@ -151,8 +171,16 @@ class Catalog:
 
 def _variables_of(auth: fields.Field | None) -> tuple[tuple[str, str], ...]:
     """Return the variables of an `{"aws-s3": {"envs": {…}}}`; any other login has none."""
-    s3 = auth.get("aws-s3") if auth and isinstance(auth.value, dict) else None
+    s3 = auth.get(_S3) if auth and isinstance(auth.value, dict) else None
     variables = s3.get("envs") if s3 else None
     if variables is None:
         return ()
     return tuple((name, each.text()) for name, each in variables.members())
+
+
+def _unspoken_kind_of(auth: fields.Field) -> str | None:
+    """Return what kind of login this is if it is none of ours: its keys, never a value."""
+    if not isinstance(auth.value, dict):
+        return fields.type_of(auth.value)
+    kinds = [name for name, _ in auth.members()]
+    return fields.shown(", ".join(kinds)) if kinds and _S3 not in kinds else None

@@ -94,7 +94,7 @@ class Field:
     def wrong(self, expected: str) -> errors.ContentDamaged:
         """Return the refusal for a value that is not what the format promises."""
         is_text = isinstance(self.value, str)
-        found = shown(repr(self.value)) if is_text else _TYPES[type(self.value)]
+        found = shown(repr(self.value)) if is_text else type_of(self.value)
         return errors.ContentDamaged(
             f"{self.document}: {self.place or 'the whole'} must be {expected}, not {found}"
         )
@@ -124,6 +124,11 @@ def parse(data: bytes, document: str) -> Field:
             f"{document} is not valid JSON ({shown(reason)}): push the environment again"
         ) from error
     return Field(value, "", document)
+
+
+def type_of(value: object) -> str:
+    """Return what JSON calls a value, with its article."""
+    return _TYPES[type(value)]
 
 
 def shown(text: str) -> str:

@@ -9,6 +9,9 @@ is for everybody.
 
 While the catalog cannot be reached, its last answer to the same caller about the same packages
 stands in, as a permission only: places and logins are never kept on disk.
+
+A place behind a login of a kind that is not spoken here is asked without one, since it may do. The
+log tells of it once, and the refusal does if the fetch fails.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from cri_proxy import errors
 from cri_proxy.floxhub import jobs as hubjobs
 from cri_proxy.model import storepaths
 from cri_proxy.realizer import jobs
-from cri_proxy.store import closures
+from cri_proxy.store import closures, wire
 from cri_proxy.telemetry import logs, spans
 
 _log = logs.of(__name__)
 _ANSWERS_REMEMBERED: Final = 256
+_KINDS_REMEMBERED: Final = 256
 _NO_ANSWER: Final = (errors.AccessDenied, errors.NotFound, errors.SourceUnreachable)
 
 Place = Mapping[str, Any]
@@ -41,6 +45,21 @@ class Located:
     places: tuple[Place, ...] = field(default=(), repr=False)
     refusal: errors.CriProxyError | None = None
 
+    def explain(self, error: errors.CriProxyError) -> errors.CriProxyError:
+        """Return the error of a fetch with the logins that it may have failed for lack of."""
+        lacking = [
+            f"{wire.url_of(place)} is behind a login of the kind {place['unspoken']['kind']!a}"
+            for place in self.places
+            if place["unspoken"]
+        ]
+        if not lacking:
+            return error
+        return type(error)(
+            f"{error}; FloxHub's catalog says that {' and '.join(lacking)}, which cri-proxy does "
+            "not speak: copy the package to a cache with another login, or without any, and name "
+            "that in store.caches"
+        )
+
 
 class Published:
     """The catalog of one FloxHub, as one daemon asks it."""
@@ -52,6 +71,9 @@ class Published:
         self._store = store
         self._answers: cachetools.TTLCache[tuple[tuple[str, ...], str | None], Located] = (
             cachetools.TTLCache(_ANSWERS_REMEMBERED, remember_seconds)
+        )
+        self._told: cachetools.LRUCache[tuple[str, str], bool] = cachetools.LRUCache(
+            _KINDS_REMEMBERED
         )
 
     async def locate(self, paths: Sequence[str], token: str | None) -> Located:
@@ -74,6 +96,7 @@ class Published:
                 _log.warning("catalog away, its last answer stands in", why=refusal)
                 return Located(refusal=refusal)
         located = Located(_places_of(listed), refusal)
+        self._tell_of_unspoken(located.places)
         unlisted = [path for path in paths if not listed.get(path)]
         if unlisted:
             await self._find(unlisted, located, argument)
@@ -90,6 +113,22 @@ class Published:
             return await self._jobs.call(hubjobs.LOCATIONS, argument), None
         except _NO_ANSWER as refusal:
             return {}, refusal
+
+    def _tell_of_unspoken(self, places: Sequence[Place]) -> None:
+        """Warn of logins that cannot be used: once for each catalog and kind."""
+        for place in places:
+            if not (unspoken := place["unspoken"]):
+                continue
+            which = unspoken["catalog"], unspoken["kind"]
+            if which not in self._told:
+                self._told[which] = True
+                _log.warning(
+                    "login of an unknown kind is not used",
+                    **unspoken,
+                    location=wire.url_of(place),
+                    advice="copy its packages to a cache with another login, or without any, and "
+                    "name that in store.caches",
+                )
 
     async def _find(
         self, unlisted: Sequence[str], located: Located, argument: Mapping[str, Any]

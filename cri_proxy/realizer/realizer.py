@@ -350,8 +350,10 @@ class Realizer:
             closure = await self._store.realize(roots, progress, located.places)
         except errors.NotFound as error:
             if located.refusal is None:
-                raise _advised(advice, error) from error
+                raise located.explain(_advised(advice, error)) from error
             raise located.refusal from error  # it would be where the catalog did not tell
+        except errors.SourceUnreachable as error:
+            raise located.explain(error) from error
         progress.phase = Phase.RENDERING
         return closure
 

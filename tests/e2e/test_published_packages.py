@@ -225,6 +225,30 @@ def test_a_location_of_another_kind_is_refused_in_a_sentence(node: Node, app: Pa
     )
 
 
+def test_a_login_of_an_unknown_kind_is_told_in_the_log_once_and_in_the_refusal(
+    node: Node, app: Package, bucket: FileServer
+) -> None:
+    """The location wants a login, and the catalog gives it in a way that is not spoken."""
+    node.hub.publish(
+        str(app.path),
+        {"url": bucket.url, "auth": {"vault": {"key": "hush"}}, "catalog": "acme"},
+    )
+
+    for _ in range(2):
+        refusal(
+            run_pod(node.pods, "acme/web", PERSONAL),
+            grpc.StatusCode.NOT_FOUND,
+            f"{bucket.url} is behind a login of the kind 'vault'",
+            "store.caches",
+        )
+
+    (told,) = [line for line in node.proxy.log_text().splitlines() if "unknown kind" in line]
+    assert " warning " in told
+    assert "catalog=acme" in told
+    assert "kind=vault" in told
+    assert "hush" not in node.proxy.log_text()
+
+
 @pytest.mark.usefixtures("app")
 def test_without_floxhub_who_was_given_the_package_has_it_still(node: Node) -> None:
     assert answer_of(node, PERSONAL) == b"42"

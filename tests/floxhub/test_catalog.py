@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cri_proxy import errors
 from cri_proxy.floxhub import catalog
-from cri_proxy.floxhub.catalog import Basic, Catalog, Location, Variables
+from cri_proxy.floxhub.catalog import Basic, Catalog, Location, Unspoken, Variables
 from cri_proxy.model import storepaths
 from hack.testbed.faulty import Break, Say, Status
 from hack.testbed.floxhub import FloxHub
@@ -91,15 +91,47 @@ def test_variables_for_s3_are_handed_on(local: FloxHub, published: Catalog) -> N
     assert location.auth == Variables(tuple(envs.items()))
 
 
-@pytest.mark.parametrize("auth", [None, "none", [], {}, {"other": 1}, {"aws-s3": {}}])
-def test_a_login_of_an_unknown_kind_is_none(
-    local: FloxHub, published: Catalog, auth: object
+@pytest.mark.parametrize("auth", [None, {}, {"other": None}, {"aws-s3": {}}])
+def test_what_names_no_login_is_none(local: FloxHub, published: Catalog, auth: object) -> None:
+    local.publish(str(APP), entry("https://a.example", auth))
+
+    ((location,),) = published.locations([APP], SECRET).values()
+
+    assert location.auth is None
+    assert location.unspoken is None
+
+
+@pytest.mark.parametrize(
+    ("auth", "kind"),
+    [
+        ({"gcs": {"key": "s3cret"}}, "gcs"),
+        ({"gcs": {}, "region": "x"}, "gcs, region"),
+        ({"a\nb": 1}, "a?b"),
+        ("s3cret", "a text"),
+        (["s3cret"], "an array"),
+    ],
+)
+def test_a_login_of_an_unknown_kind_is_left_out_and_told_by_its_kind_alone(
+    local: FloxHub, published: Catalog, auth: object, kind: str
 ) -> None:
     local.publish(str(APP), entry("https://a.example", auth))
 
     ((location,),) = published.locations([APP], SECRET).values()
 
     assert location.auth is None
+    assert location.unspoken == Unspoken("acme", kind)
+    assert location.to_wire()["unspoken"] == {"catalog": "acme", "kind": kind}
+    assert "s3cret" not in json.dumps(location.to_wire())
+
+
+def test_a_known_login_beside_an_unknown_one_is_used(local: FloxHub, published: Catalog) -> None:
+    auth = {"aws-s3": {"envs": {"AWS_ACCESS_KEY_ID": "id"}}, "gcs": {}}
+    local.publish(str(APP), entry("s3://bucket", auth))
+
+    ((location,),) = published.locations([APP], SECRET).values()
+
+    assert location.auth == Variables((("AWS_ACCESS_KEY_ID", "id"),))
+    assert location.unspoken is None
 
 
 def test_secrets_are_in_no_repr(local: FloxHub, published: Catalog) -> None:

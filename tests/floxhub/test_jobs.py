@@ -65,6 +65,7 @@ def test_locations_are_told_in_json_with_what_to_log_in_with(
                 "password": "secret",
                 "variables": {},
                 "public_keys": ["k:x"],
+                "unspoken": None,
             },
             {
                 "url": "s3://bucket",
@@ -72,6 +73,7 @@ def test_locations_are_told_in_json_with_what_to_log_in_with(
                 "password": None,
                 "variables": envs,
                 "public_keys": [],
+                "unspoken": None,
             },
         ]
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import arguments, exits
+from cri_proxy.cli import commands, exits
 from cri_proxy.interposer import status
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,7 +64,7 @@ def test_operators_are_told_every_exit_code() -> None:
 
 
 def test_commands_on_the_pages_exist() -> None:
-    known = {command.name for command in arguments.COMMANDS}
+    known = {command.name for command in commands.COMMANDS}
     for page in PAGES:
         for word in re.findall(r"(?:^# |`)(?:\S*/)?cri-proxy ([a-z]+)", page.read_text(), re.M):
             assert word in known, f"{page.name}: cri-proxy {word}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cri_proxy import settings
+from cri_proxy import errors, settings
 from cri_proxy.cli import arguments, exits
 from cri_proxy.node import installation
 from cri_proxy.node.root import Root
@@ -28,8 +28,13 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
 
 
 def root_of(options: arguments.Options) -> Root:
-    """Return the node that is meant."""
-    return Root(Path(options.root).resolve())
+    """Return the node that is meant; raise NotFound for an image that is not there."""
+    directory = Path(options.root).resolve()
+    if not directory.is_dir():
+        raise errors.NotFound(
+            f"there is no directory {directory}: name where the image of a node is unpacked"
+        )
+    return Root(directory)
 
 
 def loaded_of(root: Root, options: arguments.Options, loaded: settings.Loaded) -> settings.Loaded:

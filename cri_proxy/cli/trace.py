@@ -26,7 +26,12 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     directory = observing.traces_below(wanted.store.root)
     kept = ring.load(directory)
     found = [trace for trace in kept if options.pod is None or _is_of(trace, options.pod)]
+    none_kept = (
+        f"no startup is kept in {directory} yet: start a pod (and see that tracing.keep is not 0)"
+    )
     if options.pod is not None and not found:
+        if not kept:
+            raise errors.NotFound(none_kept)
         raise errors.NotFound(
             f"none of the {units.counted(len(kept), 'startup')} kept in {directory} is of a pod "
             f"called {options.pod}: name it as pod, namespace/pod, or by its uid or trace id"
@@ -38,11 +43,7 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
         print(json.dumps([_record_of(trace) for trace in found], indent=2))
     elif options.html is None:
         if not found:
-            print(
-                f"no startup is kept in {directory} yet: start a pod "
-                "(and see that tracing.keep is not 0)",
-                file=sys.stderr,
-            )
+            print(none_kept, file=sys.stderr)
         terminal.show(found)
     return exits.OK
 

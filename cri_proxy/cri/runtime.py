@@ -103,4 +103,7 @@ def _error_of(name: str, failure: grpc.aio.AioRpcError) -> errors.CriProxyError:
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return errors.NodeExhausted(f"{said}: free what it lacks")
         case _:
-            return errors.SourceUnreachable(f"{said}: check that it is running and healthy")
+            return errors.SourceUnreachable(
+                f"{said}: check that it is running and healthy, that runtime.endpoint is its "
+                "socket, and that cri-proxy runs as root"
+            )

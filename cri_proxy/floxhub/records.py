@@ -22,6 +22,7 @@ share a directory without locks; a record that is lost to a race costs one fetch
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import json
@@ -50,6 +51,7 @@ ACCEPTED_SECONDS: Final = 30 * 24 * 3600
 _HEADS: Final = "heads"
 _REVISION: Final = re.compile(r"[0-9a-f]{40}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _KEY_BYTES: Final = 32
 _SMALL_FILE_LIMIT: Final = 16 * 1024 * 1024
 
@@ -295,8 +297,13 @@ def _writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        advice = (
+            "run cri-proxy as root, and see that the file system is not read-only"
+            if error.errno in _FORBIDDEN
+            else "check the file system's space"
+        )
         raise errors.NodeExhausted(
-            f"{place} cannot be written ({error.strerror}): check the file system's space"
+            f"{place} cannot be written ({error.strerror}): {advice}"
         ) from error
 
 

@@ -70,6 +70,22 @@ def test_a_mistyped_flag_is_answered_with_the_one_that_was_meant(commands, argum
     assert "error: unknown option --stroe-root; did you mean --store-root?" in done.errors
 
 
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused_with_what_to_write(commands, seconds):
+    done = commands.in_pipe("install", f"--within={seconds}")
+
+    assert done.code == 2
+    assert f"--within: must be a number of seconds above 0, not '{seconds}'" in done.errors
+
+
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_an_image_of_a_node_that_is_not_there_is_told(commands, command, tmp_path):
+    done = commands.in_pipe(command, "--root", str(tmp_path / "image"))
+
+    assert done.code == 1
+    assert f"there is no directory {tmp_path}/image: name where the image of a node" in done.errors
+
+
 def test_a_flag_may_stand_before_the_command_as_well(commands):
     done = commands.in_pipe("--json", "--log-level", "debug", "version")
 

@@ -75,7 +75,12 @@ def test_a_count_limits_what_is_shown(kept: Commands) -> None:
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
 def test_a_count_that_is_none_is_refused(kept: Commands, count: str) -> None:
-    assert kept.in_pipe("trace", f"--count={count}").code == 2
+    done = kept.in_pipe("trace", f"--count={count}")
+
+    assert done.code == 2
+    assert (
+        f"error: argument --count: must be a whole number from 1 on, not '{count}'" in done.errors
+    )
 
 
 def test_json_has_every_span(kept: Commands) -> None:
@@ -110,8 +115,9 @@ def test_a_terminal_gets_colours_and_lines_that_fit(kept: Commands) -> None:
     assert max(map(len, done.text.splitlines()[1:])) <= 90
 
 
-def test_a_node_that_keeps_nothing_says_so(commands: Commands) -> None:
-    done = commands.in_pipe("trace")
+@pytest.mark.parametrize(("pods", "code"), [([], 0), (["web"], 1)])
+def test_a_node_that_keeps_nothing_says_so(commands: Commands, pods: list[str], code: int) -> None:
+    done = commands.in_pipe("trace", *pods)
 
-    assert (done.code, done.output) == (0, "")
+    assert (done.code, done.output) == (code, "")
     assert "no startup is kept" in done.errors

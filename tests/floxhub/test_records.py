@@ -143,6 +143,12 @@ def test_dropping_and_keeping_at_once_is_no_trouble(tmp_path: Path) -> None:
     assert records.lock(COMMIT, 1) is not None
 
 
+def test_a_place_that_is_not_ours_is_told_with_advice_of_its_own() -> None:
+    """Nobody makes a directory there, root neither."""
+    with pytest.raises(errors.NodeExhausted, match="run cri-proxy as root"):
+        Records(Path("/sys/kernel/cri-proxy"))
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     records = Records(tmp_path)
     (tmp_path / "locks").write_bytes(b"a file in the way")

@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -44,19 +44,24 @@ _LOGIN: Final = "/etc/kubernetes/kubelet.conf"
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """kubelet's own login to the API server, as kubeadm writes it."""
+    """kubelet's own login to the API server, as kubeadm writes it.
+
+    `authority` is PEM; certificate and key are a file that has both, or else the PEM of both.
+    """
 
     server: str
     authority: str
-    certificate: str
+    file: str | None = None
+    pem: str = field(default="", repr=False)
 
     def is_ready_since(self, node: str, moment: datetime) -> bool | None:
         """Return whether the node is Ready by a word not older than `moment`; None: not to ask."""
         split = urllib.parse.urlsplit(self.server)
-        context = ssl.create_default_context(cadata=self.authority)
-        context.load_cert_chain(self.certificate)
         connection = http.client.HTTPSConnection(
-            split.hostname or "", split.port or 443, context=context, timeout=_ANSWER_SECONDS
+            split.hostname or "",
+            split.port or 443,
+            context=self.context(),
+            timeout=_ANSWER_SECONDS,
         )
         try:
             connection.request("GET", f"/api/v1/nodes/{node}")
@@ -71,6 +76,18 @@ class Login:
             return False
         said = datetime.fromisoformat(ready["lastHeartbeatTime"].replace("Z", "+00:00"))
         return said >= moment.replace(microsecond=0)
+
+    def context(self) -> ssl.SSLContext:
+        """Return what logs in. OpenSSL reads keys from files alone: one is there for a moment."""
+        context = ssl.create_default_context(cadata=self.authority)
+        if self.file is not None:
+            context.load_cert_chain(self.file)
+            return context
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # its owner alone may read it
+            file.write(self.pem)
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
 
 
 def await_answer(listen: str, *, seconds: float) -> str:
@@ -126,15 +143,14 @@ def login_of(root: Root) -> Login | None:
     inline = re.search(r"^\s*client-certificate-data:\s*(\S+)", text, re.MULTILINE)
     if not (server and authority and (certificate or inline)):
         return None
-    pem = base64.b64decode(authority[1]).decode()
+    trusted = base64.b64decode(authority[1]).decode()
     if certificate:
-        return Login(server[1], pem, certificate[1])
+        return Login(server[1], trusted, certificate[1])
     key = re.search(r"^\s*client-key-data:\s*(\S+)", text, re.MULTILINE)
     if inline is None or key is None:
         return None
-    with tempfile.NamedTemporaryFile(suffix=".pem", delete=False) as file:  # root alone may read it
-        file.write(base64.b64decode(inline[1]) + b"\n" + base64.b64decode(key[1]))
-    return Login(server[1], pem, file.name)
+    both = base64.b64decode(inline[1]) + b"\n" + base64.b64decode(key[1])
+    return Login(server[1], trusted, pem=both.decode())
 
 
 def _looked(look: Callable[[], bool | None]) -> bool | None:

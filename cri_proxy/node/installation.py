@@ -38,7 +38,7 @@ from cri_proxy.node.host import Host
 from cri_proxy.node.kubelets import Kubelet
 from cri_proxy.node.release import Release
 from cri_proxy.node.root import Root
-from cri_proxy.settings import CONFIG_FILE, Settings
+from cri_proxy.settings import CONFIG_FILE, Settings, kinds
 
 Tell = Callable[[str], None]
 _DEFAULT_RUNTIME: Final = "/run/containerd/containerd.sock"
@@ -235,8 +235,8 @@ def refuse_in_use(root: Root, settings: Settings) -> None:
     count = asyncio.run(_containers(settings.runtime.endpoint))
     if count:
         raise errors.RequestInvalid(
-            f"{count} containers on this node run in an environment, whose files would go: drain "
-            "the node first, or uninstall without --purge"
+            f"containers on this node run in an environment, whose files would go ({count} of "
+            "them): drain the node first, or uninstall without --purge"
         )
 
 
@@ -289,10 +289,10 @@ def _target(root: Root, path: str) -> str | None:
 
 
 def _configured_runtime(root: Root) -> str | None:
-    """Return the runtime that the node's settings file names."""
+    """Return the path of the runtime's socket that the node's settings file names."""
     table = tomllib.loads(root.text(str(CONFIG_FILE)) or "")
     endpoint = table.get("runtime", {}).get("endpoint")
-    return None if endpoint is None else str(endpoint)
+    return None if endpoint is None else str(kinds.unix_socket().of_toml(endpoint))
 
 
 def _settings_digest(root: Root) -> str | None:

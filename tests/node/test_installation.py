@@ -145,6 +145,15 @@ def test_settings_that_are_there_are_kept(make: Make) -> None:
     )
 
 
+def test_a_runtime_in_the_settings_may_be_written_as_kubelet_writes_it(make: Make) -> None:
+    root = make("crio")
+    file = root.at("/etc/cri-proxy/config.toml")
+    file.parent.mkdir(parents=True)
+    file.write_text('[runtime]\nendpoint = "unix:///run/crio/crio.sock"\n')
+
+    assert install(root).runtime == "/run/crio/crio.sock"
+
+
 def test_what_others_changed_meanwhile_is_not_overwritten(make: Make) -> None:
     root = make("kubeadm-instance")
     file = root.at("/var/lib/kubelet/config.yaml")

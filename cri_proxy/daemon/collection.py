@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
@@ -34,6 +34,8 @@ from cri_proxy.store.local import Store
 from cri_proxy.store.views import Views
 
 LOCK: Final = "garbage.lock"
+
+T = TypeVar("T")
 
 
 class Lists(Protocol):
@@ -195,7 +197,7 @@ class Collection:
             lock.release()
 
 
-async def _finished(work: Any) -> Any:
+async def _finished(work: Awaitable[T]) -> T:
     """Return what a thread makes, which is waited for also when the caller is cancelled.
 
     Leases are given up afterwards, and never before the thread is done with what they guard.

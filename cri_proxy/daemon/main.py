@@ -1,9 +1,10 @@
 """The daemon's life, from settings to the last call in flight.
 
-Builds the parts, starts the interposer at kubelet's socket, tells systemd that it is ready once the
+Builds the parts, starts what kubelet talks to (`fronts`), tells systemd that it is ready once the
 runtime has answered, and waits for a signal. The first SIGTERM or SIGINT drains: no new calls,
 those in flight go on until they end or `serve.drain_seconds` are over. A second one ends at once.
 Another daemon that takes the socket over is as good as a first signal.
+
 The runtime need not be there when the daemon starts: calls fail until it is, exactly as they
 would without a proxy.
 """

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cri_proxy.lib import certificates, workers
 from cri_proxy.model import systems
@@ -22,8 +22,8 @@ from cri_proxy.settings.schema import Settings
 from cri_proxy.store import closures
 from cri_proxy.store.nix import closures as nixclosures
 
-_LEAST = 19
-WORKER_ARGV = (sys.executable, "-m", "cri_proxy", "worker")
+_LEAST_NICE: Final = 19
+WORKER_ARGV: Final = (sys.executable, "-m", "cri_proxy", "worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Parts:
 async def keeping_pool_of(settings: Settings) -> AsyncIterator[workers.Pool]:
     """Give a worker for what nobody waits for: everything else on the node goes before it."""
     greeting = greeting_of(settings, settings.store.workers_on(1))
-    pool = workers.Pool(WORKER_ARGV, size=1, greeting=greeting, nice=_LEAST)
+    pool = workers.Pool(WORKER_ARGV, size=1, greeting=greeting, nice=_LEAST_NICE)
     try:
         yield pool
     finally:

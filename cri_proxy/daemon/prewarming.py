@@ -104,6 +104,9 @@ class Prewarming:
                 await self._failed(reference, str(error))
                 await asyncio.sleep(_about(min(pause, interval)))
                 pause *= 2
+            except Exception as error:  # a fault of our own, which ends this pin and no other
+                _log.error("ended until the next start", what=f"pin {reference}", fault=error)
+                raise
             else:
                 pause = _FIRST_PAUSE_SECONDS
                 await asyncio.sleep(_about(interval))

@@ -75,12 +75,24 @@ def _listening(address: str) -> socket.socket:
 
 async def _keep(told: dict[str, Any]) -> None:
     """Have the program run; start it again, after pauses that grow, when it ends."""
-    pause = FIRST_PAUSE_SECONDS
+    loop = asyncio.get_running_loop()
+    pause = 0.0
     while True:
+        began = loop.time()
         status = await _run(told)
+        pause = pause_after(pause, ran_seconds=loop.time() - began)
         _log.warning("the program that serves other nodes ended", status=status, again_in=pause)
         await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def pause_after(last: float, *, ran_seconds: float) -> float:
+    """Return the seconds to wait before the next start; `last` were waited before this one.
+
+    A program that ran for longer than the longest pause begins with the shortest again.
+    """
+    if not last or ran_seconds > LONGEST_PAUSE_SECONDS:
+        return FIRST_PAUSE_SECONDS
+    return min(2 * last, LONGEST_PAUSE_SECONDS)
 
 
 async def _run(told: dict[str, Any]) -> int:

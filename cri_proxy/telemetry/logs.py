@@ -3,8 +3,8 @@
     log = logs.of(__name__)
     log.info("environment ready", reference=reference, seconds=2.1)
 
-    2026-01-31T12:00:00.123Z info realizer: environment ready reference=a/b:3 seconds=2.1
-    {"time": "…", "level": "info", "logger": "realizer", "event": "environment ready", …}
+    2026-01-31T12:00:00.123Z info realizer.realizer: environment ready reference=a/b:3 seconds=2.1
+    {"time": "…", "level": "info", "logger": "realizer.realizer", "event": "environment ready", …}
 
 The standard library carries the records, so that libraries' own lines take the same way out. Every
 line is one line: control characters are escaped. In a current span the line carries its ids.

@@ -1,7 +1,7 @@
 """Meters: what the program counts and measures, by OpenTelemetry, for whoever scrapes it.
 
     _seconds = meters.histogram("cri_proxy.realization.duration", "s", "…")
-    _seconds.record(2.1, {"outcome": "ready"})
+    _seconds.record(2.1, {"cri_proxy.outcome": "fetched"})
 
 Instruments are made at import and do nothing until `install`, which the daemon calls when the
 settings name an address. Then Prometheus may read them: `exposition` is its text. What happens at

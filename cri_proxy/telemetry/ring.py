@@ -16,19 +16,18 @@ from __future__ import annotations
 
 import collections
 import json
-import logging
 import time
 from pathlib import Path
 from typing import Final
 
 from cri_proxy.model import traces
 from cri_proxy.model.traces import Span, Startup, Trace
-from cri_proxy.telemetry import records
+from cri_proxy.telemetry import logs, records
 
 SPANS_AT_MOST: Final = 2000
 _UNWRITTEN_AT_MOST: Final = 1000
 _WARN_SECONDS: Final = 60.0
-_log = logging.getLogger(__name__)
+_log = logs.of(__name__)
 
 
 class Ring:
@@ -118,7 +117,7 @@ class Ring:
         now = time.monotonic()
         if now - self._warned_at >= _WARN_SECONDS:
             self._warned_at = now
-            _log.warning("traces cannot be kept in %s: %s", self._directory, error)
+            _log.warning("traces cannot be kept", directory=self._directory, why=error)
 
 
 def load(directory: Path) -> list[Trace]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cri_proxy.daemon.sharing import FIRST_PAUSE_SECONDS, pause_after
 from hack.testbed import waiting
 from hack.testbed.processes import ProgramEnded
 from tests.daemon.conftest import Station
@@ -72,6 +73,15 @@ async def test_a_program_that_dies_is_replaced_and_nobody_is_refused(
 
     assert (await asyncio.to_thread(ask, address, "nix-cache-info"))[0] == 200
     assert sharing(station) != [first]
+
+
+def test_pauses_before_a_next_start_grow_and_begin_anew_after_a_long_run() -> None:
+    pauses = [0.0]
+    for _ in range(8):
+        pauses.append(pause_after(pauses[-1], ran_seconds=0.1))
+
+    assert pauses[1:] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert pause_after(60, ran_seconds=3600) == FIRST_PAUSE_SECONDS
 
 
 async def test_the_program_ends_with_a_daemon_that_is_killed(

@@ -4,7 +4,7 @@
 a line of help. `keys` derives every name from it mechanically, so that one word serves everywhere:
 `store.root` in the file is CRI_PROXY_STORE_ROOT in the environment and --store-root as a flag.
 `sources` reads defaults < file < environment < flags and remembers where each value came from;
-`page` writes docs/settings.md.
+`contradictions` tells which values cannot all be meant; `page` writes docs/settings.md.
 
 Nothing here reads the environment or a file at import: the CLI hands them in, once.
 """

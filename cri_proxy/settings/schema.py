@@ -6,6 +6,8 @@ docs/settings.md follow. `Settings()` is all defaults.
 
 A field holds what was written, parsed. What follows from several of them, or from the node, is a
 property or a method beside the fields, so that replacing one field never leaves a stale other.
+It is a long file because it is one table; which values contradict each other is told by
+`contradictions`.
 """
 
 # ruff: noqa: RUF009 - `_key` is `dataclasses.field` with the names filled in
@@ -403,38 +405,6 @@ class Settings:
     log: Log = field(default_factory=Log)
     tracing: Tracing = field(default_factory=Tracing)
     metrics: Metrics = field(default_factory=Metrics)
-
-
-def contradictions_of(settings: Settings) -> list[str]:
-    """Return a sentence for each pair of settings that cannot both be meant."""
-    found = []
-    if settings.tracing.endpoint and settings.tracing.exporter == "none":
-        found.append('tracing.endpoint is set but tracing.exporter is "none": set it to "otlp"')
-    if settings.serve.listen == settings.runtime.endpoint:
-        found.append(
-            f"serve.listen and runtime.endpoint are both {settings.serve.listen}: "
-            "the proxy needs a socket of its own beside the runtime's"
-        )
-    if settings.store.kind == "nix" and settings.peer.listen:
-        found.append(
-            'peer.listen is set and store.kind is "nix": other nodes are served from the store of '
-            "the proxy's own only, so leave peer.listen empty"
-        )
-    if settings.peer.listen.endswith(":0"):
-        found.append(
-            f"peer.listen is {settings.peer.listen}, and other nodes must know the port: name one"
-        )
-    if settings.garbage.low_percent >= settings.garbage.high_percent:
-        found.append(
-            f"garbage.low_percent is {settings.garbage.low_percent} and garbage.high_percent "
-            f"{settings.garbage.high_percent}: the low one must be below the high one"
-        )
-    if settings.store.caches and not settings.store.public_keys:
-        found.append(
-            "store.public_keys is empty, so nothing from store.caches could be trusted: "
-            "name the keys that sign there"
-        )
-    return found
 
 
 def _api_of(url: str) -> str:

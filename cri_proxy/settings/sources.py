@@ -20,7 +20,7 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.lib import redaction, suggestions
-from cri_proxy.settings import keys, schema
+from cri_proxy.settings import contradictions, keys, schema
 
 CONFIG_FILE: Final = Path("/etc/cri-proxy/config.toml")
 CONFIG_VARIABLE: Final = f"{keys.PREFIX}CONFIG"
@@ -101,7 +101,7 @@ def load(
         settings = schema.Settings(
             **{name: table(**values[name]) for name, table in keys.SECTIONS.items()}
         )
-        problems = schema.contradictions_of(settings)
+        problems = contradictions.of_settings(settings)
     if problems:
         raise errors.RequestInvalid("\n".join(problems))
     origins = tuple(Origin(key, each.source, _shown(each.raw)) for key, each in given.items())

@@ -93,14 +93,14 @@ def kubelet(listen: Path, proc: Path) -> Finding:
     if endpoint is None:
         return findings.warn(
             "it does not say which runtime it uses",
-            f"set its containerRuntimeEndpoint to unix://{listen} when the daemon runs",
+            f"run cri-proxy install, or set its containerRuntimeEndpoint to unix://{listen}",
         )
     path = endpoint.removeprefix("unix://")
     if Path(path) == listen:
         return findings.ok("speaks to the proxy")
     return findings.warn(
         f"speaks to {path}, past the proxy",
-        f"set its containerRuntimeEndpoint to unix://{listen} when the daemon runs",
+        f"run cri-proxy install, or set its containerRuntimeEndpoint to unix://{listen}",
     )
 
 

@@ -68,7 +68,8 @@ class Journal:
             raw = json.loads((self._directory / "journal.json").read_text())
             if raw["edition"] != _EDITION:
                 raise errors.RequestInvalid(
-                    f"{DIRECTORY} is from another version of cri-proxy: use that one"
+                    f"{DIRECTORY} was written by another version of cri-proxy: install or "
+                    "uninstall with that one"
                 )
             steps = [
                 Step(

@@ -116,7 +116,8 @@ def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> Plan:
     configured = _configured_runtime(root)
     if configured is not None and configured != runtime:
         raise errors.RequestInvalid(
-            f"{CONFIG_FILE} says that the runtime is at {configured}, and not at {runtime}: mend it"
+            f"{CONFIG_FILE}, which the daemon reads, says that the runtime is at {configured}, and "
+            f"this command that it is at {runtime}: name the same in both"
         )
     if configured is None and runtime != _DEFAULT_RUNTIME:
         text = texts.with_toml_value(

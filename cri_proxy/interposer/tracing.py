@@ -308,7 +308,7 @@ def _place_in(startup: Startup, kubelets: Context | None) -> _Place:
 
 def _decided(kubelets: Context) -> Context:
     """Return kubelet's context with our own sampler's decision about it."""
-    return kubelets._replace(is_sampled=spans.is_decided(kubelets.trace_id, kubelets))
+    return kubelets._replace(is_sampled=spans.is_sampled(kubelets.trace_id, kubelets))
 
 
 def _named(subject: Subject, startup: Startup) -> Subject:

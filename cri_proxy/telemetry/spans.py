@@ -237,7 +237,7 @@ def root(
     name: str, ids: Ids, *, parent: Context | None, start: int, attributes: Attributes
 ) -> Span:
     """Return a span with ids of its own, started at `start`; `parent` is a caller's span."""
-    context = Context(*ids, is_decided(ids[0], parent), "" if parent is None else parent.state)
+    context = Context(*ids, is_sampled(ids[0], parent), "" if parent is None else parent.state)
     parent_id = None if parent is None else parent.span_id
     return Span(name, context, parent_id, start=start, attributes=dict(attributes))
 
@@ -247,8 +247,8 @@ def below(parent: Context, name: str, *, kind: Kind, attributes: dict[str, Value
     return _below(parent, name, attributes, kind=kind)
 
 
-def is_decided(trace_id: int, parent: Context | None) -> bool:
-    """Whether a trace that begins is sent, or one that a caller has begun."""
+def is_sampled(trace_id: int, parent: Context | None) -> bool:
+    """Whether a trace is sent: one that begins here, or that of a caller."""
     return _installed is not None and _installed[1](trace_id, parent)
 
 

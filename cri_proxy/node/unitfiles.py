@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cri_proxy import errors
 from cri_proxy.node.root import Root
 
 DIRECTORIES: Final = (
@@ -63,7 +64,10 @@ class _Line:
 
 
 def service_of(root: Root, name: str) -> Service | None:
-    """Return the service of the unit `name`, None if there is no such unit."""
+    """Return the service of the unit `name`, None if there is no such unit.
+
+    Raises RequestInvalid for a command line that systemd could not read either.
+    """
     files = _files_of(root, name)
     if not files:
         return None
@@ -130,11 +134,20 @@ def _assigned(text: str) -> list[tuple[str, str]]:
 
 
 def _expanded(command: _Line, variables: Mapping[str, tuple[str, str]]) -> Iterator[Word]:
-    for word in shlex.split(command.value.lstrip("@-:+!")):
+    for word in _split(command.value.lstrip("@-:+!"), command.file):
         if match := re.fullmatch(r"\$(\w+)|\$\{(\w+)\}", word):
             name = match[1] or match[2]
             value, file = variables.get(name, ("", ""))
-            parts = shlex.split(value) if match[1] else [value]
+            parts = _split(value, file) if match[1] else [value]
             yield from (Word(part, file, name) for part in parts)
         else:
             yield Word(word, command.file)
+
+
+def _split(text: str, file: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise errors.RequestInvalid(
+            f"{file} has a quote without its other in what it adds to the command line: mend it"
+        ) from error

@@ -52,7 +52,7 @@ Type=notify
 ExecStart={program} serve
 # Ready when the runtime has answered; kubelet waits no longer for that than this.
 TimeoutStartSec=90
-# Longer than serve.drain_seconds.
+# Longer than serve.drain_seconds is by default: a drop-in has to raise it with that.
 TimeoutStopSec=45
 # The daemon is told to end and drains; what is left in its group then is killed.
 KillMode=mixed

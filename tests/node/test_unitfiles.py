@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from cri_proxy import errors
 from cri_proxy.node import unitfiles
 from cri_proxy.node.root import Root
 
@@ -51,6 +54,28 @@ def test_a_later_environment_file_wins_and_is_named(tmp_path: Path) -> None:
     assert service is not None
     assert words(root) == ["/a", "2", "3", "2 3"]
     assert [word.file for word in service.words][1:] == ["/two"] * 3
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "file"),
+    [
+        ("/a --b='c", "", "/etc/systemd/system/a.service"),
+        ("/a $V", "V=it's\n", "/variables"),
+    ],
+)
+def test_a_quote_without_its_other_is_told_with_its_file(
+    tmp_path: Path, command: str, variables: str, file: str
+) -> None:
+    root = Root(tmp_path)
+    write(root, "/variables", variables)
+    write(
+        root,
+        "/etc/systemd/system/a.service",
+        f"[Service]\nEnvironmentFile=/variables\nExecStart={command}\n",
+    )
+
+    with pytest.raises(errors.RequestInvalid, match=f"^{file} has a quote without its other"):
+        unitfiles.service_of(root, "a.service")
 
 
 def test_a_link_is_followed_within_the_root(tmp_path: Path) -> None:

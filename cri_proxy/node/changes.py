@@ -128,7 +128,7 @@ class Journal:
         self._begin(path, place, digest=hashlib.sha256(content).hexdigest(), words=words)
         before = place.stat() if place.exists() else None
         staged = _staged(place)
-        staged.write_bytes(content)
+        _write(staged, content)
         staged.chmod(mode if before is None else stat.S_IMODE(before.st_mode))
         if before is not None:
             os.chown(staged, before.st_uid, before.st_gid)
@@ -254,7 +254,7 @@ class Journal:
                 ours, before = step.words or ("", "")
                 content = now.replace(ours.encode(), before.encode()) if ours else now
         staged = _staged(place)
-        staged.write_bytes(content)
+        _write(staged, content)
         staged.chmod(step.mode)
         os.chown(staged, *step.owner)
         if is_ours:
@@ -280,6 +280,13 @@ class Journal:
 def _staged(place: Path) -> Path:
     """Return where something is made before it is renamed into its place."""
     return place.with_name(f".{place.name}.cri-proxy")
+
+
+def _write(staged: Path, content: bytes) -> None:
+    """Write a file that nobody else reads before it has the mode of the one it replaces."""
+    staged.unlink(missing_ok=True)
+    staged.touch(mode=0o600)
+    staged.write_bytes(content)
 
 
 def _removed(path: Path) -> None:

@@ -97,6 +97,11 @@ class Containerd:
         self.stop()
 
     @property
+    def binaries(self) -> Binaries:
+        """The programs it is of."""
+        return self._binaries
+
+    @property
     def directory(self) -> Path:
         """Where everything of it is."""
         return self.traces.directory

@@ -34,13 +34,13 @@ def built(options: Options) -> Path | None:
     program.parent.mkdir(parents=True, exist_ok=True)
     made = program.with_suffix(f".{os.getpid()}")
     try:
-        said = _go("mod", "download", "-json", f"{MODULE}@{VERSION}", cwd=program.parent)
-        source = Path(json.loads(said)["Dir"])
+        found = _go("mod", "download", "-json", f"{MODULE}@{VERSION}", cwd=program.parent)
+        source = Path(json.loads(found)["Dir"])
         _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(made), f"./cmd/{NAME}", cwd=source)
         made.rename(program)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = getattr(error, "stderr", None) or error
-        options.tell(f"{NAME} is missing, it could not be built: {str(reason).strip()[-300:]}")
+        said = getattr(error, "stderr", None) or getattr(error, "stdout", None) or error
+        options.tell(f"{NAME} is missing, it could not be built: {str(said).strip()[-300:]}")
         return None
     return program
 

@@ -38,7 +38,7 @@ fuzz: ## put a million hostile connections through the core of the router
 	$(PYTHON) -m hack.testbed.hostile $(or $(ARGS),1000000)
 
 .PHONY: conformance
-conformance: ## try other clients on containerd through the router: h2spec, grpc-go of old, crictl
+conformance: ## try other clients on containerd through the router: h2spec, grpc-go of old, crictl, ctr
 	@hack/prerequisites.sh test
 	$(PYTHON) -m hack.bench.relay.conformance $(ARGS)
 

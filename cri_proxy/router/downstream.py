@@ -6,6 +6,8 @@ slice of what was received; what is looked at twice is the rest, and the beginni
 
 - SETTINGS pass with small changes (see `terms`), and so do grants of the connection window, less
   what the interposer has used of it (see `delivery`).
+- The first call is the sign to tell downstream that it is to keep no header table; what
+  acknowledges that goes no further.
 - PINGs pass, but those that the interposer provokes are answered here.
 - How far downstream has read is found out by a PING of our own, when a connection is drained.
 
@@ -21,7 +23,7 @@ from cri_proxy.router import frames, headers
 from cri_proxy.router.frames import Violation
 from cri_proxy.router.interposition import Interposition
 from cri_proxy.router.streams import ENDLESS, LARGEST_STREAMS, REQUEST_OVER, Method, Streams
-from cri_proxy.router.terms import Terms
+from cri_proxy.router.terms import STATELESS, Terms
 from cri_proxy.router.upstream import Upstream
 
 DRAIN_PING: Final = b"cripxdrn"
@@ -240,6 +242,8 @@ class Downstream:
         stream, fragment, read = request.stream, request.fragment, None
         if self._sender.is_to_be_read(fragment):
             request.block, read = self._sender.read(fragment)
+        if self._upstream.has_greeted and not self._upstream.limit.is_told:
+            self._to_downstream.append(self._upstream.limit.tell())
         end = request.flags & frames.END_STREAM
         if stream in streams.open:
             if end:
@@ -281,14 +285,15 @@ class Downstream:
         if flags & frames.ACK:
             if payload:
                 raise Violation(frames.FRAME_SIZE_ERROR, "an acknowledgement with a payload")
-            self._sender.is_bound = self._upstream.has_greeted
-            return None
+            is_ours = self._upstream.limit.acknowledge()
+            self._sender.is_bound = self._upstream.limit.is_acknowledged
+            return b"" if is_ours else None
         self.has_begun = True
         told, _ = self._terms.announce(payload)
         largest = max(self._upstream.reader.largest, self._terms.frame_bytes)
         self._upstream.reader.largest = largest
         self._interposition.resize(self._upstream.effect.announce(self._terms.window_bytes))
-        return frames.build(frames.SETTINGS, 0, 0, told)
+        return frames.build(frames.SETTINGS, 0, 0, STATELESS + told)
 
     def _ping(self, payload: bytes) -> bytes | None:
         """Answer a PING that the interposer has provoked; let others pass.

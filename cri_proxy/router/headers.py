@@ -2,12 +2,12 @@
 
 HPACK's dynamic table is what forbids to forward a block to whom one likes: a block may refer to
 what an earlier one, gone elsewhere, has left in the receiver's table. So every side is told a table
-size of zero (see `terms`). A sender that heeds this says so: its next block begins with a size
-update to zero, the single byte 0x20. From that byte on its blocks stand alone and pass as raw
-bytes. Before it, and again should the sender ever announce another size, its `Sender` decodes them
-with state, and they go on re-encoded without. What a sender does is thus learnt from its own
-blocks, not from the time of an acknowledgement, and a sender that ignores the zero is served too,
-only slower.
+size of zero, kubelet with its first call (see `terms`). A sender that heeds this says so: its next
+block begins with a size update to zero, the single byte 0x20. From that byte on its blocks stand
+alone and pass as raw bytes. Before it, and again should the sender ever announce another size, its
+`Sender` decodes them with state, and they go on re-encoded without. What a sender does is thus
+learnt from its own blocks, not from the time of an acknowledgement, and a sender that ignores the
+zero is served too, only slower.
 
 Receivers keep the size that they had announced until a block tells them otherwise, and a sender
 tells it once, to whichever side that block went. The `Receiver` of each side sees to it that its

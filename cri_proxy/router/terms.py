@@ -1,9 +1,10 @@
 """SETTINGS: what each side announced, and how the others are told.
 
 A side's announcement is read into its `Terms` and passed on with two changes. The table size is
-always zero, so that whoever reads it sends header blocks that stand alone (see `headers`). The
-frame size is at most ours, so that a frame which has not fully arrived stays small. The values
-that are nonsense pass as they are: the receiver is the one to object.
+ours to say, and it is zero, so that whoever reads it sends header blocks that stand alone (see
+`headers`): the runtime and the interposer are told at once, kubelet by a `Limit`. The frame size is
+at most ours, so that a frame which has not fully arrived stays small. The values that are nonsense
+pass as they are: the receiver is the one to object.
 
 The format is RFC 9113, section 6.5.
 """
@@ -24,7 +25,8 @@ LARGEST_FRAME_BYTES: Final = 1 << 20
 LARGEST_PENDING: Final = 1000
 
 _SETTING: Final = struct.Struct(">HL")
-_STATELESS: Final = _SETTING.pack(HEADER_TABLE_SIZE, 0)
+STATELESS: Final = _SETTING.pack(HEADER_TABLE_SIZE, 0)
+"""The setting that whoever sends header blocks is told, sooner or later."""
 
 
 class Terms:
@@ -42,11 +44,12 @@ class Terms:
     def announce(self, payload: bytes) -> tuple[bytes, int]:
         """Take in a SETTINGS payload; return the one to pass on, and the change of stream windows.
 
-        Raises Violation if the payload is not a list of settings.
+        The one to pass on names no table size. Raises Violation if the payload is not a list of
+        settings.
         """
         if len(payload) % _SETTING.size:
             raise frames.Violation(frames.FRAME_SIZE_ERROR, "SETTINGS of an odd length")
-        passed = [_STATELESS]
+        passed = []
         before = self.window_bytes
         for identifier, value in _SETTING.iter_unpack(payload):
             told = value
@@ -70,7 +73,42 @@ class Terms:
             for each in self._values.items()
             if each[0] not in (INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE)
         )
-        return _STATELESS + b"".join(_SETTING.pack(*each) for each in others)
+        return STATELESS + b"".join(_SETTING.pack(*each) for each in others)
+
+
+class Limit:
+    """The size that downstream's header table may have: the protocol's own at first, then zero.
+
+    It is told in SETTINGS of our own, and not among the first, which are upstream's: a client may
+    count on the table that upstream gives it for as long as it has acknowledged no other size. The
+    acknowledgements of all SETTINGS come in their order, which tells ours from upstream's.
+    """
+
+    __slots__ = ("_ahead", "is_acknowledged", "is_told")
+
+    def __init__(self) -> None:
+        self.is_told = False
+        self.is_acknowledged = False
+        self._ahead = 0
+        """SETTINGS of upstream's to be acknowledged before ours."""
+
+    def passed(self) -> None:
+        """Take note that SETTINGS of upstream's pass."""
+        self._ahead += not self.is_told
+
+    def tell(self) -> bytes:
+        """Return the frame that tells downstream."""
+        self.is_told = True
+        return frames.build(frames.SETTINGS, 0, 0, STATELESS)
+
+    def acknowledge(self) -> bool:
+        """Take note of an acknowledgement; return whether it is ours, and not to be passed on."""
+        if self._ahead:
+            self._ahead -= 1
+            return False
+        is_ours = self.is_told and not self.is_acknowledged
+        self.is_acknowledged = self.is_told
+        return is_ours
 
 
 class Effect:

@@ -20,7 +20,7 @@ from typing import Final
 from cri_proxy.router import frames, headers
 from cri_proxy.router.interposition import Interposition
 from cri_proxy.router.streams import ANSWER_OVER, Streams
-from cri_proxy.router.terms import Effect, Terms
+from cri_proxy.router.terms import Effect, Limit, Terms
 
 _header: Final = frames.HEADER.unpack_from
 
@@ -41,6 +41,7 @@ class Upstream:
         "effect",
         "has_greeted",
         "is_heard",
+        "limit",
         "reader",
         "receiver",
         "terms",
@@ -53,6 +54,8 @@ class Upstream:
         self.terms = Terms()
         self.effect = Effect()
         """Downstream's window of streams, as upstream may use it now."""
+        self.limit = Limit()
+        """Downstream's header table."""
         self.receiver = headers.Receiver()
         self.has_greeted = False
         """Its SETTINGS have come."""
@@ -203,6 +206,7 @@ class Upstream:
             return None
         told, change = self.terms.announce(payload)
         self.has_greeted = True
+        self.limit.passed()
         largest = max(self.downstream_reader.largest, self.terms.frame_bytes)
         self.downstream_reader.largest = largest
         self._lending.believe(change)

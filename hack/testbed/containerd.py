@@ -86,6 +86,11 @@ class Containerd(Daemon):
         return f"<containerd in {self.directory}, {self._program!r}>"
 
     @property
+    def binaries(self) -> Binaries:
+        """The programs it is of."""
+        return self._binaries
+
+    @property
     def directory(self) -> Path:
         """Where everything of it is."""
         return self.traces.directory

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 
+import hpack
 import pytest
 
+from cri_proxy.router import frames
 from cri_proxy.router.connection import Side
 from hack.testbed import hostile
 from hack.testbed.http2 import ANSWER, ENDLESS, INTERPOSED, OTHER, TRAILERS, Triangle, request_of
@@ -32,6 +34,48 @@ def test_everybody_is_told_a_table_size_of_zero(triangle: Triangle) -> None:
     assert triangle.interposer is not None
     for peer in triangle.kubelet, triangle.runtime, triangle.interposer:
         assert peer.h2.remote_settings.header_table_size == 0
+
+
+def test_client_is_told_what_the_runtime_tells_until_it_calls(triangle: Triangle) -> None:
+    triangle.settle()
+    assert triangle.kubelet.h2.remote_settings.header_table_size == 4096
+    assert triangle.runtime.acknowledged == 1
+
+    triangle.ask(1, OTHER)
+
+    assert triangle.kubelet.h2.remote_settings.header_table_size == 0
+    assert triangle.runtime.acknowledged == 1
+
+
+@pytest.mark.parametrize("sizes", [b"\x3f\x61", b"\x3f\x61\x3f\xe1\x1f", b"\x21", b"\x20"])
+def test_table_that_the_client_may_still_have_is_its_own_affair(
+    triangle: Triangle, sizes: bytes
+) -> None:
+    """The cases "generic/5" of h2spec; the limit is another only when it is acknowledged."""
+    triangle.settle()
+    block = sizes + hpack.Encoder().encode(request_of(OTHER))
+    triangle.core.receive_downstream(frames.headers(1, block, flags=frames.END_STREAM))
+    triangle.settle()
+
+    (fields,) = triangle.runtime.streams[1].headers
+    assert dict(fields)[b":path"] == OTHER.encode()
+
+
+@pytest.mark.parametrize(("is_acknowledged", "size"), [(False, b"\x3f\xe2\x1f"), (True, b"\x21")])
+def test_table_beyond_the_limit_ends_the_connection(
+    triangle: Triangle, is_acknowledged: bool, size: bytes
+) -> None:
+    """The case "hpack/6.3" of h2spec, before the client knows of our limit and after."""
+    triangle.settle()
+    if is_acknowledged:
+        triangle.ask(1, OTHER)
+    block = size + hpack.Encoder().encode(request_of(OTHER))
+    triangle.core.receive_downstream(frames.headers(3, block, flags=frames.END_STREAM))
+    triangle.settle()
+
+    assert triangle.core.is_over
+    last = 1 if is_acknowledged else 0
+    assert triangle.kubelet.goaways == [(last, frames.COMPRESSION_ERROR)]
 
 
 def test_metadata_of_64_kib_passes_both_ways(triangle: Triangle) -> None:

@@ -4,9 +4,11 @@
     load (Go) --> router (ours)        --> runtime    calls that are not interposed
     load (Go) --> interposer (ours)    --> runtime    as with --no-router
     load (Go) --> siderolabs/grpc-proxy --> runtime   the other side
+    load (Go) --> koord-runtime-proxy  --> runtime    another, if it can be built (`koordinator`)
 
 All are processes of their own, measured in turns within one run. What a proxy adds is its time
-less that of the direct way in the same round. Needs `go`; the modules are pinned in go.mod.
+less that of the direct way in the same round. Needs `go`; the modules are pinned in go.mod. Above
+350 lines, since it is one list of figures and the one way to measure them.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Final
 from hack.bench import figures, grounds, material
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Material, Shape
+from hack.bench.relay import koordinator
 from hack.bench.store import sides as sides_of_stores
 
 GO: Final = "siderolabs/grpc-proxy"
@@ -75,6 +78,7 @@ def _measure(options: Options) -> Iterable[Figure]:
             yield from _large(options, program, sides)
             yield from _beside_work(options, program, sides)
             yield from _beside_realizing(options, program, sides)
+            yield from _empty(options, program, sides, directory)
 
 
 def _one_at_a_time(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
@@ -116,14 +120,7 @@ def _in_flight(options: Options, program: Path, sides: dict[str, Side]) -> Itera
         note=f"directly {_median(found['directly'], 'per_second'):.0f}, "
         f"interposer {_median(found['interposer'], 'per_second'):.0f}",
     )
-    yield Figure(
-        name="computing of the proxy for 10,000 calls, 16 in flight",
-        unit="s",
-        ours=statistics.median(each.computed / each.calls for each in found["router"]) * 10_000,
-        theirs=statistics.median(each.computed / each.calls for each in found[GO]) * 10_000,
-        against=GO,
-        limit=0.5,
-    )
+    yield _computing("computing of the proxy for 10,000 calls, 16 in flight", found, GO, limit=0.5)
 
 
 def _large(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
@@ -195,6 +192,54 @@ def _beside_realizing(options: Options, program: Path, sides: dict[str, Side]) -
         against=GO,
         limit=1.0,
     )
+
+
+def _empty(
+    options: Options, program: Path, sides: dict[str, Side], directory: Path
+) -> Iterator[Figure]:
+    """Empty answers, against koordinator's proxy; nothing if it cannot be had."""
+    name, found = koordinator.NAME, koordinator.built(options)
+    if found is None:
+        return
+    socket = directory / "koordinator.sock"
+    argv = koordinator.argv(found, socket, sides["directly"].socket)
+    with running(*argv) as process:
+        wait_for(socket, process)
+        three = {each: sides[each] for each in ("directly", "router")}
+        three[name] = Side(socket, process.pid)
+        empty = ("-answer-bytes", "0")
+        one = _rounds(options, program, three, *empty)
+        many = _rounds(options, program, three, *empty, "-in-flight", "16")
+    yield Figure(
+        name="empty answer, added p50 by the router",
+        unit="us",
+        ours=_added(one, "router"),
+        theirs=_added(one, name),
+        against=name,
+    )
+    yield Figure(
+        name="empty answer, p99 through the router",
+        unit="us",
+        ours=_median(one["router"], "p99"),
+        theirs=_median(one[name], "p99"),
+        against=name,
+    )
+    yield Figure(
+        name="empty answers, 16 in flight",
+        unit="calls/s",
+        ours=_median(many["router"], "per_second"),
+        theirs=_median(many[name], "per_second"),
+        against=name,
+    )
+    yield _computing("computing for 10,000 empty answers, 16 in flight", many, name, limit=None)
+
+
+def _computing(name: str, found: dict[str, list[Load]], other: str, limit: float | None) -> Figure:
+    ours, theirs = (
+        statistics.median(each.computed / each.calls for each in found[side]) * 10_000
+        for side in ("router", other)
+    )
+    return Figure(name=name, unit="s", ours=ours, theirs=theirs, against=other, limit=limit)
 
 
 def _while_fetching(program: Path, side: Side, made: Material) -> list[Load]:

@@ -50,7 +50,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def containerd() -> Iterator[Containerd]:
-    """A private containerd, shared by the session's tests: none of them may stop it."""
+    """A private containerd, shared by the tests of one worker: none of them may stop it."""
     if missing := lacks():
         _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
     with Containerd() as running:
@@ -73,7 +73,7 @@ def newest_binaries() -> Binaries:
 
 @pytest.fixture(scope="session")
 def newest_containerd(newest_binaries: Binaries) -> Iterator[Containerd]:
-    """A private containerd 2, shared by the session's tests: none of them may stop it."""
+    """A private containerd 2, shared by the tests of one worker: none of them may stop it."""
     with Containerd(binaries=newest_binaries) as running:
         yield running
 

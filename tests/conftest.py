@@ -25,10 +25,12 @@ _INSTALL = "run hack/prerequisites.sh test"
 
 
 def pytest_configure() -> None:
-    """Let programs that tests start be interrupted, also where the tests run in the background.
+    """Have programs that tests start be as elsewhere, whatever the tests were started from.
 
-    A shell has its background jobs ignore SIGINT, and whatever they start inherits that.
+    They can be interrupted: a shell has its background jobs ignore SIGINT, and whatever they start
+    inherits that. And hundreds of them need not compile the same modules anew.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,8 +1,12 @@
 # What one does with this repository. Each target installs first what it needs and this machine lacks.
 #   make test ARGS="-k sweeping -x"     hands arguments on
+#   make test WORKERS=0 ARGS=--pdb      runs one test after the other, as a debugger needs it
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 ARGS ?=
+# How many tests run at once. They wait most of the time, for pods and for programs to start; 0 is one after the other.
+WORKERS ?= 2
+AT_ONCE := -n $(WORKERS) --dist worksteal
 TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environment_in_a_pod.py
 
 .NOTPARALLEL:
@@ -20,12 +24,12 @@ demo: ## run a pod in an environment, on this machine, start to finish (as root)
 .PHONY: test
 test: ## run all tests; as root also those that run pods
 	@hack/prerequisites.sh test
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest $(AT_ONCE) $(ARGS)
 
 .PHONY: alone
 alone: ## run the tests of kubelet's traffic once more, with the interposer alone (as root)
 	@hack/prerequisites.sh test
-	TESTBED_FRONT=interposer $(PYTHON) -m pytest $(TRAFFIC) $(ARGS)
+	TESTBED_FRONT=interposer $(PYTHON) -m pytest $(AT_ONCE) $(TRAFFIC) $(ARGS)
 
 .PHONY: soak
 soak: ## put a million calls through the router, the runtime restarting, for an hour

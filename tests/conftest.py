@@ -25,10 +25,12 @@ _INSTALL = "run hack/prerequisites.sh test"
 
 
 def pytest_configure() -> None:
-    """Let programs that tests start be interrupted, also where the tests run in the background.
+    """Have programs that tests start be as elsewhere, whatever the tests were started from.
 
-    A shell has its background jobs ignore SIGINT, and whatever they start inherits that.
+    They can be interrupted: a shell has its background jobs ignore SIGINT, and whatever they start
+    inherits that. And hundreds of them need not compile the same modules anew.
     """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -50,7 +52,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def containerd() -> Iterator[Containerd]:
-    """A private containerd, shared by the session's tests: none of them may stop it."""
+    """A private containerd, shared by the tests of one worker: none of them may stop it."""
     if missing := lacks():
         _lack(f"this machine lacks {'; '.join(missing)}: {_INSTALL} as root")
     with Containerd() as running:
@@ -73,7 +75,7 @@ def newest_binaries() -> Binaries:
 
 @pytest.fixture(scope="session")
 def newest_containerd(newest_binaries: Binaries) -> Iterator[Containerd]:
-    """A private containerd 2, shared by the session's tests: none of them may stop it."""
+    """A private containerd 2, shared by the tests of one worker: none of them may stop it."""
     with Containerd(binaries=newest_binaries) as running:
         yield running
 

@@ -25,8 +25,8 @@ _OPTIONS: Final = (
     ("grpc.max_metadata_size", 16 * _MEBIBYTE),
     ("grpc.absolute_max_metadata_size", 16 * _MEBIBYTE),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # how long one attempt may last, whatever its name
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )

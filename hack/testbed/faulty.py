@@ -19,7 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
+
+from hack.testbed import ports
 
 WAIT_SECONDS = 60.0
 
@@ -122,7 +124,7 @@ class FaultyServer:
         self._holds: list[Hold] = []
         self._calm = threading.Event()
         self._listener: _Listener | None = None
-        self._port = 0
+        self._port: Final = ports.kept_for(self)
 
     def __enter__(self) -> Self:
         self.start()
@@ -141,11 +143,10 @@ class FaultyServer:
         return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Serve, on the same port as before when there was one."""
+        """Serve, each time on the same port."""
         assert self._listener is None
         self._listener = _Listener(("127.0.0.1", self._port), _Handler)
         self._listener.owner = self
-        self._port = self._listener.server_address[1]
         if self._certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self._certificate)

@@ -24,7 +24,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Final, Self
+
+from hack.testbed import ports
 
 _PIECE_BYTES = 256 * 1024
 
@@ -85,7 +87,7 @@ class FileServer:
         self.directory = directory
         self.delay_seconds = delay_seconds
         self.authorization: str | None = None
-        self.port = port
+        self.port: Final = port or ports.kept_for(self)
         self.peak = 0
         self.changed = threading.Condition()
         self._requests: list[Request] = []
@@ -140,7 +142,6 @@ class FileServer:
         """Serve, from now on."""
         self._stopping.clear()
         self._server = _Server(self, self.port)
-        self.port = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="file-server"
         )

@@ -25,6 +25,7 @@ from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import wire
 from cri_proxy.store.local import Store
+from hack.testbed import ports
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 _subnets: Final = itertools.count(os.getpid() * 7)
@@ -116,23 +117,17 @@ class Node:
 def cluster(directory: Path, count: int, **settings: Any) -> Iterator[tuple[Node, ...]]:
     """Give `count` nodes that serve each other; `settings` go into each worker's greeting."""
     subnet = next(_subnets) % 60_000
-    port = _free_port()
-    names = [
-        f"127.{1 + subnet // 250}.{1 + subnet % 250}.{number}:{port}"
-        for number in range(1, count + 1)
-    ]
-    nodes = tuple(
-        Node(directory / f"node-{number}", address, names, settings)
-        for number, address in enumerate(names, 1)
-    )
     with contextlib.ExitStack() as stack:
+        port = stack.enter_context(ports.kept())
+        names = [
+            f"127.{1 + subnet // 250}.{1 + subnet % 250}.{number}:{port}"
+            for number in range(1, count + 1)
+        ]
+        nodes = tuple(
+            Node(directory / f"node-{number}", address, names, settings)
+            for number, address in enumerate(names, 1)
+        )
         for node in nodes:
             stack.callback(node.stop)
             node.start()
         yield nodes
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -19,6 +19,8 @@ import grpc
 
 from cri_proxy.cri import api_pb2
 from hack.testbed import cri, kubelet, logs, waiting
+
+_OVERTAKEN: Final = ("ttrpc: closed", "is still running, to stop first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +170,13 @@ class Pod:
 
     def remove(self) -> None:
         """Stop it and take it, and the containers in it, out of the runtime; twice is no harm."""
-        with _gone_is_fine():
-            _patiently(self.stop)
-            request = api_pb2.RemovePodSandboxRequest(pod_sandbox_id=self.id)
+        request = api_pb2.RemovePodSandboxRequest(pod_sandbox_id=self.id)
+
+        def remove() -> None:
+            self.stop()
             self._client.call("RemovePodSandbox", request, api_pb2.RemovePodSandboxResponse)
+
+        _patiently(remove, what=f"the end of the pod {self.config.metadata.name}")
 
 
 class Container:
@@ -263,26 +268,31 @@ class Container:
 
     def remove(self) -> None:
         """Stop it and take it out of the runtime; twice is no harm."""
-        with _gone_is_fine():
-            _patiently(self.stop)
-            request = api_pb2.RemoveContainerRequest(container_id=self.id)
+        request = api_pb2.RemoveContainerRequest(container_id=self.id)
+
+        def remove() -> None:
+            self.stop()
             self._client.call("RemoveContainer", request, api_pb2.RemoveContainerResponse)
 
-
-def _patiently(stop: Callable[[], None]) -> None:
-    """Stop as kubelet does, again if need be: a shim may end just as containerd speaks to it."""
-    try:
-        stop()
-    except grpc.RpcError as error:
-        if "ttrpc: closed" not in (error.details() or ""):
-            raise
-        stop()
+        _patiently(remove, what=f"the end of the container {self.config.metadata.name}")
 
 
-@contextlib.contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.NOT_FOUND:
-            raise
+def _patiently(remove: Callable[[], None], *, what: str) -> None:
+    """Stop and remove as kubelet does: again where containerd has been overtaken by the program.
+
+    A shim may end just as containerd speaks to it; and of a program that has just ended by itself,
+    containerd may know already that there is nothing to stop, and not yet that it has stopped.
+    """
+
+    def is_gone() -> bool:
+        try:
+            remove()
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return True
+            if not any(each in (error.details() or "") for each in _OVERTAKEN):
+                raise
+            return False
+        return True
+
+    waiting.until(is_gone, what=what)

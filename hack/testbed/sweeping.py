@@ -100,8 +100,8 @@ def _killed(traces: Traces, tasks: list[str]) -> set[int]:
     so that nobody starts or reports what the next round would have to find.
     """
     every = _processes(traces, (traces.cgroup, *tasks))
-    daemons = {pid for pid in every if _arguments(pid)[:1] and "shim" not in _arguments(pid)[0]}
-    daemons &= _programs(traces)
+    programs = _programs(traces)
+    daemons = {pid for pid in every & programs.keys() if "shim" not in programs[pid]}
     for pid in daemons or every:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -112,21 +112,22 @@ def _killed(traces: Traces, tasks: list[str]) -> set[int]:
 
 def _processes(traces: Traces, groups: tuple[str, ...]) -> set[int]:
     grouped = {pid for group in groups for pid in cgroups.processes(group)}
-    return {pid for pid in grouped | _programs(traces) if pid > 0 and not _is_dead(pid)}
+    ours = grouped | _programs(traces).keys()
+    return {pid for pid in ours if pid > 0 and not _is_dead(pid)}
 
 
-def _programs(traces: Traces) -> set[int]:
-    """Return ids of containerd, shims and runc that have our directory in their arguments.
+def _programs(traces: Traces) -> dict[int, str]:
+    """Return containerd, shims and runc that have our directory in their arguments: id → path.
 
     Others may name it too (a proxy, an editor) and are left alone.
     """
-    found = set()
+    found = {}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             words = _arguments(int(process.name))
             is_ours = any(word.startswith(f"{traces.directory}/") for word in words[1:])
             if is_ours and _PROGRAMS.match(Path(words[0]).name):
-                found.add(int(process.name))
+                found[int(process.name)] = words[0]
     return found
 
 
@@ -158,17 +159,25 @@ def _mounts(traces: Traces) -> list[str]:
 
 def _tasks(traces: Traces) -> list[str]:
     """Return control groups of containers whose creator did not ask for our tree."""
-    directory = traces.directory / _TASKS
-    return [f"k8s.io/{task.name}" for task in directory.iterdir()] if directory.is_dir() else []
+    try:
+        return [f"k8s.io/{task.name}" for task in (traces.directory / _TASKS).iterdir()]
+    except FileNotFoundError:  # containerd has not come that far, or another sweep has been here
+        return []
 
 
 def _shim_sockets(traces: Traces) -> set[Path]:
     """Return the sockets of the shims, which record them as `address` or `bootstrap.json`."""
-    found = set()
-    for record in ("address", "bootstrap.json"):
-        for file in (traces.directory / _TASKS).glob(f"*/{record}"):
-            found |= {Path(match) for match in _SHIM_ADDRESS.findall(file.read_text())}
+    tasks = [traces.directory / _TASKS / Path(task).name for task in _tasks(traces)]
+    records = [_text(task / name) for task in tasks for name in ("address", "bootstrap.json")]
+    found = {Path(match) for record in records for match in _SHIM_ADDRESS.findall(record)}
     return {path for path in found if path.exists()}
+
+
+def _text(record: Path) -> str:
+    try:
+        return record.read_text()
+    except OSError:  # of another kind of shim, or its pod has just gone
+        return ""
 
 
 if __name__ == "__main__":

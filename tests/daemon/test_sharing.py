@@ -7,23 +7,24 @@ import http.client
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cri_proxy.daemon.sharing import FIRST_PAUSE_SECONDS, pause_after
-from hack.testbed import waiting
+from hack.testbed import ports, waiting
 from hack.testbed.processes import ProgramEnded
 from tests.daemon.conftest import Station
 
 
 @pytest.fixture
-def address(station: Station) -> str:
-    """Where the station's daemon is to serve, on a port that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        chosen = f"127.0.0.1:{probe.getsockname()[1]}"
-    station.proxy.configure({"peer": {"listen": chosen, "names": [chosen]}})
-    return chosen
+def address(station: Station) -> Iterator[str]:
+    """Where the station's daemon is to serve, on a port that nobody else has."""
+    with ports.kept() as port:
+        chosen = f"127.0.0.1:{port}"
+        station.proxy.configure({"peer": {"listen": chosen, "names": [chosen]}})
+        yield chosen
 
 
 def ask(address: str, target: str) -> tuple[int, bytes]:

@@ -31,7 +31,7 @@ def create(node: Node, pod: Pod, *, seconds: float) -> str:
 
 
 def test_a_realization_longer_than_the_deadline_goes_on_and_the_retry_joins_it(node: Node) -> None:
-    node.proxy.configure({"pods": {"deadline_margin_seconds": 1}})
+    node.proxy.configure({"pods": {"deadline_margin_seconds": 4}})
     node.proxy.restart()
     node.push("web")
     archive = node.published.publisher.narinfo(node.published.tools.path).url
@@ -41,7 +41,7 @@ def test_a_realization_longer_than_the_deadline_goes_on_and_the_retry_joins_it(n
     waiting.until(lambda: node.cache.count(f"*{archive}"), what="the download to begin")
 
     with pytest.raises(grpc.RpcError) as late:
-        create(node, pod, seconds=3)
+        create(node, pod, seconds=6)
 
     assert late.value.code() is grpc.StatusCode.UNAVAILABLE
     details = late.value.details() or ""

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from cri_proxy import errors
 from cri_proxy.floxhub.transport import AGENT, Answer, Deadline, Question, Subject, Transport
+from hack.testbed import ports
 from hack.testbed.faulty import Break, Cut, Drip, FaultyServer, Request, Say, Status
 
 WEB = Subject("alice/web", has_token=False)
@@ -360,13 +361,14 @@ def test_no_proxy_excepts_hosts(
 def test_a_proxy_that_is_away_is_told_without_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    monkeypatch.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{port}")
     url = "http://floxhub.invalid"
+    question = Question("GET", f"{url}/x", 100)
 
-    with pytest.raises(errors.SourceUnreachable, match="proxy cannot be reached") as refusal:
-        Transport(url).ask(Question("GET", f"{url}/x", 100), WEB, Deadline(PATIENCE))
+    with ports.kept() as port:
+        monkeypatch.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{port}")
+        transport = Transport(url)
+        with pytest.raises(errors.SourceUnreachable, match="proxy cannot be reached") as refusal:
+            transport.ask(question, WEB, Deadline(PATIENCE))
 
     assert "s3cret" not in f"{refusal.value!r}{refusal.value.__cause__!r}"
 

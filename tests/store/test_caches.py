@@ -1,12 +1,11 @@
 import itertools
-import socket
 import threading
 
 import pytest
 
 from cri_proxy import errors
 from cri_proxy.store import caches
-from hack.testbed import file_server
+from hack.testbed import file_server, ports
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.file_server import FileServer, Status
 
@@ -59,8 +58,8 @@ def sites(tmp_path):
 @pytest.fixture
 def closed_port():
     """A port at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    with ports.kept() as port:
+        yield port
 
 
 def test_path_is_found_over_http_and_its_archive_streams(publisher, server):

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from cri_proxy.cli.checks import sources
 from cri_proxy.cli.checks.findings import Status
 from cri_proxy.settings import Settings
+from hack.testbed import ports
 
 
 def test_a_cache_that_answers_is_told_with_its_priority(site):
@@ -57,9 +58,8 @@ def test_a_cache_in_a_directory_is_read(tmp_path):
 
 
 def test_a_closed_port_is_told_as_what_it_is():
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        finding = sources.cache(f"http://127.0.0.1:{closed.getsockname()[1]}", None)
+    with ports.kept() as port:
+        finding = sources.cache(f"http://127.0.0.1:{port}", None)
 
     assert finding.status is Status.FAIL
     assert finding.found == "no connection to it (Connection refused)"

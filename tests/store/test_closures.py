@@ -8,7 +8,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.model.progress import Phase, Progress
-from cri_proxy.store import closures, signatures
+from cri_proxy.store import closures, signatures, wire
 from hack.testbed import file_server
 from hack.testbed.file_server import Status
 
@@ -151,6 +151,21 @@ async def test_slot_of_one_who_gave_up_goes_to_the_next():
     async with asyncio.timeout(DEADLINE_SECONDS), slots.one(size=1):
         pass
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_slots_can_be_given_back_one_by_one():
+    slots = closures._Slots(4)
+    async with slots.some(4, size=400) as held:
+        waiting = asyncio.ensure_future(slots.some(3, size=1).__aenter__())
+        held.keep(2)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        held.keep(1)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            other = await waiting
+
+    assert (held.count, other.count) == (0, 3)
+    assert slots._bytes == 1
 
 
 async def test_missing_path_fails_the_realization_and_succeeds_once_it_is_pushed(
@@ -299,3 +314,21 @@ async def test_disk_without_room_is_told(daemon, publisher, tmp_path):
 async def test_nothing_to_realize_is_nothing(daemon):
     async with daemon() as ours:
         assert await realize(ours) == set()
+
+
+async def test_surveys_at_once_share_the_connections(daemon, forest, monkeypatch):
+    """One alone has all of them, for everything waits for what it finds."""
+    roots, widths = list(forest), []
+    async with daemon() as ours:
+        call = ours._pool.call
+
+        async def watched(job, argument, **options):
+            if job == wire.SURVEY:
+                widths.append(argument["width"])
+            return await call(job, argument, **options)
+
+        monkeypatch.setattr(ours._pool, "call", watched)
+        await asyncio.gather(*(realize(ours, root) for root in roots[:3]))
+        await realize(ours, roots[0])
+
+    assert widths == [32, 16, 10, 32]

@@ -68,10 +68,11 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
     """Return the jobs for a store, its caches and the keys that are trusted, as settings have them.
 
     `greeting`: {"directory": path, "caches": [url, ...], "keys": ["name:base64", ...],
-    "ca_file": path or None, "connections": how many lookups at a time, "timeout_seconds": how long
-    a cache may be silent, "peers": {"names": [name, ...], "listen": address or empty} or not}.
+    "ca_file": path or None, "connections": how many lookups at a time by threads of this worker,
+    "node_connections": how wide a survey may be, "timeout_seconds": how long a cache may be silent,
+    "peers": {"names": [name, ...], "listen": address or empty} or not}.
     """
-    connections = greeting["connections"]
+    connections, widest = greeting["connections"], greeting["node_connections"]
     ca_file = greeting["ca_file"]
     store = local.Store(Path(greeting["directory"]))
     peers = greeting.get("peers") or {"names": [], "listen": ""}
@@ -80,12 +81,13 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
         Caches(
             greeting["caches"],
             ca_file=None if ca_file is None else Path(ca_file),
-            connections=2 * connections,  # lookups and downloads
+            connections=2 * widest,  # a survey and downloads
             silence_seconds=greeting["timeout_seconds"],
         ),
         [signatures.parse_public(key) for key in greeting["keys"]],
         peers=Peers(Addresses(**peers), store, connections=2 * connections),
         lookups=connections,
+        widest=widest,
     )
     return {
         SURVEY: fetching.survey,
@@ -108,6 +110,7 @@ class Fetching:
         *,
         peers: Peers,
         lookups: int,
+        widest: int,
     ) -> None:
         self._store = store
         self._caches = caches
@@ -115,7 +118,7 @@ class Fetching:
         self._keys = tuple(keys)
         self._keyring = Keyring(self._keys)
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
-        self._openers = ThreadPoolExecutor(lookups, thread_name_prefix="opener")
+        self._openers = ThreadPoolExecutor(widest, thread_name_prefix="opener")
         self._turns = threading.Semaphore(UNPACKING)
         self._turn = threading.Lock()  # small files: a single thread wastes least on the lock
 

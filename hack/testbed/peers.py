@@ -45,6 +45,7 @@ class Node:
             "ca_file": None,
             "timeout_seconds": 30,
             "connections": 8,
+            "node_connections": 8,
             "peers": {"names": list(names), "listen": address},
             **settings,
         }

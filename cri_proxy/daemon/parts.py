@@ -117,6 +117,7 @@ def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
             "keys": list(settings.store.public_keys),
             "ca_file": _text_of(settings.store.ca_file),
             "connections": max(1, settings.store.connections // size),
+            "node_connections": settings.store.connections,
             "timeout_seconds": settings.store.timeout_seconds,
             "peers": {"names": list(settings.peer.names), "listen": settings.peer.listen},
         },

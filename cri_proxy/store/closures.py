@@ -94,6 +94,8 @@ class Closures:
 
     def __init__(self, pool: Pool, *, connections: int = CONNECTIONS) -> None:
         self._pool = pool
+        self._connections = connections
+        self._surveys = 0
         self._slots = _Slots(connections)
         self._flights: singleflight.Flights[str, wire.Fact] = singleflight.Flights(is_lasting=False)
         self._listeners: dict[str, set[Callable[[int], None]]] = {}
@@ -133,13 +135,25 @@ class Closures:
         await self._flights.aclose()
 
     async def survey(self, roots: Iterable[str], on_facts: OnFacts, own: _Own) -> None:
-        """Have `on_facts` told of every path in the closure, some at a time."""
-        result = await self._pool.call(
-            wire.SURVEY,
-            {"roots": sorted(roots), "locations": list(own.places)},
-            on_progress=lambda report: on_facts(report["facts"]),
-            weight=_SURVEY_WEIGHT,
-        )
+        """Have `on_facts` told of every path in the closure, some at a time.
+
+        Everything waits for what a survey finds: one that is alone has as many connections as all
+        downloads together, one of several its share.
+        """
+        self._surveys += 1
+        try:
+            result = await self._pool.call(
+                wire.SURVEY,
+                {
+                    "roots": sorted(roots),
+                    "width": max(1, self._connections // self._surveys),
+                    "locations": list(own.places),
+                },
+                on_progress=lambda report: on_facts(report["facts"]),
+                weight=_SURVEY_WEIGHT,
+            )
+        finally:
+            self._surveys -= 1
         on_facts(result["facts"])
 
     async def fetch(self, fact: wire.Fact, on_bytes: Callable[[int], None], own: _Own) -> wire.Fact:
@@ -203,28 +217,33 @@ class Closures:
                 self._forget(batch)
 
     async def _fetch_batch(self, batch: _Batch) -> wire.Fact:
-        """Fetch the paths of a batch, which takes a slot for each."""
+        """Fetch the paths of a batch, which takes a slot for each until that one has arrived."""
         keys = ("path", "cache", "narinfo")
         paths = [{key: fact[key] for key in keys} for fact in batch.facts]
         size = sum(fact["nar_size"] for fact in batch.facts)
         weight = sum(_weight_of(fact) for fact in batch.facts)
 
-        def on_progress(report: dict[str, Any]) -> None:
-            arrived = [fact for fact in report["facts"] if "error" not in fact]
+        def take(facts: list[wire.Fact]) -> None:
+            arrived = [fact for fact in facts if "error" not in fact]
             _paths.add(len(arrived))
             _bytes.add(sum(fact["nar_size"] for fact in arrived))
-            batch.tell(report["facts"])
+            batch.tell(facts)
 
         try:
-            async with self._slots.some(len(batch.facts), size=size) as width:
+            async with self._slots.some(len(batch.facts), size=size) as held:
+
+                def on_progress(report: dict[str, Any]) -> None:
+                    take(report["facts"])
+                    held.keep(len(batch.facts) - len(batch.told))
+
                 batch.begun = time.time_ns()
                 rest = await self._pool.call(
                     wire.FETCH_FEW,
-                    {"paths": paths, "width": width},
+                    {"paths": paths, "width": held.count},
                     on_progress=on_progress,
                     weight=weight,
                 )
-            on_progress(rest)
+            take(rest["facts"])
             return rest
         finally:
             self._forget(batch)
@@ -464,13 +483,13 @@ class _Slots:
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
 
-    def one(self, *, size: int) -> contextlib.AbstractAsyncContextManager[int]:
+    def one(self, *, size: int) -> contextlib.AbstractAsyncContextManager[_Held]:
         """Hold a slot."""
         return self.some(1, size=size)
 
     @contextlib.asynccontextmanager
-    async def some(self, wanted: int, *, size: int) -> AsyncIterator[int]:
-        """Hold as many slots as are wanted, or all; give their number."""
+    async def some(self, wanted: int, *, size: int) -> AsyncIterator[_Held]:
+        """Hold as many slots as are wanted, or all."""
         # Not even the first comer goes at once: facts come many at a time, and the largest of
         # them is known only when all have been counted.
         count = min(wanted, self._count)
@@ -481,12 +500,13 @@ class _Slots:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release(count, size)
+                self.release(count, size)
             raise
+        held = _Held(self, count, size)
         try:
-            yield count
+            yield held
         finally:
-            self._release(count, size)
+            held.keep(0)
 
     def _grant(self) -> None:
         while self._waiting and self._has_room(self._waiting[0][2]):
@@ -500,11 +520,30 @@ class _Slots:
     def _has_room(self, count: int) -> bool:
         return self._free >= count and (self._used < _FEW or self._bytes < _MANY_BYTES)
 
-    def _release(self, count: int, size: int) -> None:
+    def release(self, count: int, size: int) -> None:
+        """Give slots back, and so many bytes of what was in them."""
         self._free += count
         self._used -= count
         self._bytes -= size
         self._grant()
+
+
+class _Held:
+    """Slots that are held, and what is in them, some of which may be given back early."""
+
+    def __init__(self, slots: _Slots, count: int, size: int) -> None:
+        self._slots = slots
+        self._size = size
+        self.count = count
+
+    def keep(self, count: int) -> None:
+        """Hold no more than so many from now on."""
+        spare = self.count - max(0, count)
+        if spare > 0:
+            size = self._size * spare // self.count
+            self.count -= spare
+            self._size -= size
+            self._slots.release(spare, size)
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -68,10 +68,11 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
     """Return the jobs for a store, its caches and the keys that are trusted, as settings have them.
 
     `greeting`: {"directory": path, "caches": [url, ...], "keys": ["name:base64", ...],
-    "ca_file": path or None, "connections": how many lookups at a time, "timeout_seconds": how long
-    a cache may be silent, "peers": {"names": [name, ...], "listen": address or empty} or not}.
+    "ca_file": path or None, "connections": how many lookups at a time by threads of this worker,
+    "node_connections": how wide a survey may be, "timeout_seconds": how long a cache may be silent,
+    "peers": {"names": [name, ...], "listen": address or empty} or not}.
     """
-    connections = greeting["connections"]
+    connections, widest = greeting["connections"], greeting["node_connections"]
     ca_file = greeting["ca_file"]
     store = local.Store(Path(greeting["directory"]))
     peers = greeting.get("peers") or {"names": [], "listen": ""}
@@ -80,12 +81,13 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
         Caches(
             greeting["caches"],
             ca_file=None if ca_file is None else Path(ca_file),
-            connections=2 * connections,  # lookups and downloads
+            connections=2 * widest,  # a survey and downloads
             silence_seconds=greeting["timeout_seconds"],
         ),
         [signatures.parse_public(key) for key in greeting["keys"]],
         peers=Peers(Addresses(**peers), store, connections=2 * connections),
         lookups=connections,
+        widest=widest,
     )
     return {
         SURVEY: fetching.survey,
@@ -108,23 +110,23 @@ class Fetching:
         *,
         peers: Peers,
         lookups: int,
+        widest: int,
     ) -> None:
         self._store = store
         self._caches = caches
         self._peers = peers
         self._keys = tuple(keys)
         self._keyring = Keyring(self._keys)
-        self._width = lookups
-        self._seats = threading.Semaphore(lookups)  # of all surveys
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
-        self._openers = ThreadPoolExecutor(lookups, thread_name_prefix="opener")
+        self._openers = ThreadPoolExecutor(widest, thread_name_prefix="opener")
         self._turns = threading.Semaphore(UNPACKING)
         self._turn = threading.Lock()  # small files: a single thread wastes least on the lock
 
     def survey(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{"roots": [basename], "locations"?} → {"facts": [...]}: the closure, less what was told.
+        """{"roots", "width", "locations"?} → {"facts": [...]}: the closure, less what was told.
 
-        Raises what `Caches.seek` raises for the first path that cannot be found.
+        `roots` are basenames; `width` requests are under way at a time. Raises what `Caches.seek`
+        raises for the first path that cannot be found.
         """
         locations = self._locations_of(argument)
         look_up = self._looker(locations)
@@ -149,7 +151,7 @@ class Fetching:
             )
 
         roots = [storepaths.of_basename(each) for each in argument["roots"]]
-        with self._volley(self._width, self._seats) as questions:
+        with self._volley(argument["width"]) as questions:
             surveyed = Walk(
                 self._store,
                 task,
@@ -230,7 +232,7 @@ class Fetching:
         ):
             for each in argument["paths"]:
                 task.check()
-                questions.ask(self._few_question_of(each, held))
+                questions.ask(self._few_question_of(each, held, task))
             while questions.is_asking:
                 task.check()
                 for question, fact in questions.answers(_WAIT_SECONDS):
@@ -241,7 +243,7 @@ class Fetching:
         return {"facts": facts}
 
     def _few_question_of(
-        self, argument: dict[str, Any], held: contextlib.ExitStack
+        self, argument: dict[str, Any], held: contextlib.ExitStack, task: Task
     ) -> Question[StorePath, Fact]:
         """Return the question for the archive of one path, which is held if nobody else has it."""
         path = storepaths.of_basename(argument["path"])
@@ -260,6 +262,7 @@ class Fetching:
         offer, place = known, stage
 
         def use(source: Cache, data: bytes) -> Fact:
+            task.check()
             if question.is_insisting:  # which has the path now: too late
                 raise errors.SourceUnreachable("came too late")
             info = self._trusted(offer, None).narinfo
@@ -296,12 +299,9 @@ class Fetching:
         wires = argument.get("locations")
         return Locations(wires, self._caches.connections, self._keys) if wires else None
 
-    def _volley(
-        self, width: int, seats: threading.Semaphore | None = None
-    ) -> Volley[StorePath, Any]:
-        """Return a volley of so many questions at a time, or fewer if the seats are others'."""
-        seats = seats or threading.Semaphore(width)
-        return Volley(width=width, seats=seats, openers=self._openers, insisting=self._lookups)
+    def _volley(self, width: int) -> Volley[StorePath, Any]:
+        """Return a volley of so many questions at a time."""
+        return Volley(width=width, openers=self._openers, insisting=self._lookups)
 
     def _from_peers(self, path: StorePath) -> Offer | None:
         """Return what a peer says of a path, if a trusted key has signed that."""

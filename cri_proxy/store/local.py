@@ -347,6 +347,8 @@ def _touch(file: str) -> None:
 
 def _unlink(file: str) -> None:
     """Remove a file if it is there."""
+    if not os.access(file, os.F_OK):  # usual, and quicker than an error
+        return
     with contextlib.suppress(FileNotFoundError):
         os.unlink(file)  # noqa: PTH108
 

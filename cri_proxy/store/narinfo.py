@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 import urllib.parse
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ def fingerprint(narinfo: NarInfo) -> bytes:
     return f"1;{narinfo.path};{nar_hash};{narinfo.nar_size};{references}".encode()
 
 
+@functools.lru_cache(maxsize=4096)
 def hash_text(sha256: bytes) -> str:
     """Return a sha256 as narinfos write it: `sha256:` and 52 letters of Nix's base 32."""
     return f"sha256:{nixbase32.encode(sha256)}"

@@ -42,7 +42,6 @@ REFUSALS: Final = (
 """What another cache, or another attempt, may mend."""
 
 _LOOK_SECONDS: Final = 0.25
-_CROWDED_SECONDS: Final = 0.01
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -72,17 +71,12 @@ Outcome = tuple[Question[K, V], V | BaseException]
 class Volley(Generic[K, V]):
     """The questions of one thread, at most `width` under way; used by a with statement.
 
-    `seats`, which several volleys may share, bound what is under way of all of them. `openers` open
-    connections, `insisting` runs what insists: not the same threads, for the latter may wait for
-    each other.
+    `openers` open connections, `insisting` runs what insists: not the same threads, for the latter
+    may wait for each other.
     """
 
-    def __init__(
-        self, *, width: int, seats: threading.Semaphore, openers: Executor, insisting: Executor
-    ) -> None:
+    def __init__(self, *, width: int, openers: Executor, insisting: Executor) -> None:
         self._width = width
-        self._seats = seats
-        self._is_crowded = False
         self._openers = openers
         self._insisting = insisting
         self._waiting: collections.deque[tuple[Question[K, V], Site, str]] = collections.deque()
@@ -103,7 +97,6 @@ class Volley(Generic[K, V]):
             question.is_over = True
         for sent in self._sent.values():
             sent.coming.close()
-            self._seats.release()
         self._sent.clear()
         self._bell.close()
 
@@ -154,12 +147,8 @@ class Volley(Generic[K, V]):
                 self._waiting.popleft()
                 self._insist(question)
                 continue
-            self._is_crowded = not self._seats.acquire(blocking=False)
-            if self._is_crowded:
-                return
             coming = source.begin(name)
             if coming is None:
-                self._seats.release()
                 self._widen(source)
                 return
             self._waiting.popleft()
@@ -187,8 +176,7 @@ class Volley(Generic[K, V]):
 
     def _wait(self, seconds: float) -> None:
         """Wait for something to read, to use it."""
-        look_seconds = _CROWDED_SECONDS if self._is_crowded else _LOOK_SECONDS
-        for descriptor, _ in self._poll.poll(1000 * min(seconds, look_seconds)):
+        for descriptor, _ in self._poll.poll(1000 * min(seconds, _LOOK_SECONDS)):
             if descriptor == self._bell.descriptor:
                 self._bell.answer()
             else:
@@ -233,7 +221,6 @@ class Volley(Generic[K, V]):
         """Listen no more."""
         self._poll.unregister(descriptor)
         del self._sent[descriptor]
-        self._seats.release()
 
     def _use(self, question: Question[K, V], source: Cache, data: bytes) -> None:
         """Make the result of a file."""

@@ -46,6 +46,7 @@ class Node:
             "ca_file": None,
             "timeout_seconds": 30,
             "connections": 8,
+            "node_connections": 8,
             "peers": {"names": list(names), "listen": address},
             **settings,
         }
@@ -100,7 +101,8 @@ class Node:
         """Return the facts of the closure of `roots`, with locations of its own."""
         facts: list[wire.Fact] = []
         task = Task(lambda report: facts.extend(report.get("facts", ())))
-        argument = {"roots": [each.basename for each in roots], "locations": list(places)}
+        roots_of = [each.basename for each in roots]
+        argument = {"roots": roots_of, "width": 8, "locations": list(places)}
         facts.extend(self.jobs[wire.SURVEY](argument, task)["facts"])
         return facts
 

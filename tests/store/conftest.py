@@ -83,6 +83,7 @@ def greeting(
             "ca_file": None,
             "timeout_seconds": 30,
             "connections": 8,
+            "node_connections": 8,
         }
         return settings | changes
 

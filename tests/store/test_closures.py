@@ -8,7 +8,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.model.progress import Phase, Progress
-from cri_proxy.store import closures, signatures
+from cri_proxy.store import closures, signatures, wire
 from hack.testbed import file_server
 from hack.testbed.file_server import Status
 
@@ -110,13 +110,14 @@ async def test_two_daemons_on_one_store_request_each_archive_once(
 
 
 async def test_downloads_at_a_time_are_bounded(daemon, forest, server):
-    """Eight lookups besides, as the greeting says."""
+    """Besides them there are surveys with a share each, and a greeting by each worker."""
     server.delay_seconds = 0.01
     async with daemon() as ours:
+        ours._connections = 4
         ours._slots = closures._Slots(3)
         await asyncio.gather(*(realize(ours, root) for root in forest))
 
-    assert server.peak <= 3 + 2 * 8
+    assert server.peak <= 3 + (4 + 2 + 1 + 1 + 1 + 1) + 2
 
 
 async def test_largest_path_that_is_known_goes_first():
@@ -151,6 +152,21 @@ async def test_slot_of_one_who_gave_up_goes_to_the_next():
     async with asyncio.timeout(DEADLINE_SECONDS), slots.one(size=1):
         pass
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_slots_can_be_given_back_one_by_one():
+    slots = closures._Slots(4)
+    async with slots.some(4, size=400) as held:
+        waiting = asyncio.ensure_future(slots.some(3, size=1).__aenter__())
+        held.keep(2)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        held.keep(1)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            other = await waiting
+
+    assert (held.count, other.count) == (0, 3)
+    assert slots._bytes == 1
 
 
 async def test_missing_path_fails_the_realization_and_succeeds_once_it_is_pushed(
@@ -299,3 +315,21 @@ async def test_disk_without_room_is_told(daemon, publisher, tmp_path):
 async def test_nothing_to_realize_is_nothing(daemon):
     async with daemon() as ours:
         assert await realize(ours) == set()
+
+
+async def test_surveys_at_once_share_the_connections(daemon, forest, monkeypatch):
+    """One alone has all of them, for everything waits for what it finds."""
+    roots, widths = list(forest), []
+    async with daemon() as ours:
+        call = ours._pool.call
+
+        async def watched(job, argument, **options):
+            if job == wire.SURVEY:
+                widths.append(argument["width"])
+            return await call(job, argument, **options)
+
+        monkeypatch.setattr(ours._pool, "call", watched)
+        await asyncio.gather(*(realize(ours, root) for root in roots[:3]))
+        await realize(ours, roots[0])
+
+    assert widths == [32, 16, 10, 32]

@@ -38,7 +38,7 @@ def survey(jobs, roots, task=None):
     """Run the job; return every fact that it told, by path."""
     facts = []
     task = task or Task(lambda report: facts.extend(report["facts"]))
-    argument = {"roots": [root.basename for root in roots]}
+    argument = {"roots": [root.basename for root in roots], "width": 8}
     facts.extend(jobs[fetching.SURVEY](argument, task)["facts"])
     assert len(facts) == len({fact["path"] for fact in facts})
     return {fact["path"]: fact for fact in facts}
@@ -98,7 +98,7 @@ def test_survey_reports_while_it_goes(greeting, publisher):
     root = publisher.add("root", b"r", leaves)
     reports = []
     result = fetching.jobs(greeting())[fetching.SURVEY](
-        {"roots": [root.basename]}, Task(lambda report: reports.append(report["facts"]))
+        {"roots": [root.basename], "width": 8}, Task(lambda report: reports.append(report["facts"]))
     )
     told = [fact for report in reports for fact in report]
 
@@ -344,7 +344,7 @@ def test_settings_that_cannot_be_read_are_refused(greeting, changes):
 
 def test_basename_that_is_none_is_refused(greeting, task):
     with pytest.raises(errors.RequestInvalid):
-        fetching.jobs(greeting())[fetching.SURVEY]({"roots": ["../../etc"]}, task)
+        fetching.jobs(greeting())[fetching.SURVEY]({"roots": ["../../etc"], "width": 8}, task)
 
 
 @pytest.fixture

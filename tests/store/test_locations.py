@@ -34,6 +34,7 @@ class Node:
                 "ca_file": None,
                 "timeout_seconds": 30,
                 "connections": 4,
+                "node_connections": 4,
             }
         )
         self.call("store.recover", {})
@@ -46,7 +47,7 @@ class Node:
         own = {"locations": list(locations)}
         facts: list[dict[str, Any]] = []
         task = Task(lambda report: facts.extend(report["facts"]))
-        result = self._jobs["store.survey"]({"roots": [root.basename], **own}, task)
+        result = self._jobs["store.survey"]({"roots": [root.basename], "width": 4, **own}, task)
         fetched = []
         for fact in [*facts, *result["facts"]]:
             if "narinfo" in fact:

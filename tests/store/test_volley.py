@@ -25,8 +25,7 @@ def fire(threads):
     openers, insisting = threads
 
     def make(width=4):
-        seats = threading.Semaphore(width)
-        return Volley(width=width, seats=seats, openers=openers, insisting=insisting)
+        return Volley(width=width, openers=openers, insisting=insisting)
 
     return make
 
@@ -149,24 +148,3 @@ def test_late_answer_is_taken_if_it_comes_before_the_other(
 
         assert outcomes_of(fired, 1) == {"file": b"late"}
     assert ended.wait(WAIT_SECONDS)
-
-
-def test_seats_are_of_all_volleys(publisher, server, reach, threads):
-    openers, insisting = threads
-    for n in range(20):
-        (publisher.directory / f"file-{n}").write_bytes(b"x" * n)
-    server.delay_seconds = 0.005
-    seats, site = threading.Semaphore(2), reach(server)
-
-    def ask():
-        with Volley(width=4, seats=seats, openers=openers, insisting=insisting) as fired:
-            for n in range(20):
-                fired.ask(question(f"file-{n}", [site]))
-            return len(outcomes_of(fired, 20))
-
-    with ThreadPoolExecutor(3) as asking:
-        assert [each.result(WAIT_SECONDS) for each in [asking.submit(ask) for _ in range(3)]] == [
-            20
-        ] * 3
-
-    assert server.peak == 2

@@ -35,7 +35,7 @@ def main(argument: dict[str, Any]) -> None:
                     task = Task(lambda report: None)
                     underway.append(downloads.submit(jobs[wire.FETCH], fact, task))
 
-        take(jobs[wire.SURVEY]({"roots": argument["roots"]}, Task(take)))
+        take(jobs[wire.SURVEY]({"roots": argument["roots"], "width": 32}, Task(take)))
         for each in underway:
             each.result()
     print(len(Store(Path(argument["greeting"]["directory"])).paths()), flush=True)

@@ -5,8 +5,9 @@ Asked in this order, until all say yes or the time is over:
 1. the proxy's socket answers the CRI's Version;
 2. kubelet runs, its healthz says ok, and somebody keeps a connection to the proxy's socket: at that
    moment nobody else has reason to;
-3. if kubelet's own login to the API server can be read (kubeadm leaves it so), its node is Ready
-   and has said so since kubelet was restarted.
+3. if kubelet's own login to the API server can be read (kubeadm leaves it so), its node is Ready.
+   When kubelet was restarted, it has to have said so since: it does at its start. One that goes on
+   says nothing new for minutes while nothing changes, and at once when its node is not Ready.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import ssl
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -44,17 +45,18 @@ _LOGIN: Final = "/etc/kubernetes/kubelet.conf"
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """kubelet's own login to the API server, as kubeadm writes it."""
+    """kubelet's own login to the API server, as kubeadm and kubelet itself write it."""
 
     server: str
     authority: str
+    """The certificate of who signed the server's, in PEM."""
     certificate: str
+    """The path of kubelet's certificate and key, one after the other; or both themselves."""
 
-    def is_ready_since(self, node: str, moment: datetime) -> bool | None:
-        """Return whether the node is Ready by a word not older than `moment`; None: not to ask."""
+    def is_ready(self, node: str, *, since: datetime | None) -> bool | None:
+        """Return whether the node is Ready, by a word not older than `since`; None: not to ask."""
         split = urllib.parse.urlsplit(self.server)
-        context = ssl.create_default_context(cadata=self.authority)
-        context.load_cert_chain(self.certificate)
+        context = self._context()
         connection = http.client.HTTPSConnection(
             split.hostname or "", split.port or 443, context=context, timeout=_ANSWER_SECONDS
         )
@@ -63,14 +65,27 @@ class Login:
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 return None if answer.status in (401, 403, 404) else False
-            conditions = json.load(answer)["status"]["conditions"]
+            conditions = json.load(answer)["status"].get("conditions", ())
         finally:
             connection.close()
         ready = next((each for each in conditions if each["type"] == "Ready"), None)
         if ready is None or ready["status"] != "True":
             return False
+        if since is None:
+            return True
         said = datetime.fromisoformat(ready["lastHeartbeatTime"].replace("Z", "+00:00"))
-        return said >= moment.replace(microsecond=0)
+        return said >= since.replace(microsecond=0)
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.authority)
+        if self.certificate.startswith("/"):
+            context.load_cert_chain(self.certificate)
+            return context
+        with tempfile.NamedTemporaryFile(suffix=".pem") as file:  # root alone may read it
+            file.write(self.certificate.encode())
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
 
 
 def await_answer(listen: str, *, seconds: float) -> str:
@@ -88,13 +103,14 @@ def await_answer(listen: str, *, seconds: float) -> str:
 
 
 def await_node(
-    root: Root, host: Host, kubelet: Kubelet, listen: str | None, *, seconds: float
+    root: Root, kubelet: Kubelet, listen: str | None, *, since: datetime | None, seconds: float
 ) -> list[str]:
     """Return what was seen, once kubelet is well; raise SourceUnreachable if it is not in time.
 
-    `listen` is the socket that kubelet has to be connected to, None when that does not matter.
+    `listen` is the socket that kubelet has to be connected to, None when that does not matter;
+    `since` is when it was restarted, None if it was not.
     """
-    since = datetime.now(UTC)
+    host = Host(root)
     deadline = time.monotonic() + seconds
     node = texts.flag_of(kubelet.words, "hostname-override") or socket.gethostname().lower()
     steps: list[tuple[str, Callable[[], bool | None]]] = [
@@ -103,8 +119,8 @@ def await_node(
     ]
     if listen is not None:
         steps.append((f"kubelet is connected to {listen}", lambda: _connections(listen) > 0))
-    if login := login_of(root):
-        steps.append((f"node {node} is Ready", lambda: login.is_ready_since(node, since)))
+    if login := login_of(root, kubelet.words):
+        steps.append((f"node {node} is Ready", lambda: login.is_ready(node, since=since)))
     seen = []
     for what, look in steps:
         while (result := _looked(look)) is False:
@@ -117,9 +133,9 @@ def await_node(
     return seen
 
 
-def login_of(root: Root) -> Login | None:
-    """Return kubelet's login, None if there is none that we can use."""
-    text = root.text(_LOGIN) or ""
+def login_of(root: Root, words: Sequence[str] = ()) -> Login | None:
+    """Return the login of a kubelet of that command line, None if there is none that we can use."""
+    text = root.text(texts.flag_of(words, "kubeconfig") or _LOGIN) or ""
     server = re.search(r"^\s*server:\s*(\S+)", text, re.MULTILINE)
     authority = re.search(r"^\s*certificate-authority-data:\s*(\S+)", text, re.MULTILINE)
     certificate = re.search(r"^\s*client-certificate:\s*(\S+)", text, re.MULTILINE)
@@ -132,9 +148,8 @@ def login_of(root: Root) -> Login | None:
     key = re.search(r"^\s*client-key-data:\s*(\S+)", text, re.MULTILINE)
     if inline is None or key is None:
         return None
-    with tempfile.NamedTemporaryFile(suffix=".pem", delete=False) as file:  # root alone may read it
-        file.write(base64.b64decode(inline[1]) + b"\n" + base64.b64decode(key[1]))
-    return Login(server[1], pem, file.name)
+    both = base64.b64decode(inline[1]) + b"\n" + base64.b64decode(key[1])
+    return Login(server[1], pem, both.decode())
 
 
 def _looked(look: Callable[[], bool | None]) -> bool | None:

@@ -130,11 +130,14 @@ class Cluster:
         self.kubectl.until(["serviceaccount", "default"], bool, seconds=_READY_SECONDS)
 
     def _start_proxy(self) -> None:
+        address = self.runtime.traces.network.gateway
         self.published = environments.published(self.directory / "cache")
         self.cache = self._stack.enter_context(
-            file_server.FileServer(self.published.publisher.directory)
+            file_server.FileServer(self.published.publisher.directory, address=address)
         )
-        self.hub = self._stack.enter_context(floxhub.FloxHub(self.directory / "floxhub"))
+        self.hub = self._stack.enter_context(
+            floxhub.FloxHub(self.directory / "floxhub", address=address)
+        )
         self.proxy = self._stack.enter_context(
             Proxy(
                 self.directory / "proxy",

@@ -45,7 +45,7 @@ def lacks(binaries: Binaries | None = None) -> list[str]:
     binaries = binaries or Binaries()
     missing = [] if os.geteuid() == 0 else ["root's rights"]
     missing += [f"the program {name}" for name in _PROGRAMS if binaries.path_of(name) is None]
-    if _cni_plugins() is None:
+    if cni_plugins() is None:
         missing.append(f"the CNI plugins {', '.join(_CNI_PLUGINS)}")
     if images.static_busybox() is None:
         missing.append("a statically linked busybox")
@@ -194,7 +194,7 @@ class Containerd:
     def _configure(self) -> None:
         if len(str(self.socket)) > _LONGEST_SOCKET_PATH:
             raise RuntimeError(f"{self.socket} is too long for a socket: set a shorter TMPDIR")
-        plugins = _cni_plugins()
+        plugins = cni_plugins()
         assert plugins is not None
         configuration_directory = self.directory / "cni"
         configuration_directory.mkdir()
@@ -276,7 +276,7 @@ class Containerd:
         return path
 
 
-def _cni_plugins() -> Path | None:
+def cni_plugins() -> Path | None:
     """Return the directory that has all the plugins we need."""
     for directory in _CNI_DIRECTORIES:
         if all((directory / name).is_file() for name in _CNI_PLUGINS):

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from hack.cluster.cluster import Cluster
-from hack.cluster.kubectl import Failed, Kubectl, pod_is_ready
+from hack.cluster.kubectl import Failed, Kubectl, pod_is_ready, restarts
 from hack.testbed import environments, images
 
 RUNTIME_CLASS: Final = {
@@ -110,6 +110,20 @@ def pod(
         "metadata": {"name": name, "annotations": said, "labels": {"app": name}},
         "spec": {"terminationGracePeriodSeconds": 1, "containers": [main, *containers], **spec},
     }
+
+
+def identity(pod: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return what changes when a pod is replaced or its container is started again."""
+    (status,) = pod["status"]["containerStatuses"]
+    return pod["metadata"]["uid"], status["containerID"], restarts(pod)
+
+
+def transitions(node: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return each condition of a node, and since when it is what it is; it must be Ready."""
+    conditions = node["status"]["conditions"]
+    found = {each["type"]: (each["status"], each["lastTransitionTime"]) for each in conditions}
+    assert found["Ready"][0] == "True", conditions
+    return found
 
 
 def deployment(name: str, replicas: int, template: Mapping[str, Any]) -> dict[str, Any]:

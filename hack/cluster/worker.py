@@ -120,13 +120,13 @@ staticPodPath: /etc/kubernetes/manifests
 tlsCertFile: /var/lib/kubelet/pki/serving.crt
 tlsPrivateKeyFile: /var/lib/kubelet/pki/serving.key
 """
-_CONTAINERD: Final = f"""\
+_CONTAINERD: Final = """\
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{images.PAUSE}"
+  sandbox_image = "{sandbox_image}"
   restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
-  snapshotter = "native"
+  snapshotter = "{snapshotter}"
 """
 _CONTAINERD_UNIT: Final = """\
 [Unit]
@@ -260,7 +260,9 @@ class Worker:
         write("/usr/lib/systemd/system/containerd.service", _CONTAINERD_UNIT)
         write("/usr/lib/systemd/system/prepare.service", _PREPARE_UNIT)
         write("/usr/lib/testbed/prepare", _PREPARE, mode=0o755)
-        write("/etc/containerd/config.toml", _CONTAINERD)
+        snapshotter = "overlayfs" if containerd.can_overlay(self._disk) else "native"
+        configuration = _CONTAINERD.format(sandbox_image=images.PAUSE, snapshotter=snapshotter)
+        write("/etc/containerd/config.toml", configuration)
         write("/etc/default/kubelet", f"KUBELET_EXTRA_ARGS=--node-ip={self._address}\n")
         write("/etc/cni/net.d/10-pods.conflist", network.conflist(_PODS, Path("/run/cni")))
         for path, value in SYSCTLS.items():

@@ -205,7 +205,7 @@ class Containerd:
             runc=self._binary("runc"),
             cni_plugins=plugins,
             sandbox_image=images.PAUSE,
-            snapshotter="overlayfs" if _can_overlay(self.directory) else "native",
+            snapshotter="overlayfs" if can_overlay(self.directory) else "native",
             handlers=self._handlers,
             is_oom_score_restricted=not _has_capability(_CAP_SYS_RESOURCE),
             registries=self._registries(),
@@ -290,7 +290,7 @@ def _has_capability(number: int) -> bool:
     return effective is not None and bool(int(effective[1], 16) >> number & 1)
 
 
-def _can_overlay(directory: Path) -> bool:
+def can_overlay(directory: Path) -> bool:
     """Whether overlayfs works on the directory's filesystem (not if that is an overlay, too)."""
     with tempfile.TemporaryDirectory(dir=directory) as trial:
         parts = {name: Path(trial) / name for name in ("lower", "upper", "work", "merged")}

@@ -8,7 +8,8 @@
 
 The containerd is the testbed's, and so is the way everything ends: all files are below its
 directory, all control groups below its own, and its guard sweeps even if this process is killed.
-There is no kube-proxy and no DNS: pods reach each other and this host by address.
+There is no kube-proxy and no DNS: pods reach each other and this host by address. A second node,
+with a systemd of its own and nothing of cri-proxy's, joins by `worker`.
 
 `is_direct` leaves cri-proxy out, to compare with.
 """

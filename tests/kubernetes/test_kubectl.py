@@ -108,6 +108,7 @@ def test_statistics_of_pods_are_what_metrics_servers_read(space: Space) -> None:
 
 
 def test_an_unknown_environment_is_one_clear_event_until_it_exists(space: Space) -> None:
+    space.push("other")  # so that their owner is known
     space.kubectl.apply(_once("early", "test/early", ["sh", "-c", "echo started"]))
 
     space.pod("early", lambda pod: _waiting_reason(pod) == "CreateContainerError")

@@ -41,7 +41,7 @@ class Space:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None and kind is not KeyboardInterrupt:
-            error.add_note(self._explanation())
+            error.add_note(self.explanation())
         with contextlib.suppress(Failed):
             self.kubectl("delete", "pods", "--all", "--grace-period=1", "--wait=false")
         self.cluster.kubectl("delete", "namespace", self.name, "--wait=false")
@@ -68,7 +68,8 @@ class Space:
         """Return a pod when it has Succeeded or Failed."""
         return self.pod(name, lambda pod: pod["status"]["phase"] in ("Succeeded", "Failed"))
 
-    def _explanation(self) -> str:
+    def explanation(self) -> str:
+        """Return what tells why: events, and the ends of the logs of proxy and kubelet."""
         proxy = "" if self.cluster.is_direct else self.cluster.proxy.log_text()[-4000:]
         kubelet = self.cluster.kubelet.log.read_text(errors="replace")[-4000:]
         return f"events:\n{self.kubectl.events()}\nproxy:\n{proxy}\nkubelet:\n{kubelet}"

@@ -104,7 +104,7 @@ def test_node_stays_ready_and_no_pod_is_started_again(
 
     after = {name: identity(space.ready(name)) for name in before}
     assert after == before
-    assert transitions(cluster.node()) == since
+    assert transitions(cluster.node()) == since, space.explanation()
     assert not [each for each in space.kubectl.get("events") if each["reason"] == "Evicted"]
 
 

@@ -47,7 +47,7 @@ conformance: ## try other clients on containerd through the router: h2spec, grpc
 	$(PYTHON) -m hack.bench.relay.conformance $(ARGS)
 
 .PHONY: e2e-kubernetes
-e2e-kubernetes: ## run pods on a real Kubernetes, built here the first time (as root)
+e2e-kubernetes: dist ## run pods, and install the release, on a real Kubernetes, built here the first time (as root)
 	@hack/prerequisites.sh cluster
 	$(PYTHON) -m hack.cluster.programs
 	$(PYTHON) -m pytest -m kubernetes tests/kubernetes $(ARGS)

@@ -7,7 +7,7 @@
 #   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser to test against; as root also the
 #                                   other runtimes of hack/runtimes.sh, in a cache outside this tree
 #   hack/prerequisites.sh install   what runs pods, and debootstrap, which makes machines to install on
-#   hack/prerequisites.sh cluster   what runs pods, and what builds Kubernetes (Go, see below)
+#   hack/prerequisites.sh cluster   the same, and what builds Kubernetes (Go, see below)
 #
 # Programs come by apt (Debian 12 or newer, Ubuntu 24.04 or newer), for which it must be root; one that is there
 # already, from wherever, is left as it is. Python packages come by pip, in the versions of hack/constraints.txt, and
@@ -121,7 +121,7 @@ find_missing() {
     need xz-utils has_program xz
     need chromium has_browser
   fi
-  if [[ -n "${wants[install]-}" ]]; then
+  if [[ -n "${wants[install]-}" || -n "${wants[cluster]-}" ]]; then
     need debootstrap has_program debootstrap
   fi
   if [[ -n "${wants[cluster]-}" ]]; then

@@ -7,8 +7,10 @@ variable CI is set it fails instead, so that nothing is left untested unnoticed.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +23,7 @@ from hack.testbed.containerd import Containerd, lacks
 from hack.testbed.environments import Published
 from hack.testbed.pods import Pods
 
+REPOSITORY = Path(__file__).parents[1]
 _INSTALL = "run hack/prerequisites.sh test"
 
 
@@ -99,6 +102,33 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 def nix() -> Path:
     """The `nix` program; `nix-store` and the others are beside it."""
     return _require("nix", "nix-store")
+
+
+@pytest.fixture(scope="session")
+def tarball() -> Path:
+    """Return this machine's tarball."""
+    found = sorted(REPOSITORY.glob(f"dist/cri-proxy-*-linux-{platform.machine()}.tar.gz"))
+    if len(found) != 1:
+        _lack("dist/ has no tarball for this machine: make dist")
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def tree(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the unpacked tarball."""
+    directory = tmp_path_factory.mktemp("tree")
+    subprocess.run(["tar", "-xzf", tarball, "-C", directory], check=True)
+    (unpacked,) = directory.iterdir()
+    return unpacked
+
+
+@pytest.fixture(scope="session")
+def newer(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return another release, by its digest."""
+    directory = tmp_path_factory.mktemp("newer") / tree.name
+    shutil.copytree(tree, directory, symlinks=True, copy_function=os.link)
+    (directory / "CHANGES").write_text("a newer one\n")
+    return directory
 
 
 def _require(*programs: str) -> Path:

@@ -25,6 +25,7 @@ import stat
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -160,6 +161,7 @@ def install(root: Root, plan: Plan, tell: Tell, *, seconds: float) -> None:
     previous = _target(root, release.CURRENT)
     settings: str | None = None
     is_touched = False
+    restarted: datetime | None = None
     try:
         _put_in_place(journal, plan)
         settings = _settings_digest(root)
@@ -179,10 +181,11 @@ def install(root: Root, plan: Plan, tell: Tell, *, seconds: float) -> None:
                 journal.write(file.path, _bytes(file.text), words=file.words)
                 tell(f"changed {file.path}")
             host.reload()
+            restarted = datetime.now(UTC)
             host.restart(plan.kubelet.unit)
         if root.is_running:
             for seen in readiness.await_node(
-                root, host, plan.kubelet, plan.listen, seconds=seconds
+                root, plan.kubelet, plan.listen, since=restarted, seconds=seconds
             ):
                 tell(seen)
     except BaseException as error:
@@ -217,8 +220,11 @@ def uninstall(root: Root, listen: str, tell: Tell, *, seconds: float) -> None:
     foreign = journal.take_back_words()
     host.reload()
     if root.is_running and kubelet.endpoint == f"unix://{listen}":
+        restarted = datetime.now(UTC)
         host.restart(kubelet.unit)
-        for seen in readiness.await_node(root, host, kubelets.find(root), None, seconds=seconds):
+        for seen in readiness.await_node(
+            root, kubelets.find(root), None, since=restarted, seconds=seconds
+        ):
             tell(seen)
     host.stop_proxy()
     foreign += journal.take_back()

@@ -5,8 +5,9 @@ Asked in this order, until all say yes or the time is over:
 1. the proxy's socket answers the CRI's Version;
 2. kubelet runs, its healthz says ok, and somebody keeps a connection to the proxy's socket: at that
    moment nobody else has reason to;
-3. if kubelet's own login to the API server can be read (kubeadm leaves it so), its node is Ready
-   and has said so since kubelet was restarted.
+3. if kubelet's own login to the API server can be read (kubeadm leaves it so), its node is Ready.
+   When kubelet was restarted, it has to have said so since: it does at its start. One that goes on
+   says nothing new for minutes while nothing changes, and at once when its node is not Ready.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import ssl
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -54,8 +55,8 @@ class Login:
     file: str | None = None
     pem: str = field(default="", repr=False)
 
-    def is_ready_since(self, node: str, moment: datetime) -> bool | None:
-        """Return whether the node is Ready by a word not older than `moment`; None: not to ask."""
+    def is_ready(self, node: str, *, since: datetime | None) -> bool | None:
+        """Return whether the node is Ready, by a word not older than `since`; None: not to ask."""
         split = urllib.parse.urlsplit(self.server)
         connection = http.client.HTTPSConnection(
             split.hostname or "",
@@ -68,14 +69,16 @@ class Login:
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 return None if answer.status in (401, 403, 404) else False
-            conditions = json.load(answer)["status"]["conditions"]
+            conditions = json.load(answer)["status"].get("conditions", ())
         finally:
             connection.close()
         ready = next((each for each in conditions if each["type"] == "Ready"), None)
         if ready is None or ready["status"] != "True":
             return False
+        if since is None:
+            return True
         said = datetime.fromisoformat(ready["lastHeartbeatTime"].replace("Z", "+00:00"))
-        return said >= moment.replace(microsecond=0)
+        return said >= since.replace(microsecond=0)
 
     def context(self) -> ssl.SSLContext:
         """Return what logs in. OpenSSL reads keys from files alone: one is there for a moment."""
@@ -105,13 +108,14 @@ def await_answer(listen: str, *, seconds: float) -> str:
 
 
 def await_node(
-    root: Root, host: Host, kubelet: Kubelet, listen: str | None, *, seconds: float
+    root: Root, kubelet: Kubelet, listen: str | None, *, since: datetime | None, seconds: float
 ) -> list[str]:
     """Return what was seen, once kubelet is well; raise SourceUnreachable if it is not in time.
 
-    `listen` is the socket that kubelet has to be connected to, None when that does not matter.
+    `listen` is the socket that kubelet has to be connected to, None when that does not matter;
+    `since` is when it was restarted, None if it was not.
     """
-    since = datetime.now(UTC)
+    host = Host(root)
     deadline = time.monotonic() + seconds
     node = texts.flag_of(kubelet.words, "hostname-override") or socket.gethostname().lower()
     steps: list[tuple[str, Callable[[], bool | None]]] = [
@@ -120,8 +124,8 @@ def await_node(
     ]
     if listen is not None:
         steps.append((f"kubelet is connected to {listen}", lambda: _connections(listen) > 0))
-    if login := login_of(root):
-        steps.append((f"node {node} is Ready", lambda: login.is_ready_since(node, since)))
+    if login := login_of(root, kubelet.words):
+        steps.append((f"node {node} is Ready", lambda: login.is_ready(node, since=since)))
     seen = []
     for what, look in steps:
         while (result := _looked(look)) is False:
@@ -134,9 +138,9 @@ def await_node(
     return seen
 
 
-def login_of(root: Root) -> Login | None:
-    """Return kubelet's login, None if there is none that we can use."""
-    text = root.text(_LOGIN) or ""
+def login_of(root: Root, words: Sequence[str] = ()) -> Login | None:
+    """Return the login of a kubelet of that command line, None if there is none that we can use."""
+    text = root.text(texts.flag_of(words, "kubeconfig") or _LOGIN) or ""
     server = re.search(r"^\s*server:\s*(\S+)", text, re.MULTILINE)
     authority = re.search(r"^\s*certificate-authority-data:\s*(\S+)", text, re.MULTILINE)
     certificate = re.search(r"^\s*client-certificate:\s*(\S+)", text, re.MULTILINE)

@@ -8,7 +8,8 @@
 
 The containerd is the testbed's, and so is the way everything ends: all files are below its
 directory, all control groups below its own, and its guard sweeps even if this process is killed.
-There is no kube-proxy and no DNS: pods reach each other and this host by address.
+There is no kube-proxy and no DNS: pods reach each other and this host by address. A second node,
+with a systemd of its own and nothing of cri-proxy's, joins by `worker`.
 
 `is_direct` leaves cri-proxy out, to compare with.
 """
@@ -124,11 +125,14 @@ class Cluster:
         self.kubectl.until(["serviceaccount", "default"], bool, seconds=_READY_SECONDS)
 
     def _start_proxy(self) -> None:
+        address = self.runtime.traces.network.gateway
         self.published = environments.published(self.directory / "cache")
         self.cache = self._stack.enter_context(
-            file_server.FileServer(self.published.publisher.directory)
+            file_server.FileServer(self.published.publisher.directory, address=address)
         )
-        self.hub = self._stack.enter_context(floxhub.FloxHub(self.directory / "floxhub"))
+        self.hub = self._stack.enter_context(
+            floxhub.FloxHub(self.directory / "floxhub", address=address)
+        )
         self.proxy = self._stack.enter_context(
             Proxy(
                 self.directory / "proxy",

@@ -30,7 +30,7 @@ from hack.testbed import cgroups, images, processes
 from hack.testbed.daemons import Daemon
 
 # kubelet's own (k8s.io/kubernetes/pkg/kubelet/cm, k8s.io/component-helpers/node/util/sysctl)
-_SYSCTLS: Final = {
+SYSCTLS: Final = {
     "vm/overcommit_memory": 1,
     "vm/panic_on_oom": 0,
     "kernel/panic": 10,
@@ -38,6 +38,7 @@ _SYSCTLS: Final = {
     "kernel/keys/root_maxkeys": 1000000,
     "kernel/keys/root_maxbytes": 25000000,
 }
+"""What kubelet wants the sysctls of its whole machine to say."""
 
 
 class Kubelet(Daemon):
@@ -147,7 +148,7 @@ class Kubelet(Daemon):
             self.directory.mkdir(parents=True)
             subprocess.run(["mount", "--bind", self.directory, self.directory], check=True)
             subprocess.run(["mount", "--make-shared", self.directory], check=True)
-        for path, value in _SYSCTLS.items():
+        for path, value in SYSCTLS.items():
             file = self._own / "sysctl" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"{value}\n")
@@ -158,7 +159,7 @@ class Kubelet(Daemon):
         places = {"lib": "/var/lib", "log": "/var/log"}
         binds = [
             *((self._own / name, place) for name, place in places.items()),
-            *((self._own / "sysctl" / each, f"/proc/sys/{each}") for each in _SYSCTLS),
+            *((self._own / "sysctl" / each, f"/proc/sys/{each}") for each in SYSCTLS),
         ]
         lines = [f"mount --make-private {place}" for place in ("/", "/proc")]
         lines += [f"mount --bind {shlex.quote(str(source))} {place}" for source, place in binds]

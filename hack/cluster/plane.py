@@ -103,6 +103,8 @@ class ControlPlane:
             "kube-controller-manager",
             **self._client("kube-controller-manager"),
             root_ca_file=self.authority.certificate,
+            cluster_signing_cert_file=self.authority.certificate,
+            cluster_signing_key_file=self.authority.directory / "ca.key",
             service_account_private_key_file=self.authority.directory / "accounts.key",
             use_service_account_credentials="true",
         )

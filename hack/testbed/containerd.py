@@ -45,7 +45,7 @@ def lacks(binaries: Binaries | None = None) -> list[str]:
     binaries = binaries or Binaries()
     missing = [] if os.geteuid() == 0 else ["root's rights"]
     missing += [f"the program {name}" for name in _PROGRAMS if binaries.path_of(name) is None]
-    if _cni_plugins() is None:
+    if cni_plugins() is None:
         missing.append(f"the CNI plugins {', '.join(_CNI_PLUGINS)}")
     if images.static_busybox() is None:
         missing.append("a statically linked busybox")
@@ -168,7 +168,7 @@ class Containerd(Daemon):
     def _configure(self) -> None:
         if len(str(self.socket)) > _LONGEST_SOCKET_PATH:
             raise RuntimeError(f"{self.socket} is too long for a socket: set a shorter TMPDIR")
-        plugins = _cni_plugins()
+        plugins = cni_plugins()
         assert plugins is not None
         configuration_directory = self.directory / "cni"
         configuration_directory.mkdir()
@@ -179,7 +179,7 @@ class Containerd(Daemon):
             runc=self._binary("runc"),
             cni_plugins=plugins,
             sandbox_image=images.PAUSE,
-            snapshotter="overlayfs" if _can_overlay(self.directory) else "native",
+            snapshotter="overlayfs" if can_overlay(self.directory) else "native",
             handlers=self._handlers,
             is_oom_score_restricted=not _has_capability(_CAP_SYS_RESOURCE),
             registries=self._registries(),
@@ -240,7 +240,7 @@ class Containerd(Daemon):
         return path
 
 
-def _cni_plugins() -> Path | None:
+def cni_plugins() -> Path | None:
     """Return the directory that has all the plugins we need."""
     for directory in _CNI_DIRECTORIES:
         if all((directory / name).is_file() for name in _CNI_PLUGINS):
@@ -254,7 +254,7 @@ def _has_capability(number: int) -> bool:
     return effective is not None and bool(int(effective[1], 16) >> number & 1)
 
 
-def _can_overlay(directory: Path) -> bool:
+def can_overlay(directory: Path) -> bool:
     """Whether overlayfs works on the directory's filesystem (not if that is an overlay, too)."""
     with tempfile.TemporaryDirectory(dir=directory) as trial:
         parts = {name: Path(trial) / name for name in ("lower", "upper", "work", "merged")}

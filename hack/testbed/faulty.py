@@ -113,10 +113,13 @@ Answer = tuple[int, str, bytes]
 
 
 class FaultyServer:
-    """An HTTP server on 127.0.0.1; a context manager that serves while it is entered."""
+    """An HTTP server; a context manager that serves while it is entered."""
 
-    def __init__(self, *, certificate: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, *, certificate: tuple[Path, Path] | None = None, address: str = "127.0.0.1"
+    ) -> None:
         """Make the server; `certificate` (PEM chain and key) makes it speak HTTPS."""
+        self._address = address
         self.requests: list[Request] = []
         self._certificate = certificate
         self._lock = threading.Lock()
@@ -140,12 +143,12 @@ class FaultyServer:
     @property
     def url(self) -> str:
         """The server's base; its port stays the same across stop and start."""
-        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self._port}"
+        return f"{'https' if self._certificate else 'http'}://{self._address}:{self._port}"
 
     def start(self) -> None:
         """Serve, each time on the same port."""
         assert self._listener is None
-        self._listener = _Listener(("127.0.0.1", self._port), _Handler)
+        self._listener = _Listener((self._address, self._port), _Handler)
         self._listener.owner = self
         if self._certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

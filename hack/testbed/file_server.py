@@ -75,7 +75,7 @@ class Request:
 
 
 class FileServer:
-    """Serves `directory` on 127.0.0.1 from `start` (or entering) to `stop` (or leaving).
+    """Serves `directory` at `address` from `start` (or entering) to `stop` (or leaving).
 
     `delay_seconds` is waited before every answer. `authorization`, if set, is the value of the
     header without which every answer is 401. `peak` is the largest number of requests that were
@@ -83,8 +83,16 @@ class FileServer:
     refused, and `start` serves on the same port again.
     """
 
-    def __init__(self, directory: Path, *, delay_seconds: float = 0.0, port: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        delay_seconds: float = 0.0,
+        address: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self.directory = directory
+        self.address = address
         self.delay_seconds = delay_seconds
         self.authorization: str | None = None
         self.port: Final = port or ports.kept_for(self)
@@ -107,7 +115,7 @@ class FileServer:
     @property
     def url(self) -> str:
         """The address of the directory, without a slash at its end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def requests(self) -> list[Request]:
@@ -257,7 +265,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, owner: FileServer, port: int) -> None:
         self.owner = owner
         self._connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__((owner.address, port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections.add(request)

@@ -32,7 +32,7 @@ Kind = Literal["git", "dulwich"]
 
 
 class FloxHub(FaultyServer):
-    """A FloxHub on 127.0.0.1; a context manager that serves while it is entered."""
+    """A FloxHub, on 127.0.0.1 if not told; a context manager that serves while it is entered."""
 
     def __init__(
         self,
@@ -41,9 +41,10 @@ class FloxHub(FaultyServer):
         kind: Kind = "dulwich",
         protocol: Literal[0, 2] = 2,
         certificate: tuple[Path, Path] | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         """Serve the repositories in `root`."""
-        super().__init__(certificate=certificate)
+        super().__init__(certificate=certificate, address=address)
         root.mkdir(parents=True, exist_ok=True)
         self.root = root
         self.kind = kind

@@ -4,6 +4,7 @@
     <directory>/root/           both, mounted: the root as the machine sees it
     <directory>/config.json     runc's
     /testbed in the machine     what the caller mounts there, read-only
+    disks                       directories of this host that the machine may write to
 
 Debian's root is made once by debootstrap and kept in ~/.cache/cri-proxy/roots. The machine has its
 own PID, mount, network, UTS, IPC and cgroup namespaces; it shares the kernel, and root in it is
@@ -12,9 +13,11 @@ root here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -75,6 +78,10 @@ _NAMES: Final = (
     "CHECKPOINT_RESTORE",
 )
 _UP: Final = ("running", "degraded")
+_VOLATILE: Final = ("dev", "proc", "run", "sys", "testbed", "tmp", "var/log")
+
+Snapshot = Mapping[str, tuple[object, ...]]
+"""Of each path of a root: mode, owners, a link's target, a file's time and digest."""
 
 
 def debian(suite: str, *, packages: Sequence[str] = ()) -> Path:
@@ -102,12 +109,23 @@ def debian(suite: str, *, packages: Sequence[str] = ()) -> Path:
 class Machine:
     """One machine, running while it is entered."""
 
-    def __init__(self, directory: Path, base: Path, mounts: Mapping[str, Path]) -> None:
-        """Lay the root over `base`; `mounts` are paths in the machine and what is to be there."""
+    def __init__(
+        self,
+        directory: Path,
+        base: Path,
+        mounts: Mapping[str, Path],
+        *,
+        disks: Mapping[str, Path] | None = None,
+    ) -> None:
+        """Lay the root over `base`; `mounts` are paths in the machine and what is to be there.
+
+        So are `disks`, which the machine may write to.
+        """
         self.directory: Final = directory
         self.root: Final = directory / "root"
         self._base: Final = base
         self._mounts: Final = mounts
+        self._disks: Final = dict(disks or {})
         self._name: Final = f"machine-{os.getpid()}-{directory.name}"
         self._program: processes.Program | None = None
         for name in ("root", "upper", "work"):
@@ -134,6 +152,24 @@ class Machine:
     def read(self, path: str) -> str:
         """Return what a file of the machine says."""
         return (self.root / path.lstrip("/")).read_text()
+
+    @property
+    def pid(self) -> int:
+        """The process id, here, of its process 1."""
+        state = subprocess.run(["runc", "state", self._name], capture_output=True, check=True)
+        return int(json.loads(state.stdout)["pid"])
+
+    def snapshot(self) -> Snapshot:
+        """Return what the root has, less what lives: logs, and all that is mounted."""
+        found: dict[str, tuple[object, ...]] = {}
+        for directory, names, files in os.walk(self.root):
+            inside = os.path.relpath(directory, self.root)
+            names[:] = [
+                name for name in names if os.path.normpath(f"{inside}/{name}") not in _VOLATILE
+            ]
+            for name in [*names, *files]:
+                found[os.path.normpath(f"{inside}/{name}")] = noted(Path(directory, name))
+        return found
 
     def boot(self) -> None:
         """Start systemd, and wait until it has started all there is to start."""
@@ -193,9 +229,10 @@ class Machine:
                 "destination": place,
                 "type": "bind",
                 "source": str(source),
-                "options": ["rbind", "ro"],
+                "options": ["rbind", mode],
             }
-            for place, source in self._mounts.items()
+            for mode, places in (("ro", self._mounts), ("rw", self._disks))
+            for place, source in places.items()
         ]
         ours = _capabilities()
         return {
@@ -215,6 +252,26 @@ class Machine:
                 "resources": {"devices": [{"allow": True, "access": "rwm"}]},
             },
         }
+
+
+def noted(path: Path) -> tuple[object, ...]:
+    """Return what a snapshot has of one path."""
+    status = path.lstat()
+    kept = (oct(status.st_mode), status.st_uid, status.st_gid)
+    if stat.S_ISLNK(status.st_mode):
+        return (*kept, os.fspath(path.readlink()))
+    if stat.S_ISREG(status.st_mode):
+        return (*kept, status.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+    return kept
+
+
+def difference(before: Snapshot, after: Snapshot) -> dict[str, tuple[object, object]]:
+    """Return what is not the same."""
+    return {
+        path: (before.get(path), after.get(path))
+        for path in sorted({*before, *after})
+        if before.get(path) != after.get(path)
+    }
 
 
 def _capabilities() -> list[str]:

@@ -4,7 +4,8 @@
     <directory>/state/       what it keeps on disk; survives `kill` and `restart`
     <directory>/kubelet/     where it looks for the volumes of pods
 
-It is ready when the runtime answers through it. `kill` is SIGKILL, `stop` lets it drain.
+It is ready when the runtime answers through it. `kill` is SIGKILL, `stop` lets it drain, `replace`
+is an upgrade beside the one that runs.
 """
 
 from __future__ import annotations
@@ -65,11 +66,7 @@ class Proxy(Daemon):
         """Add settings; a proxy that runs takes no notice before its next start."""
         for section, keys in settings.items():
             self._sections.setdefault(section, {}).update(keys)
-        lines: list[str] = []
-        for section, keys in self._sections.items():
-            lines.append(f"[{section}]")
-            lines += [f"{key} = {_toml_of(value)}" for key, value in keys.items()]
-        self.config.write_text("\n".join(lines) + "\n")
+        self.config.write_text(toml_of(self._sections))
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -104,12 +101,14 @@ class Proxy(Daemon):
 
     def launch(self) -> processes.Program:
         """Start it with its settings and flags."""
-        return processes.Program(
-            [*self.argv("serve"), *self._flags],
-            log=self.log,
-            env={**os.environ, "PYTHONPATH": str(_REPOSITORY)},
-            cwd=self.directory,
-        )
+        return self._launched()
+
+    def replace(self, source: Path) -> None:
+        """Let the one of another source tree take over by `--replace`; this one drains and ends."""
+        old, self._program = self.program, self._launched("--replace", source=source)
+        if code := old.wait():
+            raise AssertionError(f"the one that was replaced ended with {code}: {old.tail()}")
+        self._program.await_ready(self.is_ready, what=f"{self.title} to be ready")
 
     def log_text(self) -> str:
         """Return all that it has written."""
@@ -126,11 +125,28 @@ class Proxy(Daemon):
             client.close()
         return True
 
+    def _launched(self, *flags: str, source: Path = _REPOSITORY) -> processes.Program:
+        return processes.Program(
+            [*self.argv("serve"), *self._flags, *flags],
+            log=self.log,
+            env={**os.environ, "PYTHONPATH": str(source)},
+            cwd=self.directory,
+        )
 
-def _toml_of(value: object) -> str:
+
+def toml_of(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return settings as they are written to a file."""
+    lines: list[str] = []
+    for section, keys in sections.items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_value_of(value)}" for key, value in keys.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value_of(value: object) -> str:
     """Return a TOML value; tables are written inline."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(k)} = {_toml_of(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(k)} = {_value_of(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml_of(each) for each in value) + "]"
+        return "[" + ", ".join(_value_of(each) for each in value) + "]"
     return json.dumps(value)

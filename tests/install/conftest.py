@@ -1,11 +1,9 @@
-"""The release as `make dist` leaves it, and nodes with a real systemd to install it on."""
+"""Nodes with a real systemd, to install the release on."""
 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,33 +33,6 @@ def missing(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def tarball() -> Path:
-    """Return this machine's tarball."""
-    found = sorted(REPOSITORY.glob(f"dist/cri-proxy-*-linux-{platform.machine()}.tar.gz"))
-    if len(found) != 1:
-        missing("dist/ has no tarball for this machine: make dist")
-    return found[0]
-
-
-@pytest.fixture(scope="session")
-def tree(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the unpacked tarball."""
-    directory = tmp_path_factory.mktemp("tree")
-    subprocess.run(["tar", "-xzf", tarball, "-C", directory], check=True)
-    (unpacked,) = directory.iterdir()
-    return unpacked
-
-
-@pytest.fixture(scope="session")
-def newer(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return another release, by its digest."""
-    directory = tmp_path_factory.mktemp("newer") / tree.name
-    shutil.copytree(tree, directory, symlinks=True, copy_function=os.link)
-    (directory / "CHANGES").write_text("a newer one\n")
-    return directory
 
 
 @pytest.fixture

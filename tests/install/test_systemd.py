@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import stat
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hack.testbed import waiting
-from hack.testbed.machine import Machine
+from hack.testbed.machine import Machine, difference
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(900)]
 
@@ -21,35 +17,6 @@ UPGRADE = ("/testbed/newer/bin/cri-proxy", "install")
 COMMAND = "/usr/local/bin/cri-proxy"
 PROXY = "unix:///run/cri-proxy/cri-proxy.sock"
 CONTAINERD = "unix:///run/containerd/containerd.sock"
-VOLATILE = ("dev", "proc", "run", "sys", "testbed", "tmp", "var/log/journal")
-
-
-def snapshot(node: Machine) -> dict[str, tuple[object, ...]]:
-    """Return the node's whole root: modes, owners, links, times and contents of files."""
-    found: dict[str, tuple[object, ...]] = {}
-    for directory, names, files in os.walk(node.root):
-        inside = os.path.relpath(directory, node.root)
-        names[:] = [each for each in names if os.path.normpath(f"{inside}/{each}") not in VOLATILE]
-        for name in [*names, *files]:
-            path = Path(directory, name)
-            status = path.lstat()
-            kept: tuple[object, ...] = (oct(status.st_mode), status.st_uid, status.st_gid)
-            if stat.S_ISLNK(status.st_mode):
-                kept = (*kept, os.fspath(path.readlink()))
-            elif stat.S_ISREG(status.st_mode):
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                kept = (*kept, status.st_mtime_ns, digest)
-            found[os.path.normpath(f"{inside}/{name}")] = kept
-    return found
-
-
-def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return what is not the same."""
-    return {
-        path: (before.get(path), after.get(path))
-        for path in sorted({*before, *after})
-        if before.get(path) != after.get(path)
-    }
 
 
 def kubelet(node: Machine) -> dict[str, Any]:
@@ -77,7 +44,7 @@ def main_pid(node: Machine, unit: str) -> str:
 
 def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(node: Machine) -> None:
     await_kubelet(node, CONTAINERD)
-    before = snapshot(node)
+    before = node.snapshot()
 
     said = node.run(*INSTALL, is_checked=True)
 
@@ -89,7 +56,7 @@ def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(nod
     node.run(COMMAND, "uninstall", "--purge", is_checked=True)
 
     await_kubelet(node, CONTAINERD)
-    assert difference(before, snapshot(node)) == {}
+    assert difference(before, node.snapshot()) == {}
     assert "cri-proxy" not in node.run("systemctl", "list-units", "--all", "--no-pager")
     assert "cri-proxy" not in node.run("ls", "/run")
 
@@ -97,13 +64,13 @@ def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(nod
 def test_a_node_that_does_not_become_well_is_as_it_was_before(node: Machine) -> None:
     node.write("/etc/kubelet-refuses", "")
     await_kubelet(node, CONTAINERD)
-    before = snapshot(node)
+    before = node.snapshot()
 
     said = node.run(*INSTALL, "--within", "10")
 
     assert "the node is as it was before" in said
     await_kubelet(node, CONTAINERD)
-    after = difference(before, snapshot(node))
+    after = difference(before, node.snapshot())
     assert {path for path in after if not path.startswith("var/lib/cri-proxy")} == set()
     assert "cri-proxy" not in node.run("systemctl", "list-units", "--all", "--no-pager")
 

@@ -17,6 +17,7 @@ import cri_proxy
 from hack.testbed import environments, images, machine
 from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.proxy import toml_of
 from tests.install.conftest import REPOSITORY, missing
 
 CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"
@@ -86,7 +87,7 @@ def test_it_realizes_an_environment(root: Path, tmp_path: Path) -> None:
             "store": {"caches": [cache.url], "public_keys": [published.publisher.public_key]},
             "floxhub": {"url": hub.url, "git_url": hub.git_url},
         }
-        (root / "config.toml").write_text(toml(settings))
+        (root / "config.toml").write_text(toml_of(settings))
 
         said = run(root, "realize", "acme/web", "--config", "/config.toml")
 
@@ -124,12 +125,3 @@ def test_checksums_name_every_file(tarball: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout
-
-
-def toml(sections: dict[str, dict[str, object]]) -> str:
-    """Return the settings as TOML."""
-    lines = []
-    for section, keys in sections.items():
-        lines.append(f"[{section}]")
-        lines += [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
-    return "\n".join(lines) + "\n"

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from hack.cluster.cluster import Cluster
-from hack.cluster.kubectl import Failed, Kubectl, pod_is_ready
+from hack.cluster.kubectl import Failed, Kubectl, pod_is_ready, restarts
 from hack.testbed import environments, images
 
 RUNTIME_CLASS: Final = {
@@ -41,7 +41,7 @@ class Space:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None and kind is not KeyboardInterrupt:
-            error.add_note(self._explanation())
+            error.add_note(self.explanation())
         with contextlib.suppress(Failed):
             self.kubectl("delete", "pods", "--all", "--grace-period=1", "--wait=false")
         self.cluster.kubectl("delete", "namespace", self.name, "--wait=false")
@@ -68,7 +68,8 @@ class Space:
         """Return a pod when it has Succeeded or Failed."""
         return self.pod(name, lambda pod: pod["status"]["phase"] in ("Succeeded", "Failed"))
 
-    def _explanation(self) -> str:
+    def explanation(self) -> str:
+        """Return what tells why: events, and the ends of the logs of proxy and kubelet."""
         proxy = "" if self.cluster.is_direct else self.cluster.proxy.log_text()[-4000:]
         kubelet = self.cluster.kubelet.log.read_text(errors="replace")[-4000:]
         return f"events:\n{self.kubectl.events()}\nproxy:\n{proxy}\nkubelet:\n{kubelet}"
@@ -110,6 +111,20 @@ def pod(
         "metadata": {"name": name, "annotations": said, "labels": {"app": name}},
         "spec": {"terminationGracePeriodSeconds": 1, "containers": [main, *containers], **spec},
     }
+
+
+def identity(pod: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return what changes when a pod is replaced or its container is started again."""
+    (status,) = pod["status"]["containerStatuses"]
+    return pod["metadata"]["uid"], status["containerID"], restarts(pod)
+
+
+def transitions(node: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return each condition of a node, and since when it is what it is; it must be Ready."""
+    conditions = node["status"]["conditions"]
+    found = {each["type"]: (each["status"], each["lastTransitionTime"]) for each in conditions}
+    assert found["Ready"][0] == "True", conditions
+    return found
 
 
 def deployment(name: str, replicas: int, template: Mapping[str, Any]) -> dict[str, Any]:

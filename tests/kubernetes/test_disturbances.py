@@ -7,19 +7,22 @@ is disturbed; one that fails only because nobody answers is no reason to start a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cri_proxy.cri import api_pb2
 from hack.cluster.cluster import Cluster
-from hack.cluster.kubectl import condition, restarts
+from hack.cluster.kubectl import condition
 from hack.testbed import cri, images, waiting
-from tests.kubernetes.spaces import START_SECONDS, Space
+from tests.kubernetes.spaces import START_SECONDS, Space, identity, transitions
 
 pytestmark = pytest.mark.disturbs
 
+REPOSITORY = Path(__file__).parents[2]
 COLLECTION_SECONDS = 420.0  # kubelet collects images every five minutes
 LIVE = {
     "livenessProbe": {
@@ -32,8 +35,18 @@ LIVE = {
 
 
 def restart_proxy(cluster: Cluster) -> None:
-    """As `systemctl restart` and an upgrade do."""
+    """As `systemctl restart` does, and an upgrade behind systemd's socket."""
     cluster.proxy.restart()
+
+
+def upgrade_proxy(cluster: Cluster) -> None:
+    """As `serve --replace` of another version does, and then the first one's again."""
+    newer = cluster.directory / "newer"
+    shutil.copytree(REPOSITORY / "cri_proxy", newer / "cri_proxy")
+    (newer / "cri_proxy/__init__.py").write_text('__version__ = "99.0.0"\n')
+    cluster.proxy.replace(newer)
+    assert "99.0.0" in cluster.proxy.log_text()
+    cluster.proxy.replace(REPOSITORY)
 
 
 def kill_proxy(cluster: Cluster) -> None:
@@ -65,7 +78,15 @@ def restart_kubelet(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(
     "disturb",
-    [restart_proxy, kill_proxy, restart_runtime, kill_runtime, kill_both, restart_kubelet],
+    [
+        restart_proxy,
+        upgrade_proxy,
+        kill_proxy,
+        restart_runtime,
+        kill_runtime,
+        kill_both,
+        restart_kubelet,
+    ],
 )
 def test_node_stays_ready_and_no_pod_is_started_again(
     space: Space, disturb: Callable[[Cluster], None]
@@ -74,16 +95,16 @@ def test_node_stays_ready_and_no_pod_is_started_again(
     space.push("undisturbed")
     space.run("annotated", environment="test/undisturbed", container=LIVE)
     space.run("ordinary", container=LIVE)
-    before = {name: _identity(space.ready(name)) for name in ("annotated", "ordinary")}
-    since = _ready_since(cluster)
+    before = {name: identity(space.ready(name)) for name in ("annotated", "ordinary")}
+    since = transitions(cluster.node())
 
     disturb(cluster)
     space.run("later", environment="test/undisturbed", container=LIVE)
     _reported_again(cluster)
 
-    after = {name: _identity(space.ready(name)) for name in before}
+    after = {name: identity(space.ready(name)) for name in before}
     assert after == before
-    assert _ready_since(cluster) == since
+    assert transitions(cluster.node()) == since, space.explanation()
     assert not [each for each in space.kubectl.get("events") if each["reason"] == "Evicted"]
 
 
@@ -149,7 +170,7 @@ def test_image_collection_spares_the_placeholder_in_use_and_a_pull_brings_it_bac
     """The first collection comes before kubelet knows the disk, the next five minutes later."""
     cluster = space.cluster
     space.push("collected")
-    before = _identity(space.run("user", environment="test/collected", container=LIVE))
+    before = identity(space.run("user", environment="test/collected", container=LIVE))
 
     cluster.kubelet.restart()
     waiting.until(
@@ -158,7 +179,7 @@ def test_image_collection_spares_the_placeholder_in_use_and_a_pull_brings_it_bac
         seconds=COLLECTION_SECONDS,
     )
     kept = _has_image(client, images.PLACEHOLDER)
-    after = _identity(space.ready("user"))
+    after = identity(space.ready("user"))
     space.kubectl("delete", "pod", "user", "--grace-period=1")
     _remove_image(client, images.PLACEHOLDER)
     cluster.runtime.import_images(images.of_testbed())  # the sandbox's own image went, too
@@ -178,19 +199,6 @@ def _remove_image(client: cri.Client, name: str) -> None:
 def _has_image(client: cri.Client, name: str) -> bool:
     request = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
     return client.call("ImageStatus", request, api_pb2.ImageStatusResponse).HasField("image")
-
-
-def _identity(pod: dict[str, Any]) -> tuple[str, int]:
-    """Return what changes when a pod's container is started again."""
-    (status,) = pod["status"]["containerStatuses"]
-    return status["containerID"], restarts(pod)
-
-
-def _ready_since(cluster: Cluster) -> str:
-    (ready,) = (c for c in cluster.node()["status"]["conditions"] if c["type"] == "Ready")
-    assert ready["status"] == "True", ready
-    since: str = ready["lastTransitionTime"]
-    return since
 
 
 def _reported_again(cluster: Cluster) -> None:

@@ -1,100 +1,265 @@
-"""The installer on a cluster: its image, DaemonSet and ConfigMap are the real ones.
+"""The installer on a cluster: image, DaemonSet, ConfigMap, release and node are the real ones.
 
-The node is directories of the test's, and cri-proxy a script that notes how it is called: on this
-host, the real one would repoint the host's own kubelet.
+The node is a machine of its own, with systemd, containerd and a kubelet that joined the cluster as
+kubeadm would have it (`worker`); what is installed there is what `make dist` has left in dist/.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import platform
-import tarfile
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import yaml
 
 from hack import installer
+from hack.cluster import worker
 from hack.cluster.cluster import Cluster
-from hack.cluster.kubectl import Kubectl
-from hack.testbed import waiting
+from hack.cluster.kubectl import Kubectl, condition
+from hack.cluster.worker import Worker
+from hack.testbed.machine import difference
+from hack.testbed.proxy import toml_of
+from tests.kubernetes.spaces import START_SECONDS, Space, identity, transitions
 
-MANIFESTS = Path(__file__).parents[2] / "manifests"
-PROGRAM = b'#!/bin/sh\necho "$*" >>/host/etc/calls\n'
+MANIFESTS: Final = Path(__file__).parents[2] / "manifests"
+COMMAND: Final = "/usr/local/bin/cri-proxy"
+READY: Final = f"node {worker.NAME} is Ready"
+ROLLOUT_SECONDS: Final = 300
+OTHER_RUNTIME: Final = """\
+version = 2
+root = "/run/other-root"
+state = "/run/other"
+[grpc]
+  address = "/run/other/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".cni]
+  conf_dir = "/run/other/none"
+"""
+KEPT: Final = ("var/lib/cri-proxy", "var/lib/cni")
+"""What an uninstallation leaves, and what comes and goes with pods."""
+
+
+@pytest.fixture(scope="module")
+def made(
+    cluster: Cluster, tree: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worker]:
+    """A second node, with systemd."""
+    if shutil.which("debootstrap") is None:
+        pytest.fail("this machine lacks debootstrap: make e2e-kubernetes", pytrace=False)
+    directory = tmp_path_factory.mktemp("worker")
+    with Worker(cluster, directory, {"/testbed/tree": tree}) as running:
+        yield running
 
 
 @pytest.fixture
-def image(cluster: Cluster, tmp_path: Path) -> str:
-    """The installer's image with that script in it, on the node."""
-    file = tmp_path / f"cri-proxy-1.2.3-linux-{platform.machine()}.tar.gz"
-    with tarfile.open(file, "w:gz") as tar:
-        member = tarfile.TarInfo("cri-proxy-1.2.3/bin/cri-proxy")
-        member.size, member.mode = len(PROGRAM), 0o755
-        tar.addfile(member, io.BytesIO(PROGRAM))
-    made = installer.image_of(file)
-    cluster.runtime.import_images([made])
-    return made.name
-
-
-@pytest.fixture
-def node(kubectl: Kubectl, tmp_path: Path) -> Iterator[Path]:
-    """The node's /opt and /etc; the installer is gone with them."""
-    for name in ("opt", "etc"):
-        (tmp_path / name).mkdir()
-    yield tmp_path
+def node(made: Worker, kubectl: Kubectl) -> Iterator[Worker]:
+    """That node, the only one with the label; cri-proxy is not there, before and after."""
+    kubectl("label", "node", "node", "flox.dev/enabled-")
+    kubectl("label", "node", worker.NAME, "flox.dev/enabled=true", "--overwrite")
+    yield made
     kubectl("delete", "namespace", "cri-proxy", "--ignore-not-found", seconds=180)
+    made.machine.run(COMMAND, "uninstall")
+    made.machine.run("rm", "-rf", "/etc/cri-proxy")
+    kubectl("label", "node", "node", "flox.dev/enabled=true")
 
 
-def apply(kubectl: Kubectl, overlay: Path, node: Path, image: str) -> None:
-    """Apply an overlay, with the test's directories for the node, and wait for its rollout."""
-    documents = list(yaml.safe_load_all(kubectl("kustomize", str(overlay))))
-    for each in documents:
-        if each["kind"] == "DaemonSet":
-            spec = each["spec"]["template"]["spec"]
-            _replace_node(spec, node)
-            spec["containers"][0]["image"] = image
-    kubectl.apply(*documents)
-    rollout = ["rollout", "status", "daemonset/installer", "--timeout=120s"]
-    kubectl.within("cri-proxy")(*rollout, seconds=180)
+@pytest.fixture(scope="module")
+def image(made: Worker, tarball: Path) -> str:
+    """The installer's image of the release, on the node; its tag."""
+    return _imported(made, tarball)
 
 
-def _replace_node(spec: dict[str, Any], node: Path) -> None:
-    for volume in spec["volumes"]:
-        if "hostPath" in volume:
-            volume["hostPath"]["path"] = f"{node}{volume['hostPath']['path']}"
-    (container,) = spec["containers"]
-    container["env"] = [{"name": "ON_NODE", "value": ""}]
-    container["volumeMounts"].append({"name": "opt", "mountPath": "/opt"})
+@pytest.fixture(scope="module")
+def newer_image(made: Worker, newer: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same of another release."""
+    file = f"cri-proxy-99.0.0-linux-{platform.machine()}.tar.gz"
+    tarball = tmp_path_factory.mktemp("newer-tarball") / file
+    argv = ["tar", "-C", newer.parent, "-I", "gzip -1", "-cf", tarball, newer.name]
+    subprocess.run(argv, check=True)
+    return _imported(made, tarball)
 
 
-def test_installer_installs_follows_its_settings_and_uninstalls(
-    kubectl: Kubectl, image: str, node: Path, tmp_path: Path
+def _imported(node: Worker, tarball: Path) -> str:
+    image = installer.image_of(tarball)
+    node.import_images([image])
+    return image.name.rpartition(":")[2]
+
+
+class Overlay:
+    """A kustomization of whoever runs the cluster: image and settings over one of ours."""
+
+    def __init__(self, cluster: Cluster, directory: Path, tag: str) -> None:
+        self._kubectl = cluster.kubectl.within("cri-proxy")
+        self._directory = directory
+        self._tag = tag
+        self._settings: Mapping[str, Mapping[str, Any]] = cluster.settings
+
+    def apply(self, name: str = "generic", *, tag: str = "", **settings: Any) -> None:
+        """Apply it over manifests/`name`, and wait for its rollout; what is given stays so."""
+        self._tag = tag or self._tag
+        self._settings = {**self._settings, **settings}
+        self._directory.mkdir(exist_ok=True)
+        (self._directory / "config.toml").write_text(toml_of(self._settings))
+        (self._directory / "kustomization.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "kustomize.config.k8s.io/v1beta1",
+                    "kind": "Kustomization",
+                    "resources": [os.path.relpath(MANIFESTS / name, self._directory)],
+                    "namespace": "cri-proxy",
+                    "images": [{"name": installer.NAME, "newTag": self._tag}],
+                    "configMapGenerator": [
+                        {"name": "cri-proxy", "behavior": "merge", "files": ["config.toml"]}
+                    ],
+                }
+            )
+        )
+        self._kubectl("apply", "-k", str(self._directory))
+        rollout = ("rollout", "status", "daemonset/installer", f"--timeout={ROLLOUT_SECONDS}s")
+        try:
+            self._kubectl(*rollout, seconds=2 * ROLLOUT_SECONDS)
+        except AssertionError as error:
+            error.add_note(self.log())
+            raise
+
+    def log(self) -> str:
+        """Return what the installer says."""
+        return self._kubectl(
+            "logs", "--selector=app.kubernetes.io/component=installer", "--tail=-1"
+        )
+
+
+@pytest.fixture
+def overlay(cluster: Cluster, image: str, tmp_path: Path) -> Overlay:
+    return Overlay(cluster, tmp_path / "overlay", image)
+
+
+def run(space: Space, name: str, **parts: Any) -> dict[str, Any]:
+    """Run a pod on the node."""
+    there: dict[str, Any] = {
+        "tolerations": [{"key": worker.TAINT}],
+        "nodeSelector": {"kubernetes.io/hostname": worker.NAME},
+    }
+    return space.run(name, **there, **parts)
+
+
+def test_the_daemonset_puts_the_proxy_before_kubelet_and_takes_it_off_without_a_trace(
+    node: Worker, space: Space, overlay: Overlay
 ) -> None:
-    apply(kubectl, MANIFESTS / "generic", node, image)
-    first = (node / "etc/calls").read_text()
-    settings = (node / "etc/cri-proxy/config.toml").read_text()
+    space.push("installed", variables={"GREETING": "hello"})
+    before_it = identity(run(space, "ordinary"))
+    root, files = node.machine.snapshot(), node.kubelets_files()
+    since = transitions(node.node())
 
-    other = tmp_path / "overlay"
-    other.mkdir()
-    (other / "prewarm.txt").write_text("acme/web\n")
-    (other / "kustomization.yaml").write_text(_overlay(other))
-    apply(kubectl, other, node, image)
-    second = (node / "etc/calls").read_text()
-    prewarmed = (node / "etc/cri-proxy/prewarm.d/cluster").read_text()
+    overlay.apply()
+    installed = overlay.log().splitlines()
+    greet = ["sh", "-c", 'echo "$GREETING"; exec sleep 2147483647']
+    run(space, "annotated", environment="test/installed", command=greet, runtimeClassName="flox")
+    checked = node.machine.run(COMMAND, "check")
+    changed = difference(files, node.kubelets_files())
 
-    apply(kubectl, MANIFESTS / "uninstall", node, image)
-    waiting.until(
-        lambda: (node / "etc/calls").read_text().endswith("uninstall\n"), what="the uninstallation"
+    overlay.apply("uninstall")
+    removed = overlay.log().splitlines()
+
+    assert READY in installed
+    assert installed[-1] == "installer: cri-proxy is on this node"
+    assert "speaks to the proxy" in checked
+    assert set(changed) == {"config.yaml", "instance-config.yaml"}
+    assert space.kubectl("logs", "annotated") == "hello\n"
+    assert READY in removed
+    assert removed[-1] == "installer: cri-proxy is off this node"
+    assert transitions(node.node()) == since
+    assert identity(space.ready("ordinary")) == before_it
+    left = difference(root, node.machine.snapshot())
+    assert {path for path in left if not path.startswith(KEPT)} == set()
+    assert difference(files, node.kubelets_files()) == {}
+
+
+def test_pods_and_node_live_through_other_settings_and_an_upgrade_of_the_image(
+    node: Worker, space: Space, overlay: Overlay, newer_image: str
+) -> None:
+    space.push("upgraded")
+    overlay.apply()
+    run(space, "ordinary")
+    run(space, "annotated", environment="test/upgraded", runtimeClassName="flox")
+    before = {name: identity(space.ready(name)) for name in ("annotated", "ordinary")}
+    since, kubelet = transitions(node.node()), main_pid(node, "kubelet.service")
+    daemons, releases = [main_pid(node, "cri-proxy.service")], [release(node)]
+
+    overlay.apply(log={"level": "debug"})
+    daemons.append(main_pid(node, "cri-proxy.service"))
+    releases.append(release(node))
+    said = [overlay.log()]
+
+    overlay.apply(tag=newer_image)
+    daemons.append(main_pid(node, "cri-proxy.service"))
+    releases.append(release(node))
+    said.append(overlay.log())
+    run(space, "later", environment="test/upgraded", runtimeClassName="flox")
+
+    assert all(READY in each.splitlines() for each in said), said
+    assert len(set(daemons)) == 3
+    assert releases[0] == releases[1] != releases[2]
+    assert 'level = "debug"' in node.machine.read("/etc/cri-proxy/config.toml")
+    assert main_pid(node, "kubelet.service") == kubelet
+    assert {name: identity(space.ready(name)) for name in before} == before
+    assert transitions(node.node()) == since
+
+
+def test_installing_what_is_there_already_is_found_to_be_well(
+    node: Worker, overlay: Overlay
+) -> None:
+    """The same kubelet goes on, and says nothing new for minutes of a node that stays Ready."""
+    overlay.apply()
+    daemon = main_pid(node, "cri-proxy.service")
+
+    said = node.machine.run(COMMAND, "install", is_checked=True).splitlines()
+
+    assert READY in said
+    assert said[-1] == "nothing had to be changed"
+    assert main_pid(node, "cri-proxy.service") == daemon
+
+
+def test_a_node_that_is_not_ready_through_the_proxy_is_as_it_was_before(
+    node: Worker, space: Space
+) -> None:
+    """By settings that lead to a runtime without a network: kubelet is well, its node is not."""
+    before_it = identity(run(space, "ordinary"))
+    machine = node.machine
+    machine.write("/etc/other.toml", OTHER_RUNTIME)
+    other = ("--unit=other", "--property=Type=notify", "--property=Delegate=yes")
+    machine.run("systemd-run", *other, "containerd", "--config", "/etc/other.toml", is_checked=True)
+    machine.write(
+        "/etc/cri-proxy/config.toml",
+        toml_of({"runtime": {"endpoint": "/run/other/containerd.sock"}}),
+    )
+    root, files = machine.snapshot(), node.kubelets_files()
+
+    try:
+        said = machine.run("/testbed/tree/bin/cri-proxy", "install", "--within", "20")
+    finally:
+        machine.run("systemctl", "stop", "other")
+    left = difference(root, machine.snapshot())
+    ready = space.cluster.kubectl.until(
+        ["node", worker.NAME],
+        lambda node: condition(node, "Ready") == "True",
+        seconds=START_SECONDS,
     )
 
-    assert settings == (MANIFESTS / "base/config.toml").read_text()
-    assert first == "install\n"
-    assert (second, prewarmed) == ("install\ninstall\n", "acme/web\n")
-    assert list((node / "opt").iterdir()) == []
-    assert [each.name for each in (node / "etc").iterdir()] == ["calls"]
+    assert f"not so after 20 seconds: {READY}" in said
+    assert said.endswith("; the node is as it was before\n")
+    assert ready["status"]["nodeInfo"]["containerRuntimeVersion"]
+    assert {path for path in left if not path.startswith(KEPT)} == set()
+    assert difference(files, node.kubelets_files()) == {}
+    assert identity(space.ready("ordinary")) == before_it
 
 
 def test_installer_may_do_nothing_in_the_cluster(kubectl: Kubectl) -> None:
@@ -110,15 +275,9 @@ def test_installer_may_do_nothing_in_the_cluster(kubectl: Kubectl) -> None:
     assert granted == own | {"selfsubjectrulesreviews.authorization.k8s.io"}
 
 
-def _overlay(place: Path) -> str:
-    return yaml.safe_dump(
-        {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "resources": [os.path.relpath(MANIFESTS / "generic", place)],
-            "namespace": "cri-proxy",
-            "configMapGenerator": [
-                {"name": "cri-proxy", "behavior": "merge", "files": ["prewarm.txt"]}
-            ],
-        }
-    )
+def main_pid(node: Worker, unit: str) -> str:
+    return node.machine.run("systemctl", "show", "--value", "--property=MainPID", unit).strip()
+
+
+def release(node: Worker) -> str:
+    return node.machine.run("readlink", "/opt/cri-proxy/current").strip()

@@ -108,6 +108,7 @@ def test_statistics_of_pods_are_what_metrics_servers_read(space: Space) -> None:
 
 
 def test_an_unknown_environment_is_one_clear_event_until_it_exists(space: Space) -> None:
+    space.push("other")  # so that their owner is known
     space.kubectl.apply(_once("early", "test/early", ["sh", "-c", "echo started"]))
 
     space.pod("early", lambda pod: _waiting_reason(pod) == "CreateContainerError")
@@ -121,10 +122,11 @@ def test_an_unknown_environment_is_one_clear_event_until_it_exists(space: Space)
     space.push("early")
     space.ended("early")
 
-    assert len(warnings) == 1, warnings
+    assert len(warnings) == len(_warnings(space, "early")) == 1, warnings
     assert warnings[0]["reason"] == "Failed"
     message = warnings[0]["message"]
-    assert "test/early" in message
+    assert "test/early does not exist on FloxHub" in message
+    assert "check the environment's name, or push it" in message
     assert message in described
     assert space.kubectl("logs", "early") == "started\n"
 

@@ -40,7 +40,7 @@ def test_a_login_in_files_is_used_where_it_is(tmp_path: Path, authority: Authori
         f"    client-key: {both}",
     )
 
-    login = readiness.login_of(root)
+    login = readiness.login_of(root, [])
 
     assert login is not None
     assert login.file == str(both)
@@ -61,7 +61,7 @@ def test_a_key_within_the_kubeconfig_is_left_in_no_other_file(
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
 
-    login = readiness.login_of(root)
+    login = readiness.login_of(root, [])
 
     assert login is not None
     assert login.context().get_ca_certs()
@@ -70,4 +70,4 @@ def test_a_key_within_the_kubeconfig_is_left_in_no_other_file(
 
 
 def test_without_a_login_there_is_nothing_to_ask(tmp_path: Path) -> None:
-    assert readiness.login_of(kubeconfig(tmp_path / "root")) is None
+    assert readiness.login_of(kubeconfig(tmp_path / "root"), []) is None

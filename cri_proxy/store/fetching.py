@@ -253,7 +253,7 @@ class Fetching:
 
         def insist(check: Callable[[], None]) -> Fact:
             holding.close()
-            return self.fetch(argument, _Part(check))
+            return self.fetch(argument, _Part(task, check))
 
         known = self._caches.offer_of(path, argument["cache"], argument["narinfo"])
         is_present = self._store.record(path) is not None  # perhaps reserved
@@ -357,11 +357,17 @@ class Fetching:
 
 
 class _Part(Task):
-    """A task that is part of another one, and ends when `check` raises."""
+    """A task that is part of another one, and ends with it or when `check` raises."""
 
-    def __init__(self, check: Callable[[], None]) -> None:
+    def __init__(self, whole: Task, check: Callable[[], None]) -> None:
         super().__init__(lambda report: None)
-        self.check = check  # type: ignore[method-assign]
+        self._whole = whole
+        self._check = check
+
+    def check(self) -> None:
+        """Raise Cancelled when nobody waits any more."""
+        self._whole.check()
+        self._check()
 
 
 def _told_of(path: StorePath, outcome: Fact | BaseException) -> Fact:

@@ -258,10 +258,10 @@ async def test_cancelling_stops_what_nobody_else_wants(daemon, forest, server, p
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        server.heal()
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while any((store.directory / ".stage").iterdir()):
+            while any((store.directory / ".stage").iterdir()):  # given up, though nothing came
                 await asyncio.sleep(0.01)
+        server.heal()
 
         assert not store.has(root)
         assert await realize(ours, root) == forest[root]

@@ -23,6 +23,10 @@ PROGRAM = (
     "from cri_proxy.lib import worker; from cri_proxy.store import fetching;"
     "worker.serve(fetching.jobs)"
 )
+PATIENT_PROGRAM = (
+    f"from cri_proxy.store import connections; connections.LATE_SECONDS = 60.0;{PROGRAM}"
+)
+"""To the workers of this one no answer is late; on a busy machine some would be asked for again."""
 
 
 @pytest.fixture
@@ -98,8 +102,10 @@ def daemon(greeting: Callable[..., dict[str, Any]]) -> Closures:
     """Opens a daemon's closures with workers of their own."""
 
     @contextlib.asynccontextmanager
-    async def open_closures(*, size: int = 2, **changes: Any) -> AsyncIterator[closures.Closures]:
-        argv = [sys.executable, "-c", PROGRAM]
+    async def open_closures(
+        *, size: int = 2, is_patient: bool = False, **changes: Any
+    ) -> AsyncIterator[closures.Closures]:
+        argv = [sys.executable, "-c", PATIENT_PROGRAM if is_patient else PROGRAM]
         pool = workers.Pool(argv, size=size, greeting=greeting(**changes), nice=0)
         async with contextlib.aclosing(pool), contextlib.aclosing(closures.Closures(pool)) as ours:
             await ours.recover()

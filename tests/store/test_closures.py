@@ -87,7 +87,7 @@ async def test_what_is_present_is_not_fetched_for_a_closure_that_has_changed(
 
 
 async def test_closures_at_once_request_each_archive_once(daemon, forest, server, publisher):
-    async with daemon() as ours:
+    async with daemon(is_patient=True) as ours:
         found = await asyncio.gather(
             *(realize(ours, root) for root in forest), *(realize(ours, root) for root in forest)
         )
@@ -101,7 +101,7 @@ async def test_closures_at_once_request_each_archive_once(daemon, forest, server
 async def test_two_daemons_on_one_store_request_each_archive_once(
     daemon, forest, server, publisher, sound
 ):
-    async with daemon() as ours, daemon() as theirs:
+    async with daemon(is_patient=True) as ours, daemon(is_patient=True) as theirs:
         await asyncio.gather(*(realize(which, root) for root in forest for which in (ours, theirs)))
 
     every = set().union(*forest.values())

@@ -8,7 +8,9 @@ itself where that leads nowhere. `fetch_few` does so for several small paths at 
 requests of all of them under way at once. `recover` and `remove` are the store's own.
 
 A path is believed only if a trusted key has signed its narinfo, which covers hash, size and
-references. All jobs check that: nothing that travels between processes is taken as verified.
+references. Whoever fetches checks that before it asks for the archive: nothing that travels between
+processes is taken as verified. A survey of what is absent leaves it to them, for nothing else comes
+of its facts; one that finds another's path to be good enough checks as they do.
 
 A realization may have caches of its own beside the configured ones (`locations`). What comes from
 those is reserved: present for realizations that can show the same contents from a cache of theirs,
@@ -135,6 +137,7 @@ class Fetching:
             info, record = offer.narinfo, self._store.record(offer.narinfo.path)
             if record is None or not _is_same(record, info) or self._is_shared(offer, locations):
                 return fact_of(info, offer), info.references  # `fetch` looks again, and decides
+            self._trusted(offer, locations)
             return fact_of(record), record.references
 
         has_peers = self._peers.are_there
@@ -144,9 +147,7 @@ class Fetching:
             return Question(
                 path,
                 volley.places_of(sources, cache.name_of(path)),
-                use=lambda source, text: learn(
-                    self._trusted(source.offer_of(path, text), locations)
-                ),
+                use=lambda source, text: learn(source.offer_of(path, text)),
                 insist=lambda check: learn(self._from_peers(path) or look_up(path, check)),
             )
 
@@ -259,13 +260,16 @@ class Fetching:
         is_present = self._store.record(path) is not None  # perhaps reserved
         if stage is None or known is None or is_present or self._peers.are_there:
             return Question(path, iter(()), use=_never, insist=insist)
-        offer, place = known, stage
+        offer, place, info = known, stage, known.narinfo
+        try:
+            self._trusted(offer, None)  # before anything of it is asked for
+        except errors.SignatureUntrusted:
+            return Question(path, iter(()), use=_never, insist=insist)
 
         def use(source: Cache, data: bytes) -> Fact:
             task.check()
             if question.is_insisting:  # which has the path now: too late
                 raise errors.SourceUnreachable("came too late")
-            info = self._trusted(offer, None).narinfo
             label = f"{path} from {source.url}"
             with self._turn, place.filling(info.nar_size) as tree:
                 archive = compression.reader_of(io.BytesIO(data), info.compression, label=label)

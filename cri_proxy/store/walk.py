@@ -3,6 +3,8 @@
 Paths that are present are read from their records; what is absent is asked for, many at a time, and
 leads on when its answer has come. Facts are reported while the walk goes on, so that downloads
 start while the closure is still being discovered; those that have not been told are its result.
+
+What caches say is not verified here, so no cache may lead the walk on and on: it has an end.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from cri_proxy import errors
 from cri_proxy.lib.worker import Task
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
@@ -19,6 +22,9 @@ from cri_proxy.store.local import Store
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.volley import Question, Volley
 from cri_proxy.store.wire import Fact
+
+PATHS_AT_MOST: Final = 100_000
+"""Paths of a closure; those of whole systems have some thousands."""
 
 _REPORTED_FACTS: Final = 32
 _REPORT_SECONDS: Final = 0.01
@@ -72,6 +78,11 @@ class Walk:
         """
         if path in self._seen:
             return
+        if len(self._seen) == PATHS_AT_MOST:
+            raise errors.ContentDamaged(
+                f"the closure has more than {PATHS_AT_MOST} paths, which no environment has: "
+                "see what the binary caches say of them"
+            )
         self._seen.add(path)
         record = self._store.shared_record(path)
         if record is not None:

@@ -7,7 +7,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.lib.worker import Cancelled, Task
-from cri_proxy.store import caches, connections, fetching, signatures
+from cri_proxy.store import caches, connections, fetching, signatures, walk
 from cri_proxy.store.local import Store
 from hack.testbed import file_server
 from hack.testbed.binary_cache import Executable, Publisher, Symlink
@@ -49,6 +49,26 @@ def fetch(jobs, fact, task=None):
     return jobs[fetching.FETCH](fact, task or Task(lambda report: None))
 
 
+def fetch_few(jobs, facts):
+    """Run the job; return what it told, by path."""
+    told = []
+    argument = {"paths": list(facts), "width": 4}
+    told.extend(
+        jobs[fetching.FETCH_FEW](argument, Task(lambda report: told.extend(report["facts"])))[
+            "facts"
+        ]
+    )
+    assert len(told) == len({fact["path"] for fact in told})
+    return {fact["path"]: fact for fact in told}
+
+
+def fetch_alone_of_few(jobs, fact):
+    """Run the job for one path, and raise what it says of it."""
+    told = fetch_few(jobs, [fact])[fact["path"]]
+    if "error" in told:
+        raise errors.of_wire(told["error"])
+
+
 def fetch_all(jobs, root):
     """Bring a closure here."""
     for fact in survey(jobs, [root]).values():
@@ -64,6 +84,14 @@ def test_survey_tells_the_closure_of_absent_paths(greeting, chain):
     assert set(facts[top.basename]["references"]) == {left.basename, right.basename}
     assert facts[base.basename]["references"] == [base.basename]
     assert all("narinfo" in fact for fact in facts.values())
+
+
+def test_closure_without_an_end_is_given_up(greeting, chain, monkeypatch):
+    """What caches say while it is surveyed is not verified yet."""
+    monkeypatch.setattr(walk, "PATHS_AT_MOST", 3)
+
+    with pytest.raises(errors.ContentDamaged, match="more than 3 paths"):
+        survey(fetching.jobs(greeting()), chain[:1])
 
 
 def test_survey_of_present_paths_asks_no_cache(greeting, chain, server):
@@ -267,14 +295,17 @@ def test_another_cache_stands_in_for_one_with_damaged_bytes(greeting, publisher,
         assert second.count("/nar/*") == 1
 
 
-def test_path_that_no_trusted_key_signed_is_refused_already_by_the_survey(
-    greeting, publisher, server
+@pytest.mark.parametrize("by", [fetch, fetch_alone_of_few])
+def test_path_that_no_trusted_key_signed_is_refused_before_its_archive_is_asked_for(
+    greeting, publisher, server, by
 ):
     path = publisher.add("thing", b"x")
     stranger = str(signatures.generate("stranger-1").public)
+    jobs = fetching.jobs(greeting(keys=[stranger]))
+    fact = survey(jobs, [path])[path.basename]
 
     with pytest.raises(errors.SignatureUntrusted, match=f"{path} .*testbed-1.*stranger-1"):
-        survey(fetching.jobs(greeting(keys=[stranger])), [path])
+        by(jobs, fact)
     assert not server.count("/nar/*")
 
 
@@ -283,11 +314,12 @@ def test_path_without_signature_is_refused(greeting, publisher):
     lines = publisher.narinfo_file(path).read_text().splitlines(keepends=True)
     publisher.narinfo_file(path).write_text("".join(x for x in lines if not x.startswith("Sig")))
 
+    jobs = fetching.jobs(greeting())
     with pytest.raises(errors.SignatureUntrusted, match="signed by no key"):
-        survey(fetching.jobs(greeting()), [path])
+        fetch(jobs, survey(jobs, [path])[path.basename])
 
 
-def test_signature_is_checked_again_by_the_fetch(greeting, publisher, store):
+def test_signature_is_checked_by_the_fetch(greeting, publisher, store):
     """What travelled between processes is not taken as verified."""
     path = publisher.add("thing", b"x")
     fact = survey(fetching.jobs(greeting()), [path])[path.basename]
@@ -301,13 +333,18 @@ def test_signature_is_checked_again_by_the_fetch(greeting, publisher, store):
     assert not store.has(path)
 
 
-def test_signed_cache_stands_in_for_an_unsigned_one(greeting, publisher, server, tmp_path):
+@pytest.mark.parametrize("by", [fetch, fetch_alone_of_few])
+def test_signed_cache_stands_in_for_an_unsigned_one(
+    greeting, publisher, server, store, tmp_path, by
+):
     path = publisher.add("thing", b"x")
     unsigned = Publisher(tmp_path / "unsigned", key=signatures.generate("stranger-1"))
     unsigned.add("thing", b"x")
     jobs = fetching.jobs(greeting(caches=[unsigned.url, server.url]))
+    by(jobs, survey(jobs, [path])[path.basename])
 
-    assert survey(jobs, [path])[path.basename]["cache"] == server.url
+    assert store.has(path)
+    assert server.count("/nar/*") == 1
 
 
 def test_two_fetches_of_one_path_download_it_once(greeting, publisher, server):
@@ -413,19 +450,6 @@ def test_disk_that_fills_up_in_the_middle_is_told(greeting, publisher, small_dis
         fetch(jobs, fact, Meanwhile(lambda report: None))
     assert not store.has(path)
     assert names_in(store.directory / ".stage") == []
-
-
-def fetch_few(jobs, facts):
-    """Run the job; return what it told, by path."""
-    told = []
-    argument = {"paths": list(facts), "width": 4}
-    told.extend(
-        jobs[fetching.FETCH_FEW](argument, Task(lambda report: told.extend(report["facts"])))[
-            "facts"
-        ]
-    )
-    assert len(told) == len({fact["path"] for fact in told})
-    return {fact["path"]: fact for fact in told}
 
 
 @pytest.mark.parametrize("compression", ["zstd", "xz", "none"])

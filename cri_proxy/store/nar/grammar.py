@@ -37,19 +37,20 @@ DIRECTORY: Final = _run(b"directory")
 ENTRY: Final = _run(b"entry", b"(", b"name")
 NODE: Final = _run(b"node")
 
-SMALL_FILE: Final = re.compile(
+PLAIN_ENTRY: Final = re.compile(
     b"".join(
         (
             re.escape(ENTRY) + b"(?P<length>.{8})(?P<name>[^\\0/]{1,255})(?P<padding>\\0{0,7})",
             re.escape(NODE + OPEN),
+            b"(?:(?P<directory>" + re.escape(DIRECTORY) + b")|",
             b"(?:" + re.escape(REGULAR) + b"|(?P<executable>" + re.escape(EXECUTABLE) + b"))",
-            b"(?P<size>.{8})",
+            b"(?P<size>.{8}))",
         )
     ),
     re.DOTALL,
 )
-"""An entry that is a file, up to its contents: what nearly every archive is full of. The lengths in
-it are for the reader to check."""
+"""An entry that is a file, up to its contents, or a directory, up to its entries: what nearly every
+archive is full of. The lengths in it are for the reader to check."""
 
 NAME_BYTES: Final = 255
 """Longest name of an entry: NAME_MAX of Linux."""

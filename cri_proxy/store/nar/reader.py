@@ -115,12 +115,14 @@ class _Unpacker:
 
     def _entry(self, directory: _Directory) -> None:
         """Read the next entry of `directory`, or its end."""
-        small = self.stream.small_file()
-        if small is not None:
-            name, is_executable, contents = small
+        plain = self.stream.plain_entry()
+        if plain is not None:
+            name, mode, contents = plain
             self._follow(directory, name)
-            mode = grammar.EXECUTABLE_MODE if is_executable else grammar.REGULAR_MODE
-            self._file(directory.fd, name, mode, contents)
+            if contents is None:
+                self._directory(directory.fd, name)
+            else:
+                self._file(directory.fd, name, mode, contents)
             return
         if not self.stream.accept(grammar.ENTRY):
             self.stream.expect(grammar.CLOSE)

@@ -1,16 +1,18 @@
 """The bytes of one archive in order: buffered, counted against what was promised, hashed.
 
 Whoever reads the archive asks `accept` and `expect` for keywords, `string` for short strings,
-`copy` for contents that go to a file, and first of all `small_file`, the usual case in one step.
+`copy` for contents that go to a file, and first of all `plain_entry`, the usual case in one step.
 The stream asks its source for large pieces, never for more than the promised size, and believes no
-length that goes beyond it. At most two pieces are in memory, whatever the archive says.
+length that goes beyond it. There is one buffer, which the source fills again and again: the bytes
+are hashed and written from where the decompressor has put them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol, runtime_checkable
 
 from cri_proxy.lib import scheduling
 from cri_proxy.store.nar import grammar
@@ -30,28 +32,62 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Filling(Protocol):
+    """A source that can put its bytes where they are wanted."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Put bytes into the buffer; return how many, none only at the end."""
+        ...
+
+
 class Malformed(Exception):
     """What is wrong with the archive, as the end of a sentence; the reader says at which entry."""
+
+
+def filler_of(source: Source) -> Callable[[memoryview], int]:
+    """Return what fills a buffer from a source, without a copy on the way if the source can."""
+    if isinstance(source, Filling):
+        return source.readinto
+
+    def fill(buffer: memoryview) -> int:
+        piece = source.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    return fill
 
 
 class Stream:
     """`size` bytes of an archive from `source`, which is left open."""
 
-    __slots__ = ("_buffer", "_hash", "_position", "_size", "_source", "_unread", "_view")
+    __slots__ = (
+        "_buffer",
+        "_end",
+        "_filler",
+        "_hash",
+        "_position",
+        "_size",
+        "_source",
+        "_unread",
+        "_view",
+    )
 
     def __init__(self, source: Source, size: int) -> None:
         self._source = source
+        self._filler = filler_of(source)
         self._size = size
         self._unread = size
         self._hash = hashlib.sha256()
-        self._position = 0
-        self._show(b"")
+        self._buffer = bytearray(min(size, _LOOKAHEAD_BYTES + CHUNK_BYTES))
+        self._view = memoryview(self._buffer)
+        self._position = self._end = 0  # of what is buffered; behind it are bytes of before
 
     def accept(self, run: bytes) -> bool:
         """Whether the next bytes are `run`; if so they are passed, else nothing happens."""
-        if len(self._buffer) - self._position < _LOOKAHEAD_BYTES:
+        if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
             self._fill()
-        if not self._buffer.startswith(run, self._position):
+        if not self._buffer.startswith(run, self._position, self._end):
             return False
         self._position += len(run)
         return True
@@ -63,7 +99,7 @@ class Stream:
 
     def unexpected(self) -> Malformed:
         """Return the error for bytes that no rule of the format allows here."""
-        found = self._buffer[self._position : self._position + 24]
+        found = bytes(self._view[self._position : min(self._position + 24, self._end)])
         if len(found) < len(grammar.CLOSE):
             return Malformed(f"it goes on beyond its promised {self._size} bytes")
         return Malformed(f"the bytes {found!r} stand where the format has no such keyword")
@@ -73,62 +109,69 @@ class Stream:
         length = self._length()
         if length > limit:
             raise Malformed(f"its {what} is {length} bytes long, more than {limit}")
-        if len(self._buffer) - self._position < _LOOKAHEAD_BYTES:
+        if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
             self._fill()
         start = self._position
-        data = self._buffer[start : start + length]
         self._position = start + length
+        data = bytes(self._view[start : self._position])
         self._padding(length)
         return data
 
-    def small_file(self) -> tuple[bytes, bool, memoryview] | None:
-        """Pass an entry that is a file and all in the buffer: its name, if executable, contents.
+    def plain_entry(self) -> tuple[bytes, int, memoryview | None] | None:
+        """Pass an entry that is a file and all in the buffer, or the beginning of a directory.
 
-        None, and nothing happens, for whatever else comes next, malformed or not: this is the way
-        to read most entries in one step, and no rule is checked here alone.
+        Its name, mode and contents, which are None for a directory and are there until more is
+        read. None, and nothing happens, for whatever else comes next, malformed or not: this is
+        the way to read most entries in one step, and no rule is checked here alone.
         """
-        if len(self._buffer) - self._position < _LOOKAHEAD_BYTES:
+        if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
             self._fill()
         buffer = self._buffer
-        found = grammar.SMALL_FILE.match(buffer, self._position)
+        found = grammar.PLAIN_ENTRY.match(buffer, self._position, self._end)
         if found is None:
             return None
-        length, name, padding, executable, size = found.groups()
+        length, name, padding, directory, executable, size = found.groups()
+        if int.from_bytes(length, "little") != len(name) or len(padding) != -len(name) % 8:
+            return None
         start = found.end()
+        if directory is not None:
+            self._position = start
+            return name, grammar.DIRECTORY_MODE, None
         end = start + int.from_bytes(size, "little")
         close = end + (start - end) % 8
+        stop = close + len(_CLOSE_TWICE)
         if (
-            int.from_bytes(length, "little") != len(name)
-            or len(padding) != -len(name) % 8
+            stop > self._end
             or buffer[end:close] != _ZEROS[: close - end]
             or not buffer.startswith(_CLOSE_TWICE, close)
         ):
             return None
-        self._position = close + len(_CLOSE_TWICE)
-        return name, executable is not None, self._view[start:end]
+        self._position = stop
+        mode = grammar.REGULAR_MODE if executable is None else grammar.EXECUTABLE_MODE
+        return name, mode, self._view[start:end]
 
     def copy(self, fd: int) -> int:
         """Write the contents that come next to the open file `fd`; return their size."""
         length = self._length()
         start, end = self._position, self._position + length
-        if end <= len(self._buffer):
+        if end <= self._end:
             if length:
                 write_all(fd, self._view[start:end])
             self._position = end
         else:
-            write_all(fd, self._view[start:])
-            left = end - len(self._buffer)
-            self._show(b"")
+            write_all(fd, self._view[start : self._end])
+            left = end - self._end
+            self._position = self._end = 0
             while left:
-                piece = self._read(min(left, CHUNK_BYTES))
-                write_all(fd, piece)
-                left -= len(piece)
+                size = self._read(self._view[: min(left, CHUNK_BYTES)])
+                write_all(fd, self._view[:size])
+                left -= size
         self._padding(length)
         return length
 
     def finish(self) -> bytes:
         """Return the sha256 of the archive, which must be at its end, and its source as well."""
-        rest = len(self._buffer) - self._position + self._unread
+        rest = self._end - self._position + self._unread
         if rest:
             raise Malformed(f"it ends {rest} bytes before its promised {self._size}")
         if self._source.read(1):
@@ -137,12 +180,12 @@ class Stream:
 
     def _length(self) -> int:
         """Return the length that comes next, if so many bytes are left at all."""
-        if len(self._buffer) - self._position < _LOOKAHEAD_BYTES:
+        if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
             self._fill()
         start = self._position
         self._position = start + 8
-        length = int.from_bytes(self._buffer[start : start + 8], "little")
-        left = len(self._buffer) - self._position + self._unread
+        length = int.from_bytes(self._view[start : self._position], "little")
+        left = self._end - self._position + self._unread
         if length > left:
             raise Malformed(f"a length of {length} goes on beyond its promised {self._size} bytes")
         return length
@@ -152,42 +195,34 @@ class Stream:
         size = -length % 8
         if not size:
             return
-        if len(self._buffer) - self._position < size:
+        if self._unread and self._end - self._position < size:
             self._fill()
         start = self._position
         self._position = start + size
-        if self._buffer[start : start + size] != _ZEROS[:size]:
+        if self._view[start : min(self._position, self._end)] != _ZEROS[:size]:
             raise Malformed("padding is missing or not zero")
 
     def _fill(self) -> None:
         """Buffer enough for any run with its string, or all there is."""
-        if not self._unread:
-            return
-        pieces = [self._buffer[self._position :]]
-        have = len(pieces[0])
-        while have < _LOOKAHEAD_BYTES and self._unread:
-            pieces.append(self._read(min(self._unread, CHUNK_BYTES)))
-            have += len(pieces[-1])
-        self._show(b"".join(pieces))
+        have = self._end - self._position
+        self._view[:have] = self._view[self._position : self._end]
+        self._position, self._end = 0, have
+        while self._end < _LOOKAHEAD_BYTES and self._unread:
+            size = min(self._unread, CHUNK_BYTES)
+            self._end += self._read(self._view[self._end : self._end + size])
 
-    def _read(self, size: int) -> bytes:
-        """Return at most `size` bytes of the source, at least one, hashed and counted."""
-        piece = self._source.read(size)
-        if not piece:
+    def _read(self, place: memoryview) -> int:
+        """Fill some of a place from the source, at least a byte, hashed and counted."""
+        size = self._filler(place)
+        if not size:
             raise Malformed(
                 f"it breaks off after {self._size - self._unread} of {self._size} bytes"
             )
         scheduling.give_way()
-        self._hash.update(piece)
+        self._hash.update(place[:size])
         scheduling.give_way()
-        self._unread -= len(piece)
-        return piece
-
-    def _show(self, buffer: bytes) -> None:
-        """Make `buffer` what is looked at, from its start."""
-        self._buffer = buffer
-        self._view = memoryview(buffer)
-        self._position = 0
+        self._unread -= size
+        return size
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 from cri_proxy.lib import scheduling
 from cri_proxy.store.nar import grammar
@@ -25,19 +25,13 @@ _CLOSE_TWICE: Final = grammar.CLOSE * 2
 
 
 class Source(Protocol):
-    """Where bytes come from: a file, a decompressor, a response."""
+    """Where bytes come from: a file, a decompressor, a response.
+
+    It may have a `readinto` as well, which puts bytes into a memoryview and returns how many.
+    """
 
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes; none only at the end."""
-        ...
-
-
-@runtime_checkable
-class Filling(Protocol):
-    """A source that can put its bytes where they are wanted."""
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Put bytes into the buffer; return how many, none only at the end."""
         ...
 
 
@@ -47,8 +41,9 @@ class Malformed(Exception):
 
 def filler_of(source: Source) -> Callable[[memoryview], int]:
     """Return what fills a buffer from a source, without a copy on the way if the source can."""
-    if isinstance(source, Filling):
-        return source.readinto
+    direct: Callable[[memoryview], int] | None = getattr(source, "readinto", None)
+    if direct is not None:
+        return direct
 
     def fill(buffer: memoryview) -> int:
         piece = source.read(len(buffer))

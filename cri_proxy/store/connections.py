@@ -18,6 +18,8 @@ other side has closed while it was idle.
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import select
 import socket
 import ssl
@@ -535,13 +537,32 @@ def _close_all(idle: Mapping[Origin, list[socket.socket]]) -> None:
 
 def _parts_of(url: str) -> tuple[Origin, str]:
     """Return where a URL leads, and what to ask for there."""
-    parts = urllib.parse.urlsplit(url)
-    origin = (parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0))
-    return origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    end = url.find("/", url.find("//") + 2)
+    base, target = (url[:end], url[end:]) if end >= 0 else (url, "/")
+    if "?" in base or "#" in target:
+        parts = urllib.parse.urlsplit(url)
+        base = f"{parts.scheme}://{parts.netloc}"
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return _origin_of(base), target
+
+
+@functools.lru_cache(maxsize=256)
+def _origin_of(base: str) -> Origin:
+    """Return the origin of a URL without a path: of a few sites, asked for again and again."""
+    parts = urllib.parse.urlsplit(base)
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
 
 
 def _request_of(origin: Origin, target: str, headers: Mapping[str, str]) -> bytes:
     """Return the bytes of a GET."""
+    quoted = target if _PLAIN.fullmatch(target) else urllib.parse.quote(target, safe=_SAFE)
+    lines = _lines_of(origin, tuple(headers.items()))
+    return f"GET {quoted} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+
+
+@functools.lru_cache(maxsize=256)
+def _lines_of(origin: Origin, headers: tuple[tuple[str, str], ...]) -> str:
+    """Return the headers of every request with these."""
     scheme, host, port = origin
     shown = f"[{host}]" if ":" in host else host
     if port != _PORTS[scheme]:
@@ -550,13 +571,12 @@ def _request_of(origin: Origin, target: str, headers: Mapping[str, str]) -> byte
         "Host": shown,
         "User-Agent": "cri-proxy",
         "Accept-Encoding": "identity",
-        **headers,
+        **dict(headers),
     }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    text = f"GET {urllib.parse.quote(target, safe=_SAFE)} HTTP/1.1\r\n{lines}\r\n"
-    return text.encode("latin-1")
+    return "".join(f"{name}: {value}\r\n" for name, value in fields.items())
 
 
+_PLAIN: Final = re.compile("[A-Za-z0-9/._-]*")
 _SAFE: Final = "%/:=&?~#+!$,;'@()*[]|"
 
 

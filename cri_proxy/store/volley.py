@@ -42,6 +42,7 @@ REFUSALS: Final = (
 """What another cache, or another attempt, may mend."""
 
 _LOOK_SECONDS: Final = 0.25
+"""How often it is looked which answers are late: none is before a second."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -85,6 +86,7 @@ class Volley(Generic[K, V]):
         self._outcomes: list[Outcome[K, V]] = []
         self._opening = 0
         self._unopened: set[Site] = set()
+        self._looking_at = time.monotonic() + _LOOK_SECONDS
         self._poll = select.poll()
         self._bell = _Bell()
         self._poll.register(self._bell.descriptor, select.POLLIN)
@@ -181,7 +183,9 @@ class Volley(Generic[K, V]):
                 self._bell.answer()
             else:
                 self._advance(descriptor, self._sent[descriptor])
-        now = time.monotonic()
+        if (now := time.monotonic()) < self._looking_at:
+            return
+        self._looking_at = now + _LOOK_SECONDS
         for sent in self._sent.values():
             is_late = now - sent.coming.since > sent.source.late_seconds
             if is_late and not sent.question.is_insisting:

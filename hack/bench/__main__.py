@@ -1,4 +1,4 @@
-"""Run benchmarks: `python -m hack.bench [NAME]... [--quick] [--json]`, as root.
+"""Run benchmarks: `python -m hack.bench [NAME]... [--quick] [--json] [--python=PATH]`, as root.
 
 NAME is store, peers, pods, relay, tracing or cluster.
 

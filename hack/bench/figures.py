@@ -57,6 +57,8 @@ class Options:
 
     is_quick: bool
     is_json: bool
+    python: str = sys.executable
+    """The interpreter of our side, where a bench lets it be chosen: a release brings its own."""
 
     def tell(self, text: str) -> None:
         """Say what is being done, on standard error."""
@@ -71,8 +73,13 @@ def main(bench: str, argv: Sequence[str], measure: Measure) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m hack.bench {bench}")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer rounds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="the interpreter of our side of the store: bin/python3 of a release, as nodes have it",
+    )
     arguments = parser.parse_args(argv)
-    options = Options(arguments.quick, arguments.json)
+    options = Options(arguments.quick, arguments.json, arguments.python)
     begun, load = time.monotonic(), os.getloadavg()[0]
     options.tell(f"{bench}, on {machine()}, load {load:.1f}")
     found = []

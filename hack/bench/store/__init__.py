@@ -6,14 +6,17 @@
 
 Ours is the daemon's own realizer with its worker processes, started as they are by the time that
 FloxHub has answered. Nix requires signatures, too. Each run begins with an empty store on a fresh
-file system.
+file system. With --python=…/bin/python3 of an unpacked release it is what nodes run, libraries and
+all, on the sources that are here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from hack.bench import figures, grounds, material, origin, rounds
@@ -50,7 +53,7 @@ def _far(options: Options) -> Iterator[Figure]:
     with origin.serving(made.directory, delay=DELAY_SECONDS) as cache:
 
         def ours() -> float:
-            with grounds.fresh() as ground, sides.ours(ground, cache=cache, key=key) as program:
+            with grounds.fresh() as ground, _ours(options, ground, cache, key) as program:
                 seconds = program.fetch(made.roots)
                 changes.append(program.fetch(made.changed))
                 return seconds
@@ -102,7 +105,7 @@ def _large(options: Options, compression: str) -> Iterator[Figure]:
     peaks: list[float] = []
 
     def ours() -> float:
-        with grounds.fresh() as ground, sides.ours(ground, cache=made.url, key=key) as program:
+        with grounds.fresh() as ground, _ours(options, ground, made.url, key) as program:
             seconds = program.fetch(made.roots)
             views.append(program.ask("view", "all"))
             peaks.extend(program.peaks)
@@ -139,7 +142,7 @@ def _present(options: Options) -> Iterator[Figure]:
         hub.push("bench", "web", environments.lockfile(*packages))
         floxhub = {"url": hub.url, "git_url": hub.git_url, "remember_seconds": 0}
         root = ground / "root"
-        with sides.ours(root, cache=made.url, key=made.public_key, floxhub=floxhub) as program:
+        with _ours(options, root, made.url, made.public_key, floxhub) as program:
             first = program.ask("realize", "bench/web")
             for _ in range(5 if options.is_quick else 25):
                 hub.requests.clear()
@@ -153,6 +156,16 @@ def _present(options: Options) -> Iterator[Figure]:
         limit=20,
     )
     yield Figure(name="FloxHub's round trip", unit="ms", ours=1000 * rounds.median(round_trips))
+
+
+def _ours(
+    options: Options,
+    root: Path,
+    cache: str,
+    key: str,
+    floxhub: dict[str, object] | None = None,
+) -> contextlib.AbstractContextManager[sides.Ours]:
+    return sides.ours(root, cache=cache, key=key, floxhub=floxhub, python=options.python)
 
 
 def _round_trip(hub: FloxHub, requests: Sequence[Request]) -> float:

@@ -49,7 +49,12 @@ class Ours:
 
 @contextlib.contextmanager
 def ours(
-    root: Path, *, cache: str, key: str, floxhub: dict[str, object] | None = None
+    root: Path,
+    *,
+    cache: str,
+    key: str,
+    floxhub: dict[str, object] | None = None,
+    python: str = sys.executable,
 ) -> Iterator[Ours]:
     """Give our program with its state below `root`, ready as the daemon is after its start."""
     settings = {
@@ -57,7 +62,7 @@ def ours(
         "floxhub": floxhub or {},
     }
     program = subprocess.Popen(
-        [sys.executable, "-m", "hack.bench.store.program", json.dumps(settings)],
+        [python, "-m", "hack.bench.store.program", json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -6,8 +6,8 @@
 
 Ours is the daemon's own realizer with its worker processes, started as they are by the time that
 FloxHub has answered. Nix requires signatures, too. Each run begins with an empty store on a fresh
-file system. With --python=…/bin/python3 of an unpacked release it is what nodes run, libraries and
-all, on the sources that are here.
+file system. With --python=…/bin/python3 of an unpacked release it is what nodes run, its libraries
+and its own cri_proxy.
 """
 
 from __future__ import annotations

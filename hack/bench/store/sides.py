@@ -21,6 +21,12 @@ _TUNED: Final = {
     "auto-optimise-store": "false",
 }
 
+# A release's interpreter looks at its own directories alone: cri_proxy is there, and we are here.
+_PROGRAM: Final = (
+    "import runpy, sys; sys.path.append(sys.argv.pop(1));"
+    " runpy.run_module('hack.bench.store.program', run_name='__main__', alter_sys=True)"
+)
+
 # The daemon's workers give way to pods; on a machine where others compute, Nix must as well.
 _NICE: Final = ("nice", "-n", "10")
 
@@ -62,7 +68,7 @@ def ours(
         "floxhub": floxhub or {},
     }
     program = subprocess.Popen(
-        [python, "-m", "hack.bench.store.program", json.dumps(settings)],
+        [python, "-c", _PROGRAM, str(_REPOSITORY), json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -105,7 +105,7 @@ class Store:
 
         A path that is damaged, or whose record is, counts as absent, so that it is fetched anew.
         """
-        return None if self.is_damaged(path) else self._record_of(path, is_use=True)
+        return self._record_of(path, is_use=True)
 
     def look(self, path: StorePath) -> NarInfo | None:
         """Return what was verified of a path that is in place, damaged or not, without using it."""
@@ -113,6 +113,8 @@ class Store:
 
     def _record_of(self, path: StorePath, *, is_use: bool) -> NarInfo | None:
         if not os.path.lexists(self._place + path.basename):
+            return None
+        if is_use and self.is_damaged(path):
             return None
         for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
             place = self._record_at(path.basename, suffix)
@@ -133,6 +135,8 @@ class Store:
 
         The mark is looked for on both sides: a reserved path may come or go meanwhile.
         """
+        if not os.path.lexists(self._place + path.basename):
+            return None  # as of most paths that are asked for: one call instead of three
         record = None if self.is_reserved(path) else self.record(path)
         return None if record is None or self.is_reserved(path) else record
 
@@ -170,8 +174,8 @@ class Store:
         basename = path.basename
         is_damaged = self.is_damaged(path)
         self._forget(basename, but=_DAMAGED)
-        if not is_damaged:  # then another one of a reserved path, or what a disk left of one
-            self._area.discard(basename)
+        if not is_damaged and os.path.lexists(self._place + basename):
+            self._area.discard(basename)  # another reserved one, or what a disk left of one
         if is_reserved or is_public:
             _touch(self._record_at(basename, _RESERVED if is_reserved else _PUBLIC))
         beside = f"{self._record}.{basename}"

@@ -29,6 +29,7 @@ import urllib3.exceptions
 import cri_proxy
 from cri_proxy import errors
 from cri_proxy.lib import proxies
+from cri_proxy.lib.once import Once
 
 AGENT: Final = f"cri-proxy/{cri_proxy.__version__}"
 """How we introduce ourselves to FloxHub."""
@@ -91,7 +92,10 @@ class Transport:
                 "it: mend the settings"
             )
         self.origin = f"{parts.scheme}://{parts.netloc}"
-        self._pool = _pool(self.origin, _trust(ca_file))
+        proxy = proxies.Proxies().of(self.origin)
+        self._pool = Once(lambda: _pool(proxy, _trust(ca_file)))
+        if ca_file is not None:
+            self._pool.get()  # whoever set it hears at once that it cannot be read
 
     def ask(self, question: Question, subject: Subject, deadline: Deadline) -> Answer:
         """Return the answer of status 200.
@@ -129,7 +133,7 @@ class Transport:
     def _exchange(self, question: Question, subject: Subject, deadline: Deadline) -> Answer | str:
         """Return the answer of one request, or the URL that it redirects to."""
         try:
-            response = self._pool.request(
+            response = self._pool.get().request(
                 question.method,
                 question.url,
                 body=question.body,
@@ -221,9 +225,8 @@ class Transport:
         )
 
 
-def _pool(origin: str, trust: ssl.SSLContext) -> urllib3.PoolManager:
-    """Return the connections to an origin, through the proxy that the environment sets for it."""
-    proxy = proxies.Proxies().of(origin)
+def _pool(proxy: proxies.Proxy | None, trust: ssl.SSLContext) -> urllib3.PoolManager:
+    """Return the connections to an origin, through the proxy that is set for it."""
     if proxy is None:
         return urllib3.PoolManager(maxsize=_CONNECTIONS, ssl_context=trust)
     return urllib3.ProxyManager(

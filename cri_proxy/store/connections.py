@@ -35,6 +35,7 @@ import urllib3
 
 from cri_proxy import errors
 from cri_proxy.lib import proxies
+from cri_proxy.lib.once import Once
 
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
@@ -107,7 +108,11 @@ class Connections:
         self, *, ca_file: Path | None, size: int, silence_seconds: float = SILENCE_SECONDS
     ) -> None:
         self.silence_seconds = silence_seconds
-        self._context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        self._trust = Once(
+            lambda: ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        )
+        if ca_file is not None:
+            self._trust.get()  # whoever set it hears at once that it cannot be read
         self._size = size
         self._proxies = proxies.Proxies()
         self._idle: dict[Origin, list[socket.socket]] = {}
@@ -188,7 +193,7 @@ class Connections:
         try:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if scheme == "https":
-                made = self._context.wrap_socket(made, server_hostname=host)
+                made = self._trust.get().wrap_socket(made, server_hostname=host)
             made.settimeout(self.silence_seconds)
         except BaseException:
             made.close()
@@ -282,7 +287,7 @@ class Connections:
                 self._proxied[proxy.url] = urllib3.ProxyManager(
                     proxy.url,
                     maxsize=self._size,
-                    ssl_context=self._context,
+                    ssl_context=self._trust.get(),
                     proxy_headers=proxy.headers,
                 )
             return self._proxied[proxy.url]

@@ -2,6 +2,7 @@
 
     far       300 small paths from a cache that takes 20 ms a request; one of them changed
     large     1 GB in 20,000 files from a cache that is here, in zstd and in xz; its view
+    changed   300 paths of an environment's usual sizes from a cache that is here; one of them changed
     present   an environment that is all on the node, from its reference to ready
 
 Ours is the daemon's own realizer with its worker processes, started as they are by the time that
@@ -21,7 +22,7 @@ from typing import Final
 
 from hack.bench import figures, grounds, material, origin, rounds
 from hack.bench.figures import Figure, Options
-from hack.bench.material import Shape
+from hack.bench.material import Material, Shape
 from hack.bench.store import sides
 from hack.testbed import environments
 from hack.testbed.environments import Package
@@ -40,6 +41,7 @@ def _measure(options: Options) -> Iterable[Figure]:
     yield from _far(options)
     for compression in ("zstd", "xz"):
         yield from _large(options, compression)
+    yield from _changed(options)
     yield from _present(options)
 
 
@@ -86,7 +88,7 @@ def _far(options: Options) -> Iterator[Figure]:
             limit=limit,
         )
     yield Figure(
-        name=f"one path of {paths} changed",
+        name=f"one path changed of {paths}, two requests of 20 ms",
         unit="s",
         ours=rounds.median(changes),
         theirs=results.median("ours"),
@@ -131,11 +133,37 @@ def _large(options: Options, compression: str) -> Iterator[Figure]:
     yield Figure(name=f"{name}: view of hard links", unit="s", ours=rounds.median(views), limit=0.5)
 
 
-def _present(options: Options) -> Iterator[Figure]:
-    """All on the node: what is left is FloxHub's round trip, and what is not that."""
+def _changed(options: Options) -> Iterator[Figure]:
+    """One path of an environment's closure changed, where round trips take no time."""
+    made = _usual(options)
+    first, then = [], []
+    for _ in range(2 if options.is_quick else 3):
+        with (
+            grounds.fresh() as ground,
+            _ours(options, ground, made.url, made.public_key) as program,
+        ):
+            first.append(program.fetch(made.roots))
+            then.append(program.fetch(made.changed))
+    yield Figure(
+        name=f"one path changed of {made.describe()}, cache here",
+        unit="s",
+        ours=rounds.median(then),
+        theirs=rounds.median(first),
+        against="the first realization",
+        limit=0.1,
+    )
+
+
+def _usual(options: Options) -> Material:
+    """Return an environment's closure with the usual sizes."""
     scale = 10 if options.is_quick else 1
     shape = Shape(paths=300, files=12_000 // scale, bytes=500_000_000 // scale)
-    made = material.published(options, shape, "zstd")
+    return material.published(options, shape, "zstd")
+
+
+def _present(options: Options) -> Iterator[Figure]:
+    """All on the node: what is left is FloxHub's round trip, and what is not that."""
+    made = _usual(options)
     times, round_trips = [], []
     with grounds.fresh() as ground, FloxHub(ground / "hub", kind="git") as hub:
         packages = [Package(each.name, each) for each in made.roots]

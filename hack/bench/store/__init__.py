@@ -2,7 +2,7 @@
 
     far       300 small paths from a cache that takes 20 ms a request; one of them changed
     large     1 GB in 20,000 files from a cache that is here, in zstd and in xz; its view
-    changed   300 paths of an environment's usual sizes from a cache that is here; one of them changed
+    changed   300 paths of usual sizes from a cache that is here; one of them changed
     present   an environment that is all on the node, from its reference to ready
 
 Ours is the daemon's own realizer with its worker processes, started as they are by the time that

@@ -18,6 +18,7 @@ other side has closed while it was idle.
 from __future__ import annotations
 
 import contextlib
+import encodings.idna  # noqa: F401 - with the first name that is looked up, while others wait
 import functools
 import re
 import select

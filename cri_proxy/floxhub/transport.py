@@ -28,7 +28,7 @@ import urllib3.exceptions
 
 import cri_proxy
 from cri_proxy import errors
-from cri_proxy.lib import proxies
+from cri_proxy.lib import certificates, proxies
 
 AGENT: Final = f"cri-proxy/{cri_proxy.__version__}"
 """How we introduce ourselves to FloxHub."""
@@ -236,7 +236,7 @@ def _pool(origin: str, trust: ssl.SSLContext) -> urllib3.PoolManager:
 
 
 def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    trust = ssl.create_default_context()
+    trust = certificates.context()
     if ca_file is not None:
         try:
             trust.load_verify_locations(cafile=ca_file)

@@ -32,7 +32,7 @@ from typing import Final, Protocol
 import urllib3
 
 from cri_proxy import errors
-from cri_proxy.lib import proxies
+from cri_proxy.lib import certificates, proxies
 
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
@@ -105,7 +105,7 @@ class Connections:
         self, *, ca_file: Path | None, size: int, silence_seconds: float = SILENCE_SECONDS
     ) -> None:
         self.silence_seconds = silence_seconds
-        self._context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+        self._context = certificates.context(file=ca_file)
         self._size = size
         self._proxies = proxies.Proxies()
         self._idle: dict[Origin, list[socket.socket]] = {}

@@ -28,7 +28,7 @@ import urllib3.exceptions
 
 import cri_proxy
 from cri_proxy import errors
-from cri_proxy.lib import proxies
+from cri_proxy.lib import certificates, proxies
 from cri_proxy.lib.once import Once
 
 AGENT: Final = f"cri-proxy/{cri_proxy.__version__}"
@@ -239,7 +239,7 @@ def _pool(proxy: proxies.Proxy | None, trust: ssl.SSLContext) -> urllib3.PoolMan
 
 
 def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    trust = ssl.create_default_context()
+    trust = certificates.context()
     if ca_file is not None:
         try:
             trust.load_verify_locations(cafile=ca_file)

@@ -31,6 +31,7 @@ from typing import Final
 from cri_proxy import errors
 from cri_proxy.cri import channels
 from cri_proxy.cri.runtime import Runtime
+from cri_proxy.lib import certificates
 from cri_proxy.node import texts
 from cri_proxy.node.host import Host
 from cri_proxy.node.kubelets import Kubelet
@@ -82,7 +83,7 @@ class Login:
 
     def context(self) -> ssl.SSLContext:
         """Return what logs in. OpenSSL reads keys from files alone: one is there for a moment."""
-        context = ssl.create_default_context(cadata=self.authority)
+        context = certificates.context(text=self.authority)
         if self.file is not None:
             context.load_cert_chain(self.file)
             return context

@@ -35,7 +35,7 @@ from typing import Final, Protocol
 import urllib3
 
 from cri_proxy import errors
-from cri_proxy.lib import proxies
+from cri_proxy.lib import certificates, proxies
 from cri_proxy.lib.once import Once
 
 CONNECT_SECONDS: Final = 5.0
@@ -109,9 +109,7 @@ class Connections:
         self, *, ca_file: Path | None, size: int, silence_seconds: float = SILENCE_SECONDS
     ) -> None:
         self.silence_seconds = silence_seconds
-        self._trust = Once(
-            lambda: ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
-        )
+        self._trust = Once(lambda: certificates.context(file=ca_file))
         if ca_file is not None:
             self._trust.get()  # whoever set it hears at once that it cannot be read
         self._size = size

@@ -1,7 +1,7 @@
 """Debian packages of a release, from the mirror that this machine uses, whatever it runs itself.
 
 apt gets a directory of its own, so that the machine's lists, architecture and packages are neither
-asked nor touched: an arm64 package of Debian 12 is had on any machine with apt and Debian's keys.
+asked nor touched: an arm64 package of Debian 13 is had on any machine with apt and Debian's keys.
 
     <directory>/sources.list  lists/  cache/  status
 """

@@ -32,8 +32,8 @@ from hack.dist.architectures import Architecture
 
 REPOSITORY: Final = Path(__file__).parents[2]
 LOCK: Final = Path(__file__).with_name("inputs.json")
-SUITE: Final = "bookworm"
-PYTHON: Final = "3.11"
+SUITE: Final = "trixie"
+PYTHON: Final = "3.13"
 """The suite's Python."""
 DEBIAN: Final = (
     f"python{PYTHON}-minimal",
@@ -42,10 +42,11 @@ DEBIAN: Final = (
     "libc6",
     "libgcc-s1",  # grpcio's
     "libstdc++6",  # grpcio's
-    "gcc-12-base",  # the licence of the two
+    "gcc-14-base",  # the licence of the two
     "libexpat1",  # the interpreter's
     "zlib1g",  # the interpreter's
-    "libssl3",  # ssl and hashlib
+    "libssl3t64",  # ssl and hashlib
+    "libzstd1",  # libssl3t64's
     "libffi8",  # ctypes
     "libbz2-1.0",  # bz2
     "liblzma5",  # lzma
@@ -53,7 +54,7 @@ DEBIAN: Final = (
 )
 _COMPILER: Final = "ziglang==0.17.1"  # a C compiler for both architectures, from either
 _GLIBC: Final = range(
-    36, 4, -1
+    41, 4, -1
 )  # minor versions of manylinux tags that the suite's C library can run
 
 

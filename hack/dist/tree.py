@@ -6,7 +6,7 @@
         libexec/cri-proxy           the dynamic loader, under the name that ps is to show
         libexec/python              the interpreter itself
         lib/*.so*                   C library and others, from Debian
-        lib/python3.11/             standard library, from Debian
+        lib/python3.13/             standard library, from Debian
         lib/python3/dist-packages/  the project and what it depends on, from wheels
         licenses/<package>          Debian's copyright files; wheels have theirs beside them
 
@@ -34,7 +34,6 @@ _DROPPED: Final = (
     # of the standard library: what serves other programs, or needs libraries that we do not bring
     "lib/python*/ensurepip",
     "lib/python*/idlelib",
-    "lib/python*/lib2to3",
     "lib/python*/pydoc_data",
     "lib/python*/sqlite3",
     "lib/python*/curses",
@@ -44,10 +43,11 @@ _DROPPED: Final = (
     "lib/python*/lib-dynload/_sqlite3.*",
     "lib/python*/lib-dynload/_curses*",
     "lib/python*/lib-dynload/_dbm.*",
-    "lib/python*/lib-dynload/_crypt.*",
     "lib/python*/lib-dynload/readline.*",
-    "lib/python*/lib-dynload/nis.*",
-    "lib/python*/lib-dynload/_tkinter.*",
+    "lib/python*/_pyrepl/_minimal_curses.py",  # would load the node's
+    # and Python's tests of itself
+    "lib/python*/lib-dynload/_*test*",
+    "lib/python*/lib-dynload/xx*",
     # of the C library: character sets, and what the linker and debuggers read
     "lib/gconv",
     "lib/audit",

@@ -107,6 +107,22 @@ def test_no_library_of_the_node_is_loaded(root: Path) -> None:
     assert {each for each in libraries if not each.startswith("/opt/tree/")} == set()
 
 
+def test_all_libraries_that_are_asked_for_are_in_the_tree(root: Path, tree: Path) -> None:
+    """A node that happens to have one would hide that it lacks."""
+    names = [path.relative_to(tree) for path in tree.glob("lib/**/*.so*") if path.is_file()]
+    loader = ["/opt/tree/libexec/cri-proxy", "--inhibit-cache", "--library-path", "/opt/tree/lib"]
+    wrong = {}
+    for name in [Path("libexec/python"), *names]:
+        argv = [CHROOT, root, *loader, "--list", f"/opt/tree/{name}"]
+        listed = subprocess.run(argv, capture_output=True, text=True, check=False)
+        asked = [line for line in listed.stdout.splitlines() if "=>" in line]
+        if listed.returncode or not all("=> /opt/tree/" in line for line in asked):
+            wrong[str(name)] = f"{listed.stdout}{listed.stderr}"
+
+    assert len(names) > 50
+    assert wrong == {}
+
+
 def test_the_same_sources_give_the_same_bytes(tarball: Path, tmp_path: Path) -> None:
     version = json.loads(
         (tarball.parent / tarball.name.replace(".tar.gz", ".cdx.json")).read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import email.utils
-import ssl
 import time
 import urllib.parse
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import urllib3
 import urllib3.exceptions
 
 from cri_proxy import errors
-from cri_proxy.lib import proxies
+from cri_proxy.lib import certificates, proxies
 
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=5)
 _RETRIES: Final = urllib3.Retry(total=5, connect=0, read=0, status=0, other=0, redirect=5)
@@ -76,7 +75,7 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
 
 def _manager_of(url: str, ca_file: Path | None) -> urllib3.PoolManager:
     try:
-        context = ssl.create_default_context(cafile=ca_file)
+        context = certificates.context(file=ca_file)
     except OSError as error:  # ssl.SSLError is one, too
         why = error.strerror or str(error)
         raise Unanswered(f"{ca_file}: {why}", "mend ca_file, or leave it empty") from error

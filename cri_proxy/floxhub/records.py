@@ -53,6 +53,7 @@ _REVISION: Final = re.compile(r"[0-9a-f]{40}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _KEY_BYTES: Final = 32
+_ATTEMPTS: Final = 8
 _SMALL_FILE_LIMIT: Final = 16 * 1024 * 1024
 
 
@@ -278,12 +279,16 @@ def _place(file: Path, content: bytes) -> None:
     """Put a file in place at once, whoever else does the same."""
     beside = file.with_name(f".{secrets.token_hex(8)}")
     with _writing(file):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(beside, content)
-        except FileNotFoundError:  # somebody has just removed the directory, for it was empty
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(beside, content)
+        for attempt in range(_ATTEMPTS):
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _write(beside, content)
+                break
+            except (FileNotFoundError, FileExistsError):
+                # Somebody has just removed the directory, for it was empty: before it was written
+                # to, or while mkdir looked whether what is there already is one.
+                if attempt == _ATTEMPTS - 1:
+                    raise
         try:
             beside.replace(file)
         except OSError:

@@ -43,7 +43,7 @@ _bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
 SMALL_BYTES: Final = 1024 * 1024
 """Largest archive that is fetched together with others."""
 _SMALL_NAR_BYTES: Final = 4 * SMALL_BYTES
-_TOGETHER: Final = 16
+_TOGETHER: Final = 32
 
 _FEW: Final = 8
 _MANY_BYTES: Final = 32 * 1024 * 1024

@@ -2,19 +2,23 @@
 
     HTTPS_PROXY, HTTP_PROXY     the proxy for URLs of that scheme
     ALL_PROXY                   the proxy for those that have none of their own
-    NO_PROXY                    what is reached directly: names with all below them, host:port, *
+    NO_PROXY                    what is reached directly: names with all below them, host:port, *,
+                                and networks (10.0.0.0/8) with the addresses in them
 
 They are read as Python's standard library reads them (urllib.request): the variables in lower case
-win, an empty one counts for nothing, and NO_PROXY knows no networks. Who sends through the proxy
-is told where it is and, apart from that, what it is to be logged in to with: a password is in no
-URL that could get into a message.
+win, and an empty one counts for nothing. It knows no networks; those are read as kubelet and the
+runtime do, which have the same NO_PROXY on many nodes: a URL's host counts if it is an address
+itself, names are not looked up. Who sends through the proxy is told where it is and, apart from
+that, what it is to be logged in to with: a password is in no URL that could get into a message.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import ipaddress
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -37,6 +41,7 @@ class Proxies:
 
     def __init__(self) -> None:
         self._variables = urllib.request.getproxies_environment()
+        self._networks = tuple(_networks_of(self._variables.get("no", "")))
 
     def of(self, url: str) -> Proxy | None:
         """Return the proxy for `url`, None if it is reached directly.
@@ -60,7 +65,20 @@ class Proxies:
 
     def _is_excepted(self, place: str, host: str) -> bool:
         """Whether NO_PROXY has a host, with or without its port; an IPv6 one is in no brackets."""
-        return any(urllib.request.proxy_bypass(each, self._variables) for each in (place, host))
+        if any(urllib.request.proxy_bypass(each, self._variables) for each in (place, host)):
+            return True
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address(host)
+            return any(address in each for each in self._networks)
+        return False
+
+
+def _networks_of(excepted: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Return the networks among what NO_PROXY lists; what is none is a name, perhaps an odd one."""
+    for each in excepted.split(","):
+        if "/" in each:
+            with contextlib.suppress(ValueError):
+                yield ipaddress.ip_network(each.strip(), strict=False)
 
 
 def _login(user: str) -> dict[str, str]:

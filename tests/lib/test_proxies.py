@@ -85,6 +85,9 @@ def test_the_login_stands_apart_from_the_url_and_is_not_shown(
         ("http://10.0.0.1:80", "10.0.0.1"),
         ("http://[fd00::1]:80", "fd00::1"),
         ("http://[fd00::1]", "[fd00::1]"),
+        ("http://10.1.2.3", "cache.example, 10.0.0.0/8"),
+        ("http://10.1.2.3:8080", "10.9.9.9/8"),
+        ("http://[fd00::1]:80", "fd00::/8"),
         ("http://cache.example", "*"),
     ],
 )
@@ -104,6 +107,10 @@ def test_what_is_excepted_is_reached_directly(
         ("http://cache.example", "ache.example"),
         ("http://cache.example:8080", "cache.example:80"),
         ("http://cache.example.org", "cache.example"),
+        ("http://11.1.2.3", "10.0.0.0/8"),
+        ("http://10.1.2.3", "fd00::/8"),
+        ("http://10.1.2.3", "10.0.0.0/99, /, 10.1/x"),
+        ("http://10.example", "10.0.0.0/8"),
     ],
 )
 def test_what_is_not_excepted_goes_through_the_proxy(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from cri_proxy import settings
+from cri_proxy import errors, settings
 from cri_proxy.cli import arguments, exits, quiet, screen, units
 from cri_proxy.telemetry import logs
 
@@ -22,6 +22,11 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     """Verify, repair if asked to, and tell; the code is FAILED while something is damaged."""
     wanted = quiet.settings_of(loaded, "error")
     logs.setup(wanted.log)
+    if not wanted.store.root.is_dir():  # it would be made, and an empty store is whole
+        raise errors.NotFound(
+            f"there is no store at {wanted.store.root}, so nothing was verified: "
+            "name the right place by store.root, or realize an environment first"
+        )
     with _progress() as on_progress:
         verified = uvloop.run(_verified(wanted, on_progress, does_repair=options.does_repair))
     if options.is_json:

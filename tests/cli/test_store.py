@@ -1,0 +1,19 @@
+"""`cri-proxy store verify` where there is little to verify; the rest is in e2e/test_verifying.py."""
+
+
+def test_a_store_that_is_not_there_is_not_called_whole(commands):
+    ended = commands.in_pipe("store", "verify")
+
+    assert ended.code == 1
+    assert f"there is no store at {commands.root}" in ended.errors
+    assert ended.output == ""
+    assert not commands.root.exists()
+
+
+def test_an_empty_store_is_whole(commands):
+    commands.root.mkdir()
+    ended = commands.in_pipe("store", "verify")
+
+    assert (ended.code, ended.errors) == (0, "")
+    assert "0 store paths" in ended.output
+    assert "none damaged" in ended.output

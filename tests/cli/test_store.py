@@ -1,4 +1,4 @@
-"""`cri-proxy store verify` where there is little to verify; the rest is in e2e/test_verifying.py."""
+"""`cri-proxy store verify` where there is little to verify; the rest is in `e2e/test_verifying`."""
 
 
 def test_a_store_that_is_not_there_is_not_called_whole(commands):

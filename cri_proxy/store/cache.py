@@ -30,13 +30,13 @@ from cri_proxy.store import narinfo, wire
 from cri_proxy.store.connections import (
     SILENCE_SECONDS,
     Answer,
-    Broken,
     Connections,
     Exchange,
     Passing,
     Response,
     text_of,
 )
+from cri_proxy.store.messages import Broken
 from cri_proxy.store.nar import Source
 from cri_proxy.store.narinfo import NarInfo
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import encodings.idna  # noqa: F401 - with the first name that is looked up, while others wait
-import functools
-import re
 import select
 import socket
 import ssl
@@ -37,6 +35,8 @@ import urllib3
 from cri_proxy import errors
 from cri_proxy.lib import certificates, proxies
 from cri_proxy.lib.once import Once
+from cri_proxy.store import messages
+from cri_proxy.store.messages import Broken, Origin
 
 CONNECT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 30.0
@@ -49,14 +49,10 @@ _HEAD_BYTES: Final = 64 * 1024
 _SKIPPED_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
-_PORTS: Final = {"http": 80, "https": 443}
 _RETRIES: Final = urllib3.Retry(
     total=_REDIRECTIONS, connect=0, read=0, status=0, other=0, redirect=_REDIRECTIONS
 )
 _STALE: Final = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
-
-Origin = tuple[str, str, int]
-"""Scheme, host and port: what a connection leads to."""
 
 
 class Passing(errors.SourceUnreachable):
@@ -65,10 +61,6 @@ class Passing(errors.SourceUnreachable):
     def __init__(self, message: str, pause: float = 0.0) -> None:
         super().__init__(message)
         self.pause = pause
-
-
-class Broken(Exception):
-    """The other side does not speak HTTP, or went away in the middle of it."""
 
 
 class Response(Protocol):
@@ -138,9 +130,9 @@ class Connections:
 
     def begin(self, url: str, headers: Mapping[str, str]) -> Exchange | None:
         """Send a GET on an idle connection; None if there is none."""
-        origin, target = _parts_of(url)
+        origin, target = messages.parts_of(url)
         while (taken := self._take(origin)) is not None:
-            exchange = Exchange(self, origin, taken, _request_of(origin, target, headers))
+            exchange = Exchange(self, origin, taken, messages.request_of(origin, target, headers))
             try:
                 exchange.send()
             except OSError:
@@ -151,7 +143,7 @@ class Connections:
 
     def widen(self, url: str) -> None:
         """Open a connection that `begin` will find; raises OSError."""
-        origin, _ = _parts_of(url)
+        origin, _ = messages.parts_of(url)
         self.give(origin, self._connect(origin))
 
     def is_direct(self, url: str) -> bool:
@@ -160,7 +152,7 @@ class Connections:
 
     def late_seconds(self, url: str) -> float:
         """Return how long an answer may take before it is late."""
-        return self.late_at(_parts_of(url)[0])
+        return self.late_at(messages.parts_of(url)[0])
 
     def give(self, origin: Origin, given: socket.socket) -> None:
         """Keep a connection on which nothing is under way."""
@@ -202,17 +194,17 @@ class Connections:
     def _follow(self, url: str, headers: dict[str, str], times: int) -> Response:
         """Send a GET, and again where the answer leads; credentials stay with the first origin."""
         for _ in range(times + 1):
-            origin, target = _parts_of(url)
-            answer = self._ask(origin, _request_of(origin, target, headers))
+            origin, target = messages.parts_of(url)
+            answer = self._ask(origin, messages.request_of(origin, target, headers))
             location = answer.headers.get("location")
             if answer.status not in _MOVED or location is None or not times:
                 return answer
             answer.skip()
             url = urllib.parse.urljoin(url, location)
             parts = urllib.parse.urlsplit(url)
-            if parts.scheme not in _PORTS or not parts.hostname:
+            if parts.scheme not in messages.PORTS or not parts.hostname:
                 raise Broken(f"redirects to {parts.scheme[:20]!a}, which is not followed")
-            if _parts_of(url)[0] != origin:
+            if messages.parts_of(url)[0] != origin:
                 headers.pop("Authorization", None)
         raise Broken(f"redirects more than {_REDIRECTIONS} times")
 
@@ -400,7 +392,7 @@ class Answer:
         self._origin = origin
         self._socket: socket.socket | None = taken
         self._buffer = data[end + 4 :]
-        version, self.status, self.reason, self.headers = _head_of(data[:end])
+        version, self.status, self.reason, self.headers = messages.head_of(data[:end])
         options = self.headers.get("connection", "").lower()
         self._is_kept = version == b"HTTP/1.1" and "close" not in options
         self._is_hurried = False
@@ -537,73 +529,6 @@ def _close_all(idle: Mapping[Origin, list[socket.socket]]) -> None:
     for sockets in idle.values():
         for each in sockets:
             each.close()
-
-
-def _parts_of(url: str) -> tuple[Origin, str]:
-    """Return where a URL leads, and what to ask for there."""
-    end = url.find("/", url.find("//") + 2)
-    base, target = (url[:end], url[end:]) if end >= 0 else (url, "/")
-    if "?" in base or "#" in target:
-        parts = urllib.parse.urlsplit(url)
-        base = f"{parts.scheme}://{parts.netloc}"
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _origin_of(base), target
-
-
-@functools.lru_cache(maxsize=256)
-def _origin_of(base: str) -> Origin:
-    """Return the origin of a URL without a path: of a few sites, asked for again and again."""
-    parts = urllib.parse.urlsplit(base)
-    return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
-
-
-def _request_of(origin: Origin, target: str, headers: Mapping[str, str]) -> bytes:
-    """Return the bytes of a GET."""
-    quoted = target if _PLAIN.fullmatch(target) else urllib.parse.quote(target, safe=_SAFE)
-    lines = _lines_of(origin, tuple(headers.items()))
-    return f"GET {quoted} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
-
-
-@functools.lru_cache(maxsize=256)
-def _lines_of(origin: Origin, headers: tuple[tuple[str, str], ...]) -> str:
-    """Return the headers of every request with these."""
-    scheme, host, port = origin
-    shown = f"[{host}]" if ":" in host else host
-    if port != _PORTS[scheme]:
-        shown += f":{port}"
-    fields = {
-        "Host": shown,
-        "User-Agent": "cri-proxy",
-        "Accept-Encoding": "identity",
-        **dict(headers),
-    }
-    return "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-
-
-_PLAIN: Final = re.compile("[A-Za-z0-9/._-]*")
-_SAFE: Final = "%/:=&?~#+!$,;'@()*[]|"
-
-
-def _head_of(head: bytes) -> tuple[bytes, int, str, dict[str, str]]:
-    """Return version, status, reason and headers of the head of an answer."""
-    first, *lines = head.split(b"\r\n")
-    version, _, rest = first.partition(b" ")
-    code, _, reason = rest.partition(b" ")
-    if version not in (b"HTTP/1.1", b"HTTP/1.0") or len(code) != 3 or not code.isdigit():
-        raise Broken(f"answers {first[:40]!a} instead of HTTP")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not name or name != name.strip():
-            raise Broken(f"answers with {line[:40]!a} for a header")
-        key = name.decode("latin-1").lower()
-        text = value.strip().decode("latin-1")
-        if key in headers and key in {"content-length", "transfer-encoding", "location"}:
-            if headers[key] != text:
-                raise Broken(f"answers with two headers {key}")
-        else:
-            headers[key] = text
-    return version, int(code), reason.decode("latin-1"), headers
 
 
 def _sooner(first: Exchange, second: Exchange, seconds: float) -> Exchange:

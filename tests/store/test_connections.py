@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.store import connections
+from cri_proxy.store import connections, messages
 from cri_proxy.store.connections import Connections
 
 WAIT_SECONDS = 60
@@ -181,7 +181,7 @@ def test_redirection_in_a_circle_ends(ours, site):
 def test_body_that_breaks_off_is_told(ours, site):
     made = site([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"])
 
-    with pytest.raises(connections.Broken, match="6 bytes before the end"):
+    with pytest.raises(messages.Broken, match="6 bytes before the end"):
         get(ours, made.url)
 
 

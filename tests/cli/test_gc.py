@@ -90,17 +90,3 @@ def test_without_a_runtime_nothing_is_done(commands: Commands, root: Path) -> No
     assert done.code == 3
     assert "check that it is running" in done.errors
     assert (root / "environments" / "acme-web-1").is_dir()
-
-
-def test_an_empty_store_is_whole(commands: Commands) -> None:
-    done = commands.in_pipe("store", "verify")
-
-    assert done.code == 0, done.errors
-    assert done.output == "0 store paths, 0 B, and 0 environments verified: none damaged\n"
-
-
-def test_the_store_is_told_what_to_do(commands: Commands) -> None:
-    done = commands.in_pipe("store")
-
-    assert done.code == 2
-    assert "action" in done.errors

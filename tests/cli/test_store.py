@@ -12,8 +12,14 @@ def test_a_store_that_is_not_there_is_not_called_whole(commands):
 
 def test_an_empty_store_is_whole(commands):
     commands.root.mkdir()
-    ended = commands.in_pipe("store", "verify")
+    done = commands.in_pipe("store", "verify")
 
-    assert (ended.code, ended.errors) == (0, "")
-    assert "0 store paths" in ended.output
-    assert "none damaged" in ended.output
+    assert done.code == 0, done.errors
+    assert done.output == "0 store paths, 0 B, and 0 environments verified: none damaged\n"
+
+
+def test_the_store_is_told_what_to_do(commands):
+    done = commands.in_pipe("store")
+
+    assert done.code == 2
+    assert "action" in done.errors

@@ -51,14 +51,6 @@ def _origin_of(base: str) -> Origin:
 
 def request_of(origin: Origin, target: str, headers: Mapping[str, str]) -> bytes:
     """Return the bytes of a GET."""
-    quoted = target if _PLAIN.fullmatch(target) else urllib.parse.quote(target, safe=_SAFE)
-    lines = _lines_of(origin, tuple(headers.items()))
-    return f"GET {quoted} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
-
-
-@functools.lru_cache(maxsize=256)
-def _lines_of(origin: Origin, headers: tuple[tuple[str, str], ...]) -> str:
-    """Return the headers of every request with these."""
     scheme, host, port = origin
     shown = f"[{host}]" if ":" in host else host
     if port != PORTS[scheme]:
@@ -67,9 +59,11 @@ def _lines_of(origin: Origin, headers: tuple[tuple[str, str], ...]) -> str:
         "Host": shown,
         "User-Agent": "cri-proxy",
         "Accept-Encoding": "identity",
-        **dict(headers),
+        **headers,
     }
-    return "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    quoted = target if _PLAIN.fullmatch(target) else urllib.parse.quote(target, safe=_SAFE)
+    return f"GET {quoted} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
 
 def head_of(head: bytes) -> tuple[bytes, int, str, dict[str, str]]:

@@ -29,11 +29,12 @@ from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo, wire
 from cri_proxy.store.connections import (
     SILENCE_SECONDS,
-    Answer,
     Connections,
     Exchange,
+    Head,
     Passing,
     Response,
+    Stale,
     text_of,
 )
 from cri_proxy.store.messages import Broken
@@ -56,6 +57,7 @@ SMALL_BYTES: Final = 4 * 1024 * 1024
 """Longest file that is read whole."""
 
 _PIECE_BYTES: Final = 256 * 1024
+_REFUSAL_BYTES: Final = 64 * 1024
 _DEFAULT_PRIORITY: Final = 50
 _LAST_PRIORITY: Final = 1_000_000_000
 _MISSES: Final = frozenset({401, 403, 404, 410})
@@ -117,8 +119,9 @@ class Cache:
         return self.offer_of(path, self.read(name_of(path)))
 
     def offer_of(self, path: StorePath, text: bytes) -> Offer:
-        """Return the offer of a path from the text of its narinfo."""
-        self.greet()
+        """Return the offer of a path from the text of its narinfo; asks nobody."""
+        if self._priority is None and isinstance(self._refusal, errors.RequestInvalid):
+            raise errors.RequestInvalid(str(self._refusal))
         return Offer(self, narinfo.parse(text, path))
 
     def greet(self) -> None:
@@ -143,7 +146,11 @@ class Cache:
 
     @property
     def priority(self) -> int:
-        """The Priority that the cache gives itself; lowest of all while it gives no answer."""
+        """The Priority that the cache has given itself; lowest of all until it has."""
+        return _LAST_PRIORITY if self._priority is None else self._priority
+
+    def learn_priority(self) -> None:
+        """Ask for the Priority that the cache gives itself, unless it gave no answer just now."""
         if self._priority is None and not self.is_shunned:
             try:
                 self.greet()
@@ -151,7 +158,6 @@ class Cache:
                 self.shun()
             except errors.CriProxyError:
                 pass  # the lookup meets it again, and tells
-        return _LAST_PRIORITY if self._priority is None else self._priority
 
     @property
     def is_shunned(self) -> bool:
@@ -225,6 +231,9 @@ class Site(Cache):
         """Open a file by GET; the site may redirect to another, which never sees credentials."""
         response = self._connections.get(self._base + name, self._headers)
         try:
+            if response.status in _MISSES:
+                with contextlib.suppress(urllib3.exceptions.HTTPError, Broken, OSError):
+                    response.read(_REFUSAL_BYTES)  # they are common: it stays usable
             check_status(response)
             yield body_of(response)
         finally:
@@ -236,13 +245,11 @@ class Site(Cache):
 class Coming:
     """A small file that was asked for, as far as it has come; can be polled."""
 
-    __slots__ = ("_answer", "_exchange", "_pieces", "_size", "name", "since")
+    __slots__ = ("_exchange", "_pieces", "_size", "name")
 
     def __init__(self, exchange: Exchange, name: str) -> None:
         self.name = name
-        self.since = time.monotonic()
         self._exchange = exchange
-        self._answer: Answer | None = None
         self._pieces: list[bytes] = []
         self._size = 0
 
@@ -250,17 +257,33 @@ class Coming:
         """Return what can be polled: readable when `advance` has something to do."""
         return self._exchange.fileno()
 
+    @property
+    def since(self) -> float:
+        """When something of it came last, in seconds of the monotonic clock."""
+        return self._exchange.since
+
     def advance(self) -> bytes | None:
-        """Take what has come; return the file when it is whole. Raises as `open` and `read` do."""
+        """Take what has come, waiting for nothing; return the file when it is whole.
+
+        Raises as `open` and `read` do, and Stale if the request has to be sent again.
+        """
+        exchange = self._exchange
         try:
-            is_new = self._answer is None
-            if self._answer is None:
-                self._answer = self._exchange.answer()
-                check_status(self._answer)
-            if not self._read(self._answer, is_new):
-                self._answer.hurry()  # nobody waits here for more than a moment
-                self.since = time.monotonic()
-                return None
+            while True:
+                if piece := exchange.receive():
+                    self._pieces.append(piece)
+                    self._size += len(piece)
+                if exchange.is_over:
+                    break
+                self._bound(exchange)
+                if not exchange.is_pending:
+                    return None
+            check_status(exchange)
+        except BlockingIOError:
+            return None
+        except Stale:
+            self.close()
+            raise
         except (Broken, OSError) as error:
             self.close()
             raise Passing(text_of(error)) from error
@@ -271,24 +294,14 @@ class Coming:
 
     def close(self) -> None:
         """Give it up."""
-        if self._answer is None:
-            self._exchange.close()
-        else:
-            self._answer.close()
+        self._exchange.close()
 
-    def _read(self, answer: Answer, is_new: bool) -> bool:
-        """Read what is there; whether that was all. What came with the head is known to be."""
-        if is_new and not answer.is_pending:
-            return answer.is_over
-        while not answer.is_over:
-            piece = answer.read(_PIECE_BYTES)
-            self._pieces.append(piece)
-            self._size += len(piece)
-            if self._size > SMALL_BYTES:
-                raise errors.ContentDamaged(f"{self.name} is larger than {SMALL_BYTES} bytes")
-            if not answer.is_pending:
-                break
-        return answer.is_over
+    def _bound(self, exchange: Exchange) -> None:
+        """Raise if more has come than a small file has, or than a refusal takes to say."""
+        if exchange.status not in (0, 200) and self._size > _REFUSAL_BYTES:
+            check_status(exchange)
+        if self._size > SMALL_BYTES:
+            raise errors.ContentDamaged(f"{self.name} is larger than {SMALL_BYTES} bytes")
 
 
 def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None = None) -> Cache:
@@ -350,25 +363,23 @@ def body_of(response: Response) -> Source:
     return _Body(response)
 
 
-def check_status(response: Response, reason: str = "") -> None:
+def check_status(answer: Head, reason: str = "") -> None:
     """Raise NotFound for a miss, SourceUnreachable for any other answer but success.
 
     `reason` is what the server says beside the status.
     """
-    status = response.status
+    status = answer.status
     if status == 200:
         return
-    answer = f"answered {status} {response.reason or ''}".rstrip()
+    said = f"answered {status} {answer.reason or ''}".rstrip()
     if reason:
-        answer += f" ({reason})"
+        said += f" ({reason})"
     if status in _MISSES:
-        with contextlib.suppress(urllib3.exceptions.HTTPError, Broken, OSError):
-            response.read(65536)  # misses are common: this keeps the connection usable
-        raise errors.NotFound(answer)
+        raise errors.NotFound(said)
     if status in _PASSING or status >= 500:
-        asked = response.headers.get("retry-after", "")
-        raise Passing(answer, float(asked) if asked.isdecimal() else 0.0)
-    raise errors.SourceUnreachable(answer)
+        asked = answer.headers.get("retry-after", "")
+        raise Passing(said, float(asked) if asked.isdecimal() else 0.0)
+    raise errors.SourceUnreachable(said)
 
 
 def _priority_of(text: bytes) -> int:

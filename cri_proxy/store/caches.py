@@ -15,12 +15,11 @@ misses: caches over object stores answer 403 for what they lack.
 
 from __future__ import annotations
 
-import collections
 import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -83,6 +82,9 @@ class Caches:
         Raises the gravest of what went wrong.
         """
         failures: list[tuple[Cache, errors.CriProxyError]] = []
+        if len(self._caches) > 1:
+            for each in self._caches:
+                each.learn_priority()
         for each in self.in_order(path, locations, known):
             try:
                 return _insist(each, path, use, check, known)
@@ -104,18 +106,21 @@ class Caches:
             source = locations.at(url)
         return None if source is None else Offer(source, narinfo.parse(text.encode(), path))
 
-    def greet(self, executor: Executor) -> None:
-        """Have all caches greeted at once; wait for that where it decides whom to ask first."""
+    def greet(self, executor: Executor) -> Sequence[Future[None]]:
+        """Have all caches greeted at once; return what has to be done before `in_order` knows all.
+
+        A single cache needs no order.
+        """
         if len(self._caches) > 1:
-            collections.deque(executor.map(lambda each: each.priority, self._caches), maxlen=0)
-        else:
-            for each in self._caches:
-                executor.submit(each.greet)
+            return [executor.submit(each.learn_priority) for each in self._caches]
+        for each in self._caches:
+            executor.submit(each.greet)
+        return ()
 
     def in_order(
         self, path: StorePath, locations: Locations | None = None, known: Offer | None = None
     ) -> Sequence[Cache]:
-        """Return the caches in the order to ask them."""
+        """Return the caches in the order to ask them, as far as it is known; asks nobody."""
         ordered: Sequence[Cache] = self._caches
         if len(ordered) > 1:
             ordered = sorted(ordered, key=lambda each: (each.is_shunned, each.priority))

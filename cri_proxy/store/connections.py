@@ -45,9 +45,8 @@ LATE_SECONDS: Final = 1.0
 
 _LATE_TIMES: Final = 4
 _REDIRECTIONS: Final = 5
-_HEAD_BYTES: Final = 64 * 1024
+_RECEIVED_BYTES: Final = 64 * 1024
 _SKIPPED_BYTES: Final = 64 * 1024
-_PIECE_BYTES: Final = 256 * 1024
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 _RETRIES: Final = urllib3.Retry(
     total=_REDIRECTIONS, connect=0, read=0, status=0, other=0, redirect=_REDIRECTIONS
@@ -63,8 +62,12 @@ class Passing(errors.SourceUnreachable):
         self.pause = pause
 
 
-class Response(Protocol):
-    """An answer, its head read and its body not; `headers` have names in lower case."""
+class Stale(Broken):
+    """The other side had closed the connection while it was idle: nobody has seen the request."""
+
+
+class Head(Protocol):
+    """The head of an answer; `headers` have names in lower case."""
 
     @property
     def status(self) -> int:
@@ -80,6 +83,10 @@ class Response(Protocol):
     def headers(self) -> Mapping[str, str]:
         """The headers."""
         ...
+
+
+class Response(Head, Protocol):
+    """An answer, its head read and its body not."""
 
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes, none only at the end; raises Broken, OSError, HTTPError."""
@@ -129,9 +136,10 @@ class Connections:
             raise Passing(text_of(error)) from error
 
     def begin(self, url: str, headers: Mapping[str, str]) -> Exchange | None:
-        """Send a GET on an idle connection; None if there is none."""
+        """Send a GET on an idle connection, without waiting for anything; None if there is none."""
         origin, target = messages.parts_of(url)
         while (taken := self._take(origin)) is not None:
+            taken.settimeout(0)
             exchange = Exchange(self, origin, taken, messages.request_of(origin, target, headers))
             try:
                 exchange.send()
@@ -213,32 +221,31 @@ class Connections:
         first = self._begun(origin, request)
         try:
             if first.is_answering(self.late_at(origin)):
-                return first.answer()
+                return Answer(first)
             second = self._begun(origin, request)
         except BaseException:
             first.close()
             raise
+        winner = first
         try:
             winner = _sooner(first, second, self.silence_seconds)
-            return winner.answer()
+            return Answer(winner)
         finally:
-            for each in (first, second):
-                if not each.is_answered:
-                    each.close()
+            (second if winner is first else first).close()
 
     def _begun(self, origin: Origin, request: bytes) -> Exchange:
         """Send a request on an idle connection, or on a new one."""
         idle = self._take(origin)
-        is_new = idle is None
-        exchange = Exchange(self, origin, idle or self._connect(origin), request, is_new=is_new)
+        if idle is None:
+            exchange = Exchange(self, origin, self._connect(origin), request, is_new=True)
+            exchange.send()
+            return exchange
+        idle.settimeout(self.silence_seconds)
+        exchange = Exchange(self, origin, idle, request)
         try:
             exchange.send()
         except _STALE:
-            exchange.close()
-            if is_new:
-                raise
-            exchange = Exchange(self, origin, self._connect(origin), request, is_new=True)
-            exchange.send()
+            exchange.renew()
         return exchange
 
     def reopen(self, origin: Origin) -> socket.socket:
@@ -285,16 +292,20 @@ class Connections:
 
 
 class Exchange:
-    """One request on its connection; of one thread."""
+    """One request on its connection, and the answer to it as it comes; of one thread.
+
+    When the body has ended, the connection is given back. `since` is when something came last.
+    """
 
     __slots__ = (
         "_connections",
+        "_incoming",
         "_is_new",
         "_origin",
         "_request",
         "_sent_at",
         "_socket",
-        "is_answered",
+        "since",
     )
 
     def __init__(
@@ -308,160 +319,126 @@ class Exchange:
     ) -> None:
         self._connections = connections
         self._origin = origin
-        self._socket = taken
+        self._socket: socket.socket | None = taken
         self._request = request
         self._is_new = is_new
-        self._sent_at = time.monotonic()
-        self.is_answered = False
+        self._incoming = messages.Incoming()
+        self._sent_at = self.since = time.monotonic()
 
     def send(self) -> None:
         """Send the request."""
+        assert self._socket is not None
         self._socket.sendall(self._request)
 
     def fileno(self) -> int:
         """Return what can be polled: readable when there is something of an answer."""
-        return self._socket.fileno()
+        return -1 if self._socket is None else self._socket.fileno()
 
     @property
-    def age(self) -> float:
-        """The seconds since the request was sent."""
-        return time.monotonic() - self._sent_at
-
-    def is_answering(self, seconds: float) -> bool:
-        """Whether something of an answer comes within so many seconds."""
-        return bool(_readable_of((self,), seconds))
-
-    def answer(self) -> Answer:
-        """Wait for the head of the answer; raises Broken or OSError."""
-        try:
-            data = self._first_bytes()
-            while (end := data.find(b"\r\n\r\n")) < 0:
-                if len(data) > _HEAD_BYTES:
-                    raise Broken("answers with a head without an end")
-                more = self._socket.recv(_HEAD_BYTES)
-                if not more:
-                    raise Broken("closed the connection in the head of an answer")
-                data += more
-            self._connections.note(self._origin, self.age)
-            while data.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1")) and end >= 0:
-                data = data[end + 4 :]  # an interim answer; the real one follows it
-                while (end := data.find(b"\r\n\r\n")) < 0:
-                    more = self._socket.recv(_HEAD_BYTES)
-                    if not more or len(data) > _HEAD_BYTES:
-                        raise Broken("closed the connection in the head of an answer")
-                    data += more
-            answer = Answer(self._connections, self._origin, self._socket, data, end)
-        except BaseException:
-            self.close()
-            raise
-        self.is_answered = True
-        return answer
-
-    def close(self) -> None:
-        """Give it up."""
-        self._socket.close()
-
-    def _first_bytes(self) -> bytes:
-        """Return the first of the answer, by a new connection if the old one was closed idle."""
-        try:
-            data = self._socket.recv(_HEAD_BYTES)
-        except _STALE:
-            if self._is_new:
-                raise
-            data = b""
-        if data:
-            return data
-        if not self._is_new:
-            self._is_new = True
-            self._socket.close()
-            self._socket = self._connections.reopen(self._origin)
-            self._socket.sendall(self._request)
-            data = self._socket.recv(_HEAD_BYTES)
-        if not data:
-            raise Broken("closed the connection without an answer")
-        return data
-
-
-class Answer:
-    """An answer on an open connection, which goes back when the body has been read."""
-
-    def __init__(
-        self, connections: Connections, origin: Origin, taken: socket.socket, data: bytes, end: int
-    ) -> None:
-        self._connections = connections
-        self._origin = origin
-        self._socket: socket.socket | None = taken
-        self._buffer = data[end + 4 :]
-        version, self.status, self.reason, self.headers = messages.head_of(data[:end])
-        options = self.headers.get("connection", "").lower()
-        self._is_kept = version == b"HTTP/1.1" and "close" not in options
-        self._is_hurried = False
-        self._chunks = False
-        self._left: int | None = None
-        coding = self.headers.get("transfer-encoding")
-        length = self.headers.get("content-length")
-        if self.status in {204, 304}:
-            self._left = 0
-        elif coding is not None:
-            if coding.strip().lower() != "chunked":
-                raise Broken(f"uses the transfer encoding {coding[:40]!a}")
-            self._chunks = True
-            self._left = 0  # of the current chunk
-        elif length is not None:
-            if not (length.isascii() and length.isdigit()):
-                raise Broken(f"promises a length of {length[:40]!a}")
-            self._left = int(length)
-        else:
-            self._is_kept = False
-        if self._left == 0 and not self._chunks:
-            self._finish()
+    def status(self) -> int:
+        """The code; 0 until the head has come."""
+        return self._incoming.status
 
     @property
-    def length(self) -> int | None:
-        """The promised size of the body, where one is."""
-        return None if self._chunks else self._left
+    def reason(self) -> str:
+        """What the site says beside it."""
+        return self._incoming.reason
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers, by names in lower case."""
+        return self._incoming.headers
 
     @property
     def is_over(self) -> bool:
-        """Whether all of the body has been read."""
+        """Whether all of the body has been received, or nobody wants it any more."""
         return self._socket is None
 
     @property
     def is_pending(self) -> bool:
         """Whether more has come, although a poll would not tell."""
-        if self._buffer:
-            return True
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
-    def hurry(self) -> None:
-        """Have the rest come without a pause longer than an answer may be late."""
-        if self._socket is not None and not self._is_hurried:
-            self._socket.settimeout(self._connections.late_at(self._origin))
-            self._is_hurried = True
+    def is_answering(self, seconds: float) -> bool:
+        """Whether something of an answer comes within so many seconds."""
+        return bool(_readable_of((self,), seconds))
+
+    def receive(self, size: int = _RECEIVED_BYTES) -> bytes:
+        """Return bytes of the body that come next, none if it was a part of the head, or the end.
+
+        Raises Stale, Broken, or OSError: BlockingIOError if nothing has come on a connection of
+        `Connections.begin`.
+        """
+        assert self._socket is not None
+        has_head = self._incoming.status
+        try:
+            data = self._socket.recv(size)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+        except _STALE:
+            if self._is_new or has_head:
+                raise
+            raise Stale from None
+        if data:
+            self._is_new = True  # it was open
+            self.since = time.monotonic()
+            body = self._incoming.take(data)
+        else:
+            if not self._is_new:
+                raise Stale
+            self._incoming.end()
+            body = b""
+        if not has_head and self._incoming.status:
+            self._connections.note(self._origin, self.since - self._sent_at)
+        if self._incoming.is_over:
+            self._finish()
+        return body
+
+    def renew(self) -> None:
+        """Send the request on a new connection, in place of one that was closed while idle."""
+        self.close()
+        self._socket, self._is_new = self._connections.reopen(self._origin), True
+        self.send()
+
+    def close(self) -> None:
+        """Give it up."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _finish(self) -> None:
+        """Give the connection back, or close it where it cannot be used again."""
+        assert self._socket is not None
+        if self._incoming.is_kept:
+            self._connections.give(self._origin, self._socket)
+        else:
+            self._socket.close()
+        self._socket = None
+
+
+class Answer:
+    """The answer of an exchange, whose body is read piece by piece."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Wait for the head; raises Broken or OSError."""
+        self._exchange = exchange
+        self._body = b""
+        try:
+            while not exchange.status:
+                try:
+                    self._body = exchange.receive()
+                except Stale:
+                    exchange.renew()
+        except BaseException:
+            exchange.close()
+            raise
+        self.status, self.reason, self.headers = exchange.status, exchange.reason, exchange.headers
 
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes, none only at the end."""
-        if self._socket is None:
-            return b""
-        if self._chunks and self._left == 0 and not self._next_chunk():
-            return b""
-        wanted = size if self._left is None else min(size, self._left)
-        if self._buffer:
-            piece, self._buffer = self._buffer[:wanted], self._buffer[wanted:]
-        else:
-            piece = self._socket.recv(wanted)
-        if self._left is None:
-            if not piece:
-                self._finish()
-            return piece
-        if not piece:
-            raise Broken(f"closed the connection {self._left} bytes before the end")
-        self._left -= len(piece)
-        if self._left == 0:
-            if self._chunks:
-                self._line()  # the end of the chunk's data
-            else:
-                self._finish()
+        while not self._body and not self._exchange.is_over:
+            self._body = self._exchange.receive(size)
+        piece, self._body = self._body[:size], self._body[size:]
         return piece
 
     def skip(self) -> None:
@@ -474,48 +451,7 @@ class Answer:
 
     def close(self) -> None:
         """Close the connection, unless it has been given back."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _next_chunk(self) -> bool:
-        """Read the size of the next chunk; False at the end of all."""
-        size, _, _ = self._line().partition(b";")
-        try:
-            self._left = int(size.strip(), 16)
-        except ValueError:
-            raise Broken("sends a chunk without a size") from None
-        if self._left < 0:
-            raise Broken("sends a chunk of a negative size")
-        if self._left:
-            return True
-        while self._line():
-            pass  # trailers
-        self._finish()
-        return False
-
-    def _line(self) -> bytes:
-        """Return the next line of the chunks' framing, without its end."""
-        assert self._socket is not None
-        while (end := self._buffer.find(b"\r\n")) < 0:
-            more = self._socket.recv(_HEAD_BYTES)
-            if not more or len(self._buffer) > _HEAD_BYTES:
-                raise Broken("breaks off between two chunks")
-            self._buffer += more
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
-        return line
-
-    def _finish(self) -> None:
-        """Give the connection back, or close it where it cannot be used again."""
-        if self._socket is None:
-            return
-        if self._is_kept and not self._buffer:
-            if self._is_hurried:
-                self._socket.settimeout(self._connections.silence_seconds)
-            self._connections.give(self._origin, self._socket)
-        else:
-            self._socket.close()
-        self._socket = None
+        self._exchange.close()
 
 
 def text_of(error: Exception) -> str:

@@ -5,7 +5,8 @@ those absent by the narinfos of the caches, many at a time. It reports facts whi
 downloads start while the closure is still being discovered. `fetch` downloads, decompresses,
 unpacks, verifies and commits one path; it is handed what the survey found, and looks again by
 itself where that leads nowhere. `fetch_few` does so for several small paths at a time, with the
-requests of all of them under way at once. `recover` and `remove` are the store's own.
+requests of all of them under way at once. Surveys and small paths, which wait for many answers, are
+carried by one thread (`loop`). `recover` and `remove` are the store's own.
 
 A path is believed only if a trusted key has signed its narinfo, which covers hash, size and
 references. Whoever fetches checks that before it asks for the archive: nothing that travels between
@@ -45,6 +46,7 @@ from cri_proxy.store.cache import Cache, Offer
 from cri_proxy.store.caches import Caches
 from cri_proxy.store.local import Stage, Store
 from cri_proxy.store.locations import Locations
+from cri_proxy.store.loop import Loop, Turns
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.peers.addresses import Addresses
 from cri_proxy.store.peers.asking import Peers
@@ -59,7 +61,6 @@ network; of those that do not, more than two spend their time handing the interp
 other: with 16 the same gigabyte cost twice the processor time that it cost with two."""
 
 _REPORT_SECONDS: Final = 0.02
-_WAIT_SECONDS: Final = 0.25
 
 LookUp = Callable[[StorePath, Callable[[], None]], Offer]
 Known = tuple[StorePath, dict[str, Any], Offer | None]
@@ -122,7 +123,7 @@ class Fetching:
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
         self._openers = ThreadPoolExecutor(widest, thread_name_prefix="opener")
         self._turns = threading.Semaphore(UNPACKING)
-        self._turn = threading.Lock()  # small files: a single thread wastes least on the lock
+        self._loop = Loop()
 
     def survey(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{"roots", "width", "locations"?} → {"facts": [...]}: the closure, less what was told.
@@ -160,7 +161,7 @@ class Fetching:
                 question_of=question_of,
                 prepare=lambda: self._caches.greet(self._openers),
             )
-            return {"facts": surveyed.run(roots)}
+            return {"facts": self._loop.run(surveyed.run(roots), questions, is_urgent=True)}
 
     def find(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{"paths": [basename], "locations"?} → {}: caches have each, whatever is present here."""
@@ -225,26 +226,44 @@ class Fetching:
         arrived, and results in those it has not told. A path that cannot be had is a fact with
         "error" (errors.to_wire) instead: others may be wanted by somebody else.
         """
+        with self._volley(argument["width"]) as questions:
+            turns = self._few(argument["paths"], task, questions, has_peers=self._peers.are_there)
+            return {"facts": self._loop.run(turns, questions)}
+
+    def _few(
+        self,
+        arguments: Sequence[dict[str, Any]],
+        task: Task,
+        questions: Volley[StorePath, Fact],
+        *,
+        has_peers: bool,
+    ) -> Turns[list[Fact]]:
+        """Do what `fetch_few` does; one path is unpacked in each turn."""
         facts: list[Fact] = []
         told_at = time.monotonic()
-        with (
-            contextlib.ExitStack() as held,
-            self._volley(argument["width"]) as questions,
-        ):
-            for each in argument["paths"]:
+        with contextlib.ExitStack() as held:
+            for each in arguments:
                 task.check()
-                questions.ask(self._few_question_of(each, held, task))
+                questions.ask(self._few_question_of(each, held, task, has_peers=has_peers))
+                yield 0
             while questions.is_asking:
                 task.check()
-                for question, fact in questions.answers(_WAIT_SECONDS):
+                for question, fact in questions.answers(at_most=1):
                     facts.append(_told_of(question.key, fact))
                 if facts and time.monotonic() - told_at >= _REPORT_SECONDS:
                     task.report({"facts": facts})
                     facts, told_at = [], time.monotonic()
-        return {"facts": facts}
+                if questions.is_asking:
+                    yield volley.LOOK_SECONDS
+        return facts
 
     def _few_question_of(
-        self, argument: dict[str, Any], held: contextlib.ExitStack, task: Task
+        self,
+        argument: dict[str, Any],
+        held: contextlib.ExitStack,
+        task: Task,
+        *,
+        has_peers: bool,
     ) -> Question[StorePath, Fact]:
         """Return the question for the archive of one path, which is held if nobody else has it."""
         path = storepaths.of_basename(argument["path"])
@@ -258,7 +277,7 @@ class Fetching:
 
         known = self._caches.offer_of(path, argument["cache"], argument["narinfo"])
         is_present = self._store.record(path) is not None  # perhaps reserved
-        if stage is None or known is None or is_present or self._peers.are_there:
+        if stage is None or known is None or is_present or has_peers:
             return Question(path, iter(()), use=_never, insist=insist)
         offer, place, info = known, stage, known.narinfo
         try:
@@ -271,7 +290,7 @@ class Fetching:
             if question.is_insisting:  # which has the path now: too late
                 raise errors.SourceUnreachable("came too late")
             label = f"{path} from {source.url}"
-            with self._turn, place.filling(info.nar_size) as tree:
+            with place.filling(info.nar_size) as tree:
                 archive = compression.reader_of(io.BytesIO(data), info.compression, label=label)
                 nar.unpack(
                     archive, tree, nar_size=info.nar_size, nar_hash=info.nar_hash, label=label

@@ -12,12 +12,14 @@ is later than is usual) goes to the question's `insist`, in a thread of its own,
 patience and knows all other ways. Of a late answer and what `insist` makes of it meanwhile, the
 first is taken.
 
-Opening connections takes round trips, and is for threads as well.
+Opening connections takes round trips, and is for threads as well. Nothing else waits: `answers`
+takes what has come, and `fileno` can be polled by whoever has other things to do (`loop`).
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import queue
 import select
@@ -25,12 +27,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
 from cri_proxy import errors
 from cri_proxy.lib.worker import Cancelled
 from cri_proxy.store.cache import Cache, Coming, Site
+from cri_proxy.store.connections import Stale
 
 REFUSALS: Final = (
     errors.ContentDamaged,
@@ -41,8 +44,8 @@ REFUSALS: Final = (
 )
 """What another cache, or another attempt, may mend."""
 
-_LOOK_SECONDS: Final = 0.25
-"""How often it is looked which answers are late: none is before a second."""
+LOOK_SECONDS: Final = 0.25
+"""Whoever waits for answers should ask at least that often: it is then that late ones are seen."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -70,7 +73,9 @@ Outcome = tuple[Question[K, V], V | BaseException]
 
 
 class Volley(Generic[K, V]):
-    """The questions of one thread, at most `width` under way; used by a with statement.
+    """The questions of one asker, at most `width` under way; used by a with statement.
+
+    All but the with statement itself is for one thread.
 
     `openers` open connections, `insisting` runs what insists: not the same threads, for the latter
     may wait for each other.
@@ -80,16 +85,16 @@ class Volley(Generic[K, V]):
         self._width = width
         self._openers = openers
         self._insisting = insisting
-        self._waiting: collections.deque[tuple[Question[K, V], Site, str]] = collections.deque()
+        self._waiting: collections.deque[_Waiting[K, V]] = collections.deque()
         self._sent: dict[int, _Sent[K, V]] = {}
         self._open: set[Question[K, V]] = set()
         self._outcomes: list[Outcome[K, V]] = []
         self._opening = 0
         self._unopened: set[Site] = set()
-        self._looking_at = time.monotonic() + _LOOK_SECONDS
-        self._poll = select.poll()
+        self._looking_at = time.monotonic() + LOOK_SECONDS
+        self._poll = select.epoll()
         self._bell = _Bell()
-        self._poll.register(self._bell.descriptor, select.POLLIN)
+        self._poll.register(self._bell.descriptor, select.EPOLLIN)
 
     def __enter__(self) -> Volley[K, V]:
         return self
@@ -101,6 +106,11 @@ class Volley(Generic[K, V]):
             sent.coming.close()
         self._sent.clear()
         self._bell.close()
+        self._poll.close()
+
+    def fileno(self) -> int:
+        """Return what can be polled: readable when `answers` has something to do."""
+        return self._poll.fileno()
 
     @property
     def is_asking(self) -> bool:
@@ -113,11 +123,15 @@ class Volley(Generic[K, V]):
         self._next_place(question)
         self._send()
 
-    def answers(self, seconds: float) -> list[Outcome[K, V]]:
-        """Return what has come, waiting so long for the first of it."""
+    def answers(self, *, at_most: int = -1) -> list[Outcome[K, V]]:
+        """Return what has come of the questions: of so many answers `at_most`, if not of all.
+
+        What is left, or comes later, makes the descriptor of `fileno` readable; questions that were
+        answered at once may not, so it is best to ask here first.
+        """
         self._send()
         if not self._outcomes and self._open:
-            self._wait(seconds)
+            self._look(at_most)
             self._send()
         taken, self._outcomes = self._outcomes, []
         return taken
@@ -126,7 +140,7 @@ class Volley(Generic[K, V]):
         """Look at the next place of a question: near ones at once."""
         for source, name in question.places:
             if isinstance(source, Site) and source.is_direct and source not in self._unopened:
-                self._waiting.append((question, source, name))
+                self._waiting.append(_Waiting(question, source, name))
                 return
             if not source.is_near:
                 break
@@ -144,18 +158,19 @@ class Volley(Generic[K, V]):
     def _send(self) -> None:
         """Send what waits, as far as there are connections; have more opened if there are not."""
         while self._waiting and len(self._sent) < self._width:
-            question, source, name = self._waiting[0]
+            waiting = self._waiting[0]
+            source = waiting.source
             if source in self._unopened:
                 self._waiting.popleft()
-                self._insist(question)
+                self._insist(waiting.question)
                 continue
-            coming = source.begin(name)
+            coming = source.begin(waiting.name)
             if coming is None:
                 self._widen(source)
                 return
             self._waiting.popleft()
-            self._sent[coming.fileno()] = _Sent(question, source, coming)
-            self._poll.register(coming.fileno(), select.POLLIN)
+            self._sent[coming.fileno()] = _Sent(waiting, coming)
+            self._poll.register(coming.fileno(), select.EPOLLIN)
 
     def _widen(self, source: Site) -> None:
         """Have as many connections opened as are wanted and allowed."""
@@ -176,30 +191,36 @@ class Volley(Generic[K, V]):
         elif not self._opening:
             self._unopened.add(source)
 
-    def _wait(self, seconds: float) -> None:
-        """Wait for something to read, to use it."""
-        for descriptor, _ in self._poll.poll(1000 * min(seconds, _LOOK_SECONDS)):
+    def _look(self, at_most: int) -> None:
+        """Use what has come; have what is late insisted on."""
+        for descriptor, _ in self._poll.poll(0, at_most):
             if descriptor == self._bell.descriptor:
                 self._bell.answer()
             else:
                 self._advance(descriptor, self._sent[descriptor])
         if (now := time.monotonic()) < self._looking_at:
             return
-        self._looking_at = now + _LOOK_SECONDS
+        self._looking_at = now + LOOK_SECONDS
         for sent in self._sent.values():
-            is_late = now - sent.coming.since > sent.source.late_seconds
-            if is_late and not sent.question.is_insisting:
-                self._insist(sent.question)
+            is_late = now - sent.coming.since > sent.waiting.source.late_seconds
+            if is_late and not sent.waiting.question.is_insisting:
+                self._insist(sent.waiting.question)
 
     def _advance(self, descriptor: int, sent: _Sent[K, V]) -> None:
         """Take what has come of an answer; make the result of it when it is whole."""
-        question, data = sent.question, None
+        waiting, question, data = sent.waiting, sent.waiting.question, None
         try:
             if question.is_over:
                 sent.coming.close()
             elif (data := sent.coming.advance()) is None:
-                self._follow(descriptor, sent)
                 return
+        except Stale:
+            self._leave(descriptor)
+            if waiting.is_again:
+                self._insist(question)
+            else:
+                self._waiting.appendleft(replace(waiting, is_again=True))
+            return
         except errors.NotFound:
             self._leave(descriptor)
             if not question.is_insisting:
@@ -211,19 +232,12 @@ class Volley(Generic[K, V]):
             return
         self._leave(descriptor)
         if data is not None:
-            self._use(question, sent.source, data)
-
-    def _follow(self, descriptor: int, sent: _Sent[K, V]) -> None:
-        """Go on listening to an answer, which may have moved to a new connection."""
-        if sent.coming.fileno() != descriptor:
-            self._poll.unregister(descriptor)
-            del self._sent[descriptor]
-            self._sent[sent.coming.fileno()] = sent
-            self._poll.register(sent.coming.fileno(), select.POLLIN)
+            self._use(question, waiting.source, data)
 
     def _leave(self, descriptor: int) -> None:
-        """Listen no more."""
-        self._poll.unregister(descriptor)
+        """Listen no more to what may have been closed already, or given back."""
+        with contextlib.suppress(OSError):
+            self._poll.unregister(descriptor)
         del self._sent[descriptor]
 
     def _use(self, question: Question[K, V], source: Cache, data: bytes) -> None:
@@ -262,11 +276,20 @@ class Volley(Generic[K, V]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent(Generic[K, V]):
-    """A question whose answer is awaited."""
+class _Waiting(Generic[K, V]):
+    """A question that is to be sent; `is_again` if it was, on a connection that was of no use."""
 
     question: Question[K, V]
     source: Site
+    name: str
+    is_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent(Generic[K, V]):
+    """A question whose answer is awaited."""
+
+    waiting: _Waiting[K, V]
     coming: Coming
 
 

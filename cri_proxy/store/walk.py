@@ -3,6 +3,7 @@
 Paths that are present are read from their records; what is absent is asked for, many at a time, and
 leads on when its answer has come. Facts are reported while the walk goes on, so that downloads
 start while the closure is still being discovered; those that have not been told are its result.
+A walk is a job of the `loop`.
 
 What caches say is not verified here, so no cache may lead the walk on and on: it has an end.
 """
@@ -11,14 +12,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from concurrent.futures import Future
+from typing import Any, Final
 
 from cri_proxy import errors
 from cri_proxy.lib.worker import Task
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import narinfo
+from cri_proxy.store import narinfo, volley
 from cri_proxy.store.cache import Offer
 from cri_proxy.store.local import Store
+from cri_proxy.store.loop import Turns
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.volley import Question, Volley
 from cri_proxy.store.wire import Fact
@@ -28,7 +31,8 @@ PATHS_AT_MOST: Final = 100_000
 
 _REPORTED_FACTS: Final = 32
 _REPORT_SECONDS: Final = 0.01
-_WAIT_SECONDS: Final = 0.25
+_VISITED: Final = 64
+"""Paths that are visited in one turn: each takes some calls of the kernel."""
 
 Learned = tuple[Fact, tuple[StorePath, ...]]
 """What the daemon is told of a path, and where it leads."""
@@ -37,42 +41,57 @@ Learned = tuple[Fact, tuple[StorePath, ...]]
 class Walk:
     """One walk: what has been seen, what is being asked, what is still to be told.
 
-    `question_of` asks caches for a path; `prepare` is called before the first of them is.
+    `question_of` asks caches for a path; before the first of them is asked, `prepare` is called,
+    and what it returns is waited for.
     """
 
     def __init__(
         self,
         store: Store,
         task: Task,
-        volley: Volley[StorePath, Learned],
+        questions: Volley[StorePath, Learned],
         *,
         question_of: Callable[[StorePath], Question[StorePath, Learned]],
-        prepare: Callable[[], None],
+        prepare: Callable[[], Iterable[Future[Any]]],
     ) -> None:
         self._store = store
         self._task = task
-        self._volley = volley
+        self._volley = questions
         self._question_of = question_of
         self._prepare = prepare
         self._is_prepared = False
         self._frontier: list[StorePath] = []
+        self._absent: list[StorePath] = []
         self._seen: set[StorePath] = set()
         self._facts: list[Fact] = []
         self._told_at = time.monotonic()
 
-    def run(self, roots: Iterable[StorePath]) -> list[Fact]:
+    def run(self, roots: Iterable[StorePath]) -> Turns[list[Fact]]:
         """Walk from the roots to the end; return the facts that have not been reported."""
         self._frontier.extend(roots)
-        while self._frontier or self._volley.is_asking:
+        while True:
             self._task.check()
-            while self._frontier:
-                self._visit(self._frontier.pop())
+            yield from self._visit_all()
+            yield from self._ask_for_absent()
             self._tell()
             self._listen()
-        return self._facts
+            if self._frontier:
+                continue
+            if not self._volley.is_asking:
+                return self._facts
+            yield _REPORT_SECONDS if self._facts else volley.LOOK_SECONDS
+
+    def _visit_all(self) -> Turns[None]:
+        """Follow what is present to its ends."""
+        visited = 0
+        while self._frontier:
+            self._visit(self._frontier.pop())
+            visited += 1
+            if visited % _VISITED == 0:
+                yield 0
 
     def _visit(self, path: StorePath) -> None:
-        """Learn of a path from its record, or ask the caches for it.
+        """Learn of a path from its record, or note that caches are to be asked for it.
 
         A reserved path is asked for as if it were absent: see `fetching`.
         """
@@ -85,19 +104,26 @@ class Walk:
             )
         self._seen.add(path)
         record = self._store.shared_record(path)
-        if record is not None:
+        if record is None:
+            self._absent.append(path)
+        else:
             self._frontier.extend(record.references)
             self._facts.append(fact_of(record))
-            return
-        if not self._is_prepared:
-            self._prepare()
+
+    def _ask_for_absent(self) -> Turns[None]:
+        """Ask the caches for what is absent, when it is known in which order."""
+        if self._absent and not self._is_prepared:
+            for greeted in self._prepare():
+                while not greeted.done():
+                    yield greeted
             self._is_prepared = True
-        self._volley.ask(self._question_of(path))
+        absent, self._absent = self._absent, []
+        for path in absent:
+            self._volley.ask(self._question_of(path))
 
     def _listen(self) -> None:
-        """Take the answers of caches, if some come before something else is due."""
-        seconds = _REPORT_SECONDS if self._facts else _WAIT_SECONDS
-        for _, learned in self._volley.answers(seconds):
+        """Take the answers of caches that have come."""
+        for _, learned in self._volley.answers(at_most=_REPORTED_FACTS - len(self._facts)):
             if isinstance(learned, BaseException):
                 raise learned
             fact, references = learned

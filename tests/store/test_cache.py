@@ -48,6 +48,9 @@ def test_small_file_that_is_too_large_is_refused(request, kind, publisher):
 )
 def test_priority_is_what_the_cache_says_or_that_of_nix(publisher, site, text, priority):
     (publisher.directory / "nix-cache-info").write_text(text)
+    assert site.priority > 50  # it is asked last until it has said when
+
+    site.learn_priority()
 
     assert site.priority == priority
 

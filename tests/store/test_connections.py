@@ -1,4 +1,5 @@
 import contextlib
+import select
 import socket
 import threading
 
@@ -191,6 +192,15 @@ def test_interim_answers_are_passed_over(ours, site):
     assert get(ours, made.url) == (200, b"ok")
 
 
+def received(exchange):
+    """What comes of an exchange's body, whenever there is something."""
+    body = b""
+    while not exchange.is_over:
+        assert select.select([exchange], [], [], WAIT_SECONDS)[0]
+        body += exchange.receive()
+    return body
+
+
 def test_only_an_open_connection_that_is_idle_takes_a_request_at_once(ours, site):
     made = site([OK + b"1.", OK + b"2."])
     assert ours.begin(f"{made.url}/a", {}) is None
@@ -199,6 +209,36 @@ def test_only_an_open_connection_that_is_idle_takes_a_request_at_once(ours, site
     exchange = ours.begin(f"{made.url}/a", {})
     assert exchange is not None
     assert ours.begin(f"{made.url}/b", {}) is None
-    assert body_of(exchange.answer()) == b"1."
+    assert received(exchange) == b"1."
 
     assert get(ours, f"{made.url}/b") == (200, b"2.")
+
+
+def test_what_was_begun_waits_for_nothing(ours, site):
+    released = threading.Event()
+
+    def slow():
+        released.wait(WAIT_SECONDS)
+        return OK + b"ok"
+
+    made = site([slow])
+    ours.widen(made.url)
+    exchange = ours.begin(made.url, {})
+
+    with pytest.raises(BlockingIOError):
+        exchange.receive()
+
+    released.set()
+    assert received(exchange) == b"ok"
+    assert (exchange.status, exchange.reason) == (200, "OK")
+
+
+def test_connection_that_was_closed_while_idle_is_stale_for_what_is_begun(ours, site):
+    made = site([OK + b"ok"])
+    assert get(ours, made.url) == (200, b"ok")
+
+    exchange = ours.begin(made.url, {})
+    assert select.select([exchange], [], [], WAIT_SECONDS)[0]
+    with pytest.raises(connections.Stale):
+        exchange.receive()
+    exchange.close()

@@ -1,3 +1,4 @@
+import select
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -48,7 +49,9 @@ def question(name, sites, insist=None):
 def outcomes_of(fired, count):
     found = {}
     while len(found) < count:
-        found |= {asked.key: outcome for asked, outcome in fired.answers(WAIT_SECONDS)}
+        found |= {asked.key: outcome for asked, outcome in fired.answers()}
+        if len(found) < count:
+            select.select([fired], [], [], volley.LOOK_SECONDS)
     return found
 
 
@@ -148,3 +151,36 @@ def test_late_answer_is_taken_if_it_comes_before_the_other(
 
         assert outcomes_of(fired, 1) == {"file": b"late"}
     assert ended.wait(WAIT_SECONDS)
+
+
+def test_question_on_a_connection_that_was_closed_while_idle_is_sent_again(
+    publisher, server, reach, fire
+):
+    (publisher.directory / "file").write_bytes(b"there")
+    site = reach(server)
+    site.widen()
+    server.stop()
+    server.start()
+
+    with fire() as fired:
+        fired.ask(question("file", [site]))
+
+        assert outcomes_of(fired, 1) == {"file": b"there"}
+
+
+def test_answers_are_used_some_at_a_time(publisher, server, reach, fire):
+    files = {f"file-{n}": b"x" * n for n in range(6)}
+    for name, data in files.items():
+        (publisher.directory / name).write_bytes(data)
+
+    with fire() as fired:
+        for name in files:
+            fired.ask(question(name, [reach(server)]))
+        found = {}
+        while len(found) < 6:
+            select.select([fired], [], [], volley.LOOK_SECONDS)
+            came = fired.answers(at_most=1)
+            assert len(came) <= 1
+            found |= {asked.key: outcome for asked, outcome in came}
+
+    assert found == files

@@ -1,7 +1,7 @@
 """The worker program: every job of the daemon, and what only jobs need.
 
 The daemon starts it as `cri-proxy worker` with pipes for standard input and output, as `lib.worker`
-has it; its settings come with the greeting. HTTP, git, decompression and cryptography are loaded
+has it; its settings come with the greeting. HTTP, git, decompression and signatures are loaded
 here and not by the daemon, asyncio and gRPC by the daemon and not here: both keep their memory
 small that way, and whoever waits for a worker to start does not wait long.
 """

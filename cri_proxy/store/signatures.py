@@ -6,7 +6,8 @@ Nix, `name:<base64>`: 32 bytes of a public key, 64 of a secret one (seed, then p
 a key which Nix made or trusts can be used as it is.
 
 A keyring decides alone: being content-addressed, or coming from a cache of one's own, makes no
-path trusted without a signature.
+path trusted without a signature. What a signature is good for is libsodium's judgement, as it is in
+Nix.
 
 Source of the format: crypto.cc of Nix's libstore; Nix manual, "nix key".
 """
@@ -19,8 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from nacl.exceptions import BadSignatureError
+from nacl.signing import SigningKey, VerifyKey
 
 from cri_proxy import errors
 from cri_proxy.store import narinfo
@@ -55,8 +56,7 @@ class SecretKey:
     @property
     def public(self) -> PublicKey:
         """The key that verifies what this one signs."""
-        private = Ed25519PrivateKey.from_private_bytes(self.seed)
-        return PublicKey(self.name, private.public_key().public_bytes_raw())
+        return PublicKey(self.name, bytes(SigningKey(self.seed).verify_key))
 
     @property
     def text(self) -> str:
@@ -90,23 +90,21 @@ def parse_secret(text: str) -> SecretKey:
 
 def generate(name: str) -> SecretKey:
     """Return a new secret key."""
-    return SecretKey(name, Ed25519PrivateKey.generate().private_bytes_raw())
+    return SecretKey(name, bytes(SigningKey.generate()))
 
 
 def sign(info: NarInfo, key: SecretKey) -> str:
     """Return the signature that `key` makes of `info`, for its `signatures`."""
-    private = Ed25519PrivateKey.from_private_bytes(key.seed)
-    return _text_of(key.name, private.sign(narinfo.fingerprint(info)))
+    return _text_of(key.name, SigningKey(key.seed).sign(narinfo.fingerprint(info)).signature)
 
 
 class Keyring:
     """The public keys that are trusted; several may share a name, while a key is being replaced."""
 
     def __init__(self, keys: Iterable[PublicKey]) -> None:
-        self._keys: dict[str, list[Ed25519PublicKey]] = {}
+        self._keys: dict[str, list[VerifyKey]] = {}
         for key in keys:
-            public = Ed25519PublicKey.from_public_bytes(key.data)
-            self._keys.setdefault(key.name, []).append(public)
+            self._keys.setdefault(key.name, []).append(VerifyKey(key.data))
         self._verified: dict[bytes, str] = {}
 
     def verify(self, info: NarInfo) -> str:
@@ -133,8 +131,8 @@ class Keyring:
         """Whether a key of that name made `signature` of `message`."""
         for key in self._keys.get(name, ()):
             try:
-                key.verify(signature, message)
-            except InvalidSignature:
+                key.verify(message, signature)
+            except BadSignatureError:
                 continue
             return True
         return False

@@ -14,9 +14,11 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import stat
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,8 @@ _logger = logging.getLogger(__name__)
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_BYTE_LOCK: Final = struct.Struct("@hhqqi4x")
+"""struct flock of fcntl(2) on 64 bits: kind, whence, start, length, process."""
 
 
 @cache
@@ -148,6 +152,59 @@ class Lock:
         except FileNotFoundError:
             pass
         finally:
+            os.close(self._descriptor)
+
+
+class Locks:
+    """Exclusive locks on many names, all in the file `path`, which stays.
+
+    The lock of a name is that of one byte (fcntl(2), F_OFD_SETLK), at a place that is the name's
+    digest: nothing is created or deleted for it, which would cost ten times as much. Held until
+    `release` or the end of the process. Safe for threads, and between them as between processes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._changing = threading.Lock()
+        self._held: set[int] = set()
+        self._descriptor = -1  # open while a lock is held
+
+    def acquire(self, name: str) -> int | None:
+        """Take the lock of a name, or return None if another thread or process has it.
+
+        What is returned is for `release`.
+        """
+        place = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 2
+        with self._changing:
+            if place in self._held:
+                return None
+            if not self._held:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._descriptor = os.open(self._path, flags, 0o600)
+            try:
+                self._change(place, fcntl.F_WRLCK)
+                self._held.add(place)
+            except (BlockingIOError, PermissionError):
+                return None
+            finally:
+                self._close_unless_held()
+            return place
+
+    def release(self, place: int) -> None:
+        """Give a lock up; once."""
+        with self._changing:
+            self._held.remove(place)
+            self._change(place, fcntl.F_UNLCK)  # a process being forked may have the file, too
+            self._close_unless_held()
+
+    def _change(self, place: int, kind: int) -> None:
+        """Lock or unlock a byte."""
+        wanted = _BYTE_LOCK.pack(kind, os.SEEK_SET, place, 1, 0)
+        fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, wanted)
+
+    def _close_unless_held(self) -> None:
+        """Close the file, which ends all locks, when there are none."""
+        if not self._held:
             os.close(self._descriptor)
 
 

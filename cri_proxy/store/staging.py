@@ -1,13 +1,13 @@
 """The stage of a directory: where things are made before they are put in place, one by one.
 
-    <directory>/.stage/<name>.lock     flock: somebody is at work on this name
+    <directory>/.locks                 somebody is at work on this name: see `durable.Locks`
     <directory>/.stage/<name>.tree     being made
     <directory>/.stage/<name>.gone     being deleted
     <directory>/.garbage/<random>      taken away, to be deleted at leisure: see `garbage`
 
-Whoever holds a name's lock owns its two other entries, and alone may put something in place under
-that name or take it away. Locks die with the process that holds them, so an entry whose lock is
-free is what a crash left. `local` stages store paths this way, `views` environments.
+Whoever holds a name's lock owns its entries, and alone may put something in place under that name
+or take it away. Locks die with the process that holds them, so an entry whose lock is free is what
+a crash left. `local` stages store paths this way, `views` environments.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Area:
         self._directory = directory
         self._stage = directory / ".stage"
         self._begin = f"{directory}/.stage/"  # strings where it is done for every path
+        self._locks = durable.Locks(f"{directory}/.locks")
 
     def make(self) -> None:
         """Make the stage's directory."""
@@ -70,12 +71,12 @@ class Area:
     @contextlib.contextmanager
     def try_hold(self, name: str) -> Iterator[bool]:
         """Hold a name, if nobody else does now."""
-        lock = durable.Lock.acquire(f"{self._begin}{name}.lock")
+        lock = self._locks.acquire(name)
         try:
             yield lock is not None
         finally:
             if lock is not None:
-                lock.release()
+                self._locks.release(lock)
 
     def tree_of(self, name: str) -> Path:
         """Return where the tree of a name that is held is made."""
@@ -116,7 +117,8 @@ class Area:
 
     def names(self) -> set[str]:
         """Return the names that have entries: in use, or left by a crash."""
-        return {each.name.rpartition(".")[0] for each in self._stage.iterdir()}
+        split = (each.name.rpartition(".") for each in self._stage.iterdir())
+        return {name for name, dot, _ in split if dot}
 
 
 def _move(source: str, target: str) -> None:

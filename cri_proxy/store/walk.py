@@ -1,15 +1,17 @@
 """The walk over a closure: from its roots along references, wherever its paths are.
 
 Paths that are present are read from their records; what is absent is asked for, many at a time, and
-leads on when its answer has come. Facts are reported while the walk goes on, so that downloads
-start while the closure is still being discovered; those that have not been told are its result.
-A walk is a job of the `loop`.
+leads on when its answer has come. The walk goes in breadth: what has changed is near the roots, and
+is asked for before all the rest is read. Facts are reported while the walk goes on, so that
+downloads start while the closure is still being discovered; those that have not been told are its
+result. A walk is a job of the `loop`.
 
 What caches say is not verified here, so no cache may lead the walk on and on: it has an end.
 """
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -31,8 +33,8 @@ PATHS_AT_MOST: Final = 100_000
 
 _REPORTED_FACTS: Final = 32
 _REPORT_SECONDS: Final = 0.01
-_VISITED: Final = 64
-"""Paths that are visited in one turn: each takes some calls of the kernel."""
+_VISITED: Final = 16
+"""Paths in one turn: each that is present takes some calls of the kernel."""
 
 Learned = tuple[Fact, tuple[StorePath, ...]]
 """What the daemon is told of a path, and where it leads."""
@@ -60,7 +62,7 @@ class Walk:
         self._question_of = question_of
         self._prepare = prepare
         self._is_prepared = False
-        self._frontier: list[StorePath] = []
+        self._frontier: collections.deque[StorePath] = collections.deque()
         self._absent: list[StorePath] = []
         self._seen: set[StorePath] = set()
         self._facts: list[Fact] = []
@@ -71,24 +73,17 @@ class Walk:
         self._frontier.extend(roots)
         while True:
             self._task.check()
-            yield from self._visit_all()
+            for _ in range(min(_VISITED, len(self._frontier))):
+                self._visit(self._frontier.popleft())
             yield from self._ask_for_absent()
             self._tell()
             self._listen()
             if self._frontier:
-                continue
-            if not self._volley.is_asking:
-                return self._facts
-            yield _REPORT_SECONDS if self._facts else volley.LOOK_SECONDS
-
-    def _visit_all(self) -> Turns[None]:
-        """Follow what is present to its ends."""
-        visited = 0
-        while self._frontier:
-            self._visit(self._frontier.pop())
-            visited += 1
-            if visited % _VISITED == 0:
                 yield 0
+            elif self._volley.is_asking:
+                yield _REPORT_SECONDS if self._facts else volley.LOOK_SECONDS
+            else:
+                return self._facts
 
     def _visit(self, path: StorePath) -> None:
         """Learn of a path from its record, or note that caches are to be asked for it.

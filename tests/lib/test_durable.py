@@ -106,6 +106,78 @@ def test_lock_dies_with_its_holder(tmp_path):
     lock.release()
 
 
+def test_locks_of_names_are_each_held_by_one(tmp_path):
+    locks, others = durable.Locks(tmp_path / "locks"), durable.Locks(tmp_path / "locks")
+    first = locks.acquire("first")
+
+    assert first is not None
+    assert locks.acquire("first") is None  # of the same thread
+    assert others.acquire("first") is None  # as if of another process
+    second = others.acquire("second")
+    assert second is not None
+    assert locks.acquire("second") is None
+
+    locks.release(first)
+    again = others.acquire("first")
+    assert again is not None
+    assert locks.acquire("first") is None
+    others.release(second)
+    assert locks.acquire("first") is None
+    others.release(again)
+
+
+def test_nothing_is_open_while_no_name_is_locked(tmp_path):
+    locks = durable.Locks(tmp_path / "locks")
+    before = set(os.listdir("/proc/self/fd"))
+    for name in ("one", "two"):
+        held = locks.acquire(name)
+        assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+        locks.release(held)
+
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_locks_of_names_exclude_threads(tmp_path):
+    shared = (durable.Locks(tmp_path / "locks"), durable.Locks(tmp_path / "locks"))
+    inside, most = [0], [0]
+
+    def contend(locks):
+        for _ in range(200):
+            while (lock := locks.acquire("name")) is None:
+                pass
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            tmp_path.stat()  # lets other threads run
+            inside[0] -= 1
+            locks.release(lock)
+
+    threads = [threading.Thread(target=contend, args=(shared[n % 2],)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert most == [1]
+
+
+def test_locks_of_names_die_with_their_holder(tmp_path):
+    program = (
+        "import sys; from cri_proxy.lib import durable;"
+        "locks = durable.Locks(sys.argv[1]); locks.acquire('name'); print('held', flush=True);"
+        "sys.stdin.read()"
+    )
+    locks = durable.Locks(tmp_path / "locks")
+    argv = [sys.executable, "-c", program, str(tmp_path / "locks")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        assert locks.acquire("name") is None
+        holder.kill()
+
+    lock = locks.acquire("name")
+    assert lock is not None
+    locks.release(lock)
+
+
 def make_read_only_tree(root: Path) -> None:
     """A tree as a store path is: directories that not even their owner may write."""
     (root / "a" / "b").mkdir(parents=True)

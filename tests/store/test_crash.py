@@ -176,4 +176,4 @@ async def test_view_is_whole_or_absent_whenever_its_process_is_killed(
                 assert sum(len(f) for *_, f in os.walk(ours)) == sum(
                     len(f) for *_, f in os.walk(theirs)
                 )
-        assert set(names_in(environments.directory)) <= {".stage", "one"}
+        assert set(names_in(environments.directory)) <= {".locks", ".stage", "one"}

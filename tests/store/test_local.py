@@ -207,13 +207,13 @@ def test_recovery_touches_nothing_that_is_not_a_store_path(store):
 
 def test_recovery_drops_free_stages_and_leaves_those_in_use(store, publisher):
     used, left = publisher.add("used", b"1"), publisher.add("left", b"2")
-    for suffix in ("lock", "tree", "gone"):
+    for suffix in ("tree", "gone"):
         (store.directory / ".stage" / f"{left.basename}.{suffix}").touch()
     with store.stage(used, never) as stage, stage.filling(0) as place:
         write_tree(place, {"half": b"way"})
         local.Store(store.directory).recover()
 
-        assert files_of(store)[".stage"] == [f"{used.basename}.lock", f"{used.basename}.tree"]
+        assert files_of(store)[".stage"] == [f"{used.basename}.tree"]
 
 
 def test_damaged_record_makes_a_path_absent_until_it_comes_again(store, publisher, caplog):

@@ -88,12 +88,12 @@ def test_discarding_takes_away_what_is_in_place_and_nothing_is_fine(area, tmp_pa
         area.discard("name")
         area.discard("name")
 
-    assert names_in(tmp_path) == [".stage"]
+    assert names_in(tmp_path) == [".locks", ".stage"]
     assert area.names() == set()
 
 
 def test_names_are_those_with_entries(area, tmp_path):
-    for entry in ("a.lock", "a.tree", "b.gone", "c.d.tree"):
+    for entry in ("a.gone", "a.tree", "b.gone", "c.d.tree"):
         (tmp_path / ".stage" / entry).touch()
 
     assert area.names() == {"a", "b", "c.d"}

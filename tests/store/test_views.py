@@ -122,7 +122,7 @@ def test_stage_that_was_not_committed_leaves_nothing(environments, put):
         stage.link([put("tree", TREE)])
 
     assert not environments.has("one")
-    assert names_in(environments.directory) == [".stage"]
+    assert names_in(environments.directory) == [".locks", ".stage"]
     assert names_in(environments.directory / ".stage") == []
 
 
@@ -237,7 +237,7 @@ def test_recovery_drops_views_that_the_machine_may_have_lost(environments, store
     Views(environments.directory, store).recover()
 
     assert environments.identities() == ("settled",)
-    assert names_in(environments.directory) == [".stage", "settled"]
+    assert names_in(environments.directory) == [".locks", ".stage", "settled"]
     assert names_in(environments.directory / ".stage") == []
 
 

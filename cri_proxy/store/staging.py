@@ -33,6 +33,7 @@ class Area:
         self._directory = directory
         self._stage = directory / ".stage"
         self._begin = f"{directory}/.stage/"  # strings where it is done for every path
+        self._made: set[str] = set()  # names whose tree is here, or may be
         self._locks = durable.Locks(f"{directory}/.locks")
 
     def make(self) -> None:
@@ -63,10 +64,13 @@ class Area:
                 return
             tree = self.tree_of(name)
             durable.remove_tree(tree)
+            self._made.add(name)
             try:
                 yield tree
             finally:
-                durable.remove_tree(tree)
+                if name in self._made:
+                    self._made.remove(name)
+                    durable.remove_tree(tree)
 
     @contextlib.contextmanager
     def try_hold(self, name: str) -> Iterator[bool]:
@@ -85,6 +89,7 @@ class Area:
     def place(self, name: str) -> None:
         """Put the tree of a name that is held in place."""
         _move(f"{self._begin}{name}.tree", f"{self._directory}/{name}")
+        self._made.discard(name)
 
     def exchange(self, name: str) -> None:
         """Put the tree of a name that is held in place of what is there, at once."""

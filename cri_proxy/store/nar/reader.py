@@ -65,6 +65,8 @@ def unpack(source: Source, target: Path, *, nar_size: int, nar_hash: bytes, labe
             f"the archive of {label} is damaged{unpacker.place}: {malformed}; "
             "publish the path again, or use another cache"
         ) from None
+    finally:
+        stream.close()
     if found != nar_hash:
         raise errors.ContentDamaged(
             f"the archive of {label} has the hash sha256:{found.hex()}, not the promised "

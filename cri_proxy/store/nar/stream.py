@@ -23,6 +23,10 @@ _LOOKAHEAD_BYTES: Final = 8 * 1024
 _ZEROS: Final = bytes(8)
 _CLOSE_TWICE: Final = grammar.CLOSE * 2
 
+_SPARE: Final = 4
+_spare: Final[list[bytearray]] = []
+"""Buffers that nobody uses: to make one costs as much as to read a small archive into it."""
+
 
 class Source(Protocol):
     """Where bytes come from: a file, a decompressor, a response.
@@ -74,7 +78,7 @@ class Stream:
         self._size = size
         self._unread = size
         self._hash = hashlib.sha256()
-        self._buffer = bytearray(min(size, _LOOKAHEAD_BYTES + CHUNK_BYTES))
+        self._buffer = _buffer()
         self._view = memoryview(self._buffer)
         self._position = self._end = 0  # of what is buffered; behind it are bytes of before
 
@@ -173,6 +177,13 @@ class Stream:
             raise Malformed(f"bytes follow its promised {self._size}")
         return self._hash.digest()
 
+    def close(self) -> None:
+        """Let another stream have the buffer: nothing may be read any more."""
+        if len(_spare) < _SPARE:
+            _spare.append(self._buffer)
+        self._buffer = bytearray()
+        self._view = memoryview(self._buffer)
+
     def _length(self) -> int:
         """Return the length that comes next, if so many bytes are left at all."""
         if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
@@ -218,6 +229,14 @@ class Stream:
         scheduling.give_way()
         self._unread -= size
         return size
+
+
+def _buffer() -> bytearray:
+    """Return a buffer that nobody uses."""
+    try:
+        return _spare.pop()
+    except IndexError:
+        return bytearray(_LOOKAHEAD_BYTES + CHUNK_BYTES)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -32,7 +32,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -175,15 +175,18 @@ class Store:
         """Put the staged tree of a path that is held in place (`Stage.commit`)."""
         basename = path.basename
         is_damaged = self.is_damaged(path)
-        self._forget(basename, but=_DAMAGED)
-        if not is_damaged and os.path.lexists(self._place + basename):
+        mark = _RESERVED if is_reserved else _PUBLIC if is_public else None
+        is_there = os.path.lexists(self._place + basename)
+        # Of one that is there the record goes first, or a mark without it would be believed.
+        self._forget(basename, but=(_DAMAGED,) if is_there else (_DAMAGED, self._boot, mark))
+        if is_there and not is_damaged:
             self._area.discard(basename)  # another reserved one, or what a disk left of one
-        if is_reserved or is_public:
-            _touch(self._record_at(basename, _RESERVED if is_reserved else _PUBLIC))
+        if mark is not None:
+            _touch(self._record_at(basename, mark))
         beside = f"{self._record}.{basename}"
         _write(beside, narinfo.text_of(record).encode())
         os.rename(beside, self._record_at(basename, self._boot))  # noqa: PTH104
-        if is_damaged and os.path.lexists(self.locate(path)):
+        if is_damaged and is_there:
             self._area.exchange(basename)
         else:
             self._area.place(basename)
@@ -287,9 +290,9 @@ class Store:
             self._forget(name)
             self._area.discard(name)
 
-    def _forget(self, name: str, *, but: str = "") -> None:
+    def _forget(self, name: str, *, but: Collection[str | None] = ()) -> None:
         for suffix in (_LASTING, self._boot, _RESERVED, _PUBLIC, _DAMAGED):
-            if suffix != but:
+            if suffix not in but:
                 _unlink(self._record_at(name, suffix))
 
     def _placed(self) -> set[str]:

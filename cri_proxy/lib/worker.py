@@ -2,7 +2,8 @@
 
 The daemon (`workers.Pool`) starts it with a pipe on each side and writes frames: first a greeting,
 from which `build` makes the table of jobs, then jobs and cancellations. Each job runs in a thread
-of its own and answers with a result or an error; progress goes out in between. Standard output is
+of its own, or is `Carried` by one that has many; it answers with a result or an error; progress
+goes out in between. Standard output is
 the protocol's alone: anything that prints lands on standard error, which is the daemon's log.
 
 A frame is four bytes of length, most significant first, and that many bytes of JSON:
@@ -30,7 +31,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, BinaryIO, Final, NoReturn
 
 from cri_proxy import errors
@@ -71,6 +72,20 @@ class Task:
 
 
 Job = Callable[[dict[str, Any], Task], dict[str, Any]]
+
+
+class Carried:
+    """A job without a thread of its own: `start` returns at once, and its future has the result.
+
+    Called as any other job is, it is waited for.
+    """
+
+    def __init__(self, start: Callable[[dict[str, Any], Task], Future[dict[str, Any]]]) -> None:
+        self.start = start
+
+    def __call__(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """Return the result."""
+        return self.start(argument, task).result()
 
 
 def serve(build: Callable[[dict[str, Any]], Mapping[str, Job]], *, threads: int = 32) -> NoReturn:
@@ -156,13 +171,35 @@ class _Server:
             return
         task = Task(lambda progress: self._send({"id": number, "progress": progress}))
         self._tasks[number] = task
-        self._executor.submit(self._perform, number, task, message["job"], message["argument"])
+        name, argument = message["job"], message["argument"]
+        job = self._jobs.get(name)
+        if isinstance(job, Carried):
+            self._start(number, task, name, job, argument)
+        else:
+            self._executor.submit(
+                self._answer, number, name, lambda: self._perform(name, argument, task)
+            )
 
-    def _perform(self, number: int, task: Task, name: str, argument: dict[str, Any]) -> None:
-        """Run one job to its answer; nothing that it raises may be lost in a thread."""
+    def _perform(self, name: str, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """Run one job in this thread."""
+        task.check()
+        return self._jobs[name](argument, task)
+
+    def _start(
+        self, number: int, task: Task, name: str, job: Carried, argument: dict[str, Any]
+    ) -> None:
+        """Have one job carried by its own thread, which answers."""
         try:
-            task.check()
-            answer = {"id": number, "result": self._jobs[name](argument, task)}
+            future = job.start(argument, task)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+            future = Future()
+            future.set_exception(error)
+        future.add_done_callback(lambda done: self._answer(number, name, done.result))
+
+    def _answer(self, number: int, name: str, result: Callable[[], dict[str, Any]]) -> None:
+        """Send what has come of a job; nothing that it raises may be lost in a thread."""
+        try:
+            answer = {"id": number, "result": result()}
         except Cancelled:
             answer = {"id": number, "cancelled": True}
         except errors.CriProxyError as error:

@@ -31,13 +31,13 @@ import io
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy import errors
 from cri_proxy.lib.steps import Steps
-from cri_proxy.lib.worker import Job, Task
+from cri_proxy.lib.worker import Carried, Job, Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import cache, compression, local, nar, narinfo, signatures, volley
@@ -93,10 +93,10 @@ def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
         widest=widest,
     )
     return {
-        SURVEY: fetching.survey,
+        SURVEY: Carried(fetching.survey),
         FIND: fetching.find,
         FETCH: fetching.fetch,
-        FETCH_FEW: fetching.fetch_few,
+        FETCH_FEW: Carried(fetching.fetch_few),
         RECOVER: fetching.recover,
         REMOVE: fetching.remove,
     }
@@ -125,14 +125,25 @@ class Fetching:
         self._turns = threading.Semaphore(UNPACKING)
         self._loop = Loop()
 
-    def survey(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+    def survey(self, argument: dict[str, Any], task: Task) -> Future[dict[str, Any]]:
         """{"roots", "width", "locations"?} → {"facts": [...]}: the closure, less what was told.
 
         `roots` are basenames; `width` requests are under way at a time. Raises what `Caches.seek`
         raises for the first path that cannot be found.
         """
+        return self._carried(
+            argument["width"],
+            lambda questions: self._survey(argument, task, questions),
+            is_urgent=True,
+        )
+
+    def _survey(
+        self, argument: dict[str, Any], task: Task, questions: Volley[StorePath, Learned]
+    ) -> Turns[list[Fact]]:
+        """Do what `survey` does."""
         locations = self._locations_of(argument)
         look_up = self._looker(locations)
+        has_peers = yield from self._look_for_peers()
 
         def learn(offer: Offer) -> Learned:
             info, record = offer.narinfo, self._store.record(offer.narinfo.path)
@@ -140,8 +151,6 @@ class Fetching:
                 return fact_of(info, offer), info.references  # `fetch` looks again, and decides
             self._trusted(offer, locations)
             return fact_of(record), record.references
-
-        has_peers = self._peers.are_there
 
         def question_of(path: StorePath) -> Question[StorePath, Learned]:
             sources = () if has_peers else self._caches.in_order(path, locations)
@@ -152,16 +161,14 @@ class Fetching:
                 insist=lambda check: learn(self._from_peers(path) or look_up(path, check)),
             )
 
-        roots = [storepaths.of_basename(each) for each in argument["roots"]]
-        with self._volley(argument["width"]) as questions:
-            surveyed = Walk(
-                self._store,
-                task,
-                questions,
-                question_of=question_of,
-                prepare=lambda: self._caches.greet(self._openers),
-            )
-            return {"facts": self._loop.run(surveyed.run(roots), questions, is_urgent=True)}
+        walk = Walk(
+            self._store,
+            task,
+            questions,
+            question_of=question_of,
+            prepare=lambda: self._caches.greet(self._openers),
+        )
+        return (yield from walk.run([storepaths.of_basename(each) for each in argument["roots"]]))
 
     def find(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
         """{"paths": [basename], "locations"?} → {}: caches have each, whatever is present here."""
@@ -219,26 +226,22 @@ class Fetching:
                 brought = self._peers.bring(told, take, seek, task.check)
         return fact_of(brought) | {"steps": steps.taken}
 
-    def fetch_few(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+    def fetch_few(self, argument: dict[str, Any], task: Task) -> Future[dict[str, Any]]:
         """{"paths": [what `fetch` takes], "width"} → {"facts": [...]}: each is here, or has failed.
 
         For small paths that configured caches have. Reports {"facts": [...]} of those that have
         arrived, and results in those it has not told. A path that cannot be had is a fact with
         "error" (errors.to_wire) instead: others may be wanted by somebody else.
         """
-        with self._volley(argument["width"]) as questions:
-            turns = self._few(argument["paths"], task, questions, has_peers=self._peers.are_there)
-            return {"facts": self._loop.run(turns, questions)}
+        return self._carried(
+            argument["width"], lambda questions: self._few(argument["paths"], task, questions)
+        )
 
     def _few(
-        self,
-        arguments: Sequence[dict[str, Any]],
-        task: Task,
-        questions: Volley[StorePath, Fact],
-        *,
-        has_peers: bool,
+        self, arguments: Sequence[dict[str, Any]], task: Task, questions: Volley[StorePath, Fact]
     ) -> Turns[list[Fact]]:
         """Do what `fetch_few` does; one path is unpacked in each turn."""
+        has_peers = yield from self._look_for_peers()
         facts: list[Fact] = []
         told_at = time.monotonic()
         with contextlib.ExitStack() as held:
@@ -322,9 +325,33 @@ class Fetching:
         wires = argument.get("locations")
         return Locations(wires, self._caches.connections, self._keys) if wires else None
 
-    def _volley(self, width: int) -> Volley[StorePath, Any]:
-        """Return a volley of so many questions at a time."""
-        return Volley(width=width, openers=self._openers, insisting=self._lookups)
+    def _carried(
+        self,
+        width: int,
+        turns_of: Callable[[Volley[StorePath, Any]], Turns[list[Fact]]],
+        *,
+        is_urgent: bool = False,
+    ) -> Future[dict[str, Any]]:
+        """Start a job of the loop, with a volley of so many questions at a time."""
+        questions = Volley[StorePath, Any](
+            width=width, openers=self._openers, insisting=self._lookups
+        )
+
+        def turns() -> Turns[dict[str, Any]]:
+            return {"facts": (yield from turns_of(questions))}
+
+        future = self._loop.start(turns(), questions, is_urgent=is_urgent)
+        future.add_done_callback(lambda _: questions.close())
+        return future
+
+    def _look_for_peers(self) -> Turns[bool]:
+        """Find out whether there are peers, for whose addresses one may have to wait."""
+        if not self._peers.are_wanted:
+            return False
+        looking = self._lookups.submit(lambda: self._peers.are_there)
+        while not looking.done():
+            yield looking
+        return looking.result()
 
     def _from_peers(self, path: StorePath) -> Offer | None:
         """Return what a peer says of a path, if a trusted key has signed that."""

@@ -45,7 +45,7 @@ class Polled(Protocol):
 
 
 class Loop:
-    """Runs jobs for threads that wait for them."""
+    """Runs jobs for other threads."""
 
     def __init__(self) -> None:
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -57,8 +57,8 @@ class Loop:
         self._urgent: collections.deque[_Running[Any]] = collections.deque()
         self._others: collections.deque[_Running[Any]] = collections.deque()
 
-    def run(self, turns: Turns[T], polled: Polled, *, is_urgent: bool = False) -> T:
-        """Return the result of a job, or raise what it raises; `polled` is open until then."""
+    def start(self, turns: Turns[T], polled: Polled, *, is_urgent: bool = False) -> Future[T]:
+        """Run a job; the future has its result, or what it raises. `polled` is open until then."""
         running = _Running(turns, polled.fileno(), is_urgent=is_urgent)
         with self._changing:
             self._rung.append(running)
@@ -66,7 +66,7 @@ class Loop:
                 self._has_thread = True
                 threading.Thread(target=self._serve, name="loop", daemon=True).start()
         os.eventfd_write(self._bell, 1)
-        return running.outcome.result()
+        return running.outcome
 
     def _serve(self) -> None:
         """Give turns until there are no jobs."""

@@ -73,9 +73,7 @@ Outcome = tuple[Question[K, V], V | BaseException]
 
 
 class Volley(Generic[K, V]):
-    """The questions of one asker, at most `width` under way; used by a with statement.
-
-    All but the with statement itself is for one thread.
+    """The questions of one asker, at most `width` under way; of one thread, and to be closed.
 
     `openers` open connections, `insisting` runs what insists: not the same threads, for the latter
     may wait for each other.
@@ -100,6 +98,10 @@ class Volley(Generic[K, V]):
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what has no outcome yet."""
         for question in self._open:
             question.is_over = True
         for sent in self._sent.values():

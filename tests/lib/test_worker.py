@@ -126,3 +126,35 @@ def test_error_crosses_by_name(program):
     )
 
     assert worker.read_frame(program.stdout) == {"id": 1, "error": refusal}
+
+
+def test_carried_job_takes_no_thread_and_fails_as_others_do(program):
+    refusal = errors.to_wire(errors.AccessDenied("mend the token"))
+    answers = []
+    for number, argument in enumerate([{}, {"refuse": refusal}, {"then": "crash"}]):
+        send(
+            program,
+            *([] if number else [{"greeting": {}, "nice": 0}]),
+            {"id": number, "job": "carry", "argument": argument},
+        )
+        answers.append(worker.read_frame(program.stdout))
+
+    assert answers[0] == {"id": 0, "result": {"threads": ["MainThread"]}}
+    assert answers[1] == {"id": 1, "error": refusal}
+    assert "LookupError: the lost thing" in answers[2]["error"]["message"]
+
+
+def test_carried_job_is_cancelled_as_others_are(program, tmp_path):
+    fifo = tmp_path / "said"
+    fifo.touch()
+    send(
+        program,
+        {"greeting": {}, "nice": 0},
+        {"id": 1, "job": "carry", "argument": {"then": "wait", "fifo": str(fifo)}},
+        {"id": 1, "cancel": True},
+    )
+    answers = []
+    while not answers or "progress" in answers[-1]:
+        answers.append(worker.read_frame(program.stdout))
+
+    assert answers[-1] == {"id": 1, "cancelled": True}

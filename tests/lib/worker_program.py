@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 from cri_proxy import errors
@@ -30,7 +31,28 @@ def build(greeting):
         "misanswer": lambda argument, task: {"answer": {1, 2}},
         "desert": desert,
         "chatter": chatter,
+        "carry": worker.Carried(carry),
     }
+
+
+def carry(argument, task):
+    """Answer by another thread, which is named, or as asked for."""
+    if "refuse" in argument:
+        raise errors.of_wire(argument["refuse"])
+    future = Future()
+
+    def run():
+        try:
+            future.set_result({"crash": crash, "wait": wait}[argument["then"]](argument, task))
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = threading.Thread(target=run)
+    if "then" in argument:
+        thread.start()
+    else:
+        future.set_result({"threads": [each.name for each in threading.enumerate()]})
+    return future
 
 
 def describe(greeting):

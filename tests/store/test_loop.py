@@ -19,6 +19,11 @@ class Polled:
         return self._poll.fileno()
 
 
+def run(loop, *arguments, **options):
+    """What comes of a job, when it does."""
+    return loop.start(*arguments, **options).result(WAIT_SECONDS)
+
+
 @pytest.fixture
 def loop():
     return Loop()
@@ -37,7 +42,7 @@ def test_a_job_returns_its_result(loop):
         yield 0
         return "done"
 
-    assert loop.run(turns(), Polled()) == "done"
+    assert run(loop, turns(), Polled()) == "done"
 
 
 def test_what_a_job_raises_is_raised(loop):
@@ -46,7 +51,7 @@ def test_what_a_job_raises_is_raised(loop):
         raise LookupError("nothing there")
 
     with pytest.raises(LookupError, match="nothing there"):
-        loop.run(turns(), Polled())
+        run(loop, turns(), Polled())
 
 
 def test_one_thread_carries_all_jobs_and_ends_with_them(loop, at_once):
@@ -58,17 +63,17 @@ def test_one_thread_carries_all_jobs_and_ends_with_them(loop, at_once):
             threads.add(threading.current_thread())
             yield 0
 
-    def run():
+    def begin():
         all_are_there.wait(WAIT_SECONDS)
-        loop.run(turns(), Polled())
+        run(loop, turns(), Polled())
 
-    for each in [at_once(run) for _ in range(4)]:
+    for each in [at_once(begin) for _ in range(4)]:
         each.result(WAIT_SECONDS)
     for thread in threads:
         thread.join(WAIT_SECONDS)
         assert not thread.is_alive()
 
-    assert loop.run(iter_of("again"), Polled()) == "again"
+    assert run(loop, iter_of("again"), Polled()) == "again"
 
 
 def iter_of(result):
@@ -85,9 +90,9 @@ def test_jobs_have_turns_one_after_the_other_and_urgent_ones_between_any_two(loo
             order.append(name)
             yield 0
 
-    jobs = [at_once(loop.run, turns(name), Polled()) for name in ("a", "b")]
-    jobs.append(at_once(loop.run, turns("!"), Polled(), is_urgent=True))
-    at_once(loop.run, opened(loop, gate, 3), Polled()).result(WAIT_SECONDS)
+    jobs = [at_once(run, loop, turns(name), Polled()) for name in ("a", "b")]
+    jobs.append(at_once(run, loop, turns("!"), Polled(), is_urgent=True))
+    at_once(run, loop, opened(loop, gate, 3), Polled()).result(WAIT_SECONDS)
     for each in jobs:
         each.result(WAIT_SECONDS)
 
@@ -115,7 +120,7 @@ def test_a_job_that_waits_for_a_future_goes_on_when_it_is_done(loop):
             yield future
         return future.result()
 
-    assert loop.run(turns(), Polled()) == "came"
+    assert run(loop, turns(), Polled()) == "came"
 
 
 def test_a_fault_of_the_loop_is_told_to_all_and_the_next_job_runs(loop, at_once):
@@ -125,10 +130,10 @@ def test_a_fault_of_the_loop_is_told_to_all_and_the_next_job_runs(loop, at_once)
     def breaks():
         yield "no number of seconds"
 
-    waiting = at_once(loop.run, waits(), Polled())
+    waiting = at_once(run, loop, waits(), Polled())
     with pytest.raises(TypeError):
-        loop.run(breaks(), Polled())
+        run(loop, breaks(), Polled())
     with pytest.raises(TypeError):
         waiting.result(WAIT_SECONDS)
 
-    assert loop.run(iter_of("well"), Polled()) == "well"
+    assert run(loop, iter_of("well"), Polled()) == "well"

@@ -73,6 +73,11 @@ class Addresses:
         self._found = threading.Event()
 
     @property
+    def are_named(self) -> bool:
+        """Whether there are names to look up."""
+        return bool(self._names)
+
+    @property
     def all(self) -> tuple[str, ...]:
         """The addresses of all peers, this node's own among them if the names lead to it."""
         self._refresh()

@@ -82,8 +82,13 @@ class Peers:
         self._starting = threading.Lock()
 
     @property
+    def are_wanted(self) -> bool:
+        """Whether anybody is to be asked, if there is somebody."""
+        return self._addresses.are_named
+
+    @property
     def are_there(self) -> bool:
-        """Whether there is anybody to ask."""
+        """Whether there is anybody to ask; waits for a moment to find out, the first time."""
         return bool(self._addresses.all)
 
     def look_up(self, path: StorePath) -> Offer | None:

@@ -119,7 +119,14 @@ def _large(options: Options, compression: str) -> Iterator[Figure]:
                 ground, made.roots, cache=made.url, key=key, jobs=4, is_tuned=True
             )
 
-    results = rounds.run(options, {"ours": ours, "nix-store -j4": realise}, times=3)
+    def bare() -> float:
+        with grounds.fresh() as ground:
+            return sides.bare(ground, made, files=shape.files, python=options.python)
+
+    compared = {"ours": ours, "nix-store -j4": realise}
+    if compression == "zstd":
+        compared["neither"] = bare
+    results = rounds.run(options, compared, times=3)
     name = f"{shape.bytes // 1_000_000} MB, {shape.files} files, {compression}"
     yield Figure(
         name=name,
@@ -129,6 +136,14 @@ def _large(options: Options, compression: str) -> Iterator[Figure]:
         against="nix-store --realise -j4, tuned",
         limit=0.8,
     )
+    if compression == "zstd":
+        yield Figure(
+            name=f"{name}: decompressing, hashing and writing alone, in as many processes",
+            unit="s",
+            ours=results.median("neither"),
+            theirs=results.median("nix-store -j4"),
+            against="nix-store --realise -j4, tuned",
+        )
     yield Figure(name=f"{name}: largest process", unit="MiB", ours=max(peaks), limit=256)
     yield Figure(name=f"{name}: view of hard links", unit="s", ours=rounds.median(views), limit=0.5)
 

@@ -1,9 +1,10 @@
-"""The two sides of every comparison of stores: our program, and Nix with settings of its choice."""
+"""The sides of the comparisons of stores: our program, Nix with settings of its choice, neither."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import narinfo
+from hack.bench.material import Material
 from hack.testbed.nix import Nix
 
 _REPOSITORY: Final = Path(__file__).parents[3]
@@ -110,6 +113,28 @@ def nix_copy(root: Path, roots: Iterable[StorePath], *, cache: str, key: str) ->
     store = f"local?root={root / 'chroot'}"
     argv = ("nix", "copy", "--from", cache, "--to", store, *map(str, roots))
     return _timed(Nix(root), *argv, settings=_TUNED, key=key)
+
+
+def bare(root: Path, made: Material, *, files: int, python: str) -> float:
+    """Return the seconds that `bare` takes for a closure in zstd, on all cores."""
+    shares: list[list[tuple[str, int]]] = [[] for _ in os.sched_getaffinity(0)]
+    sizes = [0] * len(shares)
+    for size, archive in sorted(_archives_of(made), reverse=True):
+        least = sizes.index(min(sizes))
+        shares[least].append((archive, size))
+        sizes[least] += size
+    asked = {"shares": shares, "target": str(root), "files": files // len(made.closure)}
+    argv = (*_NICE, python, str(Path(__file__).with_name("bare.py")), json.dumps(asked))
+    done = subprocess.run(argv, input="\n", capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
+def _archives_of(made: Material) -> Iterator[tuple[int, str]]:
+    """Yield the unpacked size and the file of every archive of a closure."""
+    for path in made.closure:
+        text = (made.directory / f"{path.digest}.narinfo").read_bytes()
+        found = narinfo.parse(text, path)
+        yield found.nar_size, str(made.directory / found.url)
 
 
 def _timed(nix: Nix, *argv: str, settings: dict[str, str], key: str) -> float:

@@ -3,13 +3,13 @@
 Such a job computes for some tenths of a millisecond whenever an answer comes. In threads of their
 own jobs would hand the interpreter's lock to each other at every call of the kernel, which costs
 more than what they do. Here they have turns: a job is a generator, and where it yields, others go
-on. What it yields is what it waits for,
+on. What it yields is what it waits for:
 
     seconds    until its volley has something to do for it, or that long; 0: until it is its turn
     a future   until that is done, or its volley has something
 
-and what it returns is its result. A turn must not wait for anybody else, and should be short; jobs
-that are urgent, for others wait for what they find, have theirs first.
+What it returns is its result. A turn must not wait for anybody else, and should be short. Jobs that
+are urgent, for others wait for what they find, have theirs first, and then as many others.
 
 The thread is there while there are jobs.
 """
@@ -87,7 +87,7 @@ class Loop:
             return not self._has_thread
 
     def _go_round(self, poll: select.epoll) -> None:
-        """Wait until somebody has something to do; give all urgent jobs a turn, and one other."""
+        """Wait until somebody has something to do; give turns to urgent jobs and as many others."""
         for descriptor, _ in poll.poll(self._patience()):
             if descriptor == self._bell:
                 self._answer(poll)
@@ -97,9 +97,10 @@ class Loop:
         for each in self._running.values():
             if each.due <= now:
                 self._call(each)
-        for _ in range(len(self._urgent)):
+        urgent = len(self._urgent)
+        for _ in range(urgent):
             self._give_turn(self._urgent.popleft(), poll)
-        if self._others:
+        for _ in range(min(len(self._others), max(1, urgent))):
             self._give_turn(self._others.popleft(), poll)
 
     def _patience(self) -> float:

@@ -82,9 +82,10 @@ def iter_of(result):
 
 
 def test_jobs_have_turns_one_after_the_other_and_urgent_ones_between_any_two(loop, at_once):
-    order, gate = [], Future()
+    order, there, gate = [], [], Future()
 
     def turns(name):
+        there.append(name)
         yield gate
         for _ in range(3):
             order.append(name)
@@ -92,7 +93,7 @@ def test_jobs_have_turns_one_after_the_other_and_urgent_ones_between_any_two(loo
 
     jobs = [at_once(run, loop, turns(name), Polled()) for name in ("a", "b")]
     jobs.append(at_once(run, loop, turns("!"), Polled(), is_urgent=True))
-    at_once(run, loop, opened(loop, gate, 3), Polled()).result(WAIT_SECONDS)
+    at_once(run, loop, opened(gate, there, 3), Polled()).result(WAIT_SECONDS)
     for each in jobs:
         each.result(WAIT_SECONDS)
 
@@ -103,9 +104,9 @@ def test_jobs_have_turns_one_after_the_other_and_urgent_ones_between_any_two(loo
     assert all(one != two for one, two in itertools.pairwise(others))
 
 
-def opened(loop, gate, count):
-    """A job that opens a gate when so many others are under way."""
-    while len(loop._running) < count + 1:
+def opened(gate, there, count):
+    """A job that opens a gate when so many are there."""
+    while len(there) < count:
         yield 0
     gate.set_result(None)
 
@@ -137,3 +138,24 @@ def test_a_fault_of_the_loop_is_told_to_all_and_the_next_job_runs(loop, at_once)
         waiting.result(WAIT_SECONDS)
 
     assert run(loop, iter_of("well"), Polled()) == "well"
+
+
+def test_many_urgent_jobs_leave_turns_to_the_others(loop, at_once):
+    order, there, gate = [], [], Future()
+
+    def turns(name):
+        there.append(name)
+        yield gate
+        for _ in range(4):
+            order.append(name)
+            yield 0
+
+    jobs = [at_once(run, loop, turns("!"), Polled(), is_urgent=True) for _ in range(3)]
+    jobs += [at_once(run, loop, turns(name), Polled()) for name in ("a", "b", "c")]
+    at_once(run, loop, opened(gate, there, 6), Polled()).result(WAIT_SECONDS)
+    for each in jobs:
+        each.result(WAIT_SECONDS)
+
+    first_half = order[: len(order) // 2]
+    assert first_half.count("!") <= 9  # not all twelve before the others have begun
+    assert {"a", "b", "c"} & set(first_half)

@@ -29,7 +29,7 @@ import urllib3.exceptions
 from cri_proxy import errors
 from cri_proxy.store import cache, sigv4, wire
 from cri_proxy.store.cache import Cache, Connections
-from cri_proxy.store.connections import Response
+from cri_proxy.store.exchanges import Response
 from cri_proxy.store.messages import Broken
 from cri_proxy.store.nar import Source
 from cri_proxy.store.sigv4 import Credentials, Target

@@ -27,16 +27,8 @@ from cri_proxy import errors
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo, wire
-from cri_proxy.store.connections import (
-    SILENCE_SECONDS,
-    Connections,
-    Exchange,
-    Head,
-    Passing,
-    Response,
-    Stale,
-    text_of,
-)
+from cri_proxy.store.connections import SILENCE_SECONDS, Connections
+from cri_proxy.store.exchanges import Exchange, Head, Passing, Response, Stale, text_of
 from cri_proxy.store.messages import Broken
 from cri_proxy.store.nar import Source
 from cri_proxy.store.narinfo import NarInfo

@@ -1,12 +1,12 @@
-"""Messages of HTTP/1.1 as bytes: what a GET says, and what its answer means.
+"""Messages of HTTP/1.1 as bytes: what a request says, and what the head of its answer means.
 
     parts_of     a URL → its origin, and what to ask for there
     request_of   these two, and headers → the bytes of a GET
-    Incoming     the bytes of an answer as they come → its head, then those of its body
+    tunnel_of    a host → the bytes of a CONNECT
     head_of      the bytes of an answer's head → version, status, reason, headers
 
-No more of HTTP than binary caches speak: lengths, chunks, bodies that end with their connection.
-Nothing is sent or received here: see `connections`.
+No more of HTTP than binary caches speak. Nothing is sent or received here: see `exchanges`; and
+`incoming` for what follows a head.
 
 Source of the format: RFC 9112.
 """
@@ -16,17 +16,13 @@ from __future__ import annotations
 import functools
 import re
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 PORTS: Final = {"http": 80, "https": 443}
 """Of the schemes that are spoken."""
 
-HEAD_BYTES: Final = 64 * 1024
-"""Longest head, longest line between two chunks, and all interim answers and trailers together."""
-
 _PLAIN: Final = re.compile("[A-Za-z0-9/._-]*")
-_CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _SAFE: Final = "%/:=&?~#+!$,;'@()*[]|"
 
 Origin = tuple[str, str, int]
@@ -58,18 +54,27 @@ def _origin_of(base: str) -> Origin:
 def request_of(origin: Origin, target: str, headers: Mapping[str, str]) -> bytes:
     """Return the bytes of a GET."""
     scheme, host, port = origin
-    shown = f"[{host}]" if ":" in host else host
-    if port != PORTS[scheme]:
-        shown += f":{port}"
-    fields = {
-        "Host": shown,
-        "User-Agent": "cri-proxy",
-        "Accept-Encoding": "identity",
-        **headers,
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    place = place_of(host, None if port == PORTS[scheme] else port)
     quoted = target if _PLAIN.fullmatch(target) else urllib.parse.quote(target, safe=_SAFE)
-    return f"GET {quoted} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+    return _request("GET", quoted, place, {"Accept-Encoding": "identity", **headers})
+
+
+def tunnel_of(host: str, port: int, headers: Mapping[str, str]) -> bytes:
+    """Return the bytes that ask a proxy for a tunnel to a host."""
+    place = place_of(host, port)
+    return _request("CONNECT", place, place, headers)
+
+
+def place_of(host: str, port: int | None) -> str:
+    """Return a host, with its port if that is to be told, as it stands in URLs and requests."""
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
+
+
+def _request(method: str, target: str, host: str, headers: Mapping[str, str]) -> bytes:
+    fields = {"Host": host, "User-Agent": "cri-proxy", **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
 
 def head_of(head: bytes) -> tuple[bytes, int, str, dict[str, str]]:
@@ -92,152 +97,3 @@ def head_of(head: bytes) -> tuple[bytes, int, str, dict[str, str]]:
         else:
             headers[key] = text
     return version, int(code), reason.decode("latin-1"), headers
-
-
-class Incoming:
-    """One answer as it comes: bytes go in, and those of its body come out.
-
-    `status` is 0 until the head has come. `is_over` says that the body has ended, and `is_kept`
-    that another request may follow on the same connection then.
-    """
-
-    __slots__ = (
-        "_beside",
-        "_framing",
-        "_held",
-        "_left",
-        "headers",
-        "is_kept",
-        "is_over",
-        "reason",
-        "status",
-    )
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.reason = ""
-        self.headers: dict[str, str] = {}
-        self.is_over = False
-        self.is_kept = False
-        self._beside = 0  # bytes of interim answers and trailers
-        self._held = b""  # of a head, or of a line between chunks, that has not all come
-        self._left: int | None = None  # of the body, or of a chunk; None: as long as bytes come
-        self._framing: Callable[[bytes], None] | None = None  # of chunks: what takes the next line
-
-    def take(self, data: bytes) -> bytes:
-        """Return what bytes of the body are in `data`, the next that have come; raise Broken."""
-        if not self.status:
-            rest = self._take_head(self._held + data if self._held else data)
-            if rest is None:
-                return b""
-            data = rest
-        if self._framing is not None:
-            return self._take_chunks(data)
-        left = self._left
-        if left is None:
-            return data
-        if len(data) >= left:
-            self._end(len(data) - left)
-            return data if len(data) == left else data[:left]
-        self._left = left - len(data)
-        return data
-
-    def end(self) -> None:
-        """Take note that no more comes; raise Broken unless the body ends in this way."""
-        if not self.status:
-            where = "in the head of an answer" if self._held else "without an answer"
-            raise Broken(f"closed the connection {where}")
-        if self._framing is not None:
-            raise Broken("closed the connection before the last chunk")
-        if self._left is not None and not self.is_over:
-            raise Broken(f"closed the connection {self._left} bytes before the end")
-        self.is_over = True
-
-    def _take_head(self, data: bytes) -> bytes | None:
-        """Read the head and return what follows it; None if it has not all come."""
-        while (end := data.find(b"\r\n\r\n")) >= 0:
-            version, status, self.reason, self.headers = head_of(data[:end])
-            data = data[end + 4 :]
-            if status >= 200:  # else it is an interim answer; the real one follows it
-                self.status, self._held = status, b""
-                self._choose_framing(version)
-                return data
-            self._pass(end)
-        if len(data) > HEAD_BYTES:
-            raise Broken("answers with a head without an end")
-        self._held = data
-        return None
-
-    def _choose_framing(self, version: bytes) -> None:
-        """Find out from the head where the body ends."""
-        coding = self.headers.get("transfer-encoding")
-        length = self.headers.get("content-length")
-        options = self.headers.get("connection", "").lower()
-        self.is_kept = version == b"HTTP/1.1" and "close" not in options
-        if self.status in {204, 304}:
-            self._left = 0
-        elif coding is not None:
-            if coding.strip().lower() != "chunked":
-                raise Broken(f"uses the transfer encoding {coding[:40]!a}")
-            self._left, self._framing = 0, self._take_size
-        elif length is not None:
-            if not (length.isascii() and length.isdigit()):
-                raise Broken(f"promises a length of {length[:40]!a}")
-            self._left = int(length)
-        else:
-            self.is_kept = False
-
-    def _take_chunks(self, data: bytes) -> bytes:
-        """Return what of the body is in these chunks, or parts of them."""
-        data, self._held = self._held + data, b""
-        pieces, position = [], 0
-        while position < len(data) and not self.is_over:
-            if self._left:
-                piece = data[position : position + self._left]
-                pieces.append(piece)
-                position += len(piece)
-                self._left -= len(piece)
-                continue
-            end = data.find(b"\r\n", position)
-            if end < 0:
-                self._held = data[position:]
-                if len(self._held) > HEAD_BYTES:
-                    raise Broken("sends no end of the line between two chunks")
-                break
-            line, position = data[position:end], end + 2
-            assert self._framing is not None
-            self._framing(line)
-        if self.is_over:
-            self._end(len(data) - position)
-        return b"".join(pieces)
-
-    def _take_size(self, line: bytes) -> None:
-        """Take the line that a chunk begins with."""
-        found = _CHUNK_SIZE.fullmatch(line)
-        if found is None:
-            raise Broken("sends a chunk without a size")
-        self._left = int(found[1], 16)
-        self._framing = self._take_end if self._left else self._take_trailer
-
-    def _take_end(self, line: bytes) -> None:
-        """Take the end of a chunk's line, which is empty."""
-        if line:
-            raise Broken("sends a chunk of another size than it says")
-        self._framing = self._take_size
-
-    def _take_trailer(self, line: bytes) -> None:
-        """Take a line behind the last chunk; an empty one is the end of all."""
-        self._pass(len(line))
-        self.is_over = not line
-
-    def _pass(self, size: int) -> None:
-        """Pass over so many bytes of what nobody needs."""
-        self._beside += size
-        if self._beside > HEAD_BYTES:
-            raise Broken("sends interim answers or trailers without an end")
-
-    def _end(self, rest: int) -> None:
-        """Note the end of the body, and that so many bytes follow which nobody asked for."""
-        self.is_over = True
-        self._left, self._framing = 0, None
-        self.is_kept = self.is_kept and not rest

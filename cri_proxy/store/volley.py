@@ -33,7 +33,7 @@ from typing import Final, Generic, TypeVar
 from cri_proxy import errors
 from cri_proxy.lib.worker import Cancelled
 from cri_proxy.store.cache import Cache, Coming, Site
-from cri_proxy.store.connections import Stale
+from cri_proxy.store.exchanges import Stale
 
 REFUSALS: Final = (
     errors.ContentDamaged,

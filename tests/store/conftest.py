@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from cri_proxy.lib.worker import Task
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import closures, nar
 from cri_proxy.store.local import Store
+from cri_proxy.store.volley import Volley
+from hack.testbed import ports
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.file_server import FileServer
 
@@ -128,3 +131,17 @@ def sound(store: Store) -> Callable[[], tuple[StorePath, ...]]:
         return present
 
     return prove
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens."""
+    with ports.kept() as port:
+        yield port
+
+
+@pytest.fixture
+def fire() -> Iterator[Callable[..., Volley[str, bytes]]]:
+    """Makes a volley."""
+    with ThreadPoolExecutor(4) as openers, ThreadPoolExecutor(4) as insisting:
+        yield lambda width=4: Volley(width=width, openers=openers, insisting=insisting)

@@ -5,7 +5,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.store import caches
-from hack.testbed import file_server, ports
+from hack.testbed import file_server
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.file_server import FileServer, Status
 
@@ -53,13 +53,6 @@ def sites(tmp_path):
     yield make
     for server in servers:
         server.stop()
-
-
-@pytest.fixture
-def closed_port():
-    """A port at which nobody listens."""
-    with ports.kept() as port:
-        yield port
 
 
 def test_path_is_found_over_http_and_its_archive_streams(publisher, server):

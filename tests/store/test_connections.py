@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.store import connections, messages
+from cri_proxy.store import connections, exchanges, messages
 from cri_proxy.store.connections import Connections
 
 WAIT_SECONDS = 60
@@ -168,7 +168,7 @@ def test_first_answer_is_taken_if_it_comes_although_late(ours, site, monkeypatch
     ],
 )
 def test_what_is_no_answer_is_told(ours, site, answer, reason):
-    with pytest.raises(connections.Passing, match=reason):
+    with pytest.raises(exchanges.Passing, match=reason):
         ours.get(site([answer]).url, {})
 
 
@@ -239,6 +239,6 @@ def test_connection_that_was_closed_while_idle_is_stale_for_what_is_begun(ours, 
 
     exchange = ours.begin(made.url, {})
     assert select.select([exchange], [], [], WAIT_SECONDS)[0]
-    with pytest.raises(connections.Stale):
+    with pytest.raises(exchanges.Stale):
         exchange.receive()
     exchange.close()

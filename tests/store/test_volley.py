@@ -1,34 +1,16 @@
 import select
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from cri_proxy import errors
 from cri_proxy.lib.worker import Cancelled
 from cri_proxy.store import cache, connections, volley
-from cri_proxy.store.volley import Question, Volley
+from cri_proxy.store.volley import Question
 from hack.testbed import file_server
 from hack.testbed.file_server import FileServer
 
 WAIT_SECONDS = 60
-
-
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(4) as openers, ThreadPoolExecutor(4) as insisting:
-        yield openers, insisting
-
-
-@pytest.fixture
-def fire(threads):
-    """Makes a volley."""
-    openers, insisting = threads
-
-    def make(width=4):
-        return Volley(width=width, openers=openers, insisting=insisting)
-
-    return make
 
 
 @pytest.fixture

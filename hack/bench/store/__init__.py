@@ -71,7 +71,7 @@ def _far(options: Options) -> Iterator[Figure]:
                 )
 
         compared = {"ours": ours, "nix-store -j32": realise, "nix-store -j32, tuned": tuned}
-        results = rounds.run(options, compared, times=2 if options.is_quick else 3)
+        results = rounds.run(options, compared, times=2 if options.is_quick else 7)
         with grounds.fresh() as ground:
             copied = sides.nix_copy(ground, made.roots, cache=cache, key=key)
     for against, theirs, limit in (

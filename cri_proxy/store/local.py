@@ -72,10 +72,14 @@ class Store:
 
     def has(self, path: StorePath) -> bool:
         """Whether the path is present: two or three lstat calls."""
-        return os.path.lexists(self._place + path.basename) and any(
+        return self.is_in_place(path) and any(
             _is_there(self._record_at(path.basename, suffix))
             for suffix in (_LASTING, self._boot, _LASTING)  # settling may rename it meanwhile
         )
+
+    def is_in_place(self, path: StorePath) -> bool:
+        """Whether there is anything of that name, recorded or not: one lstat call."""
+        return os.path.lexists(self._place + path.basename)
 
     def is_reserved(self, path: StorePath) -> bool:
         """Whether a present path is only for realizations whose own caches have it."""
@@ -113,7 +117,7 @@ class Store:
         return self._record_of(path, is_use=False)
 
     def _record_of(self, path: StorePath, *, is_use: bool) -> NarInfo | None:
-        if not os.path.lexists(self._place + path.basename):
+        if not self.is_in_place(path):
             return None
         if is_use and self.is_damaged(path):
             return None
@@ -137,7 +141,7 @@ class Store:
 
         The mark is looked for on both sides: a reserved path may come or go meanwhile.
         """
-        if not os.path.lexists(self._place + path.basename):
+        if not self.is_in_place(path):
             return None  # as of most paths that are asked for: one call instead of three
         record = None if self.is_reserved(path) else self.record(path)
         return None if record is None or self.is_reserved(path) else record
@@ -176,7 +180,7 @@ class Store:
         basename = path.basename
         is_damaged = self.is_damaged(path)
         mark = _RESERVED if is_reserved else _PUBLIC if is_public else None
-        is_there = os.path.lexists(self._place + basename)
+        is_there = self.is_in_place(path)
         # Of one that is there the record goes first, or a mark without it would be believed.
         self._forget(basename, but=(_DAMAGED,) if is_there else (_DAMAGED, self._boot, mark))
         if is_there and not is_damaged:

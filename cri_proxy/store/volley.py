@@ -162,6 +162,9 @@ class Volley(Generic[K, V]):
         while self._waiting and len(self._sent) < self._width:
             waiting = self._waiting[0]
             source = waiting.source
+            if waiting.question.is_over:
+                self._waiting.popleft()
+                continue
             if source in self._unopened:
                 self._waiting.popleft()
                 self._insist(waiting.question)

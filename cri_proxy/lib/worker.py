@@ -3,8 +3,8 @@
 The daemon (`workers.Pool`) starts it with a pipe on each side and writes frames: first a greeting,
 from which `build` makes the table of jobs, then jobs and cancellations. Each job runs in a thread
 of its own, or is `Carried` by one that has many; it answers with a result or an error; progress
-goes out in between. Standard output is
-the protocol's alone: anything that prints lands on standard error, which is the daemon's log.
+goes out in between. Standard output is the protocol's alone: anything that prints lands on standard
+error, which is the daemon's log.
 
 A frame is four bytes of length, most significant first, and that many bytes of JSON:
 

@@ -24,7 +24,7 @@ _DEST: Final = "setting "
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class Invocation:
     """What was asked for; `flags` are settings by key name, `seconds` what --within says."""
 
     command: str
@@ -44,7 +44,7 @@ class Options:
     does_repair: bool = False
 
 
-_FIELDS: Final = frozenset(each.name for each in fields(Options))
+_FIELDS: Final = frozenset(each.name for each in fields(Invocation))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,7 +67,7 @@ class _HelpSettings(argparse.Action):
         raise SystemExit(exits.OK)
 
 
-def parse(argv: Sequence[str]) -> Options:
+def parse(argv: Sequence[str]) -> Invocation:
     """Return what `argv` asks for; raise SystemExit after --help or for what is not understood."""
     first, before = _parser().parse_known_args(argv)
     if first.command is None:
@@ -80,7 +80,7 @@ def parse(argv: Sequence[str]) -> Options:
     taken = {**vars(first), **vars(second)}
     own = {name: taken[name] for name in _FIELDS & taken.keys()}
     flags = {**_flags_of(first), **_flags_of(second), **_alone(second)}
-    return Options(**{**own, "command": command.name, "flags": flags})
+    return Invocation(**{**own, "command": command.name, "flags": flags})
 
 
 def _alone(namespace: argparse.Namespace) -> dict[str, str]:

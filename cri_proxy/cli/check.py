@@ -14,17 +14,22 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from cri_proxy import settings
-from cri_proxy.cli import arguments, exits, screen, units
+from cri_proxy.cli import (
+    arguments,
+    exits,
+    numbers,
+    screen,
+)
 from cri_proxy.cli.checks import disk, node, others, running, sockets, sources
-from cri_proxy.cli.checks.findings import Status
+from cri_proxy.cli.checks.findings import Verdict
 from cri_proxy.cli.checks.running import Result
-from cri_proxy.settings.sources import Origin
+from cri_proxy.settings.sources import ValueOrigin
 
-_MARKS: Final = {Status.OK: "✔", Status.WARN: "!", Status.FAIL: "✘"}
-_STYLES: Final = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
+_MARKS: Final = {Verdict.OK: "✔", Verdict.WARN: "!", Verdict.FAIL: "✘"}
+_STYLES: Final = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Run the checks and write what they found to standard output."""
     with _waiting():
         results = _results(loaded.settings)
@@ -60,7 +65,7 @@ def _waiting() -> Iterator[None]:
         yield
 
 
-def _draw(results: Sequence[Result], origins: Sequence[Origin]) -> None:
+def _draw(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -87,11 +92,11 @@ def _draw(results: Sequence[Result], origins: Sequence[Origin]) -> None:
             table.add_row(" ", str(origin.key), origin.shown, origin.source)
         console.print("\nsettings that are not the default", style="bold")
         console.print(table)
-    style = _STYLES[Status.FAIL] if _has_failed(results) else ""
+    style = _STYLES[Verdict.FAIL] if _has_failed(results) else ""
     console.print(f"\n{_summary_of(results)}", style=style)
 
 
-def _print(results: Sequence[Result], origins: Sequence[Origin]) -> None:
+def _print(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
     for result in results:
         finding = result.finding
         print(f"{finding.status:4}  {result.name}: {finding.found}")
@@ -105,17 +110,19 @@ def _print(results: Sequence[Result], origins: Sequence[Origin]) -> None:
 
 def _summary_of(results: Sequence[Result]) -> str:
     count = Counter(result.finding.status for result in results)
-    if not count[Status.FAIL]:
-        warned = f", {units.counted(count[Status.WARN], 'warning')}" if count[Status.WARN] else ""
+    if not count[Verdict.FAIL]:
+        warned = (
+            f", {numbers.counted(count[Verdict.WARN], 'warning')}" if count[Verdict.WARN] else ""
+        )
         return f"this node is ready{warned}"
-    return f"this node is not ready: {count[Status.FAIL]} of {len(results)} checks failed"
+    return f"this node is not ready: {count[Verdict.FAIL]} of {len(results)} checks failed"
 
 
 def _has_failed(results: Sequence[Result]) -> bool:
-    return any(result.finding.status is Status.FAIL for result in results)
+    return any(result.finding.status is Verdict.FAIL for result in results)
 
 
-def _record_of(results: Sequence[Result], origins: Sequence[Origin]) -> dict[str, object]:
+def _record_of(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> dict[str, object]:
     return {
         "is_ready": not _has_failed(results),
         "checks": [

@@ -10,16 +10,22 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cri_proxy import settings
-from cri_proxy.cli import arguments, exits, quiet, screen, units
-from cri_proxy.daemon import inventory, pins
-from cri_proxy.daemon.pins import Pin
+from cri_proxy.cli import (
+    arguments,
+    exits,
+    numbers,
+    quiet,
+    screen,
+)
+from cri_proxy.maintenance import inventory, pins
+from cri_proxy.maintenance.pins import Pin
 from cri_proxy.model.environments import Environment
 from cri_proxy.telemetry import logs
 
 _HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "PIN", "IDENTITY")
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Write the list to standard output, the latest environment first."""
     wanted = quiet.settings_of(loaded, "warning")
     logs.setup(wanted.log)
@@ -71,7 +77,7 @@ def _draw(found: Sequence[Environment], pinned: Mapping[str, str]) -> None:
     console.print(table)
     total = sum(each.nar_bytes for each in found)
     console.print(
-        f"{units.counted(len(found), 'environment')}, {units.size(total)} "
+        f"{numbers.counted(len(found), 'environment')}, {numbers.size(total)} "
         "before store paths that they share are counted once",
         style="dim",
     )
@@ -82,8 +88,8 @@ def _row_of(each: Environment, pinned: Mapping[str, str]) -> tuple[str, ...]:
         str(each.reference),
         str(each.mode),
         str(len(each.closure)),
-        units.size(each.nar_bytes),
-        units.ago(time.time() - each.realized_at),
+        numbers.size(each.nar_bytes),
+        numbers.ago(time.time() - each.realized_at),
         "stale" if each.is_stale else "confirmed",
         pinned.get(each.identity, ""),
         each.identity,

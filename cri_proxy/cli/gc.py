@@ -17,16 +17,22 @@ from typing import Final
 import uvloop
 
 from cri_proxy import settings
-from cri_proxy.cli import arguments, exits, quiet, screen, units
-from cri_proxy.daemon.collection import Freed, Plan
-from cri_proxy.store.garbage import Fate
+from cri_proxy.cli import (
+    arguments,
+    exits,
+    numbers,
+    quiet,
+    screen,
+)
+from cri_proxy.maintenance.collection import CollectionPlan, Freed
+from cri_proxy.store.disk.garbage import Fate
 from cri_proxy.telemetry import logs
 
 _HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
 _SHOWN_HOLDERS: Final = 2
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Collect, or tell what would be collected, and write it to standard output."""
     wanted = quiet.settings_of(loaded, "warning")
     logs.setup(wanted.log)
@@ -41,15 +47,18 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     return exits.OK
 
 
-async def _collected(wanted: settings.Settings, *, is_dry: bool) -> tuple[Plan, Freed | None]:
+async def _collected(
+    wanted: settings.Settings, *, is_dry: bool
+) -> tuple[CollectionPlan, Freed | None]:
     # Half a second of imports, which somebody who mistyped an option need not wait for.
     from cri_proxy.cri import channels
     from cri_proxy.cri.runtime import Runtime
-    from cri_proxy.daemon import parts, pins
-    from cri_proxy.daemon.collection import Collection
+    from cri_proxy.daemon import parts
     from cri_proxy.interposer.mutability import Mutability
+    from cri_proxy.maintenance import pins
+    from cri_proxy.maintenance.collection import Collection
     from cri_proxy.realizer import jobs
-    from cri_proxy.store.garbage import Rules
+    from cri_proxy.store.disk.garbage import Rules
 
     root = wanted.store.root
     grace = wanted.garbage.grace_seconds
@@ -104,8 +113,8 @@ def _row_of(each: Fate, freed: Freed | None) -> tuple[str, ...]:
     return (
         each.reference,
         each.mode,
-        units.ago(time.time() - each.last_start),
-        units.size(each.frees) if each.goes else "",
+        numbers.ago(time.time() - each.last_start),
+        numbers.size(each.frees) if each.goes else "",
         _fate_of(each, freed),
         each.identity,
     )
@@ -123,19 +132,20 @@ def _fate_of(each: Fate, freed: Freed | None) -> str:
     return f"stays: {shown}" + (f" and {more} more" if more > 0 else "")
 
 
-def _sum_of(plan: Plan, freed: Freed | None) -> str:
+def _sum_of(plan: CollectionPlan, freed: Freed | None) -> str:
     if freed is None:
         return (
-            f"{units.counted(len(plan.going), 'environment')} and "
-            f"{units.counted(plan.paths, 'store path')} would be removed, {units.size(plan.frees)}"
+            f"{numbers.counted(len(plan.going), 'environment')} and "
+            f"{numbers.counted(plan.paths, 'store path')} would be removed, "
+            f"{numbers.size(plan.frees)}"
         )
     return (
-        f"{units.counted(len(freed.gone), 'environment')} and "
-        f"{units.counted(freed.paths, 'store path')} removed, {units.size(freed.bytes)}"
+        f"{numbers.counted(len(freed.gone), 'environment')} and "
+        f"{numbers.counted(freed.paths, 'store path')} removed, {numbers.size(freed.bytes)}"
     )
 
 
-def _record_of(plan: Plan, freed: Freed | None) -> dict[str, object]:
+def _record_of(plan: CollectionPlan, freed: Freed | None) -> dict[str, object]:
     gone = set() if freed is None else {each.identity for each in freed.gone}
     return {
         "dry_run": freed is None,

@@ -13,7 +13,7 @@ from cri_proxy.node.root import Root
 _RUNTIME = "runtime.endpoint"
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Install, or show what would be changed; progress and diff go to standard output."""
     root = root_of(options)
     loaded = loaded_of(root, options, loaded)
@@ -27,7 +27,7 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     return exits.OK
 
 
-def root_of(options: arguments.Options) -> Root:
+def root_of(options: arguments.Invocation) -> Root:
     """Return the node that is meant; raise NotFound for an image that is not there."""
     directory = Path(options.root).resolve()
     if not directory.is_dir():
@@ -37,7 +37,9 @@ def root_of(options: arguments.Options) -> Root:
     return Root(directory)
 
 
-def loaded_of(root: Root, options: arguments.Options, loaded: settings.Loaded) -> settings.Loaded:
+def loaded_of(
+    root: Root, options: arguments.Invocation, loaded: settings.Loaded
+) -> settings.Loaded:
     """Return the settings of that node: an image has a file of its own."""
     if root.is_running or options.config is not None:
         return loaded

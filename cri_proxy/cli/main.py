@@ -16,10 +16,10 @@ from cri_proxy import errors, settings
 from cri_proxy.cli import arguments, exits, screen
 
 
-class Command(Protocol):
+class CommandModule(Protocol):
     """A module of this package that is named like a command."""
 
-    def run(self, options: arguments.Options, loaded: settings.Loaded) -> int:
+    def run(self, options: arguments.Invocation, loaded: settings.Loaded) -> int:
         """Do it; return the exit code, raise CriProxyError for a refusal."""
 
 
@@ -43,13 +43,13 @@ def _run(argv: Sequence[str]) -> int:
     options = arguments.parse(argv)
     match options.command:
         case "worker":  # its settings come from the daemon that started it
-            from cri_proxy.daemon import hands
+            from cri_proxy.daemon import worker
 
-            return hands.main()
+            return worker.main()
         case "share":  # so do its
-            from cri_proxy.daemon import share
+            from cri_proxy.daemon import peerserver
 
-            return share.main()
+            return peerserver.main()
         case "sender":  # so do those of the program that sends traces
             from cri_proxy.telemetry import exporting
 
@@ -63,7 +63,7 @@ def _run(argv: Sequence[str]) -> int:
     except errors.RequestInvalid as error:
         screen.refuse(str(error))
         return exits.USAGE
-    command = cast("Command", importlib.import_module(f"cri_proxy.cli.{options.command}"))
+    command = cast("CommandModule", importlib.import_module(f"cri_proxy.cli.{options.command}"))
     try:
         return command.run(options, loaded)
     except errors.CriProxyError as error:

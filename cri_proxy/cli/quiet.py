@@ -17,5 +17,5 @@ def settings_of(loaded: settings.Loaded, level: str) -> settings.Settings:
     return dataclasses.replace(loaded.settings, log=log)
 
 
-def _is_chosen(origin: settings.Origin) -> bool:
+def _is_chosen(origin: settings.ValueOrigin) -> bool:
     return origin.key.section == "log" and not origin.is_default

@@ -15,14 +15,21 @@ from typing import assert_never
 import uvloop
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import arguments, exits, quiet, screen, tracks, units
+from cri_proxy.cli import (
+    arguments,
+    exits,
+    numbers,
+    quiet,
+    screen,
+    tracks,
+)
 from cri_proxy.model import references
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.references import Reference
 from cri_proxy.telemetry import logs
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Realize what was asked for; the code is that of the worst outcome."""
     asked, problems = _parsed(options.references)
     if problems:
@@ -75,10 +82,10 @@ def _tell(track: tracks.Track) -> None:
             directory = str(environment.store.parent)
             facts = ", ".join(
                 [
-                    units.counted(len(environment.closure), "path"),
-                    units.size(environment.nar_bytes),
+                    numbers.counted(len(environment.closure), "path"),
+                    numbers.size(environment.nar_bytes),
                     _origin_of(track),
-                    units.duration(track.seconds),
+                    numbers.duration(track.seconds),
                     *(["FloxHub did not answer: last known state"] if environment.is_stale else []),
                 ]
             )

@@ -10,7 +10,7 @@ from cri_proxy.daemon import main
 from cri_proxy.telemetry import logs
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Run the daemon until it is told to stop."""
     logs.setup(loaded.settings.log)
     uvloop.run(main.serve(loaded.settings, is_replacing=options.is_replacing))

@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import arguments, exits, quiet, screen, units
+from cri_proxy.cli import (
+    arguments,
+    exits,
+    numbers,
+    quiet,
+    screen,
+)
 from cri_proxy.telemetry import logs
 
 if TYPE_CHECKING:
-    from cri_proxy.daemon.verification import Verified
+    from cri_proxy.maintenance.verification import Verified
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Verify, repair if asked to, and tell; the code is FAILED while something is damaged."""
     wanted = quiet.settings_of(loaded, "error")
     logs.setup(wanted.log)
@@ -43,7 +49,8 @@ async def _verified(
     does_repair: bool,
 ) -> Verified:
     # Half a second of imports, which somebody who mistyped an option need not wait for.
-    from cri_proxy.daemon import parts, verification
+    from cri_proxy.daemon import parts
+    from cri_proxy.maintenance import verification
 
     async with parts.parts_of(wanted) as built:
         verified = await verification.verify(built.pool, on_progress)
@@ -65,8 +72,8 @@ def _tell(verified: Verified, *, was_repaired: bool) -> None:
         for identity in each.environments:
             print(f"    in {identity}")
     print(
-        f"{units.counted(verified.paths, 'store path')}, {units.size(verified.bytes)}, and "
-        f"{units.counted(verified.environments, 'environment')} verified: "
+        f"{numbers.counted(verified.paths, 'store path')}, {numbers.size(verified.bytes)}, and "
+        f"{numbers.counted(verified.environments, 'environment')} verified: "
         f"{len(verified.findings) or 'none'} damaged"
         + (f", {len(verified.repaired)} repaired" if verified.repaired else "")
     )
@@ -115,7 +122,7 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
                 task,
                 total=report["of"],
                 completed=report["checked"],
-                text=f"{report['checked']}/{report['of']} paths, {units.size(report['bytes'])}",
+                text=f"{report['checked']}/{report['of']} paths, {numbers.size(report['bytes'])}",
             )
 
         yield show

@@ -11,15 +11,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import arguments, exits, quiet, units
-from cri_proxy.cli.waterfall import page, rows, terminal
+from cri_proxy.cli import (
+    arguments,
+    exits,
+    numbers,
+    quiet,
+)
+from cri_proxy.cli.waterfall import html, rows, terminal
 from cri_proxy.daemon import observing
 from cri_proxy.model import traces
-from cri_proxy.model.traces import Trace
+from cri_proxy.model.traces import StoredTrace
 from cri_proxy.telemetry import logs, ring
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Show the startups that were asked for, the newest first."""
     wanted = quiet.settings_of(loaded, "warning")
     logs.setup(wanted.log)
@@ -33,7 +38,7 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
         if not kept:
             raise errors.NotFound(none_kept)
         raise errors.NotFound(
-            f"none of the {units.counted(len(kept), 'startup')} kept in {directory} is of a pod "
+            f"none of the {numbers.counted(len(kept), 'startup')} kept in {directory} is of a pod "
             f"called {options.pod}: name it as pod, namespace/pod, or by its uid or trace id"
         )
     found = found[: options.count]
@@ -48,18 +53,18 @@ def run(options: arguments.Options, loaded: settings.Loaded) -> int:
     return exits.OK
 
 
-def _write(found: Sequence[Trace], place: Path) -> None:
-    place.write_text(page.of_traces(found), encoding="utf-8")
-    print(f"{units.counted(len(found), 'startup')} written to {place}", file=sys.stderr)
+def _write(found: Sequence[StoredTrace], place: Path) -> None:
+    place.write_text(html.of_traces(found), encoding="utf-8")
+    print(f"{numbers.counted(len(found), 'startup')} written to {place}", file=sys.stderr)
 
 
-def _is_of(trace: Trace, pod: str) -> bool:
+def _is_of(trace: StoredTrace, pod: str) -> bool:
     """Whether `pod` means the pod of a trace: its name, namespace/name, uid, or the trace's id."""
     startup = trace.startup
     return pod in (startup.name, startup.pod, startup.uid, startup.trace_id)
 
 
-def _record_of(trace: Trace) -> dict[str, object]:
+def _record_of(trace: StoredTrace) -> dict[str, object]:
     return {
         **traces.record_of(trace.startup),
         "seconds": trace.seconds,

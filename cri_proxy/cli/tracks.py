@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cri_proxy import errors
-from cri_proxy.cli import screen, units
+from cri_proxy.cli import numbers, screen
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
@@ -163,8 +163,8 @@ def _bars(tracks: Sequence[Track]) -> Iterator[_Update]:
         def render(self, task: Task) -> Text:
             if task.fields["track"].outcome is not None or not task.speed:
                 return Text("")
-            left = "" if task.time_remaining is None else units.clock(task.time_remaining)
-            return Text(f"{units.size(task.speed)}/s {left}")
+            left = "" if task.time_remaining is None else numbers.clock(task.time_remaining)
+            return Text(f"{numbers.size(task.speed)}/s {left}")
 
     console = screen.console(sys.stderr)
     names = min(max(len(str(track.reference)) for track in tracks), console.width // 2)

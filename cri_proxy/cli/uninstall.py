@@ -7,7 +7,7 @@ from cri_proxy.cli import arguments, exits, install
 from cri_proxy.node import installation
 
 
-def run(options: arguments.Options, loaded: settings.Loaded) -> int:
+def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Uninstall; progress goes to standard output."""
     root = install.root_of(options)
     loaded = install.loaded_of(root, options, loaded)

@@ -10,7 +10,7 @@ import cri_proxy
 from cri_proxy.cli import arguments, exits, screen
 
 
-def run(options: arguments.Options) -> int:
+def run(options: arguments.Invocation) -> int:
     """Write the versions to standard output."""
     versions = {
         "cri-proxy": cri_proxy.__version__,

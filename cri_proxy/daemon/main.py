@@ -22,18 +22,23 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import fronts, measuring, observing, parts, sharing, upkeep
+from cri_proxy.daemon import (
+    background,
+    fronts,
+    measuring,
+    observing,
+    parts,
+    sharing,
+)
 from cri_proxy.interposer import (
+    generations,
     handlers,
-    images,
+    imageconfigs,
     lifecycle,
-    metering,
-    pins,
     pulls,
     restoration,
 )
 from cri_proxy.interposer.calls import Interceptor
-from cri_proxy.interposer.counting import CountingRelay
 from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.lib import notify, scheduling
@@ -41,6 +46,8 @@ from cri_proxy.model.imagenames import ImageName
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
+from cri_proxy.tracing import metering
+from cri_proxy.tracing.counting import CountingRelay
 
 _log = logs.of(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -88,7 +95,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
             store=settings.store.root,
         )
         keeping = asyncio.create_task(mutability.keep())
-        await stack.enter_async_context(upkeep.of_node(settings, runtime, built.pool))
+        await stack.enter_async_context(background.of_node(settings, runtime, built.pool))
         announcing = asyncio.create_task(_announce(runtime))
         beating = asyncio.create_task(notify.beat())
         watching = asyncio.create_task(_watch(front, stopping))
@@ -123,7 +130,11 @@ def interceptors_of(
     return {
         methods.path_of("RunPodSandbox"): lifecycle.RunPodSandbox(realizer, policy),
         methods.path_of("CreateContainer"): lifecycle.CreateContainer(
-            realizer, images.Images(runtime), pins.Pins(runtime.containers), mutability, policy
+            realizer,
+            imageconfigs.ImageConfigs(runtime),
+            generations.KeptGenerations(runtime.containers),
+            mutability,
+            policy,
         ),
         methods.path_of("RemoveContainer"): mutability,
         methods.path_of("RemovePodSandbox"): mutability,

@@ -22,7 +22,7 @@ from typing import Final
 
 from cri_proxy import __version__, errors
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.lib.endpoint import Answer, Endpoint
+from cri_proxy.lib.endpoint import Endpoint, EndpointResponse
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs, meters
 from cri_proxy.telemetry.meters import Measured, Tally
@@ -57,20 +57,20 @@ async def measured(settings: Settings, runtime: Runtime) -> AsyncIterator[Tally 
     exposition = meters.install()
     _observe(state)
 
-    async def metrics() -> Answer:
+    async def metrics() -> EndpointResponse:
         state.is_up = not await _fault_of(runtime)
         text = await asyncio.to_thread(exposition)
         state.lag = 0.0
-        return Answer(text, type=_EXPOSITION)
+        return EndpointResponse(text, type=_EXPOSITION)
 
-    async def health() -> Answer:
-        return Answer(b"ok\n")
+    async def health() -> EndpointResponse:
+        return EndpointResponse(b"ok\n")
 
-    async def readiness() -> Answer:
+    async def readiness() -> EndpointResponse:
         fault = await _fault_of(runtime)
         if fault:
-            return Answer(f"{fault}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
-        return Answer(b"ok\n")
+            return EndpointResponse(f"{fault}\n".encode(), HTTPStatus.SERVICE_UNAVAILABLE)
+        return EndpointResponse(b"ok\n")
 
     endpoint = Endpoint({"/metrics": metrics, "/healthz": health, "/readyz": readiness})
     try:

@@ -16,14 +16,14 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.interposer import tracing
 from cri_proxy.interposer.calls import Interceptor
-from cri_proxy.interposer.endings import Endings
-from cri_proxy.interposer.startups import Startups
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs, provider
-from cri_proxy.telemetry.outlet import Outlet
 from cri_proxy.telemetry.ring import Ring
+from cri_proxy.telemetry.spanqueue import SpanQueue
+from cri_proxy.tracing import tracer
+from cri_proxy.tracing.startups import Startups
+from cri_proxy.tracing.stops import StopTraces
 
 _log = logs.of(__name__)
 _TURN_SECONDS: Final = 0.0005
@@ -37,7 +37,7 @@ def traces_below(root: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def outlet_of(settings: Settings) -> AsyncIterator[Outlet | None]:
+async def outlet_of(settings: Settings) -> AsyncIterator[SpanQueue | None]:
     """Install what sends and keeps traces, None when the settings want neither."""
     keep = settings.tracing.keep
     if settings.tracing.pods == "none" or not (keep or provider.is_sent(settings.tracing)):
@@ -57,7 +57,7 @@ async def outlet_of(settings: Settings) -> AsyncIterator[Outlet | None]:
 async def traced(
     interceptors: Mapping[str, Interceptor],
     settings: Settings,
-    outlet: Outlet,
+    outlet: SpanQueue,
     runtime: Runtime,
 ) -> AsyncIterator[Mapping[str, Interceptor]]:
     """Put tracing around the interceptors, and go on with the startups of the last daemon."""
@@ -70,8 +70,8 @@ async def traced(
     resumed = startups.resume()
     if resumed:
         _log.info("startups go on", count=resumed)
-    endings = Endings(settings.tracing.settle_seconds)
-    options = tracing.Options(
+    endings = StopTraces(settings.tracing.settle_seconds)
+    options = tracer.TracingOptions(
         pods=settings.tracing.pods,
         listen=settings.serve.listen,
         endpoint=settings.runtime.endpoint,
@@ -79,7 +79,7 @@ async def traced(
     )
     asking = asyncio.create_task(_learn(facts, runtime))
     try:
-        yield tracing.around(interceptors, startups, endings, options)
+        yield tracer.around(interceptors, startups, endings, options)
     finally:
         asking.cancel()
         endings.close()

@@ -17,9 +17,9 @@ from typing import Any, Final
 from cri_proxy.lib import certificates, workers
 from cri_proxy.model import systems
 from cri_proxy.realizer import jobs as realizerjobs
-from cri_proxy.realizer.realizer import Options, Realizer
+from cri_proxy.realizer.realizer import Realizer, RealizerOptions
 from cri_proxy.settings.schema import Settings
-from cri_proxy.store import closures
+from cri_proxy.store.fetch import closures
 from cri_proxy.store.nix import closures as nixclosures
 
 _LEAST_NICE: Final = 19
@@ -78,7 +78,7 @@ async def realizer_with(settings: Settings, pool: workers.Pool) -> AsyncIterator
         await store.aclose()
 
 
-async def _store_of(settings: Settings, pool: workers.Pool) -> closures.Source:
+async def _store_of(settings: Settings, pool: workers.Pool) -> closures.ClosureSource:
     """Return what brings closures here, which the settings choose; it is ready."""
     if settings.store.kind == "nix":
         store = nixclosures.NixClosures(pool)
@@ -87,11 +87,11 @@ async def _store_of(settings: Settings, pool: workers.Pool) -> closures.Source:
     return closures.Closures(pool, connections=settings.store.connections)
 
 
-def options_of(settings: Settings) -> Options:
+def options_of(settings: Settings) -> RealizerOptions:
     """Return what the settings say about every environment."""
     system = systems.of_node()
     shell = settings.activation.shell.get(system)
-    return Options(
+    return RealizerOptions(
         system=system,
         shell=None if shell is None else str(shell),
         certificates=_certificates_of(settings.activation.certificates),

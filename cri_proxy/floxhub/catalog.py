@@ -24,7 +24,12 @@ from urllib.parse import urlsplit
 
 from cri_proxy.floxhub import fields
 from cri_proxy.floxhub.hub import cleaned
-from cri_proxy.floxhub.transport import Deadline, Question, Subject, Transport
+from cri_proxy.floxhub.transport import (
+    Deadline,
+    HubRequest,
+    RequestSubject,
+    Transport,
+)
 from cri_proxy.model.storepaths import StorePath
 
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
@@ -126,14 +131,14 @@ class Catalog:
             headers["Authorization"] = f"Bearer {token}"
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         answer = self._transport.ask(
-            Question(
+            HubRequest(
                 method="POST",
                 url=f"{self._api_url}/api/v1/catalog/store",
                 limit=ANSWER_LIMIT,
                 body=json.dumps({"outpaths": [str(each) for each in paths]}).encode("ascii"),
                 headers=headers,
             ),
-            Subject(f"the published package {paths[0].name}{more}", token is not None),
+            RequestSubject(f"the published package {paths[0].name}{more}", token is not None),
             deadline,
         )
         items = fields.parse(answer.body, "the catalog's answer").require("items")

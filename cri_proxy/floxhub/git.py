@@ -26,7 +26,13 @@ from dulwich.refs import Ref
 
 from cri_proxy import errors
 from cri_proxy.floxhub import fields, pack
-from cri_proxy.floxhub.transport import Answer, Deadline, Question, Subject, Transport
+from cri_proxy.floxhub.transport import (
+    Deadline,
+    HubRequest,
+    HubResponse,
+    RequestSubject,
+    Transport,
+)
 from cri_proxy.model.references import Reference
 
 if TYPE_CHECKING:
@@ -42,7 +48,7 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class BranchHead:
     """A branch's commit, and its pack unless the caller knew the commit."""
 
     revision: str
@@ -63,7 +69,7 @@ class Repositories:
         deadline: Deadline,
         *,
         is_known: Callable[[str], bool],
-    ) -> Head:
+    ) -> BranchHead:
         """Return the head of the environment's branch; `is_known` tells which packs to spare.
 
         Somebody may push between our two questions: what the head is, and what it consists of.
@@ -95,9 +101,9 @@ class Repositories:
         *,
         is_known: Callable[[str], bool],
         seen: list[str],
-    ) -> Head:
+    ) -> BranchHead:
         """Fetch once; the head is put into `seen` as soon as it is known."""
-        subject = Subject(f"{reference.owner}/{reference.name}", token is not None)
+        subject = RequestSubject(f"{reference.owner}/{reference.name}", token is not None)
         client = _Client(
             f"{self._git_url}/{reference.owner}/floxmeta/",
             lambda question: self._transport.ask(question, subject, deadline),
@@ -120,7 +126,7 @@ class Repositories:
         content = bytearray()
         with _faults_of(subject):
             client.fetch_pack("", wanted, _Newcomer(), _into(content), depth=1, ref_prefix=[branch])
-        return Head(seen[0], bytes(content) or None)
+        return BranchHead(seen[0], bytes(content) or None)
 
 
 class _Newcomer:
@@ -141,7 +147,7 @@ class _Newcomer:
 class _Response:
     """An answer in the form of the HTTP responses that dulwich reads."""
 
-    def __init__(self, answer: Answer, question: Question) -> None:
+    def __init__(self, answer: HubResponse, question: HubRequest) -> None:
         self.status = 200
         self.headers: Mapping[str, str] = {}
         self.content_type: str | None = answer.content_type
@@ -160,7 +166,7 @@ class _Client(AbstractHttpGitClient):
     """dulwich's smart HTTP with another way of asking; good for one fetch."""
 
     def __init__(
-        self, base_url: str, ask: Callable[[Question], Answer], headers: dict[str, str]
+        self, base_url: str, ask: Callable[[HubRequest], HubResponse], headers: dict[str, str]
     ) -> None:
         # A thin pack leaves out what the client has. We never have anything, so no pack is thin;
         # but dulwich's own server refuses clients that would not take one.
@@ -179,7 +185,7 @@ class _Client(AbstractHttpGitClient):
         raise_for_status: bool = True,
     ) -> tuple[HTTPResponse, Callable[[int], bytes]]:
         body = data if data is None or isinstance(data, bytes) else b"".join(data)
-        question = Question(
+        question = HubRequest(
             method="GET" if body is None else "POST",
             url=url,
             limit=REFS_LIMIT if body is None else PACK_LIMIT,
@@ -206,7 +212,7 @@ def _into(content: bytearray) -> Callable[[bytes], int]:
 
 
 @contextmanager
-def _faults_of(subject: Subject) -> Iterator[None]:
+def _faults_of(subject: RequestSubject) -> Iterator[None]:
     """Turn what dulwich says of a server that speaks no proper git into ContentDamaged."""
     try:
         yield

@@ -95,7 +95,7 @@ def _package(root: fields.Field, descriptors: dict[str, lockfiles.Descriptor]) -
     install_id = root.require("install_id").text()
     kind = _kind(root)
     to_install: tuple[str, ...] | None
-    if kind is lockfiles.Kind.STORE_PATH:
+    if kind is lockfiles.PackageKind.STORE_PATH:
         path = _store_path(root.require("store_path"))
         name, outputs, to_install = path.name, {"out": path}, ("out",)
     else:
@@ -113,15 +113,15 @@ def _package(root: fields.Field, descriptors: dict[str, lockfiles.Descriptor]) -
         priority=_priority(root.get("priority")),
         is_unfree=_is_set(root.get("unfree")),
         is_broken=_is_set(root.get("broken")),
-        is_custom_catalog=kind is lockfiles.Kind.CATALOG and _is_custom(descriptor),
+        is_custom_catalog=kind is lockfiles.PackageKind.CATALOG and _is_custom(descriptor),
     )
 
 
-def _kind(root: fields.Field) -> lockfiles.Kind:
+def _kind(root: fields.Field) -> lockfiles.PackageKind:
     for key, kind in (
-        ("store_path", lockfiles.Kind.STORE_PATH),
-        ("locked-url", lockfiles.Kind.FLAKE),
-        ("attr_path", lockfiles.Kind.CATALOG),
+        ("store_path", lockfiles.PackageKind.STORE_PATH),
+        ("locked-url", lockfiles.PackageKind.FLAKE),
+        ("attr_path", lockfiles.PackageKind.CATALOG),
     ):
         if root.has(key):
             return kind

@@ -58,7 +58,7 @@ _SMALL_FILE_LIMIT: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Lock:
+class StoredLockfile:
     """A lockfile on this node, and the SHA-256 of its bytes in hexadecimal."""
 
     digest: str
@@ -156,7 +156,7 @@ class Records:
         record = {"live": metadata.live, "generations": list(metadata.generations)}
         _place(self._revisions / revision / "metadata", _json(record))
 
-    def lock(self, revision: str, generation: int) -> Lock | None:
+    def lock(self, revision: str, generation: int) -> StoredLockfile | None:
         """Return a generation's lockfile, whose bytes have just been found to have its digest."""
         record = self._revisions / revision / str(generation)
         root = _load(record)
@@ -171,7 +171,7 @@ class Records:
             return None
         _touch(record)
         _touch(file)
-        return Lock(digest, file)
+        return StoredLockfile(digest, file)
 
     def keep_lock(self, revision: str, generation: int, content: bytes) -> None:
         """Keep a generation's lockfile."""

@@ -54,7 +54,7 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class RequestSubject:
     """What a question is about, as refusals name it, and whether a token goes with it."""
 
     name: str
@@ -62,7 +62,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class HubRequest:
     """One request; `limit` is the most bytes that its answer may have."""
 
     method: str
@@ -73,7 +73,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HubResponse:
     """A complete answer of status 200; `url` is where redirects ended."""
 
     url: str
@@ -97,7 +97,7 @@ class Transport:
         if ca_file is not None:
             self._pool.get()  # whoever set it hears at once that it cannot be read
 
-    def ask(self, question: Question, subject: Subject, deadline: Deadline) -> Answer:
+    def ask(self, question: HubRequest, subject: RequestSubject, deadline: Deadline) -> HubResponse:
         """Return the answer of status 200.
 
         Raises AccessDenied, NotFound, SourceUnreachable and ContentDamaged as the answer or its
@@ -112,11 +112,13 @@ class Transport:
         except urllib3.exceptions.ProtocolError as error:
             raise self._unreachable(subject, "the connection broke twice") from error
 
-    def _follow(self, question: Question, subject: Subject, deadline: Deadline) -> Answer:
+    def _follow(
+        self, question: HubRequest, subject: RequestSubject, deadline: Deadline
+    ) -> HubResponse:
         """Ask, and ask again where same-origin redirects point."""
         for _ in range(_MOST_REDIRECTS + 1):
             outcome = self._exchange(question, subject, deadline)
-            if isinstance(outcome, Answer):
+            if isinstance(outcome, HubResponse):
                 return outcome
             parts = urlsplit(outcome)
             if f"{parts.scheme}://{parts.netloc}" != self.origin or question.method != "GET":
@@ -130,7 +132,9 @@ class Transport:
             f"FloxHub at {self.origin} redirects {subject.name} in circles: check its URL"
         )
 
-    def _exchange(self, question: Question, subject: Subject, deadline: Deadline) -> Answer | str:
+    def _exchange(
+        self, question: HubRequest, subject: RequestSubject, deadline: Deadline
+    ) -> HubResponse | str:
         """Return the answer of one request, or the URL that it redirects to."""
         try:
             response = self._pool.get().request(
@@ -153,7 +157,7 @@ class Transport:
                 response.close()
                 raise
             response.release_conn()
-            return Answer(question.url, response.headers.get("content-type", ""), body)
+            return HubResponse(question.url, response.headers.get("content-type", ""), body)
         except urllib3.exceptions.ProtocolError:
             raise
         except urllib3.exceptions.HTTPError as error:
@@ -162,8 +166,8 @@ class Transport:
     def _read(
         self,
         response: urllib3.BaseHTTPResponse,
-        question: Question,
-        subject: Subject,
+        question: HubRequest,
+        subject: RequestSubject,
         deadline: Deadline,
     ) -> bytes:
         if response.headers.get("content-encoding", "identity") != "identity":
@@ -176,14 +180,14 @@ class Transport:
             self._patience(subject, deadline)
         return bytes(body)
 
-    def _patience(self, subject: Subject, deadline: Deadline) -> float:
+    def _patience(self, subject: RequestSubject, deadline: Deadline) -> float:
         """Return the seconds that are left; raise SourceUnreachable when there are none."""
         remaining = deadline.remaining()
         if not remaining:
             raise self._unreachable(subject, _late(deadline))
         return remaining
 
-    def _refusal(self, status: int, subject: Subject) -> errors.CriProxyError:
+    def _refusal(self, status: int, subject: RequestSubject) -> errors.CriProxyError:
         """Return what an HTTP status other than 200 means to the caller."""
         host = self.origin
         if status in {401, 403} and subject.has_token:
@@ -213,12 +217,12 @@ class Transport:
             return self._unreachable(subject, f"it answers HTTP {status}")
         return self._nonsense(subject, f"HTTP {status}")
 
-    def _unreachable(self, subject: Subject, reason: str) -> errors.SourceUnreachable:
+    def _unreachable(self, subject: RequestSubject, reason: str) -> errors.SourceUnreachable:
         return errors.SourceUnreachable(
             f"FloxHub at {self.origin} gave no answer about {subject.name}: {reason}"
         )
 
-    def _nonsense(self, subject: Subject, what: str) -> errors.ContentDamaged:
+    def _nonsense(self, subject: RequestSubject, what: str) -> errors.ContentDamaged:
         return errors.ContentDamaged(
             f"FloxHub at {self.origin} answered about {subject.name} with {what}: check that "
             f"FloxHub's URL in the settings is right"

@@ -26,7 +26,15 @@ from google.protobuf.message import DecodeError, Message
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2, runtime
-from cri_proxy.interposer import adjustment, handlers, images, notices, pins, selection, tokens
+from cri_proxy.interposer import (
+    adjustment,
+    generations,
+    handlers,
+    imageconfigs,
+    notices,
+    selection,
+    tokens,
+)
 from cri_proxy.interposer.calls import Call
 from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.interposer.mutability import Mutability
@@ -34,7 +42,7 @@ from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer import holding
 from cri_proxy.realizer.realizer import Realizer
-from cri_proxy.store import leases
+from cri_proxy.store.disk import leases
 from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
@@ -101,8 +109,8 @@ class CreateContainer:
     def __init__(
         self,
         realizer: Realizer,
-        image_configs: images.Images,
-        pod_pins: pins.Pins,
+        image_configs: imageconfigs.ImageConfigs,
+        pod_pins: generations.KeptGenerations,
         mutability: Mutability,
         policy: Policy,
     ) -> None:
@@ -154,7 +162,7 @@ class CreateContainer:
             request.pod_sandbox_id,
             asked,
             wanted.mode,
-            pins.Pin(environment.identity, environment.reference),
+            generations.KeptGeneration(environment.identity, environment.reference),
         )
         return answer
 

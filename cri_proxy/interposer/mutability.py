@@ -25,7 +25,7 @@ from cri_proxy import errors
 from cri_proxy.cri import api_pb2
 from cri_proxy.interposer import adjustment
 from cri_proxy.interposer.calls import Call
-from cri_proxy.store import overlays
+from cri_proxy.store.disk import overlays
 from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)

@@ -19,7 +19,7 @@ from typing import Final, Protocol
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
-from cri_proxy.interposer import images, lifecycle
+from cri_proxy.interposer import imageconfigs, lifecycle
 from cri_proxy.interposer.calls import Call
 from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.model import imagenames, placeholder
@@ -45,7 +45,7 @@ class PullImage:
     def __init__(
         self,
         names: Collection[ImageName],
-        runtime: images.ImageStatus,
+        runtime: imageconfigs.ImageStatus,
         imports: Imports,
         handlers: Handlers,
     ) -> None:

@@ -21,7 +21,7 @@ _CONNECTIONS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EndpointResponse:
     """What a route returns."""
 
     body: bytes
@@ -29,7 +29,7 @@ class Answer:
     type: str = "text/plain; charset=utf-8"
 
 
-Route: TypeAlias = Callable[[], Awaitable[Answer]]
+Route: TypeAlias = Callable[[], Awaitable[EndpointResponse]]
 
 
 class Endpoint:
@@ -78,9 +78,9 @@ class Endpoint:
         route = self._routes.get(path)
         if route is None:
             known = ", ".join(self._routes)
-            answer = Answer(f"nothing here but {known}\n".encode(), HTTPStatus.NOT_FOUND)
+            answer = EndpointResponse(f"nothing here but {known}\n".encode(), HTTPStatus.NOT_FOUND)
         elif method not in (b"GET", b"HEAD"):
-            answer = Answer(b"only GET and HEAD\n", HTTPStatus.METHOD_NOT_ALLOWED)
+            answer = EndpointResponse(b"only GET and HEAD\n", HTTPStatus.METHOD_NOT_ALLOWED)
         else:
             answer = await route()
         writer.write(

@@ -18,7 +18,7 @@ from cri_proxy.model import storepaths
 DEFAULT_PRIORITY = 5
 
 
-class Kind(StrEnum):
+class PackageKind(StrEnum):
     """Where a package was locked from."""
 
     CATALOG = "catalog"
@@ -76,7 +76,7 @@ class Package:
 
     install_id: str
     name: str
-    kind: Kind
+    kind: PackageKind
     system: str
     outputs: Mapping[str, storepaths.StorePath]
     outputs_to_install: tuple[str, ...] | None = None

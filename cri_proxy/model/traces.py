@@ -19,7 +19,7 @@ Value: TypeAlias = "str | bool | int | float | Sequence[str | bool | int | float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Startup:
+class StoredStartup:
     """Whose trace it is.
 
     `span_id` is the root's, `parent_id` that of kubelet's span if it sent a sampled one; `attempt`
@@ -43,7 +43,7 @@ class Startup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class SpanLink:
     """Another span that this one has to do with, of this trace or of another."""
 
     trace_id: str
@@ -51,7 +51,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class StoredSpan:
     """One span that has ended.
 
     `kind` is server, client or internal; `status` ok, error or unset.
@@ -66,7 +66,7 @@ class Span:
     status: str = "unset"
     message: str = ""
     attributes: Mapping[str, Value] = field(default_factory=dict)
-    links: tuple[Link, ...] = ()
+    links: tuple[SpanLink, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -75,14 +75,14 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class StoredTrace:
     """One startup and its spans, by the time of their beginning."""
 
-    startup: Startup
-    spans: tuple[Span, ...]
+    startup: StoredStartup
+    spans: tuple[StoredSpan, ...]
 
     @property
-    def root(self) -> Span | None:
+    def root(self) -> StoredSpan | None:
         """The startup's own span; None while it is under way. If it ended twice, the last end."""
         found = [span for span in self.spans if span.span_id == self.startup.span_id]
         return found[-1] if found else None
@@ -99,23 +99,23 @@ class Trace:
         return max(0.0, (self.end - self.startup.started) / 1e9)
 
 
-def startup_of(record: Mapping[str, Any]) -> Startup:
+def startup_of(record: Mapping[str, Any]) -> StoredStartup:
     """Return the startup that `asdict` made a record of; raise ValueError for anything else."""
     try:
-        return Startup(**record)
+        return StoredStartup(**record)
     except TypeError as error:
         raise ValueError("not a startup") from error
 
 
-def span_of(record: Mapping[str, Any]) -> Span:
+def span_of(record: Mapping[str, Any]) -> StoredSpan:
     """Return the span of a record made by `record_of`; raise ValueError for anything else."""
     try:
-        links = tuple(Link(**link) for link in record.get("links", ()))
-        return Span(**{**record, "links": links})
+        links = tuple(SpanLink(**link) for link in record.get("links", ()))
+        return StoredSpan(**{**record, "links": links})
     except (TypeError, AttributeError) as error:
         raise ValueError("not a span") from error
 
 
-def record_of(value: Startup | Span) -> dict[str, Any]:
+def record_of(value: StoredStartup | StoredSpan) -> dict[str, Any]:
     """Return `value` as JSON has it."""
     return asdict(value)

@@ -56,7 +56,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InstallationPlan:
     """All that an installation changes; what is so already is not in it."""
 
     kubelet: Kubelet
@@ -92,7 +92,7 @@ class Plan:
         return "".join(lines)
 
 
-def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> Plan:
+def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> InstallationPlan:
     """Return what an installation would change; nothing is changed.
 
     Raises NotFound without kubelet or runtime, RequestInvalid for a configuration that cannot be
@@ -133,7 +133,7 @@ def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> Plan:
         }
     endpoint = f"unix://{listen}"
     edited = [] if kubelet.endpoint == endpoint else kubelets.edits(root, kubelet, endpoint)
-    return Plan(
+    return InstallationPlan(
         kubelet,
         runtime,
         listen,
@@ -149,7 +149,7 @@ def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> Plan:
     )
 
 
-def install(root: Root, plan: Plan, tell: Tell, *, seconds: float) -> None:
+def install(root: Root, plan: InstallationPlan, tell: Tell, *, seconds: float) -> None:
     """Do what the plan says; raise with everything taken back if the node does not work then.
 
     `seconds` is how long each of runtime and kubelet may take to be well again.
@@ -268,7 +268,7 @@ async def _containers(endpoint: Path) -> int:
     )
 
 
-def _put_in_place(journal: Journal, plan: Plan) -> None:
+def _put_in_place(journal: Journal, plan: InstallationPlan) -> None:
     if plan.is_new_release:
         journal.directory(plan.release.place, plan.release.copy)
     for file in plan.files:

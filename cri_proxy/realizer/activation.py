@@ -37,7 +37,7 @@ _BARE_QUOTE: Final = re.compile(r'\\.|"', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Launcher:
     """Argument lists that start programs inside an environment; empty when nothing runs before."""
 
     start: tuple[str, ...] = ()
@@ -77,19 +77,19 @@ def envrc(variables: Iterable[tuple[str, str]]) -> str:
     return "".join(lines)
 
 
-def command(environment: Environment, keep: str) -> Command:
+def command(environment: Environment, keep: str) -> Launcher:
     """Return what comes before the program, and before programs that join its container later.
 
     `keep` names the file in the container's own file system that carries the hook's variables from
     the first to the second.
     """
     if environment.shell is None:
-        return Command()
+        return Launcher()
     bash = _activate(environment.shell, environment)
-    return Command(start=(*bash, "--keep", keep, "--"), join=(*bash, "--join", keep, "--"))
+    return Launcher(start=(*bash, "--keep", keep, "--"), join=(*bash, "--join", keep, "--"))
 
 
-def command_alone(environment: Environment, variables: Iterable[tuple[str, str]]) -> Command:
+def command_alone(environment: Environment, variables: Iterable[tuple[str, str]]) -> Launcher:
     """Return what comes before the program so that it alone has `variables`; nothing can join it.
 
     Raises EnvironmentUnsuitable for an environment that was realized without a shell.
@@ -101,7 +101,7 @@ def command_alone(environment: Environment, variables: Iterable[tuple[str, str]]
             "environment, or take the container out of skip-containers-exec"
         )
     settings = [part for name, value in variables for part in ("--set", f"{name}={value}")]
-    return Command(start=(*_activate(environment.shell, environment), *settings, "--"))
+    return Launcher(start=(*_activate(environment.shell, environment), *settings, "--"))
 
 
 def container_variables(

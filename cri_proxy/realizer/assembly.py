@@ -28,7 +28,7 @@ from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import activation, rendering
 from cri_proxy.realizer.recipes import Recipe
-from cri_proxy.realizer.rendering import Kind, Linked, Plan
+from cri_proxy.realizer.rendering import Linked, TargetKind, TreePlan
 from cri_proxy.realizer.trees import Trees
 
 _PROPAGATED: Final = "nix-support/propagated-user-env-packages"
@@ -41,7 +41,7 @@ _BASH: Final = "bin/bash"
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Provenance:
     """Where an environment comes from, for its record."""
 
     reference: Reference
@@ -56,7 +56,7 @@ class Origin:
 class Rendered:
     """FLOX_ENV, ready to be written, and what the record says of it."""
 
-    plan: Plan
+    plan: TreePlan
     files: dict[str, bytes]
     shell: str | None
     certificates: str | None
@@ -81,20 +81,20 @@ def packages_of(recipe: Recipe, mode: Mode, trees: Trees) -> tuple[Linked, ...]:
 
 
 def find_shell(
-    recipe: Recipe, closure: Iterable[StorePath], plan: Plan, trees: Trees
+    recipe: Recipe, closure: Iterable[StorePath], plan: TreePlan, trees: Trees
 ) -> str | None:
     """Return the path of a bash in the closure, the environment's own before any other."""
     if _found(plan, _BASH, trees):
         return f"{recipe.flox_env}/{_BASH}"
     for path in sorted(closure, key=lambda each: each.name):
-        if trees.entry(f"{path}/{_BASH}").kind is Kind.FILE:
+        if trees.entry(f"{path}/{_BASH}").kind is TargetKind.FILE:
             return f"{path}/{_BASH}"
     return None
 
 
 def render(
     recipe: Recipe,
-    origin: Origin,
+    origin: Provenance,
     closure: tuple[StorePath, ...],
     trees: Trees,
     certificates: Path | None,
@@ -131,7 +131,7 @@ def render(
 
 def environment_of(
     recipe: Recipe,
-    origin: Origin,
+    origin: Provenance,
     rendered: Rendered,
     closure: tuple[StorePath, ...],
     nar_bytes: int,
@@ -196,12 +196,12 @@ def _propagated(path: StorePath, mode: Mode, trees: Trees) -> list[StorePath]:
     return found
 
 
-def _found(plan: Plan, place: str, trees: Trees) -> bool:
+def _found(plan: TreePlan, place: str, trees: Trees) -> bool:
     """Whether FLOX_ENV has a file at `place`, be it below a directory that is one link."""
     parts = place.split("/")
     for length in range(1, len(parts) + 1):
         link = plan.links.get("/".join(parts[:length]))
         if link is not None:
             below = "/".join([link, *parts[length:]])
-            return trees.entry(below).kind is Kind.FILE
+            return trees.entry(below).kind is TargetKind.FILE
     return False

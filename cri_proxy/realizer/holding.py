@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy.lib import durable
-from cri_proxy.store import leases
+from cri_proxy.store.disk import leases
 
 CLAIMED_SECONDS: Final = 0.02
 

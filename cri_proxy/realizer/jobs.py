@@ -28,11 +28,11 @@ from cri_proxy.lib.worker import Job, Task
 from cri_proxy.model import references, storepaths
 from cri_proxy.model.environments import Mode
 from cri_proxy.realizer import assembly, recipes
-from cri_proxy.realizer.assembly import Origin
+from cri_proxy.realizer.assembly import Provenance
 from cri_proxy.realizer.recipes import Recipe
 from cri_proxy.realizer.trees import Trees
-from cri_proxy.store.local import Store
-from cri_proxy.store.views import Views
+from cri_proxy.store.disk.local import Store
+from cri_proxy.store.disk.views import Views
 
 RECIPE: Final = "realizer.recipe"
 ASSEMBLE: Final = "realizer.assemble"
@@ -111,7 +111,7 @@ def _assemble(
 ) -> dict[str, Any]:
     """Commit the view of an environment, unless store paths are missing for it."""
     closure = tuple(storepaths.of_basename(name) for name in argument["closure"])
-    origin = Origin(
+    origin = Provenance(
         reference=references.parse(argument["reference"]),
         revision=argument["revision"],
         lock_digest=argument["lock_digest"],

@@ -26,7 +26,8 @@ from cri_proxy import errors
 from cri_proxy.floxhub import jobs as hubjobs
 from cri_proxy.model import storepaths
 from cri_proxy.realizer import jobs
-from cri_proxy.store import closures, wire
+from cri_proxy.store import protocol
+from cri_proxy.store.fetch import closures
 from cri_proxy.telemetry import logs, spans
 
 _log = logs.of(__name__)
@@ -48,7 +49,7 @@ class Located:
     def explain(self, error: errors.CriProxyError) -> errors.CriProxyError:
         """Return the error of a fetch with the logins that it may have failed for lack of."""
         lacking = [
-            f"{wire.url_of(place)} is behind a login of the kind {place['unspoken']['kind']!a}"
+            f"{protocol.url_of(place)} is behind a login of the kind {place['unspoken']['kind']!a}"
             for place in self.places
             if place["unspoken"]
         ]
@@ -65,7 +66,7 @@ class Published:
     """The catalog of one FloxHub, as one daemon asks it."""
 
     def __init__(
-        self, runner: jobs.Runner, store: closures.Source, *, remember_seconds: float
+        self, runner: jobs.Runner, store: closures.ClosureSource, *, remember_seconds: float
     ) -> None:
         self._jobs = runner
         self._store = store
@@ -125,7 +126,7 @@ class Published:
                 _log.warning(
                     "login of an unknown kind is not used",
                     **unspoken,
-                    location=wire.url_of(place),
+                    location=protocol.url_of(place),
                     advice="copy its packages to a cache with another login, or without any, and "
                     "name that in store.caches",
                 )

@@ -39,7 +39,8 @@ from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import holding, jobs
 from cri_proxy.realizer.published import Located, Published
-from cri_proxy.store import closures, leases
+from cri_proxy.store.disk import leases
+from cri_proxy.store.fetch import closures
 from cri_proxy.telemetry import logs, meters, spans
 
 _log = logs.of(__name__)
@@ -97,7 +98,7 @@ class Realization:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RealizerOptions:
     """What the node's settings say about every environment.
 
     `shell` is the store path of the bash for environments that need one and bring none (None: such
@@ -114,7 +115,11 @@ class Realizer:
     """Realizes environments below one root directory, each once however many ask."""
 
     def __init__(
-        self, root: Path, workers: jobs.Runner, store: closures.Source, options: Options
+        self,
+        root: Path,
+        workers: jobs.Runner,
+        store: closures.ClosureSource,
+        options: RealizerOptions,
     ) -> None:
         self._environments = root / "environments"
         self._jobs = workers

@@ -17,7 +17,12 @@ from typing import Final, assert_never
 from cri_proxy.floxhub import outputs, variables
 from cri_proxy.lib import nixbase32
 from cri_proxy.model.environments import Mode
-from cri_proxy.model.lockfiles import Kind, LinkedOutput, Lockfile, Package
+from cri_proxy.model.lockfiles import (
+    LinkedOutput,
+    Lockfile,
+    Package,
+    PackageKind,
+)
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import activation
@@ -123,24 +128,24 @@ def advice_of(package: Package) -> str:
     """Return whose a store path is and what to do when no cache has it, for a refusal."""
     name = f"it is the package {package.install_id!r} of the environment"
     match package.kind:
-        case Kind.FLAKE:
+        case PackageKind.FLAKE:
             return (
                 f"{name}, which comes from a flake and is never built on a node: build it and push "
                 "it to a binary cache of this node, or publish it to a catalog"
             )
-        case Kind.STORE_PATH:
+        case PackageKind.STORE_PATH:
             return (
                 f"{name}, which was installed as a store path and is only where it was built: copy "
                 "it from there to a binary cache of this node"
             )
-        case Kind.CATALOG if package.is_unfree:
+        case PackageKind.CATALOG if package.is_unfree:
             return (
                 f"{name}, which is unfree, so public caches do not carry it and it is never built "
                 "on a node: build it and push it to a binary cache of this node"
             )
-        case Kind.CATALOG if package.is_custom_catalog:
+        case PackageKind.CATALOG if package.is_custom_catalog:
             return f"{name}, from a catalog of its own: publish it again, for this system too"
-        case Kind.CATALOG:
+        case PackageKind.CATALOG:
             return name
         case _:
             assert_never(package.kind)

@@ -26,7 +26,7 @@ _MIME: Final = "share/mime"
 _MIME_KEPT: Final = "packages"
 
 
-class Kind(Enum):
+class TargetKind(Enum):
     """What a path leads to, after all its symbolic links."""
 
     FILE = "file"
@@ -38,7 +38,7 @@ class Kind(Enum):
 class Entry:
     """One name in a directory of the store: what it leads to, and where that really is."""
 
-    kind: Kind
+    kind: TargetKind
     resolved: str
 
 
@@ -57,7 +57,7 @@ Listing = Callable[[str], Mapping[str, Entry]]
 
 
 @dataclass(slots=True)
-class Plan:
+class TreePlan:
     """The tree of FLOX_ENV: directories to make and symbolic links, by relative path."""
 
     directories: list[str] = field(default_factory=list)
@@ -73,15 +73,15 @@ class _Candidate:
     linked: Linked
 
 
-def plan(packages: Iterable[Linked], listing: Listing) -> Plan:
+def plan(packages: Iterable[Linked], listing: Listing) -> TreePlan:
     """Return how to lay `packages` into one tree.
 
     Raises EnvironmentUnsuitable naming both packages and the path when two of equal priority claim
     it. A package that is no directory is left out: there is no name under which to link it.
     """
-    result = Plan()
+    result = TreePlan()
     roots = [
-        _Candidate(str(linked.path), Entry(Kind.DIRECTORY, str(linked.path)), linked)
+        _Candidate(str(linked.path), Entry(TargetKind.DIRECTORY, str(linked.path)), linked)
         for linked in _without_repetitions(packages)
     ]
     _merge("", roots, listing, result)
@@ -98,7 +98,7 @@ def _without_repetitions(packages: Iterable[Linked]) -> list[Linked]:
     return sorted(best.values(), key=lambda linked: linked.priority)
 
 
-def _merge(at: str, sources: list[_Candidate], listing: Listing, result: Plan) -> None:
+def _merge(at: str, sources: list[_Candidate], listing: Listing, result: TreePlan) -> None:
     """Lay the entries of all `sources`, directories that share the place `at`, into `result`."""
     claims: dict[str, list[_Candidate]] = {}
     for source in sources:
@@ -111,7 +111,7 @@ def _merge(at: str, sources: list[_Candidate], listing: Listing, result: Plan) -
         candidates = claims[name]
         if len(candidates) == 1 and place != _MIME:
             result.links[place] = candidates[0].source
-        elif all(candidate.entry.kind is Kind.DIRECTORY for candidate in candidates):
+        elif all(candidate.entry.kind is TargetKind.DIRECTORY for candidate in candidates):
             result.directories.append(place)
             _merge(place, candidates, listing, result)
         else:
@@ -123,7 +123,7 @@ def _winner(place: str, candidates: list[_Candidate]) -> _Candidate:
     first, *others = candidates
     for other in others:
         is_equal = other.linked.priority == first.linked.priority
-        is_same = other.entry == first.entry and first.entry.kind is not Kind.NOTHING
+        is_same = other.entry == first.entry and first.entry.kind is not TargetKind.NOTHING
         if is_equal and not is_same and not (first.linked.may_collide or other.linked.may_collide):
             raise errors.EnvironmentUnsuitable(
                 f"packages {first.linked.package!r} and {other.linked.package!r} both bring "

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from cri_proxy.model import storepaths
-from cri_proxy.realizer.rendering import Entry, Kind
+from cri_proxy.realizer.rendering import Entry, TargetKind
 
 _MOST_LINKS: Final = 40
 _LARGEST_LIST: Final = 1024 * 1024
@@ -28,7 +28,7 @@ class Trees:
     def listing(self, path: str) -> dict[str, Entry]:
         """Return the entries of the directory at `path`, empty when there is no directory."""
         directory = self.entry(path)
-        if directory.kind is not Kind.DIRECTORY:
+        if directory.kind is not TargetKind.DIRECTORY:
             return {}
         found: dict[str, Entry] = {}
         with os.scandir(self._place(directory.resolved)) as entries:
@@ -37,9 +37,9 @@ class Trees:
                 if each.is_symlink():
                     found[each.name] = self.entry(name)
                 elif each.is_dir(follow_symlinks=False):
-                    found[each.name] = Entry(Kind.DIRECTORY, name)
+                    found[each.name] = Entry(TargetKind.DIRECTORY, name)
                 else:
-                    found[each.name] = Entry(Kind.FILE, name)
+                    found[each.name] = Entry(TargetKind.FILE, name)
         return found
 
     def entry(self, path: str) -> Entry:
@@ -58,26 +58,26 @@ class Trees:
             here = "/" + "/".join(done)
             mode = self._mode(here)
             if mode is None:
-                return Entry(Kind.NOTHING, here)
+                return Entry(TargetKind.NOTHING, here)
             if stat.S_ISLNK(mode):
                 links += 1
                 if links > _MOST_LINKS:
-                    return Entry(Kind.NOTHING, here)
+                    return Entry(TargetKind.NOTHING, here)
                 target = PurePosixPath(self._place(here).readlink())
                 done = [] if target.is_absolute() else done[:-1]
                 todo.extend(reversed(target.parts[1:] if target.is_absolute() else target.parts))
             elif todo and not stat.S_ISDIR(mode):
-                return Entry(Kind.NOTHING, here)
+                return Entry(TargetKind.NOTHING, here)
         resolved = "/" + "/".join(done)
         mode = self._mode(resolved) if len(done) > 2 else None
         if mode is None:
-            return Entry(Kind.NOTHING, resolved)
-        return Entry(Kind.DIRECTORY if stat.S_ISDIR(mode) else Kind.FILE, resolved)
+            return Entry(TargetKind.NOTHING, resolved)
+        return Entry(TargetKind.DIRECTORY if stat.S_ISDIR(mode) else TargetKind.FILE, resolved)
 
     def words(self, path: str) -> tuple[str, ...]:
         """Return the words of a small text file such as nix-support's lists, () when absent."""
         entry = self.entry(path)
-        if entry.kind is not Kind.FILE:
+        if entry.kind is not TargetKind.FILE:
             return ()
         with self._place(entry.resolved).open("rb") as file:
             return tuple(file.read(_LARGEST_LIST).decode("utf-8", "replace").split())

@@ -22,7 +22,13 @@ from typing import Final
 from cri_proxy.router import frames, headers
 from cri_proxy.router.frames import Violation
 from cri_proxy.router.interposition import Interposition
-from cri_proxy.router.streams import ENDLESS, LARGEST_STREAMS, REQUEST_OVER, Method, Streams
+from cri_proxy.router.streams import (
+    ENDLESS,
+    LARGEST_STREAMS,
+    REQUEST_OVER,
+    MethodKind,
+    Streams,
+)
 from cri_proxy.router.terms import STATELESS, Terms
 from cri_proxy.router.upstream import Upstream
 
@@ -76,7 +82,7 @@ class Downstream:
         self._reader = upstream.downstream_reader
         self._preface = frames.PREFACE
         self._terms = Terms()
-        self._sender = headers.Sender()
+        self._sender = headers.HeaderSender()
         self._block: headers.Block | None = None
 
     def drain(self) -> None:
@@ -267,7 +273,7 @@ class Downstream:
             )
             if len(streams.open) + len(loans) >= LARGEST_STREAMS:
                 raise Violation(frames.ENHANCE_YOUR_CALM, f"over {LARGEST_STREAMS} open streams")
-            if meaning == Method.INTERPOSED:
+            if meaning == MethodKind.INTERPOSED:
                 self._interposition.connect(self._terms)
                 self._interposition.lend(
                     request,
@@ -275,7 +281,7 @@ class Downstream:
                     answer_room=self._upstream.effect.window_bytes,
                 )
                 return b""
-            endless = ENDLESS if meaning == Method.ENDLESS else 0
+            endless = ENDLESS if meaning == MethodKind.ENDLESS else 0
             streams.begin(stream, endless | end, request.block)
         if not self._upstream.receiver.is_closed:
             request.block = self._upstream.receiver.close(request.block)

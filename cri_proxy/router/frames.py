@@ -72,7 +72,7 @@ class Violation(Exception):
         self.reason = reason
 
 
-class Reader:
+class FrameReader:
     """The frames of one side, whatever the pieces in which its bytes arrive."""
 
     __slots__ = ("_missing", "excess", "largest", "pieces")

@@ -52,7 +52,7 @@ _ZERO_SIZE: Final = bytes([SIZE_UPDATE])
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-class Sender:
+class HeaderSender:
     """Who sends header blocks: with a table, until it has said that it keeps none."""
 
     __slots__ = ("_decoder", "is_bound", "is_stateless")
@@ -88,7 +88,7 @@ class Sender:
         return encoded(headers), headers
 
 
-class Receiver:
+class HeaderReceiver:
     """Who receives blocks of several senders: its table is closed by the first of them."""
 
     __slots__ = ("is_closed",)

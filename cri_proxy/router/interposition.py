@@ -163,10 +163,10 @@ class Interposition:
             self.to_interposer.append(frames.window_update(0, credit))
 
     def _begin(self) -> None:
-        self._frames = frames.Reader()
+        self._frames = frames.FrameReader()
         self._terms = Terms()
-        self._sender = headers.Sender()
-        self._receiver = headers.Receiver()
+        self._sender = headers.HeaderSender()
+        self._receiver = headers.HeaderReceiver()
         self._block: headers.Block | None = None
         self.lending.begin()
 

@@ -28,7 +28,7 @@ ENDLESS: Final = 4
 _OVER: Final = REQUEST_OVER | ANSWER_OVER
 
 
-class Method(IntEnum):
+class MethodKind(IntEnum):
     """What the methods that are looked for stand for."""
 
     INTERPOSED = 1
@@ -38,8 +38,8 @@ class Method(IntEnum):
 def needles_of(interposed: frozenset[str], endless: frozenset[str]) -> headers.Needles:
     """Return the needles for the paths of methods, `/package.Service/Method`."""
     meanings: Mapping[str, int] = {
-        **dict.fromkeys(endless, Method.ENDLESS),
-        **dict.fromkeys(interposed, Method.INTERPOSED),
+        **dict.fromkeys(endless, MethodKind.ENDLESS),
+        **dict.fromkeys(interposed, MethodKind.INTERPOSED),
     }
     return headers.Needles(meanings)
 

@@ -48,15 +48,15 @@ class Upstream:
     )
 
     def __init__(self, streams: Streams, interposition: Interposition) -> None:
-        self.reader = frames.Reader()
-        self.downstream_reader = frames.Reader()
+        self.reader = frames.FrameReader()
+        self.downstream_reader = frames.FrameReader()
         """Reads what downstream sends: how long that may be, upstream says."""
         self.terms = Terms()
         self.effect = Effect()
         """Downstream's window of streams, as upstream may use it now."""
         self.limit = Limit()
         """Downstream's header table."""
-        self.receiver = headers.Receiver()
+        self.receiver = headers.HeaderReceiver()
         self.has_greeted = False
         """Its SETTINGS have come."""
         self.is_heard = False
@@ -66,7 +66,7 @@ class Upstream:
         self._lending = interposition.lending
         self._delivery = interposition.delivery
         self._out = interposition.to_downstream
-        self._sender = headers.Sender()
+        self._sender = headers.HeaderSender()
         self._block: headers.Block | None = None
         self._change_due = 0
 

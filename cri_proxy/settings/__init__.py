@@ -10,6 +10,12 @@ Nothing here reads the environment or a file at import: the CLI hands them in, o
 """
 
 from cri_proxy.settings.schema import Settings
-from cri_proxy.settings.sources import CONFIG_FILE, CONFIG_VARIABLE, Loaded, Origin, load
+from cri_proxy.settings.sources import (
+    CONFIG_FILE,
+    CONFIG_VARIABLE,
+    Loaded,
+    ValueOrigin,
+    load,
+)
 
-__all__ = ["CONFIG_FILE", "CONFIG_VARIABLE", "Loaded", "Origin", "Settings", "load"]
+__all__ = ["CONFIG_FILE", "CONFIG_VARIABLE", "Loaded", "ValueOrigin", "Settings", "load"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cri_proxy.settings import schema
-from cri_proxy.settings.kinds import Kind
+from cri_proxy.settings.kinds import ValueKind
 
 PREFIX: Final = "CRI_PROXY_"
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -26,7 +26,7 @@ class Key:
 
     section: str
     name: str
-    kind: Kind[object]
+    kind: ValueKind[object]
     default: object
     about: str
 

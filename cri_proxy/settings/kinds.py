@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
+class ValueKind(Generic[T]):
     """What one key accepts: `accepted` completes the sentence "must be …"."""
 
     accepted: str
@@ -50,7 +50,7 @@ class Kind(Generic[T]):
     of_text: Callable[[str], T]
 
 
-def whole(low: int, high: int) -> Kind[int]:
+def whole(low: int, high: int) -> ValueKind[int]:
     """Return the kind of whole numbers within bounds, both included."""
 
     def of_toml(value: object) -> int:
@@ -58,10 +58,12 @@ def whole(low: int, high: int) -> Kind[int]:
             raise ValueError
         return value
 
-    return Kind(f"a whole number from {low} to {high}", of_toml, lambda text: of_toml(int(text)))
+    return ValueKind(
+        f"a whole number from {low} to {high}", of_toml, lambda text: of_toml(int(text))
+    )
 
 
-def seconds(low: float, high: float) -> Kind[float]:
+def seconds(low: float, high: float) -> ValueKind[float]:
     """Return the kind of durations within bounds, both included; fractions are welcome."""
 
     def of_toml(value: object) -> float:
@@ -72,16 +74,16 @@ def seconds(low: float, high: float) -> Kind[float]:
         return float(value)
 
     accepted = f"a number of seconds from {low:g} to {high:g}"
-    return Kind(accepted, of_toml, lambda text: of_toml(float(text)))
+    return ValueKind(accepted, of_toml, lambda text: of_toml(float(text)))
 
 
-def share() -> Kind[float]:
+def share() -> ValueKind[float]:
     """Return the kind of parts of a whole, from nothing to all of it."""
     inner = seconds(0, 1)
-    return Kind("a number from 0 to 1", inner.of_toml, inner.of_text)
+    return ValueKind("a number from 0 to 1", inner.of_toml, inner.of_text)
 
 
-def choice(*words: str) -> Kind[str]:
+def choice(*words: str) -> ValueKind[str]:
     """Return the kind of a few words."""
 
     def of_text(text: str) -> str:
@@ -92,7 +94,7 @@ def choice(*words: str) -> Kind[str]:
     return _textual(f"one of {', '.join(words)}", of_text)
 
 
-def choice_or(word: str, prefix: str) -> Kind[str]:
+def choice_or(word: str, prefix: str) -> ValueKind[str]:
     """Return the kind of one word, a prefix with an absolute path behind it, or nothing."""
 
     def of_text(text: str) -> str:
@@ -106,19 +108,19 @@ def choice_or(word: str, prefix: str) -> Kind[str]:
     return _textual(f"{word}, {prefix}/directory, or empty", of_text)
 
 
-def directory() -> Kind[Path]:
+def directory() -> ValueKind[Path]:
     """Return the kind of absolute paths."""
     return _textual("an absolute path", _path_of)
 
 
-def optional_file() -> Kind[Path | None]:
+def optional_file() -> ValueKind[Path | None]:
     """Return the kind of absolute paths that may be left empty, which reads as None."""
     return _textual(
         "an absolute path, or empty for none", lambda text: _path_of(text) if text else None
     )
 
 
-def words_or_file(*words: str) -> Kind[str]:
+def words_or_file(*words: str) -> ValueKind[str]:
     """Return the kind of a few words or an absolute path, whose text it keeps."""
 
     def of_text(text: str) -> str:
@@ -127,7 +129,7 @@ def words_or_file(*words: str) -> Kind[str]:
     return _textual(f"{', '.join(words)} or an absolute path", of_text)
 
 
-def unix_socket() -> Kind[Path]:
+def unix_socket() -> ValueKind[Path]:
     """Return the kind of Unix socket addresses: a path, or gRPC's and kubelet's unix:// form."""
 
     def of_text(text: str) -> Path:
@@ -141,7 +143,7 @@ def unix_socket() -> Kind[Path]:
     )
 
 
-def reference() -> Kind[Reference]:
+def reference() -> ValueKind[Reference]:
     """Return the kind of references to environments."""
 
     def of_text(text: str) -> Reference:
@@ -153,7 +155,7 @@ def reference() -> Kind[Reference]:
     return _textual("owner/name, or owner/name:7 for one generation", of_text)
 
 
-def url(*schemes: str) -> Kind[str]:
+def url(*schemes: str) -> ValueKind[str]:
     """Return the kind of URLs of some schemes; a slash at the end is taken off."""
 
     def of_text(text: str) -> str:
@@ -172,13 +174,13 @@ def url(*schemes: str) -> Kind[str]:
     return _textual(f"a URL that begins with {_either(schemes)}", of_text)
 
 
-def optional_url(*schemes: str) -> Kind[str]:
+def optional_url(*schemes: str) -> ValueKind[str]:
     """Return the kind of URLs that may be left empty."""
     inner = url(*schemes)
     return _textual(f"{inner.accepted}, or empty", lambda text: inner.of_text(text) if text else "")
 
 
-def optional_address() -> Kind[str]:
+def optional_address() -> ValueKind[str]:
     """Return the kind of IP addresses with a port, such as `[::1]:9464`, that may be left empty."""
 
     def of_text(text: str) -> str:
@@ -194,7 +196,7 @@ def optional_address() -> Kind[str]:
     return _textual("an IP address and port such as 127.0.0.1:9464, or empty", of_text)
 
 
-def host() -> Kind[str]:
+def host() -> ValueKind[str]:
     """Return the kind of DNS names and IP addresses, with a port or without; IPv6 in brackets."""
 
     def of_text(text: str) -> str:
@@ -208,7 +210,7 @@ def host() -> Kind[str]:
     return _textual("a DNS name or IP address, with :port or without", of_text)
 
 
-def public_key() -> Kind[str]:
+def public_key() -> ValueKind[str]:
     """Return the kind of Nix's public keys, `name:base64` with 32 bytes of Ed25519."""
 
     def of_text(text: str) -> str:
@@ -220,7 +222,7 @@ def public_key() -> Kind[str]:
     return _textual("a public key name:base64 as Nix writes it (32 bytes)", of_text)
 
 
-def listing(element: Kind[T]) -> Kind[tuple[T, ...]]:
+def listing(element: ValueKind[T]) -> ValueKind[tuple[T, ...]]:
     """Return the kind of lists of `element`; the order is kept."""
 
     def of_toml(value: object) -> tuple[T, ...]:
@@ -231,10 +233,10 @@ def listing(element: Kind[T]) -> Kind[tuple[T, ...]]:
     def of_text(text: str) -> tuple[T, ...]:
         return tuple(element.of_text(each) for each in _elements(text))
 
-    return Kind(f"a list, each element {element.accepted}", of_toml, of_text)
+    return ValueKind(f"a list, each element {element.accepted}", of_toml, of_text)
 
 
-def handlers() -> Kind[Mapping[str, str]]:
+def handlers() -> ValueKind[Mapping[str, str]]:
     """Return the kind of tables from a RuntimeClass's handler to the runtime's own handler."""
 
     def of_toml(value: object) -> Mapping[str, str]:
@@ -247,14 +249,14 @@ def handlers() -> Kind[Mapping[str, str]]:
                 raise ValueError
         return dict(value)
 
-    return Kind(
+    return ValueKind(
         'a table of handler names such as flox = "runc", an empty one for the runtime\'s default',
         of_toml,
         lambda text: of_toml(_table_of(text)),
     )
 
 
-def image_name() -> Kind[ImageName]:
+def image_name() -> ValueKind[ImageName]:
     """Return the kind of names of images, with a tag (left out, it is latest) and no digest."""
 
     def of_text(text: str) -> ImageName:
@@ -269,7 +271,9 @@ def image_name() -> Kind[ImageName]:
     return _textual("an image's name such as flox/empty:1.0.0, without a digest", of_text)
 
 
-def store_path_by_system(default: Mapping[str, str]) -> Kind[Mapping[str, storepaths.StorePath]]:
+def store_path_by_system(
+    default: Mapping[str, str],
+) -> ValueKind[Mapping[str, storepaths.StorePath]]:
     """Return the kind of one store path per system of `default`, which fills what is left out.
 
     One store path alone stands for every system, empty text for the default.
@@ -288,10 +292,10 @@ def store_path_by_system(default: Mapping[str, str]) -> Kind[Mapping[str, storep
         return of_toml(_table_of(text))
 
     systems = " and ".join(default)
-    return Kind(f"a store path, or a table of store paths for {systems}", of_toml, of_text)
+    return ValueKind(f"a store path, or a table of store paths for {systems}", of_toml, of_text)
 
 
-def _textual(accepted: str, of_text: Callable[[str], T]) -> Kind[T]:
+def _textual(accepted: str, of_text: Callable[[str], T]) -> ValueKind[T]:
     """Return a kind whose TOML form is the text form."""
 
     def of_toml(value: object) -> T:
@@ -299,7 +303,7 @@ def _textual(accepted: str, of_text: Callable[[str], T]) -> Kind[T]:
             raise ValueError
         return of_text(value)
 
-    return Kind(accepted, of_toml, of_text)
+    return ValueKind(accepted, of_toml, of_text)
 
 
 def _path_of(text: str) -> Path:

@@ -35,7 +35,7 @@ _WORKERS_AT_MOST: Final = 4
 T = TypeVar("T")
 
 
-def _key(kind: kinds.Kind[T], default: object, about: str) -> T:
+def _key(kind: kinds.ValueKind[T], default: object, about: str) -> T:
     """Return the field of one key; `default` is in TOML's form and parsed by `kind` as well."""
     return field(
         default_factory=lambda: kind.of_toml(default),
@@ -44,7 +44,7 @@ def _key(kind: kinds.Kind[T], default: object, about: str) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class Serve:
+class ServeSettings:
     """Where kubelet finds the proxy."""
 
     listen: Path = _key(
@@ -65,7 +65,7 @@ class Serve:
 
 
 @dataclass(frozen=True, slots=True)
-class Runtime:
+class RuntimeSettings:
     """The container runtime behind the proxy."""
 
     endpoint: Path = _key(
@@ -81,7 +81,7 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
-class Pods:
+class PodsSettings:
     """How pods with an environment are started."""
 
     deadline_margin_seconds: float = _key(
@@ -102,7 +102,7 @@ class Pods:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class StoreSettings:
     """Store paths on this node and the binary caches that they come from."""
 
     root: Path = _key(
@@ -165,7 +165,7 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class PeerSettings:
     """The other nodes of the cluster, which give each other store paths."""
 
     listen: str = _key(
@@ -181,7 +181,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class FloxHub:
+class FloxHubSettings:
     """Where environments are defined."""
 
     url: str = _key(
@@ -232,7 +232,7 @@ class FloxHub:
 
 
 @dataclass(frozen=True, slots=True)
-class Garbage:
+class GarbageSettings:
     """When environments that no container, pod or pin holds are removed."""
 
     high_percent: int = _key(
@@ -263,7 +263,7 @@ class Garbage:
 
 
 @dataclass(frozen=True, slots=True)
-class Prewarm:
+class PrewarmSettings:
     """Environments that are kept on the node, their live generation always there before a pod."""
 
     environments: tuple[Reference, ...] = _key(
@@ -289,7 +289,7 @@ class Prewarm:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class AuditSettings:
     """Store paths are compared with what was verified when they came, slowly, all the time."""
 
     megabytes_per_second: int = _key(
@@ -305,7 +305,7 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
+class ActivationSettings:
     """What an environment is given to start in."""
 
     shell: Mapping[str, StorePath] = _key(
@@ -321,7 +321,7 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class LogSettings:
     """What the daemon writes to its standard error."""
 
     level: str = _key(
@@ -337,7 +337,7 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class Tracing:
+class TracingSettings:
     """Traces of pod startups and where they go; OpenTelemetry's own OTEL_* variables work too."""
 
     exporter: str = _key(
@@ -378,7 +378,7 @@ class Tracing:
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class MetricsSettings:
     """Where others look after the daemon."""
 
     listen: str = _key(
@@ -392,19 +392,19 @@ class Metrics:
 class Settings:
     """All sections, in the order of the documentation."""
 
-    serve: Serve = field(default_factory=Serve)
-    runtime: Runtime = field(default_factory=Runtime)
-    pods: Pods = field(default_factory=Pods)
-    store: Store = field(default_factory=Store)
-    peer: Peer = field(default_factory=Peer)
-    floxhub: FloxHub = field(default_factory=FloxHub)
-    garbage: Garbage = field(default_factory=Garbage)
-    prewarm: Prewarm = field(default_factory=Prewarm)
-    audit: Audit = field(default_factory=Audit)
-    activation: Activation = field(default_factory=Activation)
-    log: Log = field(default_factory=Log)
-    tracing: Tracing = field(default_factory=Tracing)
-    metrics: Metrics = field(default_factory=Metrics)
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    pods: PodsSettings = field(default_factory=PodsSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    peer: PeerSettings = field(default_factory=PeerSettings)
+    floxhub: FloxHubSettings = field(default_factory=FloxHubSettings)
+    garbage: GarbageSettings = field(default_factory=GarbageSettings)
+    prewarm: PrewarmSettings = field(default_factory=PrewarmSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    activation: ActivationSettings = field(default_factory=ActivationSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
 
 
 def _api_of(url: str) -> str:

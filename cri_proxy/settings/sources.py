@@ -35,7 +35,7 @@ _BY_VARIABLE: Final = {key.variable: key for key in keys.KEYS}
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ValueOrigin:
     """Where the value of one key came from; `shown` is its text, fit to be shown to anyone."""
 
     key: keys.Key
@@ -53,7 +53,7 @@ class Loaded:
     """The settings, an origin for every key in the table's order, and the file that was read."""
 
     settings: schema.Settings
-    origins: tuple[Origin, ...]
+    origins: tuple[ValueOrigin, ...]
     file: Path | None
 
 
@@ -104,7 +104,7 @@ def load(
         problems = contradictions.of_settings(settings)
     if problems:
         raise errors.RequestInvalid("\n".join(problems))
-    origins = tuple(Origin(key, each.source, _shown(each.raw)) for key, each in given.items())
+    origins = tuple(ValueOrigin(key, each.source, _shown(each.raw)) for key, each in given.items())
     return Loaded(settings, origins, path)
 
 

@@ -1,8 +1,16 @@
-"""Store paths on this node: where they come from, how they are proved, how they are kept.
+"""Store paths on this node: fetched from binary caches, verified, and kept on disk.
 
-A binary cache describes each path in a narinfo (`narinfo`), signed with a key that the operator
-trusts (`signatures`), and serves its contents as one compressed archive (`compression`, `nar`).
-What a signature covers is the path, the hash and size of the archive and the references: so a
-path that was unpacked from an archive of that hash is what the signer published, whoever served
-it. The rest of this package finds, fetches and keeps such paths; FloxHub is not its business.
+    protocol     job names and the values that the daemon and its workers exchange
+    narinfo      what a binary cache says of one store path, and what its signature covers
+    signatures   Ed25519 keys and the signatures of store paths
+    compression  xz, zstd, gzip and bzip2 archives as plain bytes
+    nar          Nix's archive format: read, written, unpacked
+    http         the HTTP client of the workers
+    caches       binary caches: directories, sites, S3 buckets, and failover between them
+    disk         the store and the views on this node, their locks, garbage and integrity
+    peers        other nodes as binary caches, and this node as theirs
+    fetch        from the roots of an environment to its whole closure on disk
+    nix          the node's own Nix in place of all that (`store.kind = "nix"`)
+
+FloxHub is not the store's business: it only names store paths.
 """

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from cri_proxy import errors
 from cri_proxy.store import zstd
-from cri_proxy.store.nar import Source
+from cri_proxy.store.nar import ByteSource
 
 NAMES: Final = ("xz", "zstd", "gzip", "bzip2", "none")
 """What a narinfo's `Compression` may say, for `reader_of`."""
@@ -30,7 +30,7 @@ _PIECE_BYTES: Final = 64 * 1024
 _GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
 
 
-def reader_of(raw: Source, compression: str, *, label: str) -> Source:
+def reader_of(raw: ByteSource, compression: str, *, label: str) -> ByteSource:
     """Return a source of what `raw`, compressed with `compression`, holds.
 
     `label` names the archive in errors. Reading raises ContentDamaged for what is not whole or
@@ -70,7 +70,7 @@ class _Reader:
     """The contents of `raw`, stream by stream; zeros between them if `padding` allows that."""
 
     def __init__(
-        self, raw: Source, start: Callable[[], _Decompressor], *, label: str, padding: int = 0
+        self, raw: ByteSource, start: Callable[[], _Decompressor], *, label: str, padding: int = 0
     ) -> None:
         self._raw = raw
         self._start = start

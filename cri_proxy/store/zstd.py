@@ -17,7 +17,7 @@ from typing import Final
 import zstandard
 
 from cri_proxy import errors
-from cri_proxy.store.nar import Source
+from cri_proxy.store.nar import ByteSource
 
 WINDOW_BYTES: Final = 128 * 1024 * 1024
 """What `zstd --ultra -22` uses; the levels that Nix writes need 8 MiB or less."""
@@ -39,7 +39,7 @@ are in use by one archive at a time."""
 class Reader:
     """What the frames of `raw` hold, one after another."""
 
-    def __init__(self, raw: Source, *, label: str) -> None:
+    def __init__(self, raw: ByteSource, *, label: str) -> None:
         self._label = label
         self._decompressor: zstandard.ZstdDecompressor | None = _decompressor()
         self._plain = self._decompressor.stream_reader(
@@ -83,7 +83,7 @@ class _Frames:
     bytes to how many follow it before the next one.
     """
 
-    def __init__(self, raw: Source, damage: Callable[[str], errors.ContentDamaged]) -> None:
+    def __init__(self, raw: ByteSource, damage: Callable[[str], errors.ContentDamaged]) -> None:
         self._raw = raw
         self._damage = damage
         self._frames = 0

@@ -73,7 +73,7 @@ def main() -> int:
     if not first:
         return 0
     greeting = json.loads(first)
-    logs.setup(schema.Log(**greeting["log"]))
+    logs.setup(schema.LogSettings(**greeting["log"]))
     processor = BatchSpanProcessor(_Patient(exporter_of(greeting, os.environ)))
     make = _Maker(resource_of(os.environ))
     for line in lines:

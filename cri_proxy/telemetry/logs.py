@@ -77,7 +77,7 @@ def of(module: str) -> Log:
     return Log(logging.getLogger(module))
 
 
-def setup(settings: schema.Log, *, stream: TextIO | None = None) -> None:
+def setup(settings: schema.LogSettings, *, stream: TextIO | None = None) -> None:
     """Send all lines of this process to `stream`, by default standard error.
 
     A second call replaces the first.

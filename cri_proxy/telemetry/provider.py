@@ -14,25 +14,25 @@ from typing import Final
 
 from cri_proxy.settings import schema
 from cri_proxy.telemetry import sampling, spans
-from cri_proxy.telemetry.outlet import CLOSE_SECONDS, Outlet
 from cri_proxy.telemetry.ring import Ring
-from cri_proxy.telemetry.sender import Sender
+from cri_proxy.telemetry.sender import SpanSender
+from cri_proxy.telemetry.spanqueue import CLOSE_SECONDS, SpanQueue
 
 SENDER_ARGV: Final = (sys.executable, "-m", "cri_proxy", "sender")
 _VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def install(
-    settings: schema.Tracing,
-    log: schema.Log,
+    settings: schema.TracingSettings,
+    log: schema.LogSettings,
     *,
     ring: Ring | None = None,
     environment: Mapping[str, str] = os.environ,
-) -> Outlet:
+) -> SpanQueue:
     """Install what takes this process's spans; `uninstall` it."""
     sender = None
     if is_sent(settings, environment):
-        sender = Sender(
+        sender = SpanSender(
             SENDER_ARGV,
             {
                 "endpoint": settings.endpoint,
@@ -40,18 +40,18 @@ def install(
                 "log": dataclasses.asdict(log),
             },
         )
-    outlet = Outlet(ring, sender)
+    outlet = SpanQueue(ring, sender)
     spans.install(outlet.take, sampling.of_settings(settings.share, environment))
     return outlet
 
 
-def uninstall(outlet: Outlet, seconds: float = CLOSE_SECONDS) -> None:
+def uninstall(outlet: SpanQueue, seconds: float = CLOSE_SECONDS) -> None:
     """Take no more spans; write and send the rest, as far as that goes within `seconds`."""
     spans.install(None)
     outlet.close(seconds)
 
 
-def is_sent(settings: schema.Tracing, environment: Mapping[str, str] = os.environ) -> bool:
+def is_sent(settings: schema.TracingSettings, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether settings or OpenTelemetry's variables name a collector."""
     if settings.pods == "none" or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy.model import traces
-from cri_proxy.model.traces import Span, Startup, Trace
-from cri_proxy.telemetry import logs, records
+from cri_proxy.model.traces import StoredSpan, StoredStartup, StoredTrace
+from cri_proxy.telemetry import encoding, logs
 
 SPANS_AT_MOST: Final = 2000
 _UNWRITTEN_AT_MOST: Final = 1000
@@ -38,11 +38,11 @@ class Ring:
         self._keep = keep
         self._names = _names_below(directory)
         self._counts: dict[str, int] = dict.fromkeys(self._names, 0)
-        self._begun: collections.deque[Startup] = collections.deque(maxlen=_UNWRITTEN_AT_MOST)
+        self._begun: collections.deque[StoredStartup] = collections.deque(maxlen=_UNWRITTEN_AT_MOST)
         self._lines: dict[str, list[str]] = {}
         self._warned_at = -_WARN_SECONDS
 
-    def begin(self, startup: Startup) -> None:
+    def begin(self, startup: StoredStartup) -> None:
         """Keep what belongs to `startup` from now on; once for each."""
         if startup.trace_id not in self._names:
             self._counts[startup.trace_id] = 0
@@ -65,14 +65,14 @@ class Ring:
         lines, self._lines = self._lines, {}
         while self._begun:
             startup = self._begun.popleft()
-            first = records.text_of({"startup": traces.record_of(startup)})
+            first = encoding.text_of({"startup": traces.record_of(startup)})
             lines[startup.trace_id] = [first, *lines.get(startup.trace_id, ())]
         try:
             self._append(lines)
         except OSError as error:
             self._warn(error)
 
-    def recent(self, seconds: float) -> list[Trace]:
+    def recent(self, seconds: float) -> list[StoredTrace]:
         """Return the startups of which something was written within the last seconds."""
         since = time.time() - seconds
         found = []
@@ -120,7 +120,7 @@ class Ring:
             _log.warning("traces cannot be kept", directory=self._directory, why=error)
 
 
-def load(directory: Path) -> list[Trace]:
+def load(directory: Path) -> list[StoredTrace]:
     """Return the startups that are kept below `directory`, the newest first."""
     names = sorted(_names_below(directory).values(), reverse=True)
     found = [_trace_of(directory / name) for name in names]
@@ -140,14 +140,14 @@ def _trace_id_of(name: str) -> str:
     return name.partition("-")[2].removesuffix(".jsonl")
 
 
-def _trace_of(place: Path) -> Trace | None:
+def _trace_of(place: Path) -> StoredTrace | None:
     """Return the startup in one file, None when there is none or it has just been taken away."""
     try:
         text = place.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return None
-    startup: Startup | None = None
-    spans: list[Span] = []
+    startup: StoredStartup | None = None
+    spans: list[StoredSpan] = []
     for line in text.splitlines():
         try:
             record = json.loads(line)
@@ -159,4 +159,4 @@ def _trace_of(place: Path) -> Trace | None:
             continue
     if startup is None:
         return None
-    return Trace(startup, tuple(sorted(spans, key=lambda span: (span.start, -span.end))))
+    return StoredTrace(startup, tuple(sorted(spans, key=lambda span: (span.start, -span.end))))

@@ -28,7 +28,7 @@ _BACKLOG_BYTES: Final = 4 * 1024 * 1024
 _log = logs.of(__name__)
 
 
-class Sender:
+class SpanSender:
     """The program `argv`, greeted with `greeting`; started at once."""
 
     def __init__(self, argv: Sequence[str], greeting: Mapping[str, Any]) -> None:

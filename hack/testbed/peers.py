@@ -23,8 +23,8 @@ from typing import Any, Final
 from cri_proxy.lib.worker import Job, Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import wire
-from cri_proxy.store.local import Store
+from cri_proxy.store import protocol
+from cri_proxy.store.disk.local import Store
 from hack.testbed import ports
 
 _REPOSITORY: Final = Path(__file__).parents[2]
@@ -92,18 +92,20 @@ class Node:
     def jobs(self) -> dict[str, Job]:
         """The jobs of a worker of this node."""
         if self._jobs is None:
-            from cri_proxy.store import fetching  # what only workers load
+            from cri_proxy.store.fetch import jobs as fetching  # what only workers load
 
             self._jobs = fetching.jobs(self.greeting)
         return self._jobs
 
-    def survey(self, *roots: StorePath, places: Sequence[wire.Location] = ()) -> list[wire.Fact]:
+    def survey(
+        self, *roots: StorePath, places: Sequence[protocol.Location] = ()
+    ) -> list[protocol.Fact]:
         """Return the facts of the closure of `roots`, with locations of its own."""
-        facts: list[wire.Fact] = []
+        facts: list[protocol.Fact] = []
         task = Task(lambda report: facts.extend(report.get("facts", ())))
         roots_of = [each.basename for each in roots]
         argument = {"roots": roots_of, "width": 8, "locations": list(places)}
-        facts.extend(self.jobs[wire.SURVEY](argument, task)["facts"])
+        facts.extend(self.jobs[protocol.SURVEY](argument, task)["facts"])
         return facts
 
     def realize(self, *roots: StorePath) -> tuple[StorePath, ...]:
@@ -111,7 +113,7 @@ class Node:
         facts = self.survey(*roots)
         for fact in facts:
             if "narinfo" in fact:
-                self.jobs[wire.FETCH](fact, Task(lambda report: None))
+                self.jobs[protocol.FETCH](fact, Task(lambda report: None))
         return tuple(storepaths.of_basename(fact["path"]) for fact in facts)
 
 

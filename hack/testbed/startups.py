@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy.model import traces
-from cri_proxy.model.traces import Link, Span, Startup, Trace
+from cri_proxy.model.traces import (
+    SpanLink,
+    StoredSpan,
+    StoredStartup,
+    StoredTrace,
+)
 
 MILLISECOND: Final = 1_000_000
 _RPC: Final = "runtime.v1.RuntimeService"
@@ -20,15 +25,15 @@ _RPC: Final = "runtime.v1.RuntimeService"
 
 def startup(
     number: int = 1, *, name: str = "web", is_over: bool = True, failure: str = ""
-) -> Trace:
+) -> StoredTrace:
     """Return a startup that began `number` seconds after some moment."""
     began = 1_795_396_000_000_000_000 + number * 1_000 * MILLISECOND
     trace_id, root = f"{number:032x}", f"{number:016x}"
 
     def span(
         number: int, parent: int | None, name: str, start: int, end: int, **parts: Any
-    ) -> Span:
-        return Span(
+    ) -> StoredSpan:
+        return StoredSpan(
             name=name,
             span_id=f"{number:016x}" if number else root,
             parent_id=None if parent is None else f"{parent:016x}" if parent else root,
@@ -41,7 +46,7 @@ def startup(
             attributes=parts.pop("attributes", {}),
         )
 
-    def call(number: int, name: str, start: int, end: int, **parts: Any) -> list[Span]:
+    def call(number: int, name: str, start: int, end: int, **parts: Any) -> list[StoredSpan]:
         attributes = {"rpc.status_code": "OK", "k8s.pod.name": name, **parts.pop("attributes", {})}
         is_fine = attributes["rpc.status_code"] == "OK"
         server = span(
@@ -57,7 +62,7 @@ def startup(
     main = {"k8s.container.name": "main", "k8s.container.restart_count": 0}
     late = {"rpc.status_code": "UNAVAILABLE", "error.type": "UNAVAILABLE"}
     environment = {"flox.environment.reference": "acme/web"}
-    link = Link(trace_id=trace_id, span_id=f"{3001:016x}")
+    link = SpanLink(trace_id=trace_id, span_id=f"{3001:016x}")
     spans = [
         *call(1, "RunPodSandbox", 0, 400),
         span(3001, 1001, "realizer.realize", 5, 3000, attributes={
@@ -81,15 +86,15 @@ def startup(
         span(3008, 1002, "realizer.wait", 455, 1448, status="error", links=(link,),
              attributes=environment),
         *call(3, "CreateContainer", 2500, 3100, attributes={**main, "cri_proxy.try": 2},
-              links=(Link(trace_id=trace_id, span_id=f"{1002:016x}"),)),
+              links=(SpanLink(trace_id=trace_id, span_id=f"{1002:016x}"),)),
         span(3009, 1003, "realizer.wait", 2505, 3002, links=(link,), attributes=environment),
         *call(4, "StartContainer", 3110, 3300, attributes=main),
     ]  # fmt: skip
     if is_over:
         status = "error" if failure else "unset"
         spans.append(span(0, None, traces.ROOT, 0, 3300, status=status, message=failure))
-    return Trace(
-        Startup(
+    return StoredTrace(
+        StoredStartup(
             trace_id=trace_id,
             span_id=root,
             parent_id=None,
@@ -104,7 +109,7 @@ def startup(
     )
 
 
-def write(root: Path, found: Sequence[Trace]) -> None:
+def write(root: Path, found: Sequence[StoredTrace]) -> None:
     """Leave startups below the root of a store."""
     directory = root / "traces"
     directory.mkdir(parents=True)

@@ -125,7 +125,7 @@ if __name__ == "__main__":
     daemon.__dict__["serve"] = serve
     parts = types.ModuleType("cri_proxy.daemon.parts")
     parts.__dict__["realizer_of"] = realizer_of
-    inventory = types.ModuleType("cri_proxy.daemon.inventory")
+    inventory = types.ModuleType("cri_proxy.maintenance.inventory")
     inventory.__dict__["environments_of"] = listed
     import cri_proxy.daemon
 

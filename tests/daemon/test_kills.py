@@ -14,7 +14,7 @@ import pytest
 from cri_proxy.cri import api_pb2, methods
 from cri_proxy.model import environments
 from cri_proxy.store import nar
-from cri_proxy.store.local import Store
+from cri_proxy.store.disk.local import Store
 from hack.testbed import waiting
 from hack.testbed.environments import Package
 from tests.daemon.conftest import Station

@@ -16,7 +16,7 @@ import pytest
 
 from cri_proxy.cri import api_pb2
 from cri_proxy.store import nar
-from cri_proxy.store.local import Store
+from cri_proxy.store.disk.local import Store
 from hack.testbed import environments, images, kubelet, waiting
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.environments import Package

@@ -41,7 +41,7 @@ def scripted() -> Iterator[Scripted]:
         yield served
 
 
-def head_of(url: str, *, is_known: bool = False) -> git.Head:
+def head_of(url: str, *, is_known: bool = False) -> git.BranchHead:
     return git.Repositories(url, Transport(url)).head_of(
         WEB, None, Deadline(TIMEOUT_SECONDS), is_known=lambda _: is_known
     )
@@ -62,7 +62,7 @@ def test_a_known_head_is_told_without_a_pack(floxhub: FloxHub) -> None:
 
     head = head_of(floxhub.git_url, is_known=True)
 
-    assert head == git.Head(floxhub.meta.head("alice", "web"), None)
+    assert head == git.BranchHead(floxhub.meta.head("alice", "web"), None)
     assert floxhub.packs_sent == 0
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cri_proxy import errors
 from cri_proxy.floxhub import lockfile
 from cri_proxy.model import storepaths
-from cri_proxy.model.lockfiles import Descriptor, Kind, Lockfile
+from cri_proxy.model.lockfiles import Descriptor, Lockfile, PackageKind
 
 LOCKFILES = Path(__file__).parents[1] / "data" / "lockfiles"
 MIXED = json.loads((LOCKFILES / "mixed.lock").read_bytes())
@@ -54,7 +54,7 @@ def test_a_real_catalog_package_is_read_whole() -> None:
     package = load("bash").packages[2]
 
     assert package.name == "bash-5.3p15"
-    assert package.kind is Kind.CATALOG
+    assert package.kind is PackageKind.CATALOG
     assert package.system == "x86_64-linux"
     assert package.outputs_to_install == ("man", "out")
     assert sorted(package.outputs) == ["debug", "dev", "doc", "info", "man", "out"]
@@ -103,11 +103,11 @@ def test_kinds_of_packages_are_told_apart_by_their_keys() -> None:
     app, tools, plain, flake, pinned = load("mixed").packages
 
     assert [each.kind for each in (app, tools, plain, flake, pinned)] == [
-        Kind.CATALOG,
-        Kind.CATALOG,
-        Kind.CATALOG,
-        Kind.FLAKE,
-        Kind.STORE_PATH,
+        PackageKind.CATALOG,
+        PackageKind.CATALOG,
+        PackageKind.CATALOG,
+        PackageKind.FLAKE,
+        PackageKind.STORE_PATH,
     ]
     assert flake.outputs_to_install == ("out",)
     assert flake.priority == 5

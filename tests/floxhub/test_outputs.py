@@ -9,7 +9,13 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.floxhub import lockfile, outputs
-from cri_proxy.model.lockfiles import Descriptor, Kind, Lockfile, Manifest, Package
+from cri_proxy.model.lockfiles import (
+    Descriptor,
+    Lockfile,
+    Manifest,
+    Package,
+    PackageKind,
+)
 from cri_proxy.model.storepaths import StorePath
 
 LOCKFILES = Path(__file__).parents[1] / "data" / "lockfiles"
@@ -28,7 +34,7 @@ def installing(descriptor: Descriptor, outputs_to_install: tuple[str, ...] | Non
     package = Package(
         install_id=descriptor.install_id,
         name="tool-1",
-        kind=Kind.FLAKE,
+        kind=PackageKind.FLAKE,
         system=LINUX,
         outputs={name: StorePath("a" * 32, f"tool-{name}") for name in ("stubs", "out", "man")},
         outputs_to_install=outputs_to_install,

@@ -8,16 +8,16 @@ from http import HTTPStatus
 
 import pytest
 
-from cri_proxy.lib.endpoint import Answer, Endpoint
+from cri_proxy.lib.endpoint import Endpoint, EndpointResponse
 
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
-    async def fine() -> Answer:
-        return Answer(b"fine\n")
+    async def fine() -> EndpointResponse:
+        return EndpointResponse(b"fine\n")
 
-    async def away() -> Answer:
-        return Answer(b"away\n", HTTPStatus.SERVICE_UNAVAILABLE)
+    async def away() -> EndpointResponse:
+        return EndpointResponse(b"away\n", HTTPStatus.SERVICE_UNAVAILABLE)
 
     endpoint = Endpoint({"/fine": fine, "/away": away})
     yield await endpoint.start("127.0.0.1", 0)

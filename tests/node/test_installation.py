@@ -32,7 +32,7 @@ def snapshot(root: Root) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def install(root: Root) -> installation.Plan:
+def install(root: Root) -> installation.InstallationPlan:
     plan = installation.plan_of(root, SETTINGS, is_runtime_set=False)
     installation.install(root, plan, lambda _: None, seconds=1)
     return plan

@@ -104,7 +104,7 @@ def test_a_name_that_no_shell_can_export_is_refused() -> None:
 
 
 def test_a_static_environment_puts_nothing_before_the_program() -> None:
-    assert activation.command(environment_of(), "/keep") == activation.Command()
+    assert activation.command(environment_of(), "/keep") == activation.Launcher()
 
 
 def test_lists_are_put_before_what_the_container_has() -> None:

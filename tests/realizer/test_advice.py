@@ -8,7 +8,7 @@ import pytest
 
 from cri_proxy.floxhub import lockfile
 from cri_proxy.model.environments import Mode
-from cri_proxy.model.lockfiles import Kind, Package
+from cri_proxy.model.lockfiles import Package, PackageKind
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import recipes
@@ -37,7 +37,7 @@ def recipe_of(*, has_shell: bool = False, mode: Mode = Mode.RUN, hook: str | Non
     )
 
 
-def package_of(kind: Kind, *, is_unfree: bool = False, is_custom: bool = False) -> Package:
+def package_of(kind: PackageKind, *, is_unfree: bool = False, is_custom: bool = False) -> Package:
     return Package(
         install_id="mine",
         name="tool",
@@ -74,11 +74,11 @@ def test_every_linked_path_has_its_package_named() -> None:
 @pytest.mark.parametrize(
     ("package", "word"),
     [
-        (package_of(Kind.FLAKE), "flake"),
-        (package_of(Kind.STORE_PATH), "store path"),
-        (package_of(Kind.CATALOG, is_unfree=True), "unfree"),
-        (package_of(Kind.CATALOG, is_custom=True), "publish it again"),
-        (package_of(Kind.CATALOG), "package"),
+        (package_of(PackageKind.FLAKE), "flake"),
+        (package_of(PackageKind.STORE_PATH), "store path"),
+        (package_of(PackageKind.CATALOG, is_unfree=True), "unfree"),
+        (package_of(PackageKind.CATALOG, is_custom=True), "publish it again"),
+        (package_of(PackageKind.CATALOG), "package"),
     ],
 )
 def test_what_to_do_about_a_package_that_no_cache_has(package: Package, word: str) -> None:

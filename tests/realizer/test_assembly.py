@@ -14,7 +14,7 @@ from cri_proxy.model.environments import Mode
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import assembly, recipes
-from cri_proxy.realizer.assembly import Origin, Rendered
+from cri_proxy.realizer.assembly import Provenance, Rendered
 from cri_proxy.realizer.trees import Trees
 from hack.testbed import environments
 from hack.testbed.binary_cache import Executable, Files, write_tree
@@ -55,7 +55,7 @@ class Kitchen:
             mode,
             recipes.Node(SYSTEM, None, ""),
         )
-        origin = Origin(REFERENCE, "revision", "digest", file, SYSTEM, mode)
+        origin = Provenance(REFERENCE, "revision", "digest", file, SYSTEM, mode)
         all_paths = (*(package.path for package in packages), *closure)
         return recipe, assembly.render(recipe, origin, all_paths, Trees(self.store), certificates)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cri_proxy import errors
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import rendering
-from cri_proxy.realizer.rendering import Entry, Kind, Linked
+from cri_proxy.realizer.rendering import Entry, Linked, TargetKind
 
 Tree = Mapping[str, "Tree | None"]
 
@@ -33,11 +33,13 @@ class Packages:
         for part in path.split("/")[4:]:
             tree = tree[part] if tree is not None else None
         return {
-            name: Entry(Kind.FILE if below is None else Kind.DIRECTORY, f"{path}/{name}")
+            name: Entry(
+                TargetKind.FILE if below is None else TargetKind.DIRECTORY, f"{path}/{name}"
+            )
             for name, below in (tree or {}).items()
         }
 
-    def plan(self, **priorities: int) -> rendering.Plan:
+    def plan(self, **priorities: int) -> rendering.TreePlan:
         linked = [Linked(self.paths[name], priority, name) for name, priority in priorities.items()]
         return rendering.plan(linked, self.listing)
 
@@ -87,7 +89,7 @@ def test_equal_priorities_are_refused_with_both_names_and_the_path() -> None:
 
 
 def test_equal_priorities_pass_when_both_lead_to_the_same_file() -> None:
-    shared = Entry(Kind.FILE, "/nix/store/somewhere/tool")
+    shared = Entry(TargetKind.FILE, "/nix/store/somewhere/tool")
     one, two = store_path("one"), store_path("three")
 
     plan = rendering.plan(
@@ -160,7 +162,7 @@ def files_of(tree: Tree, at: str = "") -> list[str]:
     return found
 
 
-def followed(plan: rendering.Plan, place: str) -> str:
+def followed(plan: rendering.TreePlan, place: str) -> str:
     parts = place.split("/")
     for length in range(1, len(parts) + 1):
         link = plan.links.get("/".join(parts[:length]))

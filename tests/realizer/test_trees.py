@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cri_proxy.realizer.rendering import Entry, Kind
+from cri_proxy.realizer.rendering import Entry, TargetKind
 from cri_proxy.realizer.trees import Trees
 
 ONE = "0" * 32 + "-one"
@@ -33,13 +33,13 @@ def store(tmp_path: Path) -> Path:
 def test_a_listing_tells_where_every_link_leads(store: Path) -> None:
     listing = Trees(store).listing(f"/nix/store/{TWO}/bin")
 
-    assert listing["tool"] == Entry(Kind.FILE, f"/nix/store/{ONE}/bin/tool")
-    assert listing["up"] == Entry(Kind.DIRECTORY, f"/nix/store/{ONE}/bin")
+    assert listing["tool"] == Entry(TargetKind.FILE, f"/nix/store/{ONE}/bin/tool")
+    assert listing["up"] == Entry(TargetKind.DIRECTORY, f"/nix/store/{ONE}/bin")
 
 
 @pytest.mark.parametrize("name", ["host", "out", "gone", "loop"])
 def test_a_link_that_leaves_the_store_or_leads_nowhere_is_nothing(store: Path, name: str) -> None:
-    assert Trees(store).entry(f"/nix/store/{TWO}/bin/{name}").kind is Kind.NOTHING
+    assert Trees(store).entry(f"/nix/store/{TWO}/bin/{name}").kind is TargetKind.NOTHING
 
 
 def test_a_link_to_a_directory_is_listed_as_the_directory(store: Path) -> None:

@@ -22,7 +22,7 @@ some_frames = st.lists(
 
 @given(some_frames, st.lists(st.integers(1, 30)))
 def test_frames_are_found_however_the_bytes_are_cut(sent: list[bytes], cuts: list[int]) -> None:
-    reader, found, rest = frames.Reader(), [], b"".join(sent)
+    reader, found, rest = frames.FrameReader(), [], b"".join(sent)
     for size in [*cuts, len(rest)]:
         piece, rest = rest[:size], rest[size:]
         buffer, places = reader.feed(piece)
@@ -33,7 +33,7 @@ def test_frames_are_found_however_the_bytes_are_cut(sent: list[bytes], cuts: lis
 
 
 def test_frame_longer_than_allowed_is_known_by_its_header() -> None:
-    reader = frames.Reader()
+    reader = frames.FrameReader()
     good = frames.build(frames.PING, 0, 0, b"12345678")
 
     _, found = reader.feed(good + b"\x00\x40\x01\x00\x00\x00\x00\x00\x01")
@@ -45,7 +45,7 @@ def test_frame_longer_than_allowed_is_known_by_its_header() -> None:
 def test_long_block_is_carried_by_continuations() -> None:
     block = bytes(40_000)
 
-    reader = frames.Reader()
+    reader = frames.FrameReader()
     buffer, found = reader.feed(frames.headers(5, block, flags=0xFF, priority=b"12345"))
 
     assert [kind for _, _, kind, _, _ in found] == [1, 9, 9]
@@ -54,7 +54,7 @@ def test_long_block_is_carried_by_continuations() -> None:
 
 
 def test_grant_beyond_what_one_frame_can_say_takes_several() -> None:
-    _, found = frames.Reader().feed(frames.window_update(0, frames.LARGEST_WINDOW + 5))
+    _, found = frames.FrameReader().feed(frames.window_update(0, frames.LARGEST_WINDOW + 5))
 
     assert len(found) == 2
 

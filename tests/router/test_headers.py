@@ -32,7 +32,7 @@ def test_longer_path_is_another_method() -> None:
 
 
 def test_sender_is_stateless_once_it_has_said_so() -> None:
-    sender, encoder = headers.Sender(), hpack.Encoder()
+    sender, encoder = headers.HeaderSender(), hpack.Encoder()
     first = encoder.encode(request_of(OTHER))
     second = encoder.encode(request_of(OTHER))
     encoder.header_table_size = 0
@@ -48,7 +48,7 @@ def test_sender_is_stateless_once_it_has_said_so() -> None:
 
 
 def test_sender_that_takes_up_a_table_again_is_decoded_again() -> None:
-    sender, encoder = headers.Sender(), hpack.Encoder()
+    sender, encoder = headers.HeaderSender(), hpack.Encoder()
     encoder.header_table_size = 0
     sender.read(encoder.encode(request_of(OTHER)))
     encoder.header_table_size = 4096
@@ -60,7 +60,7 @@ def test_sender_that_takes_up_a_table_again_is_decoded_again() -> None:
 
 
 def test_sender_that_has_agreed_to_no_table_may_not_take_one_up() -> None:
-    sender = headers.Sender()
+    sender = headers.HeaderSender()
     sender.is_bound = True
 
     with pytest.raises(frames.Violation) as violation:
@@ -73,7 +73,7 @@ def test_bomb_is_refused_before_it_expands() -> None:
     bomb = b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 16_000
 
     with pytest.raises(frames.Violation) as violation:
-        headers.Sender().read(bomb)
+        headers.HeaderSender().read(bomb)
 
     assert violation.value.code == frames.ENHANCE_YOUR_CALM
 
@@ -81,7 +81,7 @@ def test_bomb_is_refused_before_it_expands() -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(block: bytes) -> None:
     try:
-        headers.Sender().read(block)
+        headers.HeaderSender().read(block)
         NEEDLES.meaning(block)
     except frames.Violation:
         pass
@@ -90,7 +90,7 @@ def test_any_bytes_are_read_or_refused(block: bytes) -> None:
 def test_never_indexed_header_stays_so() -> None:
     secret = hpack.NeverIndexedHeaderTuple(b"authorization", b"token")
 
-    again, _ = headers.Sender().read(hpack.Encoder().encode([secret]))
+    again, _ = headers.HeaderSender().read(hpack.Encoder().encode([secret]))
 
     (decoded,) = hpack.Decoder().decode(again, raw=True)
     assert not decoded.indexable

@@ -15,19 +15,20 @@ import pytest
 from cri_proxy.lib import workers
 from cri_proxy.lib.worker import Task
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import closures, nar
-from cri_proxy.store.local import Store
-from cri_proxy.store.volley import Volley
+from cri_proxy.store import nar
+from cri_proxy.store.caches.volley import Volley
+from cri_proxy.store.disk.local import Store
+from cri_proxy.store.fetch import closures
 from hack.testbed import ports
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.file_server import FileServer
 
 PROGRAM = (
-    "from cri_proxy.lib import worker; from cri_proxy.store import fetching;"
+    "from cri_proxy.lib import worker; from cri_proxy.store.fetch import jobs as fetching;"
     "worker.serve(fetching.jobs)"
 )
 PATIENT_PROGRAM = (
-    f"from cri_proxy.store import connections; connections.LATE_SECONDS = 60.0;{PROGRAM}"
+    f"from cri_proxy.store.http import connections; connections.LATE_SECONDS = 60.0;{PROGRAM}"
 )
 """To the workers of this one no answer is late; on a busy machine some would be asked for again."""
 

@@ -12,8 +12,9 @@ import pytest
 
 from cri_proxy.lib import workers
 from cri_proxy.model.progress import Progress
-from cri_proxy.store import closures, views
-from cri_proxy.store.local import Store
+from cri_proxy.store.disk import views
+from cri_proxy.store.disk.local import Store
+from cri_proxy.store.fetch import closures
 from tests.store.conftest import PROGRAM
 
 DEADLINE_SECONDS = 120
@@ -133,7 +134,7 @@ async def test_when_all_processes_die_at_once_the_next_ones_complete(pool, wide,
 VIEWER = """
 import pathlib, sys
 from cri_proxy.model import storepaths
-from cri_proxy.store import local, views
+from cri_proxy.store.disk import local, views
 
 store = local.Store(pathlib.Path(sys.argv[1]))
 ours = views.Views(pathlib.Path(sys.argv[2]), store)

@@ -9,7 +9,9 @@ import pytest
 from cri_proxy import errors
 from cri_proxy.lib import workers
 from cri_proxy.model.progress import Progress
-from cri_proxy.store import caches, closures, nar
+from cri_proxy.store import nar
+from cri_proxy.store.caches import failover
+from cri_proxy.store.fetch import closures
 from cri_proxy.store.nix.closures import NixClosures
 from hack.testbed.binary_cache import Executable, Publisher
 from hack.testbed.node_nix import VARIABLE, NodeNix
@@ -121,7 +123,7 @@ async def test_an_archive_that_is_not_what_was_signed_is_refused(opened, chain, 
 
 
 async def test_no_answer_from_the_caches_is_told_as_such(opened, chain, server, monkeypatch):
-    monkeypatch.setattr(caches, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(failover, "FIRST_PAUSE_SECONDS", 0.001)
     server.stop()
     async with opened() as (ours, _):
         with pytest.raises(errors.SourceUnreachable):

@@ -14,8 +14,9 @@ import pytest
 from cri_proxy.lib import durable
 from cri_proxy.model import storepaths
 from cri_proxy.model.progress import Progress
-from cri_proxy.store import nar, views
-from cri_proxy.store.local import Store
+from cri_proxy.store import nar
+from cri_proxy.store.disk import views
+from cri_proxy.store.disk.local import Store
 from hack.testbed.disks import Disk
 
 pytestmark = pytest.mark.disk

@@ -22,7 +22,7 @@ def _root_logger():
 def lines(write, *, level="info", form="text"):
     """Return the lines that `write(log)` leads to."""
     stream = io.StringIO()
-    logs.setup(schema.Log(level=level, format=form), stream=stream)
+    logs.setup(schema.LogSettings(level=level, format=form), stream=stream)
     write(logs.of("cri_proxy.realizer.realizer"))
     return stream.getvalue().splitlines()
 
@@ -126,11 +126,11 @@ def test_debug_lines_of_libraries_are_not_ours_to_show(library):
 def test_auto_is_json_in_a_pipe_and_text_on_a_terminal():
     read, write = os.pipe()
     with os.fdopen(read), os.fdopen(write, "w") as pipe:
-        logs.setup(schema.Log(), stream=pipe)
+        logs.setup(schema.LogSettings(), stream=pipe)
         assert isinstance(logging.getLogger().handlers[0].formatter, logs.Json)
     controller, terminal = pty.openpty()
     with os.fdopen(controller), os.fdopen(terminal, "w") as stream:
-        logs.setup(schema.Log(), stream=stream)
+        logs.setup(schema.LogSettings(), stream=stream)
         assert isinstance(logging.getLogger().handlers[0].formatter, logs.Text)
 
 
@@ -138,7 +138,7 @@ def test_the_journal_gets_priorities_instead_of_times(tmp_path, monkeypatch):
     with (tmp_path / "journal").open("w+") as stream:
         status = os.fstat(stream.fileno())
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
-        logs.setup(schema.Log(), stream=stream)
+        logs.setup(schema.LogSettings(), stream=stream)
         logs.of("cri_proxy.daemon").error("broke", fault=ValueError("x"))
         logs.of("cri_proxy.daemon").info("went on")
         stream.seek(0)

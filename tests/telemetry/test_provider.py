@@ -17,14 +17,14 @@ from hack.testbed.collector import Collector
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import contextlib, io, json, pathlib, sys
-from cri_proxy.model.traces import Startup
+from cri_proxy.model.traces import StoredStartup
 from cri_proxy.settings import schema
 from cri_proxy.telemetry import logs, provider, ring, spans
 
 stream = io.StringIO()
-log = schema.Log(format="json")
+log = schema.LogSettings(format="json")
 logs.setup(log, stream=stream)
-settings = schema.Tracing(**json.loads(sys.argv[1]))
+settings = schema.TracingSettings(**json.loads(sys.argv[1]))
 kept = ring.Ring(pathlib.Path(sys.argv[2]), keep=5) if sys.argv[2] else None
 installed = None
 if kept or provider.is_sent(settings):
@@ -32,7 +32,7 @@ if kept or provider.is_sent(settings):
 ids = (int("a" * 32, 16), int("b" * 16, 16))
 is_on = spans.is_on()
 if kept:
-    installed.begin(Startup(trace_id="a" * 32, span_id="b" * 16, parent_id=None, started=1, uid="u",
+    installed.begin(StoredStartup(trace_id="a" * 32, span_id="b" * 16, parent_id=None, started=1, uid="u",
                             attempt=0, namespace="n", name="p", is_annotated=True))
 parent = spans.root("pod.startup", ids, parent=None, start=1, attributes={})
 call = spans.below(parent.context, "call", kind="server", attributes={})

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cri_proxy.model.traces import Startup
-from cri_proxy.telemetry import records, ring
+from cri_proxy.model.traces import StoredStartup
+from cri_proxy.telemetry import encoding, ring
 from cri_proxy.telemetry.ring import Ring
 from cri_proxy.telemetry.spans import Context, Span, Value
 
@@ -15,8 +15,8 @@ ROOT_ID = 0xB
 KEEP = 3
 
 
-def startup(number: int) -> Startup:
-    return Startup(
+def startup(number: int) -> StoredStartup:
+    return StoredStartup(
         trace_id=f"{number:032x}",
         span_id=f"{ROOT_ID:016x}",
         parent_id=None,
@@ -33,7 +33,7 @@ def add(kept: Ring, number: int, span_id: int, name: str, **attributes: Value) -
     context = Context(number, span_id, is_sampled=True)
     span = Span(name, context, None, start=span_id, attributes=attributes)
     span.end = span_id + 5
-    kept.add(f"{number:032x}", records.text_of(records.of_span(span)))
+    kept.add(f"{number:032x}", encoding.text_of(encoding.of_span(span)))
 
 
 @pytest.fixture

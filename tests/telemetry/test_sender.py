@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cri_proxy.telemetry import sender
-from cri_proxy.telemetry.sender import Sender
+from cri_proxy.telemetry.sender import SpanSender
 from hack.testbed import waiting
 
 COPY = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read())"
@@ -23,9 +23,9 @@ if not os.path.exists(sys.argv[2]):
 SLEEP = "import time; time.sleep(1000)"
 
 
-def made(program: str, *arguments: object) -> Sender:
+def made(program: str, *arguments: object) -> SpanSender:
     argv = (sys.executable, "-c", program, *(str(each) for each in arguments))
-    return Sender(argv, {"greeting": 1})
+    return SpanSender(argv, {"greeting": 1})
 
 
 def test_every_line_arrives_after_the_greeting(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.cli import units
+from cri_proxy.cli import numbers
 from cri_proxy.cli.checks import findings
 from cri_proxy.cli.checks.findings import Check, Finding
 from cri_proxy.settings import schema
@@ -94,7 +94,7 @@ def space(root: Path) -> Finding:
     """Look how much room is left, in bytes and in files."""
     status = os.statvfs(existing(root))
     free = status.f_bavail * status.f_frsize
-    found = f"{units.size(free)} free of {units.size(status.f_blocks * status.f_frsize)}"
+    found = f"{numbers.size(free)} free of {numbers.size(status.f_blocks * status.f_frsize)}"
     advice = "make room, or set store.root to a larger disk: an environment takes 0.2 to 2 GB"
     if free < _TIGHT_BYTES:
         return findings.fail(found, advice)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Status(StrEnum):
+class Verdict(StrEnum):
     """Whether what was found will do; only `fail` keeps pods from starting."""
 
     OK = "ok"
@@ -22,7 +22,7 @@ class Finding:
     `clock_skew` is by how many seconds the clock of who answered was ahead of ours.
     """
 
-    status: Status
+    status: Verdict
     found: str
     advice: str = ""
     clock_skew: float | None = None
@@ -38,14 +38,14 @@ class Check:
 
 def ok(found: str, *, clock_skew: float | None = None) -> Finding:
     """Return the finding of something that is as it should be."""
-    return Finding(Status.OK, found, clock_skew=clock_skew)
+    return Finding(Verdict.OK, found, clock_skew=clock_skew)
 
 
 def warn(found: str, advice: str) -> Finding:
     """Return the finding of something that works and should be looked at."""
-    return Finding(Status.WARN, found, advice)
+    return Finding(Verdict.WARN, found, advice)
 
 
 def fail(found: str, advice: str) -> Finding:
     """Return the finding of something without which pods with environments do not start."""
-    return Finding(Status.FAIL, found, advice)
+    return Finding(Verdict.FAIL, found, advice)

@@ -30,7 +30,7 @@ class Unanswered(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CheckResponse:
     """An answer and how long it took; `clock_skew` as in a finding, None without a Date header."""
 
     status: int
@@ -39,7 +39,7 @@ class Answer:
     clock_skew: float | None
 
 
-def get(url: str, ca_file: Path | None) -> Answer:
+def get(url: str, ca_file: Path | None) -> CheckResponse:
     """Ask once for `url` as the daemon would: through the environment's proxy, with its user.
 
     Raises Unanswered.
@@ -60,7 +60,7 @@ def get(url: str, ca_file: Path | None) -> Answer:
     except urllib3.exceptions.HTTPError as error:
         raise _explained(error) from error
     seconds = time.monotonic() - started
-    return Answer(answer.status, body, seconds, _skew_of(answer.headers.get("Date")))
+    return CheckResponse(answer.status, body, seconds, _skew_of(answer.headers.get("Date")))
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:

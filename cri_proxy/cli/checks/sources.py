@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from cri_proxy.cli import units
+from cri_proxy.cli import numbers
 from cri_proxy.cli.checks import findings, http
 from cri_proxy.cli.checks.findings import Check, Finding
 from cri_proxy.lib import redaction
@@ -102,14 +102,14 @@ def token(path: Path) -> Finding:
     expiry = _expiry_of(text)
     left = None if expiry is None else expiry - time.time()
     if left is not None and left <= 0:
-        return findings.fail(f"{path} has expired {units.ago(-left)}", "write a new token to it")
+        return findings.fail(f"{path} has expired {numbers.ago(-left)}", "write a new token to it")
     if stat.S_IMODE(status.st_mode) & 0o077:
         return findings.warn(
             f"{path} may be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
             f"chmod 600 {path}",
         )
     if left is not None and left < _EXPIRES_SOON_SECONDS:
-        days = units.counted(int(left // 86400), "day")
+        days = numbers.counted(int(left // 86400), "day")
         return findings.warn(f"{path} expires in {days}", "write a new token to it soon")
     until = "" if expiry is None else time.strftime(", good until %Y-%m-%d", time.gmtime(expiry))
     return findings.ok(f"{path}{until}")
@@ -131,19 +131,19 @@ def clock(skews: Iterable[float | None]) -> Finding:
     skew = known[len(known) // 2]
     if abs(skew) <= _SKEW_SECONDS:
         return findings.ok(f"right within {_SKEW_SECONDS:.0f} s")
-    found = f"{units.duration(abs(skew))} {'slow' if skew > 0 else 'fast'}"
+    found = f"{numbers.duration(abs(skew))} {'slow' if skew > 0 else 'fast'}"
     advice = "synchronize it: certificates and tokens are judged by it"
     return (findings.fail if abs(skew) > _GRAVE_SKEW_SECONDS else findings.warn)(found, advice)
 
 
-def _cache_information(url: str, ca_file: Path | None) -> http.Answer:
+def _cache_information(url: str, ca_file: Path | None) -> http.CheckResponse:
     parts = urlsplit(url)
     if parts.scheme != "file":
         place = parts._replace(path=f"{parts.path.rstrip('/')}/nix-cache-info", query="").geturl()
         return http.get(place, ca_file)
     started = time.monotonic()
     body = (Path(unquote(parts.path)) / "nix-cache-info").read_bytes()
-    return http.Answer(200, body, time.monotonic() - started, None)
+    return http.CheckResponse(200, body, time.monotonic() - started, None)
 
 
 def _expiry_of(token: str) -> float | None:

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cri_proxy.cli import units
+from cri_proxy.cli import numbers
 from cri_proxy.model import traces
-from cri_proxy.model.traces import Span, Trace
+from cri_proxy.model.traces import StoredSpan, StoredTrace
 
 _SERVICE = "runtime.v1."
 
@@ -25,7 +25,7 @@ _SERVICE = "runtime.v1."
 class Row:
     """One line of a waterfall; `start` and `end` are nanoseconds from the startup's beginning."""
 
-    span: Span
+    span: StoredSpan
     depth: int
     label: str
     start: int
@@ -40,7 +40,7 @@ class Row:
         return self.span.status == "error" or status != "OK"
 
 
-def of_trace(trace: Trace) -> list[Row]:
+def of_trace(trace: StoredTrace) -> list[Row]:
     """Return the rows of a trace, the startup itself first."""
     root = trace.root or _unfinished(trace)
     tree = _Tree(root, [span for span in trace.spans if span.span_id != root.span_id])
@@ -59,7 +59,7 @@ def of_trace(trace: Trace) -> list[Row]:
     ]
 
 
-def failure_of(trace: Trace) -> str:
+def failure_of(trace: StoredTrace) -> str:
     """Return the words of the failure that a startup ended with; empty if it went well."""
     root = trace.root
     if root is None or root.status != "error":
@@ -67,7 +67,7 @@ def failure_of(trace: Trace) -> str:
     return root.message or "failed"
 
 
-def is_stopped_short(trace: Trace) -> bool:
+def is_stopped_short(trace: StoredTrace) -> bool:
     """Whether the startup has not ended, as far as the node knows."""
     return trace.root is None
 
@@ -75,15 +75,15 @@ def is_stopped_short(trace: Trace) -> bool:
 class _Tree:
     """The spans of a trace by their parents."""
 
-    def __init__(self, root: Span, others: Iterable[Span]) -> None:
+    def __init__(self, root: StoredSpan, others: Iterable[StoredSpan]) -> None:
         self._root = root
-        self._by_id: Mapping[str, Span] = {span.span_id: span for span in others}
-        self._below: dict[str, list[Span]] = {}
+        self._by_id: Mapping[str, StoredSpan] = {span.span_id: span for span in others}
+        self._below: dict[str, list[StoredSpan]] = {}
         for span in self._by_id.values():
             parent = span.parent_id if span.parent_id in self._by_id else root.span_id
             self._below.setdefault(str(parent), []).append(span)
 
-    def walk(self) -> Iterator[tuple[Span, int]]:
+    def walk(self) -> Iterator[tuple[StoredSpan, int]]:
         """Yield every span with its depth, from top to bottom; a cycle of parents is left out."""
         left = [(self._root, 0)]
         while left:
@@ -104,7 +104,7 @@ class _Tree:
             left += self._awaited(span, until)
         return found
 
-    def _awaited(self, span: Span, until: int) -> Iterator[tuple[Span, int]]:
+    def _awaited(self, span: StoredSpan, until: int) -> Iterator[tuple[StoredSpan, int]]:
         """Yield what `span` waited for up to a time, the last first."""
         linked = [self._by_id[link.span_id] for link in span.links if link.span_id in self._by_id]
         # A repeated call has a link to the one before, for which it did not wait.
@@ -117,10 +117,10 @@ class _Tree:
                 until = begun
 
 
-def _unfinished(trace: Trace) -> Span:
+def _unfinished(trace: StoredTrace) -> StoredSpan:
     """Return what the root of a startup under way would be now."""
     startup = trace.startup
-    return Span(
+    return StoredSpan(
         name=traces.ROOT,
         span_id=startup.span_id,
         parent_id=startup.parent_id,
@@ -130,7 +130,7 @@ def _unfinished(trace: Trace) -> Span:
     )
 
 
-def _label_of(span: Span) -> str:
+def _label_of(span: StoredSpan) -> str:
     """Return what a span is called on a line."""
     if span.kind == "internal":
         return span.name
@@ -141,7 +141,7 @@ def _label_of(span: Span) -> str:
     return f"{method} {container}" if container else method
 
 
-def _note_of(span: Span) -> str:
+def _note_of(span: StoredSpan) -> str:
     """Return what else is worth a glance: hits, bytes, repetitions, refusals."""
     attributes = span.attributes
     notes: list[str] = []
@@ -157,7 +157,7 @@ def _note_of(span: Span) -> str:
     if "cri_proxy.rest.paths" in attributes:
         count = int(str(attributes["cri_proxy.rest.paths"]))
         notes.append(
-            f"{units.counted(count, 'smaller path')}, {_size(attributes, 'cri_proxy.rest.bytes')}"
+            f"{numbers.counted(count, 'smaller path')}, {_size(attributes, 'cri_proxy.rest.bytes')}"
         )
     if attributes.get("flox.environment.stale"):
         notes.append("last known generation")
@@ -177,9 +177,9 @@ def _paths_of(attributes: Mapping[str, traces.Value]) -> str:
     count = int(str(attributes.get("cri_proxy.paths", 0)))
     size = _size(attributes, "cri_proxy.bytes")
     if not fetched:
-        return f"on the node already: {units.counted(count, 'path')}, {size}"
-    return f"fetched {fetched} of {units.counted(count, 'path')}, {size} in all"
+        return f"on the node already: {numbers.counted(count, 'path')}, {size}"
+    return f"fetched {fetched} of {numbers.counted(count, 'path')}, {size} in all"
 
 
 def _size(attributes: Mapping[str, traces.Value], name: str) -> str:
-    return units.size(float(str(attributes.get(name, 0))))
+    return numbers.size(float(str(attributes.get(name, 0))))

@@ -7,10 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from cri_proxy.cli import screen, units
+from cri_proxy.cli import numbers, screen
 from cri_proxy.cli.waterfall import rows
 from cri_proxy.cli.waterfall.rows import Row
-from cri_proxy.model.traces import Trace
+from cri_proxy.model.traces import StoredTrace
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,7 +22,7 @@ _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _COLOURS: Final = {"server": "cyan", "client": "blue", "internal": "green"}
 
 
-def show(found: Sequence[Trace]) -> None:
+def show(found: Sequence[StoredTrace]) -> None:
     """Write the traces to standard output, as they come."""
     console = screen.console(sys.stdout)
     width = console.width if screen.is_watched(sys.stdout) else _PIPE_COLUMNS
@@ -40,7 +40,7 @@ def _names_width(lines: Sequence[Row]) -> int:
     return min(_NAMES_AT_MOST, max(2 * row.depth + len(row.label) for row in lines))
 
 
-def _head(trace: Trace) -> Text:
+def _head(trace: StoredTrace) -> Text:
     """Return the line above a waterfall: whose it is, how long it took, and how it ended."""
     from rich.text import Text
 
@@ -57,7 +57,7 @@ def _head(trace: Trace) -> Text:
         text.append("started", "green")
     attempt = f", sandbox {startup.attempt}" if startup.attempt else ""
     text.append(
-        f"  {units.ago(time.time() - startup.started / 1e9)}{attempt}  trace {startup.trace_id}",
+        f"  {numbers.ago(time.time() - startup.started / 1e9)}{attempt}  trace {startup.trace_id}",
         "dim",
     )
     return text
@@ -104,4 +104,4 @@ def duration(seconds: float) -> str:
         return f"{seconds * 1e6:.0f} µs"
     if seconds < 1:
         return f"{seconds * 1e3:.0f} ms"
-    return f"{seconds:.2f} s" if seconds < 60 else units.duration(seconds)
+    return f"{seconds:.2f} s" if seconds < 60 else numbers.duration(seconds)

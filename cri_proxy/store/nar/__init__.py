@@ -11,7 +11,7 @@ and the Nix manual, "Nix Archive (NAR) format".
 """
 
 from cri_proxy.store.nar.reader import Unpacked, unpack
-from cri_proxy.store.nar.stream import Source, filler_of
+from cri_proxy.store.nar.stream import ByteSource, filler_of
 from cri_proxy.store.nar.writer import digest_of, write
 
-__all__ = ["unpack", "Unpacked", "Source", "filler_of", "write", "digest_of"]
+__all__ = ["unpack", "Unpacked", "ByteSource", "filler_of", "write", "digest_of"]

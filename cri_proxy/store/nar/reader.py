@@ -30,7 +30,12 @@ from typing import Final
 from cri_proxy import errors
 from cri_proxy.lib import scheduling
 from cri_proxy.store.nar import grammar
-from cri_proxy.store.nar.stream import Malformed, Source, Stream, write_all
+from cri_proxy.store.nar.stream import (
+    ByteSource,
+    Malformed,
+    Stream,
+    write_all,
+)
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -47,7 +52,9 @@ class Unpacked:
     bytes: int = 0
 
 
-def unpack(source: Source, target: Path, *, nar_size: int, nar_hash: bytes, label: str) -> Unpacked:
+def unpack(
+    source: ByteSource, target: Path, *, nar_size: int, nar_hash: bytes, label: str
+) -> Unpacked:
     """Write the tree that `source` archives to `target`, which must not exist yet.
 
     `nar_size` and `nar_hash` (32 bytes, sha256) are what the archive was promised to be; `label`

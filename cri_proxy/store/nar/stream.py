@@ -28,7 +28,7 @@ _spare: Final[list[bytearray]] = []
 """Buffers that nobody uses: to make one costs as much as to read a small archive into it."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Where bytes come from: a file, a decompressor, a response.
 
     It may have a `readinto` as well, which puts bytes into a memoryview and returns how many.
@@ -43,7 +43,7 @@ class Malformed(Exception):
     """What is wrong with the archive, as the end of a sentence; the reader says at which entry."""
 
 
-def filler_of(source: Source) -> Callable[[memoryview], int]:
+def filler_of(source: ByteSource) -> Callable[[memoryview], int]:
     """Return what fills a buffer from a source, without a copy on the way if the source can."""
     direct: Callable[[memoryview], int] | None = getattr(source, "readinto", None)
     if direct is not None:
@@ -72,7 +72,7 @@ class Stream:
         "_view",
     )
 
-    def __init__(self, source: Source, size: int) -> None:
+    def __init__(self, source: ByteSource, size: int) -> None:
         self._source = source
         self._filler = filler_of(source)
         self._size = size

@@ -15,8 +15,8 @@ from cri_proxy.lib.workers import Pool
 from cri_proxy.model import storepaths
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import wire
-from cri_proxy.store.closures import PathRecord
+from cri_proxy.store import protocol
+from cri_proxy.store.fetch.closures import PathRecord
 from cri_proxy.telemetry import spans
 
 
@@ -25,7 +25,7 @@ class NixClosures:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._flights: singleflight.Flights[str, list[wire.Fact]] = singleflight.Flights(
+        self._flights: singleflight.Flights[str, list[protocol.Fact]] = singleflight.Flights(
             is_lasting=False
         )
         self._listeners: dict[str, list[Progress]] = {}
@@ -36,10 +36,13 @@ class NixClosures:
 
     async def recover(self) -> None:
         """See that Nix is there; raise RequestInvalid if it is not."""
-        await self._pool.call(wire.NIX_RECOVER, {})
+        await self._pool.call(protocol.NIX_RECOVER, {})
 
     async def realize(
-        self, roots: Iterable[StorePath], progress: Progress, places: Sequence[wire.Location] = ()
+        self,
+        roots: Iterable[StorePath],
+        progress: Progress,
+        places: Sequence[protocol.Location] = (),
     ) -> tuple[PathRecord, ...]:
         """Return the closure of `roots`, sorted, when all of it is in Nix's store.
 
@@ -57,12 +60,12 @@ class NixClosures:
                 each.paths_total = report.get("total", each.paths_total)
                 each.paths_done = report.get("copied", each.paths_done)
 
-        async def work() -> list[wire.Fact]:
+        async def work() -> list[protocol.Fact]:
             with spans.span("store.realise"):
                 answer = await self._pool.call(
-                    wire.NIX_REALISE, {"roots": names}, on_progress=on_progress
+                    protocol.NIX_REALISE, {"roots": names}, on_progress=on_progress
                 )
-            facts: list[wire.Fact] = answer["facts"]
+            facts: list[protocol.Fact] = answer["facts"]
             return facts
 
         try:
@@ -77,18 +80,20 @@ class NixClosures:
         progress.bytes_total = progress.bytes_done = sum(each["nar_size"] for each in facts)
         return tuple(sorted((_record_of(each) for each in facts), key=lambda each: each.path))
 
-    async def find(self, paths: Iterable[StorePath], places: Sequence[wire.Location] = ()) -> None:
+    async def find(
+        self, paths: Iterable[StorePath], places: Sequence[protocol.Location] = ()
+    ) -> None:
         """Make sure that Nix has all of `paths` or can fetch them; raise as `realize` does."""
         _refuse(places)
         names = sorted(each.basename for each in paths)
-        await self._pool.call(wire.NIX_FIND, {"paths": names})
+        await self._pool.call(protocol.NIX_FIND, {"paths": names})
 
     async def aclose(self) -> None:
         """Give up all that is under way."""
         await self._flights.aclose()
 
 
-def _refuse(places: Sequence[wire.Location]) -> None:
+def _refuse(places: Sequence[protocol.Location]) -> None:
     """Refuse locations: Nix's store is everybody's, and what comes with a login is not."""
     if places:
         raise errors.EnvironmentUnsuitable(
@@ -97,6 +102,6 @@ def _refuse(places: Sequence[wire.Location]) -> None:
         )
 
 
-def _record_of(fact: wire.Fact) -> PathRecord:
+def _record_of(fact: protocol.Fact) -> PathRecord:
     references = tuple(storepaths.of_basename(each) for each in fact["references"])
     return PathRecord(storepaths.of_basename(fact["path"]), references, fact["nar_size"])

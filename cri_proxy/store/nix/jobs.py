@@ -27,9 +27,9 @@ from cri_proxy.lib import nixbase32
 from cri_proxy.lib.worker import Job, Task
 from cri_proxy.model import environments, storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import nar, wire
+from cri_proxy.store import nar, protocol
 from cri_proxy.store.nix import programs
-from cri_proxy.store.nix.programs import Programs, Settings
+from cri_proxy.store.nix.programs import NixSettings, Programs
 from cri_proxy.store.nix.roots import Roots
 
 TIDY_SECONDS: Final = 3600.0
@@ -51,7 +51,7 @@ class Valid:
 def programs_of(root: Path, store: Mapping[str, Any]) -> Programs:
     """Return Nix's programs for a worker's greeting: its root, and its part for the store."""
     return Programs(
-        Settings(
+        NixSettings(
             home=root / "nix",
             directory=store["nix"]["directory"],
             remote=store["nix"]["remote"],
@@ -68,9 +68,9 @@ def jobs(root: Path, nix: Programs) -> dict[str, Job]:
     """Return the jobs."""
     realising = Realising(root, nix)
     return {
-        wire.NIX_REALISE: realising.realise,
-        wire.NIX_FIND: realising.find,
-        wire.NIX_RECOVER: realising.recover,
+        protocol.NIX_REALISE: realising.realise,
+        protocol.NIX_FIND: realising.find,
+        protocol.NIX_RECOVER: realising.recover,
     }
 
 

@@ -41,7 +41,7 @@ _ARGUMENTS_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class NixSettings:
     """What `store.*` says to Nix; `home` is ours, for what Nix keeps beside its store."""
 
     home: Path
@@ -57,7 +57,7 @@ class Settings:
 class Programs:
     """nix-store, found when it is first needed; safe for threads and processes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: NixSettings) -> None:
         self._settings = settings
         self._found: str | None = None
         self._finding = threading.Lock()

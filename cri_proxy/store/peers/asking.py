@@ -28,9 +28,9 @@ import urllib3
 from cri_proxy import errors
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
-from cri_proxy.store.cache import Cache, Offer, Passing
-from cri_proxy.store.local import Store
-from cri_proxy.store.nar import Source
+from cri_proxy.store.caches.cache import Cache, Offer, Passing
+from cri_proxy.store.disk.local import Store
+from cri_proxy.store.nar import ByteSource
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.peers import addresses
 from cri_proxy.store.peers.addresses import Addresses
@@ -283,7 +283,7 @@ class _Peer(Cache):
         self._size = size
 
     @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[Source]:
+    def open(self, name: str) -> Iterator[ByteSource]:
         """Open the archive; it has to come at a decent rate."""
         response = self._peers.open(self._address, name)
         try:

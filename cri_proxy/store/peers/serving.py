@@ -34,7 +34,7 @@ from cri_proxy import errors
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import nar, narinfo
-from cri_proxy.store.local import Store
+from cri_proxy.store.disk.local import Store
 from cri_proxy.store.peers import addresses
 from cri_proxy.store.peers.addresses import Addresses
 from cri_proxy.store.peers.asking import API, SOURCE_HEADER

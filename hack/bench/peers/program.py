@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy.lib.worker import Task
-from cri_proxy.store import fetching, wire
-from cri_proxy.store.local import Store
+from cri_proxy.store import protocol
+from cri_proxy.store.disk.local import Store
+from cri_proxy.store.fetch import jobs as fetching
 
 DOWNLOADS: Final = 4
 
@@ -33,9 +34,9 @@ def main(argument: dict[str, Any]) -> None:
             for fact in report["facts"]:
                 if "narinfo" in fact:
                     task = Task(lambda report: None)
-                    underway.append(downloads.submit(jobs[wire.FETCH], fact, task))
+                    underway.append(downloads.submit(jobs[protocol.FETCH], fact, task))
 
-        take(jobs[wire.SURVEY]({"roots": argument["roots"], "width": 32}, Task(take)))
+        take(jobs[protocol.SURVEY]({"roots": argument["roots"], "width": 32}, Task(take)))
         for each in underway:
             each.result()
     print(len(Store(Path(argument["greeting"]["directory"])).paths()), flush=True)

@@ -34,8 +34,14 @@ from cri_proxy.model import references, storepaths
 from cri_proxy.model.progress import Progress
 from cri_proxy.realizer import jobs
 from cri_proxy.realizer.realizer import Realizer
-from cri_proxy.settings.schema import FloxHub, Log, Settings, Store
-from cri_proxy.store import closures, local, views
+from cri_proxy.settings.schema import (
+    FloxHubSettings,
+    LogSettings,
+    Settings,
+    StoreSettings,
+)
+from cri_proxy.store.disk import local, views
+from cri_proxy.store.fetch import closures
 from hack.bench import processes
 
 
@@ -112,9 +118,9 @@ def _settings_of(text: str) -> Settings:
     store |= {name: tuple(store[name]) for name in ("caches", "public_keys")}
     store["root"] = Path(cast(str, store["root"]))
     return Settings(
-        store=Store(**store),
-        floxhub=FloxHub(**given.get("floxhub", {})),
-        log=Log(level="warning"),
+        store=StoreSettings(**store),
+        floxhub=FloxHubSettings(**given.get("floxhub", {})),
+        log=LogSettings(level="warning"),
     )
 
 

@@ -18,7 +18,7 @@ def test_a_nix_that_answers_is_fine(tmp_path, monkeypatch):
     nix = NodeNix(tmp_path / "nix")
     for name, value in nix.environment.items():
         monkeypatch.setenv(name, value)
-    store = schema.Store(root=tmp_path, kind="nix", nix_remote=nix.remote)
+    store = schema.StoreSettings(root=tmp_path, kind="nix", nix_remote=nix.remote)
     if VARIABLE in os.environ:
         store = replace(store, nix_directory=os.environ[VARIABLE])
     (check,) = others.checks_of(schema.Settings(store=store))
@@ -30,7 +30,7 @@ def test_a_nix_that_answers_is_fine(tmp_path, monkeypatch):
 
 
 def test_without_nix_the_finding_says_what_to_do(tmp_path):
-    store = schema.Store(root=tmp_path, kind="nix", nix_directory=tmp_path)
+    store = schema.StoreSettings(root=tmp_path, kind="nix", nix_directory=tmp_path)
     (check,) = others.checks_of(schema.Settings(store=store))
 
     assert check.look().status == "fail"

@@ -6,7 +6,7 @@ import dataclasses
 
 from cri_proxy.cli.waterfall import rows
 from cri_proxy.cli.waterfall.rows import Row
-from cri_proxy.model.traces import Trace
+from cri_proxy.model.traces import StoredTrace
 from hack.testbed import startups
 
 
@@ -33,7 +33,7 @@ def test_a_span_whose_parent_is_not_here_stands_below_the_startup() -> None:
     whole = startups.startup()
     orphan = dataclasses.replace(whole.spans[3], span_id="f" * 16, parent_id="e" * 16)
 
-    found = rows.of_trace(Trace(whole.startup, (*whole.spans, orphan)))
+    found = rows.of_trace(StoredTrace(whole.startup, (*whole.spans, orphan)))
 
     assert next(each for each in found if each.span is orphan).depth == 1
 
@@ -43,7 +43,7 @@ def test_spans_that_are_each_others_parents_do_no_harm() -> None:
     one = dataclasses.replace(whole.spans[3], span_id="e" * 16, parent_id="f" * 16)
     other = dataclasses.replace(whole.spans[3], span_id="f" * 16, parent_id="e" * 16)
 
-    found = rows.of_trace(Trace(whole.startup, (*whole.spans, one, other)))
+    found = rows.of_trace(StoredTrace(whole.startup, (*whole.spans, one, other)))
 
     assert len(found) == len(whole.spans)
 
@@ -91,4 +91,4 @@ def test_a_startup_under_way_ends_where_it_is_known_to_be() -> None:
 def test_a_startup_of_which_nothing_has_ended_is_a_row() -> None:
     whole = startups.startup()
 
-    assert len(rows.of_trace(Trace(whole.startup, ()))) == 1
+    assert len(rows.of_trace(StoredTrace(whole.startup, ()))) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.lib.worker import Task
-from cri_proxy.store import nar, wire
+from cri_proxy.store import nar, protocol
 from cri_proxy.store.nix import jobs, programs, roots
 from hack.testbed.binary_cache import Executable
 from hack.testbed.node_nix import VARIABLE, NodeNix
@@ -43,7 +43,7 @@ def pair(publisher):
 def realise(made, path):
     """Run the job; return what it reported, and the facts."""
     told = []
-    answer = made[wire.NIX_REALISE]({"roots": [path.basename]}, Task(told.append))
+    answer = made[protocol.NIX_REALISE]({"roots": [path.basename]}, Task(told.append))
     return told, answer["facts"]
 
 
@@ -109,7 +109,7 @@ def test_damage_that_cannot_be_repaired_is_told(made, pair, publisher, node_nix)
 
 def test_without_nix_the_refusal_says_what_to_do(made, tmp_path):
     with pytest.raises(errors.RequestInvalid, match=r'set store\.kind to "own"'):
-        made(directory=str(tmp_path))[wire.NIX_RECOVER]({}, Task(lambda report: None))
+        made(directory=str(tmp_path))[protocol.NIX_RECOVER]({}, Task(lambda report: None))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_nix_that_is_too_old_or_no_nix_is_refused(made, tmp_path, says, refusa
     program.chmod(0o755)
 
     with pytest.raises(errors.RequestInvalid, match=refusal):
-        made(directory=str(program.parent))[wire.NIX_RECOVER]({}, Task(lambda report: None))
+        made(directory=str(program.parent))[protocol.NIX_RECOVER]({}, Task(lambda report: None))
 
 
 def test_without_nixs_daemon_the_refusal_says_so(greeting, tmp_path):

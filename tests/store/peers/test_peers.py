@@ -11,8 +11,9 @@ import pytest
 
 from cri_proxy.lib.worker import Task
 from cri_proxy.model import storepaths
-from cri_proxy.store import fetching, nar, narinfo, wire
-from cri_proxy.store.cache import Connections, of_url
+from cri_proxy.store import nar, narinfo, protocol
+from cri_proxy.store.caches.cache import Connections, of_url
+from cri_proxy.store.fetch import jobs as fetching
 from cri_proxy.store.peers import addresses, asking
 from hack.testbed import peers, waiting
 from hack.testbed.binary_cache import Executable, Publisher
@@ -129,7 +130,7 @@ def test_what_a_realizations_own_location_gave_is_never_served(cluster, closure,
     with cluster(1, caches=[]) as (node,):
         facts = node.survey(closure, places=[place])
         top = next(each for each in facts if each["path"] == closure.basename)
-        node.jobs[wire.FETCH](top | {"locations": [place]}, Task(lambda report: None))
+        node.jobs[protocol.FETCH](top | {"locations": [place]}, Task(lambda report: None))
 
         assert node.store.has(closure)
         assert ask(node.address, f"{closure.digest}.narinfo")[0] == 404

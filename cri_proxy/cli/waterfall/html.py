@@ -1,0 +1,99 @@
+"""The waterfall as a page: one file with all in it, to keep, to send, to open anywhere.
+
+Everything is written into `page.html`, which shows it without a script too; the script adds the
+zoom. Nothing is loaded from elsewhere, and whatever a span says is text to the browser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib import resources
+from typing import Final
+
+from cri_proxy.cli.waterfall import rows
+from cri_proxy.cli.waterfall.rows import Row
+from cri_proxy.cli.waterfall.terminal import duration
+from cri_proxy.model.traces import StoredTrace
+
+_HERE: Final = "<!-- startups -->"
+_TICKS: Final = 5
+
+
+def of_traces(found: Sequence[StoredTrace]) -> str:
+    """Return the page of some startups, in their order."""
+    frame = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    body = "\n".join(map(_startup, found)) or "<p>No startup is kept on this node yet.</p>"
+    return frame.replace(_HERE, body)
+
+
+def _startup(trace: StoredTrace) -> str:
+    startup = trace.startup
+    lines = rows.of_trace(trace)
+    failure = rows.failure_of(trace)
+    if rows.is_stopped_short(trace):
+        state = '<span class="state open">under way</span>'
+    elif failure:
+        state = '<span class="state failed">failed</span>'
+    else:
+        state = '<span class="state">started</span>'
+    began = datetime.fromtimestamp(startup.started / 1e9, UTC).isoformat(" ", "milliseconds")
+    whole = max(1, lines[0].end)
+    ticks = "".join(_tick(tick / _TICKS, whole) for tick in range(_TICKS))
+    return (
+        f'<section data-whole="{whole}">\n'
+        f"<h2>{escape(startup.pod)} <b>{escape(duration(trace.seconds))}</b> {state}</h2>\n"
+        f'<p class="about">{escape(began)} · trace {escape(startup.trace_id)}'
+        f"{f' · {escape(failure)}' if failure else ''}</p>\n"
+        '<div class="chart">\n'
+        f'<div class="axis"><span></span><span></span><div class="lane">{ticks}</div></div>\n'
+        f"{''.join(_row(row, whole) for row in lines)}</div>\n</section>"
+    )
+
+
+def _tick(share: float, whole: int) -> str:
+    return f'<i style="left:{100 * share:.2f}%">{escape(duration(share * whole / 1e9))}</i>'
+
+
+def _row(row: Row, whole: int) -> str:
+    left = 100 * max(0, row.start) / whole
+    width = 100 * (max(row.end, row.start) - max(0, row.start)) / whole
+    classes = " ".join(
+        filter(
+            None,
+            (
+                row.span.kind,
+                "critical" if row.is_critical else "",
+                "failed" if row.has_failed else "",
+            ),
+        )
+    )
+    return (
+        f'<details class="{classes}"><summary>'
+        f'<span class="name" style="padding-left:{row.depth * 0.9:.1f}rem" '
+        f'title="{escape(row.label)}">{escape(row.label)}</span>'
+        f'<span class="took">{escape(duration(row.span.seconds))}</span>'
+        f'<div class="lane"><div class="bar" data-start="{row.start}" data-end="{row.end}" '
+        f'style="left:{left:.4f}%;width:{width:.4f}%"></div>'
+        f'<span class="note" data-start="{row.start}" data-end="{row.end}">'
+        f"{escape(row.note)}</span>"
+        f"</div></summary>{_facts(row)}</details>\n"
+    )
+
+
+def _facts(row: Row) -> str:
+    """Return all that is known of a span, for whoever opens its row."""
+    span = row.span
+    facts: Iterable[tuple[str, object]] = (
+        ("span", span.name),
+        ("began after", duration(max(0, row.start) / 1e9)),
+        ("took", duration(span.seconds)),
+        *(((span.status, span.message),) if span.message else ()),
+        *sorted(span.attributes.items()),
+        *(("link", f"trace {link.trace_id} span {link.span_id}") for link in span.links),
+    )
+    cells = "".join(
+        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in facts
+    )
+    return f"<dl>{cells}</dl>"

@@ -1,0 +1,137 @@
+"""Auditing: every store path is read and hashed again, slowly, round after round.
+
+    <root>/audit.json    how far the round is, so that a daemon goes on where the last one stopped
+
+A round reads what is in the store at audit.megabytes_per_second, some seconds' worth a job, and in
+the end compares the environments with it; the next one begins audit.interval_seconds after that.
+What is damaged is in quarantine from the moment it is found (`store.integrity`): the next pod that
+needs it has it fetched anew and the environment mended before it starts, or is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cri_proxy import errors
+from cri_proxy.lib import durable
+from cri_proxy.lib.workers import Pool
+from cri_proxy.settings.schema import Settings
+from cri_proxy.store.disk import integrity
+from cri_proxy.telemetry import logs, meters
+
+_log = logs.of(__name__)
+_SLICE_SECONDS: Final = 30.0
+_FIRST_SECONDS: Final = 60.0
+_AGAIN_SECONDS: Final = 60.0
+
+_paths = meters.counter("cri_proxy.audit.paths", "{path}", "store paths that were audited")
+_size = meters.counter("cri_proxy.audit.size", "By", "their size, unpacked")
+_damaged = meters.counter("cri_proxy.audit.damaged", "{path}", "store paths found damaged")
+
+
+class Auditing:
+    """The audit of one daemon; `pool` is for work that everything else goes before."""
+
+    def __init__(self, settings: Settings, pool: Pool) -> None:
+        self._settings = settings.audit
+        self._root = settings.store.root
+        self._pool = pool
+        for counter in (_paths, _size, _damaged):
+            counter.add(0)
+        meters.gauge(
+            "cri_proxy.store.damaged",
+            "{path}",
+            "store paths in quarantine, until they are fetched anew",
+            lambda: [(_quarantined(self._root), {})],
+        )
+
+    async def keep(self) -> None:
+        """Audit round after round, for as long as the daemon lives."""
+        if not self._settings.megabytes_per_second:
+            return
+        await asyncio.sleep(min(_FIRST_SECONDS, self._settings.interval_seconds))
+        while True:
+            after, ended = await asyncio.to_thread(_load, self._root)
+            wait = ended + self._settings.interval_seconds - time.time()
+            if not after and wait > 0:
+                await asyncio.sleep(min(wait, self._settings.interval_seconds))
+            try:
+                await self._round(after)
+            except (errors.CriProxyError, OSError) as error:
+                _log.warning("audit stops for now", why=error)
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def _round(self, after: str) -> None:
+        """Audit what is behind `after`, then the environments."""
+        began = time.monotonic()
+        checked = found = 0
+        place: str | None = after
+        while place is not None:
+            result = await self._pool.call(
+                integrity.PATHS,
+                {
+                    "after": place,
+                    "seconds": _SLICE_SECONDS,
+                    "bytes_per_second": self._settings.megabytes_per_second * 1_000_000,
+                },
+            )
+            _paths.add(result["checked"])
+            _size.add(result["bytes"])
+            checked += result["checked"]
+            found += self._tell(result["damaged"])
+            place = result["next"]
+            await asyncio.to_thread(_save, self._root, place or "", 0.0)
+        views = await self._pool.call(integrity.VIEWS, {})
+        found += self._tell(views["damaged"])
+        await asyncio.to_thread(_save, self._root, "", time.time())
+        _log.info(
+            "audit round ended",
+            paths=checked,
+            environments=views["environments"],
+            damaged=found,
+            seconds=round(time.monotonic() - began),
+        )
+
+    def _tell(self, findings: Iterable[Mapping[str, Any]]) -> int:
+        """Log and count findings; return how many they are."""
+        count = 0
+        for each in findings:
+            count += 1
+            _log.error(
+                "store path damaged, in quarantine",
+                path=each["path"],
+                why=each["why"],
+                environments=" ".join(each["environments"]) or "none",
+            )
+        _damaged.add(count)
+        return count
+
+
+def _load(root: Path) -> tuple[str, float]:
+    """Return behind which path the round goes on, and when the last one ended."""
+    try:
+        record = json.loads((root / "audit.json").read_bytes())
+        return str(record["after"]), float(record["ended_at"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return "", 0.0
+
+
+def _save(root: Path, after: str, ended_at: float) -> None:
+    durable.write(
+        root / "audit.json", json.dumps({"after": after, "ended_at": ended_at}).encode() + b"\n"
+    )
+
+
+def _quarantined(root: Path) -> int:
+    """Count the marks of damaged paths."""
+    try:
+        return sum(
+            each.name.endswith(".damaged") for each in (root / "store" / ".narinfo").iterdir()
+        )
+    except FileNotFoundError:
+        return 0

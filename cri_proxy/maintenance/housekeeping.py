@@ -1,0 +1,198 @@
+"""Housekeeping: the daemon looks at its disk, and has garbage collected when there is reason to.
+
+    fuller than garbage.high_percent    least recently started environments go until it is no
+                                        fuller than garbage.low_percent, or all the rest is held
+    once an hour                        what was not started for garbage.age_seconds goes, and
+                                        store paths that no environment has had for a day
+    once a day                          what FloxHub said long ago and nobody asked for since
+
+Space and inodes count alike. What fails, because the runtime is away or another collection is at
+work, is tried again at the next look. All work is done by workers of the lowest priority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.floxhub import jobs as hubjobs
+from cri_proxy.lib.workers import Pool
+from cri_proxy.maintenance.collection import Collection, Freed
+from cri_proxy.settings.schema import Settings
+from cri_proxy.store.disk import garbage, staging
+from cri_proxy.store.disk.garbage import Rules
+from cri_proxy.telemetry import logs, meters
+
+_log = logs.of(__name__)
+_AGE_EVERY_SECONDS: Final = 3600.0
+_FORGET_EVERY_SECONDS: Final = 86400.0
+_MEASURE_EVERY_SECONDS: Final = 120.0
+_FIRST_SECONDS: Final = 300.0
+_LEFTOVER_SECONDS: Final = 86400.0
+FORGET_SECONDS: Final = 90 * 86400.0
+
+_environments = meters.counter(
+    "cri_proxy.garbage.environments", "{environment}", "environments that were removed"
+)
+_paths = meters.counter("cri_proxy.garbage.paths", "{path}", "store paths that were removed")
+_size = meters.counter("cri_proxy.garbage.size", "By", "their size, unpacked")
+
+
+@dataclass(slots=True)
+class Measures:
+    """What a scrape is told of the store, as last measured."""
+
+    store_bytes: int = 0
+
+
+class Housekeeping:
+    """One daemon's look after its disk; `pool` is for work that everything else goes before."""
+
+    def __init__(self, settings: Settings, collector: Collection, pool: Pool) -> None:
+        self.measures = Measures()
+        self._settings = settings.garbage
+        self._is_measured = bool(settings.metrics.listen)
+        self._root = settings.store.root
+        self._collection = collector
+        self._pool = pool
+        self._due = _Due()
+        self._told = ""
+        # Counters exist from the first scrape on.
+        for counter in (_environments, _paths, _size):
+            counter.add(0)
+
+    async def keep(self) -> None:
+        """Look now and then, for as long as the daemon lives."""
+        while True:
+            try:
+                await self._look()
+            except errors.CriProxyError as error:
+                self._tell("garbage stays for now", error)
+            except OSError as error:
+                self._tell("disk cannot be looked at", error)
+            else:
+                self._told = ""
+            await asyncio.sleep(self._settings.interval_seconds)
+
+    async def _look(self) -> None:
+        """Do what is due."""
+        if await asyncio.to_thread(_has_garbage, self._root):
+            await self._collection.empty()
+        if self._is_measured and self._due.has_come("measure", _MEASURE_EVERY_SECONDS):
+            await self._measure()
+        usage = await asyncio.to_thread(_usage_of, self._root)
+        age = self._settings.age_seconds
+        if usage.share * 100 > self._settings.high_percent:
+            await self._make_room(usage)
+        elif self._due.has_come("age", min(_AGE_EVERY_SECONDS, age or _AGE_EVERY_SECONDS)):
+            rules = Rules(self._settings.grace_seconds, age_seconds=age or None)
+            unused = max(self._settings.grace_seconds, _LEFTOVER_SECONDS)
+            await self._collect(rules, unused, "age")
+        if self._due.has_come("forget", _FORGET_EVERY_SECONDS):
+            await self._pool.call(hubjobs.FORGET, {"seconds": FORGET_SECONDS})
+
+    async def _make_room(self, usage: _Usage) -> None:
+        """Collect in rounds until there is room: sizes are those of files, not of the disk."""
+        while usage.share * 100 > self._settings.low_percent:
+            excess = usage.excess_bytes(self._settings.low_percent)
+            rules = Rules(self._settings.grace_seconds, wanted_bytes=max(1, excess))
+            freed = await self._collect(rules, self._settings.grace_seconds, "room")
+            if not freed.gone and not freed.paths:
+                raise errors.NodeExhausted(
+                    f"the file system of {self._root} is {usage.share:.0%} full and nothing more "
+                    "can be removed: what is left is held by containers, pods and pins, or was "
+                    "started a moment ago; `cri-proxy gc --dry-run` lists it"
+                )
+            usage = await asyncio.to_thread(_usage_of, self._root)
+
+    async def _collect(self, rules: Rules, unused_seconds: float, reason: str) -> Freed:
+        freed = await self._collection.collect(rules, unused_seconds=unused_seconds)
+        _environments.add(len(freed.gone))
+        _paths.add(freed.paths)
+        _size.add(freed.bytes)
+        for each in freed.gone:
+            _log.info("environment removed", reference=each.reference, why=reason)
+        if freed.gone or freed.paths:
+            await self._collection.empty()
+            _log.info(
+                "garbage collected",
+                why=reason,
+                environments=len(freed.gone),
+                paths=freed.paths,
+                bytes=freed.bytes,
+            )
+            if self._is_measured:
+                await self._measure()
+        return freed
+
+    async def _measure(self) -> None:
+        measured = await self._pool.call(garbage.MEASURE, {})
+        self.measures.store_bytes = measured["bytes"]
+
+    def _tell(self, event: str, error: Exception) -> None:
+        """Log a failure once, until it is another one or over."""
+        if str(error) != self._told:
+            self._told = str(error)
+            _log.warning(event, why=error)
+
+
+@dataclass(slots=True)
+class _Due:
+    """When things were done last; the first time is some minutes after the start."""
+
+    _last: dict[str, float] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+
+    def has_come(self, name: str, every_seconds: float) -> bool:
+        """Whether so long has passed since this last said so."""
+        now = time.monotonic()
+        first = self._began + min(_FIRST_SECONDS, every_seconds) - every_seconds
+        if now - self._last.get(name, first) < every_seconds:
+            return False
+        self._last[name] = now
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """How full a file system is for whoever has no reserve."""
+
+    used_bytes: int
+    all_bytes: int
+    inode_share: float
+
+    @property
+    def share(self) -> float:
+        """The fuller one of space and inodes, from 0 to 1."""
+        return max(self.used_bytes / max(1, self.all_bytes), self.inode_share)
+
+    def excess_bytes(self, percent: int) -> int:
+        """Return how many bytes are used beyond so many percent."""
+        return self.used_bytes - self.all_bytes * percent // 100
+
+
+def _usage_of(root: Path) -> _Usage:
+    state = os.statvfs(root)
+    used = (state.f_blocks - state.f_bfree) * state.f_frsize
+    inodes = state.f_files - state.f_ffree
+    return _Usage(
+        used_bytes=used,
+        all_bytes=used + state.f_bavail * state.f_frsize,
+        inode_share=inodes / (inodes + state.f_favail) if inodes + state.f_favail else 0.0,
+    )
+
+
+def _has_garbage(root: Path) -> bool:
+    """Whether there is something that was taken away and not deleted yet."""
+    for name in ("environments", "store"):
+        try:
+            if any((root / name / staging.GARBAGE).iterdir()):
+                return True
+        except FileNotFoundError:
+            continue
+    return False

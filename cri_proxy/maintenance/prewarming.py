@@ -1,0 +1,180 @@
+"""Prewarming: pinned environments are on the node before a pod asks, in their live generation.
+
+Each pin is looked after by a task of its own: FloxHub is asked which generation is live, and if
+that is another one, or what was realized has gone, it is realized by workers of the lowest
+priority, few at a time. Then again after an interval that chance makes a little shorter or longer,
+so that the nodes of a cluster do not ask all at once. A pod that wants the same environment
+meanwhile realizes it with workers of its own; store paths are fetched once all the same.
+
+A pin that fails is told once, tried again with growing pauses, and told again when its cause has
+changed or it works. FloxHub is asked with the node's own token, if there is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import replace
+from typing import Final
+
+from cri_proxy import errors
+from cri_proxy.floxhub import jobs as hubjobs
+from cri_proxy.interposer import tokens
+from cri_proxy.lib.workers import Pool
+from cri_proxy.maintenance import pins
+from cri_proxy.maintenance.pins import Pin
+from cri_proxy.model.references import Reference
+from cri_proxy.realizer.realizer import Realizer
+from cri_proxy.settings.schema import Settings
+from cri_proxy.telemetry import logs, meters
+from cri_proxy.telemetry.meters import Measured
+
+_log = logs.of(__name__)
+_REREAD_SECONDS: Final = 10.0
+_FIRST_PAUSE_SECONDS: Final = 5.0
+_CHANCE: Final = 0.2
+
+
+class Prewarming:
+    """The pins of one node: `pool` asks FloxHub, `realizer` has workers that can wait."""
+
+    def __init__(self, settings: Settings, pool: Pool, realizer: Realizer) -> None:
+        self._settings = settings
+        self._root = settings.store.root
+        self._pool = pool
+        self._realizer = realizer
+        self._turns = asyncio.Semaphore(settings.prewarm.at_once)
+        self._pins: dict[Reference, Pin] = {}
+        self._live: dict[Reference, tuple[str, str]] = {}
+        self._problems: tuple[str, ...] = ()
+        self._saving = asyncio.Lock()
+        meters.gauge(
+            "cri_proxy.pins",
+            "{pin}",
+            "pinned environments: ready, failing or on their way",
+            self._measured,
+        )
+
+    async def keep(self) -> None:
+        """Follow the pins of settings and directory, for as long as the daemon lives."""
+        remembered = await asyncio.to_thread(pins.load, self._root)
+        # What failed before the start and still does is told again, once.
+        self._pins = {name: replace(pin, failure="") for name, pin in remembered.items()}
+        following: dict[Reference, asyncio.Task[None]] = {}
+        try:
+            while True:
+                wanted, problems = await asyncio.to_thread(pins.wanted, self._settings.prewarm)
+                for problem in set(problems) - set(self._problems):
+                    _log.warning("pin cannot be read", why=problem)
+                self._problems = problems
+                await self._follow(wanted, following)
+                await asyncio.sleep(_REREAD_SECONDS)
+        finally:
+            for task in following.values():
+                task.cancel()
+            await asyncio.gather(*following.values(), return_exceptions=True)
+
+    async def _follow(
+        self, wanted: tuple[Reference, ...], following: dict[Reference, asyncio.Task[None]]
+    ) -> None:
+        """Begin to follow new pins, and cease with those that are not wanted any more."""
+        for reference in wanted:
+            self._pins.setdefault(reference, Pin())
+            if reference not in following:
+                following[reference] = asyncio.create_task(
+                    self._keep_one(reference), name=f"pin {reference}"
+                )
+        for reference in [each for each in following if each not in wanted]:
+            _log.info("pin given up", reference=reference)
+            following.pop(reference).cancel()
+        if gone := self._pins.keys() - set(wanted):
+            for reference in gone:
+                del self._pins[reference]
+            await self._save()
+
+    async def _keep_one(self, reference: Reference) -> None:
+        """Keep one pin up to date."""
+        pause = _FIRST_PAUSE_SECONDS
+        interval = self._settings.prewarm.interval_seconds
+        while True:
+            try:
+                await self._refresh(reference)
+            except (errors.CriProxyError, OSError) as error:
+                await self._failed(reference, str(error))
+                await asyncio.sleep(_about(min(pause, interval)))
+                pause *= 2
+            except Exception as error:  # a fault of our own, which ends this pin and no other
+                _log.error("ended until the next start", what=f"pin {reference}", fault=error)
+                raise
+            else:
+                pause = _FIRST_PAUSE_SECONDS
+                await asyncio.sleep(_about(interval))
+
+    async def _refresh(self, reference: Reference) -> None:
+        """Have the live generation of a pin on the node."""
+        token = await asyncio.to_thread(self._token)
+        resolution = hubjobs.resolution_of(
+            await self._pool.call(hubjobs.RESOLVE, {"reference": str(reference), "token": token})
+        )
+        if resolution.is_stale:
+            raise errors.SourceUnreachable(
+                f"FloxHub does not answer, so {reference} may have moved on: the generation on "
+                "this node stays; see that FloxHub can be reached"
+            )
+        known = self._pins.get(reference, Pin())
+        live = (str(resolution.reference), resolution.lock_digest)
+        is_there = known.identity is not None and await self._realizer.load(known.identity)
+        if not is_there or self._live.get(reference) != live:
+            async with self._turns:
+                # By its number: the realizer may remember another generation as the live one.
+                realization = self._realizer.begin(resolution.reference, token=token)
+                known = replace(known, identity=(await realization.wait()).identity)
+        self._live[reference] = live
+        await self._note(
+            reference,
+            Pin(known.identity, resolution.reference.generation, checked_at=time.time()),
+        )
+        if known.failure or known.generation != resolution.reference.generation:
+            _log.info("pin ready", reference=resolution.reference)
+
+    async def _failed(self, reference: Reference, failure: str) -> None:
+        known = self._pins.get(reference, Pin())
+        if known.failure != failure:
+            _log.warning("pin fails, it is tried again", reference=reference, why=failure)
+            await self._note(reference, replace(known, failure=failure))
+
+    async def _note(self, reference: Reference, pin: Pin) -> None:
+        self._pins[reference] = pin
+        await self._save()
+
+    async def _save(self) -> None:
+        """Write what became of all pins; a disk that refuses is told and tried the next time."""
+        async with self._saving:
+            try:
+                await asyncio.to_thread(pins.save, self._root, dict(self._pins))
+            except OSError as error:
+                _log.warning("pins cannot be written down", why=error)
+
+    def _token(self) -> str | None:
+        """Return the node's own token; raise RequestInvalid when it cannot be read."""
+        file = self._settings.floxhub.token_file
+        return None if file is None else tokens.of_node(file)
+
+    def _measured(self) -> Measured:
+        states = [_state_of(each) for each in list(self._pins.values())]
+        return [
+            (states.count(state), {"cri_proxy.state": state})
+            for state in ("ready", "failing", "underway")
+        ]
+
+
+def _state_of(pin: Pin) -> str:
+    if pin.failure:
+        return "failing"
+    return "ready" if pin.identity is not None else "underway"
+
+
+def _about(seconds: float) -> float:
+    """Return a duration near `seconds`."""
+    return seconds * random.uniform(1 - _CHANCE, 1 + _CHANCE)  # noqa: S311 - no secret

@@ -1,0 +1,77 @@
+"""Verification: the whole store hashed now, and what is damaged fetched again where it is wanted.
+
+A damaged path is fetched anew and takes the place of the damaged one in the store at once; then, in
+every environment that has it, new links to it take the place of the old. Containers that run there
+find the whole files under their names from then on. What they have open or mapped stays what it
+was, for that is the damaged file itself: they should be restarted when it matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cri_proxy import errors
+from cri_proxy.lib.workers import Pool
+from cri_proxy.model import storepaths
+from cri_proxy.model.progress import Progress
+from cri_proxy.realizer import holding
+from cri_proxy.store.disk import integrity, leases
+from cri_proxy.store.disk.integrity import Damage
+from cri_proxy.store.fetch import closures
+
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True)
+class Verified:
+    """What was looked at and what was wrong; `repaired` and `failed` are of the findings."""
+
+    paths: int
+    bytes: int
+    environments: int
+    findings: Sequence[Damage]
+    repaired: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    mended: list[str] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is damaged, or not any more."""
+        return len(self.repaired) == len(self.findings)
+
+
+async def verify(pool: Pool, on_progress: OnProgress) -> Verified:
+    """Hash all store paths and compare all environments; quarantine what is damaged."""
+    paths = await pool.call(
+        integrity.PATHS,
+        {"after": "", "seconds": None, "bytes_per_second": None},
+        on_progress=on_progress,
+    )
+    views = await pool.call(integrity.VIEWS, {})
+    found: dict[str, Damage] = {}
+    for each in (*paths["damaged"], *views["damaged"]):
+        known = found.setdefault(each["path"], Damage(each["path"], each["why"]))
+        known.environments = sorted({*known.environments, *each["environments"]})
+    return Verified(paths["checked"], paths["bytes"], views["environments"], list(found.values()))
+
+
+async def repair(root: Path, pool: Pool, verified: Verified) -> None:
+    """Fetch again what was found, one path after the other, and mend the environments."""
+    store = closures.Closures(pool)
+    async with holding.realization(leases.Realizations(root / "store")):
+        try:
+            for each in verified.findings:
+                try:
+                    await store.realize([storepaths.of_basename(each.path)], Progress())
+                except errors.CriProxyError as error:
+                    verified.failed[each.path] = str(error)
+            result = await pool.call(integrity.MEND, {})
+        finally:
+            await store.aclose()
+    verified.mended = result["mended"]
+    for each in verified.findings:
+        if each.path not in verified.failed:
+            verified.repaired.append(each.path)

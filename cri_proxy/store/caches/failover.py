@@ -1,0 +1,192 @@
+"""Several binary caches as one source of store paths.
+
+`Caches.seek` asks one cache after the other for a path and hands what it finds to the caller, who
+verifies and uses it. If that fails, because the cache broke off, sent damaged bytes, or has a
+signature nobody trusts, the next cache is asked; if none is left, the error tells what each of
+them answered.
+
+Order: by the Priority of their nix-cache-info, lower first, and as configured where equal. A cache
+that gave no answer is asked last for a while and without patience, so that a dead one does not
+make every path of a closure wait. A miss is never remembered: a path may be pushed at any moment.
+
+Lost connections, 408, 429 and 5xx are tried again, with growing pauses. 401, 403, 404 and 410 are
+misses: caches over object stores answer 403 for what they lack.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cri_proxy import errors
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import narinfo
+from cri_proxy.store.caches import cache
+from cri_proxy.store.caches.cache import Cache, Offer
+from cri_proxy.store.caches.locations import Locations
+
+ATTEMPTS: Final = 4
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 4.0
+_ADVICE: Final[dict[type[errors.CriProxyError], str]] = {  # gravest first: it names the whole
+    errors.ContentDamaged: "{path} is damaged in a binary cache: publish it there again",
+    errors.RequestInvalid: "{path} could not be fetched: mend the list of binary caches",
+    errors.SourceUnreachable: "{path} could not be fetched now: see that the caches answer",
+    errors.SignatureUntrusted: "{path} is not signed by a trusted key: trust its key or sign it",
+    errors.NotFound: "{path} is in none of the binary caches: push it to one, or add its cache",
+}
+_REFUSALS: Final = tuple(_ADVICE)
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Caches:
+    """The caches at `urls`; safe for threads. Raises RequestInvalid for a URL that is of no cache.
+
+    `connections` to each are kept open; how many are used at a time is up to the callers. One that
+    sends nothing for `silence_seconds` is asked again, or the next one is.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        ca_file: Path | None = None,
+        connections: int = 32,
+        silence_seconds: float = cache.SILENCE_SECONDS,
+    ) -> None:
+        self.connections = cache.Connections(
+            ca_file=ca_file, size=connections, silence_seconds=silence_seconds
+        )
+        self._caches = tuple(cache.of_url(url, self.connections) for url in urls)
+
+    def seek(
+        self,
+        path: StorePath,
+        use: Callable[[Offer], T],
+        *,
+        check: Callable[[], None],
+        known: Offer | None = None,
+        locations: Locations | None = None,
+    ) -> T:
+        """Return what `use` makes of the first good offer of `path`.
+
+        `use` refuses an offer by raising ContentDamaged, SignatureUntrusted or SourceUnreachable;
+        anything else ends the search. `known` is an offer to begin with, from an earlier search.
+        `check` is called before each attempt and may raise. `locations` are asked as well.
+        Raises the gravest of what went wrong.
+        """
+        failures: list[tuple[Cache, errors.CriProxyError]] = []
+        if len(self._caches) > 1:
+            for each in self._caches:
+                each.learn_priority()
+        for each in self.in_order(path, locations, known):
+            try:
+                return _insist(each, path, use, check, known)
+            except _REFUSALS as error:
+                failures.append((each, error))
+                if not isinstance(error, errors.NotFound):
+                    _logger.info("no use: path=%s cache=%s: %s", path, each.url, error)
+        raise _summary_of(path, failures)
+
+    def offer_of(
+        self, path: StorePath, url: str, text: str, locations: Locations | None = None
+    ) -> Offer | None:
+        """Return an offer that an earlier search, perhaps in another process, has found.
+
+        None if there is no such cache. Raises ContentDamaged for a text that is no narinfo.
+        """
+        source = next((each for each in self._caches if each.url == url), None)
+        if source is None and locations is not None:
+            source = locations.at(url)
+        return None if source is None else Offer(source, narinfo.parse(text.encode(), path))
+
+    def greet(self, executor: Executor) -> Sequence[Future[None]]:
+        """Have all caches greeted at once; return what has to be done before `in_order` knows all.
+
+        A single cache needs no order.
+        """
+        if len(self._caches) > 1:
+            return [executor.submit(each.learn_priority) for each in self._caches]
+        for each in self._caches:
+            executor.submit(each.greet)
+        return ()
+
+    def in_order(
+        self, path: StorePath, locations: Locations | None = None, known: Offer | None = None
+    ) -> Sequence[Cache]:
+        """Return the caches in the order to ask them, as far as it is known; asks nobody."""
+        ordered: Sequence[Cache] = self._caches
+        if len(ordered) > 1:
+            ordered = sorted(ordered, key=lambda each: (each.is_shunned, each.priority))
+        if locations is not None:
+            ordered = locations.in_order(path, ordered)
+        if known is not None and len(ordered) > 1:
+            ordered = sorted(ordered, key=lambda each: each is not known.cache)
+        return ordered
+
+
+def _insist(
+    source: Cache,
+    path: StorePath,
+    use: Callable[[Offer], T],
+    check: Callable[[], None],
+    known: Offer | None,
+) -> T:
+    """Use the cache's offer, trying again while it may recover and nobody has given up on it."""
+    offer = known if known is not None and known.cache is source else None
+    for attempt in range(ATTEMPTS):
+        check()
+        try:
+            return _use_latest(source, path, use, offer)
+        except cache.Passing as passing:
+            if attempt == ATTEMPTS - 1 or source.is_shunned:
+                source.shun()
+                raise
+            time.sleep(pause_of(attempt, passing.pause))
+        except errors.SourceUnreachable:
+            source.shun()
+            raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _use_latest(
+    source: Cache, path: StorePath, use: Callable[[Offer], T], known: Offer | None
+) -> T:
+    """Use a known offer, or what the cache says now if that is new: paths get published anew."""
+    if known is None:
+        return use(source.lookup(path))
+    try:
+        return use(known)
+    except errors.ContentDamaged:
+        latest = source.lookup(path)
+        if latest.narinfo == known.narinfo:
+            raise
+    return use(latest)
+
+
+def pause_of(attempt: int, asked: float) -> float:
+    """Return the seconds to wait after an attempt, the first being 0.
+
+    Twice as long each time, and not the same for all who wait; longer if the cache asks for it.
+    """
+    longest: float = FIRST_PAUSE_SECONDS * 2**attempt
+    jittered = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+    return min(max(asked, jittered), LONGEST_PAUSE_SECONDS)
+
+
+def _summary_of(
+    path: StorePath, failures: Sequence[tuple[Cache, errors.CriProxyError]]
+) -> errors.CriProxyError:
+    """Return one error for a path that no cache gave, with what each answered."""
+    if not failures:
+        return errors.NotFound(f"{path} is not here and no binary cache is configured: add one")
+    kind = next(kind for kind in _REFUSALS if any(isinstance(e, kind) for _, e in failures))
+    answers = "; ".join(f"{each.url}: {error}" for each, error in failures)
+    return kind(f"{_ADVICE[kind].format(path=path)} ({answers})")

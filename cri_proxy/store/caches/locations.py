@@ -1,0 +1,110 @@
+"""Locations: binary caches that one realization may use besides the configured ones.
+
+FloxHub's catalog tells where published packages are kept, with logins and keys. Both are the
+caller's: the logins go to these caches alone and live as long as the realization, and the keys are
+trusted for what these caches give and nothing else. They travel over the worker's pipe as JSON:
+
+    {"url", "user" or None, "password" or None, "public_keys": ["name:base64"],
+     "variables": {name: value}, "paths": [basename, ...]}      the paths that the catalog lists
+
+A path is asked of the locations that list it first. All the locations stand behind the configured
+caches for the rest of the closure, which a publisher's own dependencies may be in. `variables` log
+in to a bucket (`buckets`). Locations that cannot be read answer with a sentence that says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from cri_proxy import errors
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import signatures
+from cri_proxy.store.caches import buckets, cache
+from cri_proxy.store.caches.cache import Cache
+from cri_proxy.store.nar import ByteSource
+from cri_proxy.store.protocol import Location, url_of
+from cri_proxy.store.signatures import Keyring, PublicKey
+
+_READ: Final = frozenset({"https", "http"})
+_logger = logging.getLogger(__name__)
+
+
+class Locations:
+    """The locations of one job; `trusted` are the keys that the settings trust anyway."""
+
+    def __init__(
+        self,
+        wires: Sequence[Location],
+        connections: cache.Connections,
+        trusted: Sequence[PublicKey],
+    ) -> None:
+        self._keyrings: dict[Cache, Keyring] = {}
+        self._by_path: dict[str, list[Cache]] = {}
+        for wire in wires:
+            made = _cache_of(wire, connections)
+            self._keyrings[made] = Keyring((*trusted, *_keys_of(wire, made)))
+            for basename in wire["paths"]:
+                self._by_path.setdefault(basename, []).append(made)
+
+    def in_order(self, path: StorePath, configured: Sequence[Cache]) -> Sequence[Cache]:
+        """Return all caches in the order to ask them for `path`."""
+        first = self._by_path.get(path.basename, [])
+        last = [each for each in self._keyrings if each not in first]
+        return (*first, *configured, *last)
+
+    def at(self, url: str) -> Cache | None:
+        """Return the location whose URL, without its login, is `url`."""
+        return next((each for each in self._keyrings if each.url == url), None)
+
+    def keyring_of(self, source: Cache) -> Keyring | None:
+        """Return the keys that are good for what `source` gives; None if it is no location."""
+        return self._keyrings.get(source)
+
+
+class _Unreadable(Cache):
+    """A location of a kind that is not spoken here, or that `reason` is against."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url)
+        self._reason = reason
+
+    def greet(self) -> None:
+        """Ask nothing: there is nobody to ask."""
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[ByteSource]:
+        """Tell what to do instead."""
+        raise errors.NotFound(
+            f"FloxHub keeps it there, where cri-proxy does not read it ({self._reason}): copy the "
+            "package to a binary cache behind https, and name that in store.caches"
+        )
+        yield
+
+
+def _cache_of(wire: Location, connections: cache.Connections) -> Cache:
+    """Return the cache at a location; never a directory of this node."""
+    url, variables = wire["url"], wire["variables"]
+    scheme = urlsplit(url).scheme
+    login = None if wire["user"] is None else (wire["user"], wire["password"] or "")
+    try:
+        if scheme == "s3":
+            return buckets.of_url(url, variables, connections)
+    except errors.RequestInvalid as error:
+        return _Unreadable(url_of(wire), str(error))
+    with contextlib.suppress(errors.RequestInvalid):
+        if scheme in _READ and not variables:
+            return cache.of_url(url, connections, login=login)
+    return _Unreadable(url_of(wire), "it is of another kind")
+
+
+def _keys_of(wire: Location, made: Cache) -> Iterator[PublicKey]:
+    """Yield a location's keys; one that cannot be read trusts nothing."""
+    for text in wire["public_keys"]:
+        try:
+            yield signatures.parse_public(text)
+        except errors.RequestInvalid as error:
+            _logger.warning("key of a location cannot be used: location=%s: %s", made.url, error)

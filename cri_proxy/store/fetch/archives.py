@@ -1,0 +1,86 @@
+"""Archives on their way from a cache to the unpacker: awaited, watched, counted."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from typing import Final
+
+from cri_proxy.lib.worker import Task
+from cri_proxy.store import nar
+
+_REPORTED_BYTES: Final = 4 * 1024 * 1024
+_AWAITED_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 128 * 1024
+
+
+class Awaited:
+    """The bytes of an archive from its cache: while one waits for them, others have their turn.
+
+    Much is awaited at a time: threads that hand the turn to each other for every piece of the
+    network's spend half of their time on that. For most archives the first time is the only one,
+    and before there is a turn to give up.
+    """
+
+    def __init__(self, body: nar.ByteSource, turns: threading.Semaphore, task: Task) -> None:
+        self._body = body
+        self._turns = turns
+        self._task = task
+        self._pieces = self._next_pieces()
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none only at the end."""
+        if not self._pieces:
+            self._turns.release()
+            try:
+                self._pieces = self._next_pieces()
+            finally:
+                self._turns.acquire()
+        if not self._pieces:
+            return b""
+        piece = self._pieces.popleft()
+        if len(piece) > size:
+            self._pieces.appendleft(piece[size:])
+        return piece[:size]
+
+    def _next_pieces(self) -> collections.deque[bytes]:
+        """Wait for so much, or the end."""
+        pieces: collections.deque[bytes] = collections.deque()
+        left = _AWAITED_BYTES
+        while left > 0 and (piece := self._body.read(min(left, _PIECE_BYTES))):
+            self._task.check()
+            pieces.append(piece)
+            left -= len(piece)
+        return pieces
+
+
+class Watched:
+    """The bytes of a NAR on their way: counted for the caller, who may give up at any piece."""
+
+    def __init__(self, archive: nar.ByteSource, task: Task) -> None:
+        self._archive = archive
+        self._filler = nar.filler_of(archive)
+        self._task = task
+        self._bytes = 0
+        self._unreported = 0
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none only at the end."""
+        self._task.check()
+        piece = self._archive.read(size)
+        self._count(len(piece))
+        return piece
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Put bytes into the buffer; return how many, none only at the end."""
+        self._task.check()
+        size = self._filler(buffer)
+        self._count(size)
+        return size
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._unreported += size
+        if self._unreported >= _REPORTED_BYTES:
+            self._task.report({"bytes": self._bytes})
+            self._unreported = 0

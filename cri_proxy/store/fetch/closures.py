@@ -1,0 +1,568 @@
+"""Closures: the daemon's side of fetching, which has all paths of an environment brought here.
+
+`Closures.realize` has a worker survey the closure of its roots and, while the survey still goes on,
+has the absent paths fetched: the largest of those known first, for the last to arrive is what a
+pod waits for. Small ones go several to a job, which costs as much as to fetch one of them. At most
+`connections` are under way at a time, for all realizations together, and a path that several want
+is fetched once for all of them.
+
+The first failure ends a realization; what it alone wanted is cancelled, what others want as well
+goes on. Paths that have arrived stay, so the next attempt has less to do. Everything that takes
+time happens in the jobs of `fetching`; here only facts are counted and handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from cri_proxy import errors
+from cri_proxy.lib import singleflight
+from cri_proxy.lib.workers import Pool
+from cri_proxy.model import storepaths
+from cri_proxy.model.progress import Phase, Progress
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import protocol
+from cri_proxy.telemetry import meters, spans
+
+CONNECTIONS: Final = 32
+# A path has a span of its own when it is large or slow, and the slowest of those only.
+SPAN_BYTES: Final = 8 * 1024 * 1024
+SPAN_SECONDS: Final = 0.25
+SPANS_AT_MOST: Final = 32
+
+_paths = meters.counter("cri_proxy.fetched.paths", "{path}", "store paths that were fetched")
+_bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
+
+SMALL_BYTES: Final = 1024 * 1024
+"""Largest archive that is fetched together with others."""
+_SMALL_NAR_BYTES: Final = 4 * SMALL_BYTES
+_TOGETHER: Final = 8
+"""Small paths in a job. Fewer cost more messages; with more, one worker has much left at the end:
+300 paths take 0.33 s with 4 in a job, 0.30 with 8, 0.32 with 16, 0.35 with 32."""
+
+_FEW: Final = 8
+_MANY_BYTES: Final = 32 * 1024 * 1024
+_WEIGHT_BYTES: Final = 128 * 1024
+_SURVEY_WEIGHT: Final = 24
+"""Everything else waits for what a survey finds, so its worker gets little else to do."""
+
+OnFacts = Callable[[list[protocol.Fact]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PathRecord:
+    """A path that is present, as other floors need it; `references` may hold the path itself."""
+
+    path: StorePath
+    references: tuple[StorePath, ...]
+    nar_size: int
+
+
+class ClosureSource(Protocol):
+    """Who brings closures onto the node: `Closures`, or `nix.closures.NixClosures`."""
+
+    def prepare(self) -> None:
+        """Have workers start: there may be a closure to realize in a moment."""
+        ...
+
+    async def recover(self) -> None:
+        """Make it ready; once, before anything is realized."""
+        ...
+
+    async def realize(
+        self,
+        roots: Iterable[StorePath],
+        progress: Progress,
+        places: Sequence[protocol.Location] = (),
+    ) -> tuple[PathRecord, ...]:
+        """Return the closure of `roots`, sorted, when all of it is present."""
+        ...
+
+    async def find(
+        self, paths: Iterable[StorePath], places: Sequence[protocol.Location] = ()
+    ) -> None:
+        """Make sure that all of `paths` can be had."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give up all that is under way."""
+        ...
+
+
+class Closures:
+    """All realizations of one daemon; belongs to one event loop."""
+
+    def __init__(self, pool: Pool, *, connections: int = CONNECTIONS) -> None:
+        self._pool = pool
+        self._connections = connections
+        self._surveys = 0
+        self._slots = _Slots(connections)
+        self._flights: singleflight.Flights[str, protocol.Fact] = singleflight.Flights(
+            is_lasting=False
+        )
+        self._listeners: dict[str, set[Callable[[int], None]]] = {}
+        self._batches: dict[str, _Batch] = {}
+        self._numbers = itertools.count(1)
+
+    def prepare(self) -> None:
+        """Have workers start: there may be a closure to realize in a moment."""
+        self._pool.warm()
+
+    async def recover(self) -> None:
+        """Make the store ready; once, before anything is realized."""
+        await self._pool.call(protocol.RECOVER, {})
+
+    async def realize(
+        self,
+        roots: Iterable[StorePath],
+        progress: Progress,
+        places: Sequence[protocol.Location] = (),
+    ) -> tuple[PathRecord, ...]:
+        """Return the closure of `roots`, sorted, when all of it is present.
+
+        `places` are locations beside the configured caches, with their logins. Raises NotFound,
+        SignatureUntrusted, ContentDamaged, SourceUnreachable or NodeExhausted for the first path
+        that cannot be had.
+        """
+        progress.phase = Phase.FETCHING
+        progress.fetching_since = time.monotonic()
+        self.prepare()  # the survey needs one worker, what it finds will need all
+        own = _Own(tuple(places), next(self._numbers))
+        return await _Realization(self, progress, own).run(roots)
+
+    async def find(
+        self, paths: Iterable[StorePath], places: Sequence[protocol.Location] = ()
+    ) -> None:
+        """Make sure that caches have all of `paths`, present or not; raise as `realize` does."""
+        names = sorted(each.basename for each in paths)
+        await self._pool.call(protocol.FIND, {"paths": names, "locations": list(places)})
+
+    async def aclose(self) -> None:
+        """Give up all that is under way."""
+        await self._flights.aclose()
+
+    async def survey(self, roots: Iterable[str], on_facts: OnFacts, own: _Own) -> None:
+        """Have `on_facts` told of every path in the closure, some at a time.
+
+        Everything waits for what a survey finds: one that is alone has as many connections as all
+        downloads together, one of several its share.
+        """
+        self._surveys += 1
+        try:
+            result = await self._pool.call(
+                protocol.SURVEY,
+                {
+                    "roots": sorted(roots),
+                    "width": max(1, self._connections // self._surveys),
+                    "locations": list(own.places),
+                },
+                on_progress=lambda report: on_facts(report["facts"]),
+                weight=_SURVEY_WEIGHT,
+            )
+        finally:
+            self._surveys -= 1
+        on_facts(result["facts"])
+
+    async def fetch(
+        self, fact: protocol.Fact, on_bytes: Callable[[int], None], own: _Own
+    ) -> protocol.Fact:
+        """Return the fact of a path when it is present; `on_bytes` gets how much has come."""
+        argument = {key: fact[key] for key in ("path", "cache", "narinfo")}
+        flight: str = fact["path"]
+        if own.has(fact["cache"]):
+            flight += f" {own.number}"
+            argument["locations"] = list(own.places)
+        listeners = self._listeners.setdefault(flight, set())
+        listeners.add(on_bytes)
+
+        def on_progress(report: dict[str, Any]) -> None:
+            for listener in self._listeners.get(flight, ()):
+                listener(report["bytes"])
+
+        async def work() -> protocol.Fact:
+            async with self._slots.one(size=fact["nar_size"]):
+                fetched = await self._pool.call(
+                    protocol.FETCH, argument, on_progress=on_progress, weight=_weight_of(fact)
+                )
+            _paths.add(1)
+            _bytes.add(fetched["nar_size"])
+            return fetched
+
+        try:
+            return await self._flights.fly(flight, work)
+        finally:
+            listeners.discard(on_bytes)
+            if not listeners:
+                self._listeners.pop(flight, None)
+
+    def batches_of(self, facts: Sequence[protocol.Fact]) -> dict[_Batch, list[protocol.Fact]]:
+        """Return which batches bring which of these small paths: those on their way, and new ones.
+
+        Whoever asks for them has to join them at once, with `join`.
+        """
+        found: dict[_Batch, list[protocol.Fact]] = {}
+        new: _Batch | None = None
+        for fact in facts:
+            batch = self._batches.get(fact["path"])
+            if batch is None:
+                if new is None or len(new.facts) == _TOGETHER:
+                    new = _Batch(f"batch {next(self._numbers)}")
+                batch = self._batches[fact["path"]] = new
+                batch.facts.append(fact)
+            found.setdefault(batch, []).append(fact)
+        return found
+
+    async def join(self, batch: _Batch, on_facts: OnFacts) -> None:
+        """Have a batch fetched; `on_facts` gets the facts of paths as they arrive, or fail."""
+        batch.listeners.add(on_facts)
+        try:
+            on_facts(batch.told)
+            if len(batch.told) == len(batch.facts):
+                return
+            await self._flights.fly(batch.name, lambda: self._fetch_batch(batch))
+        finally:
+            batch.listeners.discard(on_facts)
+            if not batch.listeners:
+                self._forget(batch)
+
+    async def _fetch_batch(self, batch: _Batch) -> protocol.Fact:
+        """Fetch the paths of a batch, which takes a slot for each until that one has arrived."""
+        keys = ("path", "cache", "narinfo")
+        paths = [{key: fact[key] for key in keys} for fact in batch.facts]
+        size = sum(fact["nar_size"] for fact in batch.facts)
+        weight = sum(_weight_of(fact) for fact in batch.facts)
+
+        def take(facts: list[protocol.Fact]) -> None:
+            arrived = [fact for fact in facts if "error" not in fact]
+            _paths.add(len(arrived))
+            _bytes.add(sum(fact["nar_size"] for fact in arrived))
+            batch.tell(facts)
+
+        try:
+            async with self._slots.some(len(batch.facts), size=size) as held:
+
+                def on_progress(report: dict[str, Any]) -> None:
+                    take(report["facts"])
+                    held.keep(len(batch.facts) - len(batch.told))
+
+                batch.begun = time.time_ns()
+                rest = await self._pool.call(
+                    protocol.FETCH_FEW,
+                    {"paths": paths, "width": held.count},
+                    on_progress=on_progress,
+                    weight=weight,
+                )
+            take(rest["facts"])
+            return rest
+        finally:
+            self._forget(batch)
+
+    def _forget(self, batch: _Batch) -> None:
+        """Let nobody join a batch any more."""
+        for fact in batch.facts:
+            if self._batches.get(fact["path"]) is batch:
+                del self._batches[fact["path"]]
+
+
+class _Batch:
+    """Some small paths that are fetched by one job: what is wanted, and what was told of them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.begun = 0
+        self.facts: list[protocol.Fact] = []
+        self.told: list[protocol.Fact] = []
+        self.listeners: set[OnFacts] = set()
+
+    def tell(self, facts: list[protocol.Fact]) -> None:
+        """Hand on what the job has told."""
+        self.told.extend(facts)
+        for listener in tuple(self.listeners):
+            listener(facts)
+
+
+class _Own:
+    """The locations of one realization, and the number that tells it from all others."""
+
+    def __init__(self, places: Sequence[protocol.Location], number: int) -> None:
+        self.places = places
+        self.number = number
+        self._urls = frozenset(protocol.url_of(each) for each in places)
+
+    def has(self, url: str) -> bool:
+        """Whether the cache at `url` is one of them."""
+        return url in self._urls
+
+
+class _Realization:
+    """One closure on its way: what is known of it and what has arrived, by basename."""
+
+    def __init__(self, closures: Closures, progress: Progress, own: _Own) -> None:
+        self._closures = closures
+        self._progress = progress
+        self._own = own
+        self._paths: dict[str, StorePath] = {}
+        self._known: set[str] = set()
+        self._referenced: set[str] = set()
+        self._records: dict[str, PathRecord] = {}
+        self._fetched: list[_Fetched] = []
+        self._group: asyncio.TaskGroup
+        self._is_failing = False
+
+    async def run(self, roots: Iterable[StorePath]) -> tuple[PathRecord, ...]:
+        """Survey and fetch until every reference of every path is present.
+
+        One round is the rule; another follows if a cache that stood in for a failing one had the
+        path with other references than the survey found.
+        """
+        wanted = {each.basename for each in roots}
+        while wanted:
+            try:
+                async with asyncio.TaskGroup() as self._group:
+                    with spans.span("store.survey"):
+                        await self._closures.survey(wanted, self._learn, self._own)
+            except BaseExceptionGroup as group:
+                raise _first_of(group) from None
+            finally:
+                self._tell()
+            wanted = self._referenced - self._records.keys()
+        return tuple(self._records[name] for name in sorted(self._records))
+
+    def _learn(self, facts: list[protocol.Fact]) -> None:
+        """Count the paths of some facts, and have those that are absent fetched."""
+        progress = self._progress
+        small = []
+        for fact in facts:
+            if fact["path"] in self._known or self._is_failing:
+                continue
+            self._known.add(fact["path"])
+            progress.paths_total += 1
+            progress.bytes_total += fact["nar_size"]
+            if "narinfo" not in fact:
+                progress.paths_present += 1
+                progress.bytes_present += fact["nar_size"]
+                self._arrived(fact, counted=0)
+            elif _is_small(fact) and not self._own.has(fact["cache"]):
+                small.append(fact)
+            else:
+                self._group.create_task(self._bring(fact))
+        for batch, wanted in self._closures.batches_of(small).items():
+            self._group.create_task(self._bring_some(batch, wanted))
+
+    async def _bring_some(self, batch: _Batch, facts: Sequence[protocol.Fact]) -> None:
+        """Have small paths that are absent fetched; they are among those of a batch."""
+        wanted = {fact["path"]: fact["nar_size"] for fact in facts}
+
+        def on_facts(told: list[protocol.Fact]) -> None:
+            for fact in told:
+                if fact["path"] not in wanted:
+                    continue
+                if "error" in fact:
+                    self._fail(errors.of_wire(fact["error"]))
+                    return
+                self._fetched.append(_Fetched(fact, batch.begun, time.time_ns()))
+                self._progress.bytes_total += fact["nar_size"] - wanted.pop(fact["path"])
+                self._arrived(fact, 0)
+
+        try:
+            await self._closures.join(batch, on_facts)
+        except BaseException:
+            self._is_failing = True  # the group takes no more tasks
+            raise
+
+    def _fail(self, error: errors.CriProxyError) -> None:
+        """End the realization: the batch goes on, for others may want the rest of it."""
+        if self._is_failing:
+            return
+        self._is_failing = True
+
+        async def fail() -> None:
+            raise error
+
+        self._group.create_task(fail())
+
+    async def _bring(self, fact: protocol.Fact) -> None:
+        """Have an absent path fetched."""
+        counted = 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal counted
+            self._progress.bytes_done += count - counted
+            counted = count
+
+        begun = time.time_ns()
+        try:
+            arrived = await self._closures.fetch(fact, on_bytes, self._own)
+        except BaseException:
+            self._is_failing = True  # the group takes no more tasks
+            raise
+        self._fetched.append(_Fetched(arrived, begun, time.time_ns()))
+        self._progress.bytes_total += arrived["nar_size"] - fact["nar_size"]
+        self._arrived(arrived, counted)
+
+    def _arrived(self, fact: protocol.Fact, counted: int) -> None:
+        """Keep what is known of a path that is present; `counted` of its bytes are already."""
+        self._progress.paths_done += 1
+        self._progress.bytes_done += fact["nar_size"] - counted
+        self._referenced.update(fact["references"])
+        self._records[fact["path"]] = PathRecord(
+            self._path_of(fact["path"]),
+            tuple(self._path_of(each) for each in fact["references"]),
+            fact["nar_size"],
+        )
+
+    def _tell(self) -> None:
+        """Tell of the paths that were fetched: of the large and slow ones each, of the rest a sum.
+
+        A path's time begins when its download does; waiting for a slot is nobody's work.
+        """
+        fetched, self._fetched = self._fetched, []
+        fetched.sort(key=lambda each: each.start - each.end)
+        telling = [each for each in fetched if each.is_notable][:SPANS_AT_MOST]
+        for each in telling:
+            span = spans.record(
+                ("store.fetch_path", each.start, each.end),
+                **{
+                    "cri_proxy.path": each.fact["path"],
+                    "cri_proxy.bytes": each.fact["nar_size"],
+                },
+            )
+            spans.replay(each.fact["steps"], span)
+        rest = [each for each in fetched if each not in telling]
+        if rest:
+            spans.annotate(
+                **{
+                    "cri_proxy.rest.paths": len(rest),
+                    "cri_proxy.rest.bytes": sum(each.fact["nar_size"] for each in rest),
+                    "cri_proxy.rest.seconds": sum(each.seconds for each in rest),
+                }
+            )
+
+    def _path_of(self, basename: str) -> StorePath:
+        """Return the path of a basename: the same few are referenced again and again."""
+        path = self._paths.get(basename)
+        if path is None:
+            path = self._paths[basename] = storepaths.of_basename(basename)
+        return path
+
+
+class _Fetched:
+    """A path that was fetched, and when; another realization may have begun it earlier."""
+
+    __slots__ = ("end", "fact", "start")
+
+    def __init__(self, fact: protocol.Fact, begun: int, end: int) -> None:
+        self.fact = fact
+        self.start = max(begun, min((start for _, start, _ in fact["steps"]), default=begun))
+        self.end = end
+
+    @property
+    def seconds(self) -> float:
+        return (self.end - self.start) / 1e9
+
+    @property
+    def is_notable(self) -> bool:
+        return self.fact["nar_size"] >= SPAN_BYTES or self.seconds >= SPAN_SECONDS
+
+
+def _weight_of(fact: protocol.Fact) -> int:
+    """Return how much work a path is: so much for any, and the more the larger it is."""
+    size: int = fact["nar_size"]
+    return 1 + size // _WEIGHT_BYTES
+
+
+def _is_small(fact: protocol.Fact) -> bool:
+    """Whether a path is fetched together with others."""
+    size: int = fact.get("file_size", SMALL_BYTES + 1)
+    return size <= SMALL_BYTES and fact["nar_size"] <= _SMALL_NAR_BYTES
+
+
+class _Slots:
+    """A bounded number of slots; of those who wait, the one with the largest size is next.
+
+    What is in the slots is bounded in size as well, save for a few: enough to keep network and
+    workers busy, and not so much that at the end one worker has much left and the others nothing.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._free = count
+        self._used = 0
+        self._bytes = 0
+        self._order = itertools.count()
+        self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
+
+    def one(self, *, size: int) -> contextlib.AbstractAsyncContextManager[_Held]:
+        """Hold a slot."""
+        return self.some(1, size=size)
+
+    @contextlib.asynccontextmanager
+    async def some(self, wanted: int, *, size: int) -> AsyncIterator[_Held]:
+        """Hold as many slots as are wanted, or all."""
+        # Not even the first comer goes at once: facts come many at a time, and the largest of
+        # them is known only when all have been counted.
+        count = min(wanted, self._count)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (-size, next(self._order), count, turn))
+        asyncio.get_running_loop().call_soon(self._grant)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release(count, size)
+            raise
+        held = _Held(self, count, size)
+        try:
+            yield held
+        finally:
+            held.keep(0)
+
+    def _grant(self) -> None:
+        while self._waiting and self._has_room(self._waiting[0][2]):
+            size, _, count, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                self._free -= count
+                self._used += count
+                self._bytes -= size
+                turn.set_result(None)
+
+    def _has_room(self, count: int) -> bool:
+        return self._free >= count and (self._used < _FEW or self._bytes < _MANY_BYTES)
+
+    def release(self, count: int, size: int) -> None:
+        """Give slots back, and so many bytes of what was in them."""
+        self._free += count
+        self._used -= count
+        self._bytes -= size
+        self._grant()
+
+
+class _Held:
+    """Slots that are held, and what is in them, some of which may be given back early."""
+
+    def __init__(self, slots: _Slots, count: int, size: int) -> None:
+        self._slots = slots
+        self._size = size
+        self.count = count
+
+    def keep(self, count: int) -> None:
+        """Hold no more than so many from now on."""
+        spare = self.count - max(0, count)
+        if spare > 0:
+            size = self._size * spare // self.count
+            self.count -= spare
+            self._size -= size
+            self._slots.release(spare, size)
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first failure of a group: the others are its echo."""
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

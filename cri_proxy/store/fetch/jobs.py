@@ -1,0 +1,453 @@
+"""Fetching: the jobs that bring store paths onto this node; they run in workers.
+
+`survey` walks the closure of some roots, wherever its paths are: those present from their records,
+those absent by the narinfos of the caches, many at a time. It reports facts while it goes, so that
+downloads start while the closure is still being discovered. `fetch` downloads, decompresses,
+unpacks, verifies and commits one path; it is handed what the survey found, and looks again by
+itself where that leads nowhere. `fetch_few` does so for several small paths at a time, with the
+requests of all of them under way at once. Surveys and small paths, which wait for many answers, are
+carried by one thread (`loop`). `recover` and `remove` are the store's own.
+
+A path is believed only if a trusted key has signed its narinfo, which covers hash, size and
+references. Whoever fetches checks that before it asks for the archive: nothing that travels between
+processes is taken as verified. A survey of what is absent leaves it to them, for nothing else comes
+of its facts; one that finds another's path to be good enough checks as they do.
+
+A realization may have caches of its own beside the configured ones (`locations`). What comes from
+those is reserved: present for realizations that can show the same contents from a cache of theirs,
+and for all once a configured cache has it. So one tenant's login opens nothing to another, and a
+publisher's key vouches for nothing outside the environments that use the publisher's packages.
+
+Other nodes (`peers`) are asked before the caches, and told what these said, as long as neither had
+to be logged in to.
+
+Names of the jobs and the shape of a fact are in `wire`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from cri_proxy import errors
+from cri_proxy.lib.steps import Steps
+from cri_proxy.lib.worker import Carried, Job, Task
+from cri_proxy.model import storepaths
+from cri_proxy.model.storepaths import StorePath
+from cri_proxy.store import (
+    compression,
+    nar,
+    narinfo,
+    signatures,
+)
+from cri_proxy.store.caches import cache, volley
+from cri_proxy.store.caches.cache import Cache, Offer
+from cri_proxy.store.caches.failover import Caches
+from cri_proxy.store.caches.locations import Locations
+from cri_proxy.store.caches.volley import Question, Volley
+from cri_proxy.store.disk import local
+from cri_proxy.store.disk.local import PathStage, Store
+from cri_proxy.store.fetch.archives import Awaited, Watched
+from cri_proxy.store.fetch.loop import Loop, Turns
+from cri_proxy.store.fetch.traversal import Learned, Walk, fact_of
+from cri_proxy.store.narinfo import NarInfo
+from cri_proxy.store.peers.addresses import Addresses
+from cri_proxy.store.peers.asking import Peers
+from cri_proxy.store.protocol import (
+    FETCH,
+    FETCH_FEW,
+    FIND,
+    RECOVER,
+    REMOVE,
+    SURVEY,
+    Fact,
+)
+from cri_proxy.store.signatures import Keyring, PublicKey
+
+UNPACKING: Final = 2
+"""Downloads that decompress, hash and write at the same time in one worker. Many wait for the
+network; of those that do not, more than two spend their time handing the interpreter's lock to each
+other: with 16 the same gigabyte cost twice the processor time that it cost with two."""
+
+_REPORT_SECONDS: Final = 0.02
+
+LookUp = Callable[[StorePath, Callable[[], None]], Offer]
+Known = tuple[StorePath, dict[str, Any], Offer | None]
+"""A path that is wanted, the fact of it, and the offer that the fact speaks of."""
+
+
+def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
+    """Return the jobs for a store, its caches and the keys that are trusted, as settings have them.
+
+    `greeting`: {"directory": path, "caches": [url, ...], "keys": ["name:base64", ...],
+    "ca_file": path or None, "connections": how many lookups at a time by threads of this worker,
+    "node_connections": how wide a survey may be, "timeout_seconds": how long a cache may be silent,
+    "peers": {"names": [name, ...], "listen": address or empty} or not}.
+    """
+    connections, widest = greeting["connections"], greeting["node_connections"]
+    ca_file = greeting["ca_file"]
+    store = local.Store(Path(greeting["directory"]))
+    peers = greeting.get("peers") or {"names": [], "listen": ""}
+    fetching = Fetching(
+        store,
+        Caches(
+            greeting["caches"],
+            ca_file=None if ca_file is None else Path(ca_file),
+            connections=2 * widest,  # a survey and downloads
+            silence_seconds=greeting["timeout_seconds"],
+        ),
+        [signatures.parse_public(key) for key in greeting["keys"]],
+        peers=Peers(Addresses(**peers), store, connections=2 * connections),
+        lookups=connections,
+        widest=widest,
+    )
+    return {
+        SURVEY: Carried(fetching.survey),
+        FIND: fetching.find,
+        FETCH: fetching.fetch,
+        FETCH_FEW: Carried(fetching.fetch_few),
+        RECOVER: fetching.recover,
+        REMOVE: fetching.remove,
+    }
+
+
+class Fetching:
+    """The jobs' methods, and what they share; safe for threads."""
+
+    def __init__(
+        self,
+        store: Store,
+        caches: Caches,
+        keys: Sequence[PublicKey],
+        *,
+        peers: Peers,
+        lookups: int,
+        widest: int,
+    ) -> None:
+        self._store = store
+        self._caches = caches
+        self._peers = peers
+        self._keys = tuple(keys)
+        self._keyring = Keyring(self._keys)
+        self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
+        self._openers = ThreadPoolExecutor(widest, thread_name_prefix="opener")
+        self._turns = threading.Semaphore(UNPACKING)
+        self._loop = Loop()
+
+    def survey(self, argument: dict[str, Any], task: Task) -> Future[dict[str, Any]]:
+        """{"roots", "width", "locations"?} → {"facts": [...]}: the closure, less what was told.
+
+        `roots` are basenames; `width` requests are under way at a time. Raises what `Caches.seek`
+        raises for the first path that cannot be found.
+        """
+        return self._carried(
+            argument["width"],
+            lambda questions: self._survey(argument, task, questions),
+            is_urgent=True,
+        )
+
+    def _survey(
+        self, argument: dict[str, Any], task: Task, questions: Volley[StorePath, Learned]
+    ) -> Turns[list[Fact]]:
+        """Do what `survey` does."""
+        locations = self._locations_of(argument)
+        look_up = self._looker(locations)
+        has_peers = yield from self._look_for_peers()
+
+        def learn(offer: Offer) -> Learned:
+            info, record = offer.narinfo, self._store.record(offer.narinfo.path)
+            if record is None or not _is_same(record, info) or self._is_shared(offer, locations):
+                return fact_of(info, offer), info.references  # `fetch` looks again, and decides
+            self._trusted(offer, locations)
+            return fact_of(record), record.references
+
+        def question_of(path: StorePath) -> Question[StorePath, Learned]:
+            sources = () if has_peers else self._caches.in_order(path, locations)
+            return Question(
+                path,
+                volley.places_of(sources, cache.name_of(path)),
+                use=lambda source, text: learn(source.offer_of(path, text)),
+                insist=lambda check: learn(self._from_peers(path) or look_up(path, check)),
+            )
+
+        walk = Walk(
+            self._store,
+            task,
+            questions,
+            question_of=question_of,
+            prepare=lambda: self._caches.greet(self._openers),
+        )
+        return (yield from walk.run([storepaths.of_basename(each) for each in argument["roots"]]))
+
+    def find(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"paths": [basename], "locations"?} → {}: caches have each, whatever is present here."""
+        look_up = self._looker(self._locations_of(argument))
+        paths = [storepaths.of_basename(each) for each in argument["paths"]]
+        for _ in self._lookups.map(lambda path: look_up(path, task.check), paths):
+            task.check()
+        return {}
+
+    def fetch(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"path", "cache", "narinfo", "locations"?} → the fact of the path, which is present then.
+
+        Reports {"bytes": so many of the NAR} from time to time. The fact has "steps" (lib.steps).
+        """
+        steps = Steps()
+        path = storepaths.of_basename(argument["path"])
+        locations = self._locations_of(argument)
+        known = self._caches.offer_of(path, argument["cache"], argument["narinfo"], locations)
+        with self._store.stage(path, task.check) as stage:
+            record = self._store.record(path)  # a survey's news are old: others fetch, too
+            if record is not None and not self._store.is_reserved(path):
+                return fact_of(record) | {"steps": steps.taken}
+
+            def take(offer: Offer) -> NarInfo:
+                info = self._trusted(offer, locations).narinfo
+                is_shared = self._is_shared(offer, locations)
+                if record is not None and _is_same(record, info):
+                    if is_shared:
+                        stage.share()
+                    return record
+                if record is not None and not is_shared:
+                    raise errors.ContentDamaged(
+                        "has other contents than those on this node, which another publisher's "
+                        "key vouches for: find out which of the two is right"
+                    )
+                with steps("store.unpack"):
+                    self._bring(offer, stage, task)
+                task.check()
+                with steps("store.commit"):
+                    is_public = is_shared and offer.cache.is_open
+                    stage.commit(info, is_reserved=not is_shared, is_public=is_public)
+                return info
+
+            def seek() -> NarInfo:
+                return self._caches.seek(
+                    path, take, check=task.check, known=known, locations=locations
+                )
+
+            if known is not None and not (
+                known.cache.is_open and self._is_shared(known, locations)
+            ):
+                brought = seek()
+            else:
+                told = narinfo.parse(argument["narinfo"].encode(), path)
+                brought = self._peers.bring(told, take, seek, task.check)
+        return fact_of(brought) | {"steps": steps.taken}
+
+    def fetch_few(self, argument: dict[str, Any], task: Task) -> Future[dict[str, Any]]:
+        """{"paths": [what `fetch` takes], "width"} → {"facts": [...]}: each is here, or has failed.
+
+        For small paths that configured caches have. Reports {"facts": [...]} of those that have
+        arrived, and results in those it has not told. A path that cannot be had is a fact with
+        "error" (errors.to_wire) instead: others may be wanted by somebody else.
+        """
+        return self._carried(
+            argument["width"], lambda questions: self._few(argument["paths"], task, questions)
+        )
+
+    def _few(
+        self, arguments: Sequence[dict[str, Any]], task: Task, questions: Volley[StorePath, Fact]
+    ) -> Turns[list[Fact]]:
+        """Do what `fetch_few` does; one path is unpacked in each turn."""
+        has_peers = yield from self._look_for_peers()
+        facts: list[Fact] = []
+        told_at = time.monotonic()
+        with contextlib.ExitStack() as held:
+            for each in arguments:
+                task.check()
+                questions.ask(self._few_question_of(each, held, task, has_peers=has_peers))
+                yield 0
+            while questions.is_asking:
+                task.check()
+                for question, fact in questions.answers(at_most=1):
+                    facts.append(_told_of(question.key, fact))
+                if facts and time.monotonic() - told_at >= _REPORT_SECONDS:
+                    task.report({"facts": facts})
+                    facts, told_at = [], time.monotonic()
+                if questions.is_asking:
+                    yield volley.LOOK_SECONDS
+        return facts
+
+    def _few_question_of(
+        self,
+        argument: dict[str, Any],
+        held: contextlib.ExitStack,
+        task: Task,
+        *,
+        has_peers: bool,
+    ) -> Question[StorePath, Fact]:
+        """Return the question for the archive of one path, which is held if nobody else has it."""
+        path = storepaths.of_basename(argument["path"])
+        begun = time.time_ns()
+        holding = held.enter_context(contextlib.ExitStack())
+        stage = holding.enter_context(self._store.try_stage(path))
+
+        def insist(check: Callable[[], None]) -> Fact:
+            holding.close()
+            return self.fetch(argument, _Part(task, check))
+
+        known = self._caches.offer_of(path, argument["cache"], argument["narinfo"])
+        is_present = self._store.record(path) is not None  # perhaps reserved
+        if stage is None or known is None or is_present or has_peers:
+            return Question(path, iter(()), use=_never, insist=insist)
+        offer, place, info = known, stage, known.narinfo
+        try:
+            self._trusted(offer, None)  # before anything of it is asked for
+        except errors.SignatureUntrusted:
+            return Question(path, iter(()), use=_never, insist=insist)
+
+        def use(source: Cache, data: bytes) -> Fact:
+            task.check()
+            if question.is_insisting:  # which has the path now: too late
+                raise errors.SourceUnreachable("came too late")
+            label = f"{path} from {source.url}"
+            with place.filling(info.nar_size) as tree:
+                archive = compression.reader_of(io.BytesIO(data), info.compression, label=label)
+                nar.unpack(
+                    archive, tree, nar_size=info.nar_size, nar_hash=info.nar_hash, label=label
+                )
+            unpacked = time.time_ns()
+            place.commit(info, is_public=offer.cache.is_open)
+            holding.close()
+            steps = [
+                ("store.unpack", begun, unpacked),
+                ("store.commit", unpacked, time.time_ns()),
+            ]
+            return fact_of(info) | {"steps": steps}
+
+        question = Question(path, iter([(offer.cache, offer.narinfo.url)]), use=use, insist=insist)
+        return question
+
+    def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{} → {}: the store's directories exist and hold nothing that a crash left."""
+        self._store.recover()
+        return {}
+
+    def remove(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+        """{"paths": [basename]} → {"paths": [basename]}: those that are gone."""
+        paths = [storepaths.of_basename(each) for each in argument["paths"]]
+        return {"paths": [each.basename for each in self._store.remove(paths)]}
+
+    def _locations_of(self, argument: Mapping[str, Any]) -> Locations | None:
+        """Return the caches that are this job's own."""
+        wires = argument.get("locations")
+        return Locations(wires, self._caches.connections, self._keys) if wires else None
+
+    def _carried(
+        self,
+        width: int,
+        turns_of: Callable[[Volley[StorePath, Any]], Turns[list[Fact]]],
+        *,
+        is_urgent: bool = False,
+    ) -> Future[dict[str, Any]]:
+        """Start a job of the loop, with a volley of so many questions at a time."""
+        questions = Volley[StorePath, Any](
+            width=width, openers=self._openers, insisting=self._lookups
+        )
+
+        def turns() -> Turns[dict[str, Any]]:
+            return {"facts": (yield from turns_of(questions))}
+
+        future = self._loop.start(turns(), questions, is_urgent=is_urgent)
+        future.add_done_callback(lambda _: questions.close())
+        return future
+
+    def _look_for_peers(self) -> Turns[bool]:
+        """Find out whether there are peers, for whose addresses one may have to wait."""
+        if not self._peers.are_wanted:
+            return False
+        looking = self._lookups.submit(lambda: self._peers.are_there)
+        while not looking.done():
+            yield looking
+        return looking.result()
+
+    def _from_peers(self, path: StorePath) -> Offer | None:
+        """Return what a peer says of a path, if a trusted key has signed that."""
+        offer = self._peers.look_up(path)
+        if offer is None:
+            return None
+        try:
+            return self._trusted(offer, None)
+        except errors.SignatureUntrusted:
+            return None  # trusted elsewhere, perhaps: the caches tell what there is for us
+
+    def _looker(self, locations: Locations | None) -> LookUp:
+        """Return what finds an offer of a path that a trusted key has signed."""
+
+        def look_up(path: StorePath, check: Callable[[], None]) -> Offer:
+            offer = self._caches.seek(
+                path,
+                lambda offer: self._trusted(offer, locations),
+                check=check,
+                locations=locations,
+            )
+            is_public = offer.cache.is_open and self._is_shared(offer, locations)
+            self._peers.tell(path, offer.narinfo if is_public else None)
+            return offer
+
+        return look_up
+
+    def _trusted(self, offer: Offer, locations: Locations | None) -> Offer:
+        """Return the offer if a key that is good for its cache has signed it."""
+        own = None if locations is None else locations.keyring_of(offer.cache)
+        (own or self._keyring).verify(offer.narinfo)
+        return offer
+
+    def _is_shared(self, offer: Offer, locations: Locations | None) -> bool:
+        """Whether what is offered is for everybody on the node: a configured cache has it."""
+        return locations is None or locations.keyring_of(offer.cache) is None
+
+    def _bring(self, offer: Offer, stage: PathStage, task: Task) -> None:
+        """Fill the stage from an offer, verifying everything that it promises."""
+        info = offer.narinfo
+        label = f"{info.path} from {offer.cache.url}"
+        with stage.filling(info.nar_size) as tree, offer.open() as body:
+            come = body if offer.cache.is_near else Awaited(body, self._turns, task)
+            with self._turns:
+                archive = compression.reader_of(come, info.compression, label=label)
+                nar.unpack(
+                    Watched(archive, task),
+                    tree,
+                    nar_size=info.nar_size,
+                    nar_hash=info.nar_hash,
+                    label=label,
+                )
+
+
+class _Part(Task):
+    """A task that is part of another one, and ends with it or when `check` raises."""
+
+    def __init__(self, whole: Task, check: Callable[[], None]) -> None:
+        super().__init__(lambda report: None)
+        self._whole = whole
+        self._check = check
+
+    def check(self) -> None:
+        """Raise Cancelled when nobody waits any more."""
+        self._whole.check()
+        self._check()
+
+
+def _told_of(path: StorePath, outcome: Fact | BaseException) -> Fact:
+    """Return the fact of a path, or of its failure; raise what is nobody's fault but ours."""
+    if isinstance(outcome, errors.CriProxyError):
+        return {"path": path.basename, "error": errors.to_wire(outcome)}
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def _never(source: Cache, data: bytes) -> Fact:
+    raise AssertionError("a question without a place has nothing to use")
+
+
+def _is_same(one: NarInfo, other: NarInfo) -> bool:
+    """Whether both describe the same contents and references of one path."""
+    return (one.nar_hash, one.references) == (other.nar_hash, other.references)

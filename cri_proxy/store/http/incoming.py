@@ -1,0 +1,170 @@
+"""The answer to a GET as it comes: bytes in, its head and then the bytes of its body out.
+
+Bodies end after a length, with a last chunk, or with their connection; caches speak all three. What
+is no HTTP, breaks off, or goes on for ever beside the body, is `Broken`. Nothing is received here:
+see `exchanges`.
+
+Source of the format: RFC 9112, 6 and 7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from cri_proxy.store.http.messages import Broken, head_of
+
+HEAD_BYTES: Final = 64 * 1024
+"""Longest head, longest line between two chunks, and all interim answers and trailers together."""
+
+_CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+
+
+class Incoming:
+    """One answer as it comes: bytes go in, and those of its body come out.
+
+    `status` is 0 until the head has come. `is_over` says that the body has ended, and `is_kept`
+    that another request may follow on the same connection then.
+    """
+
+    __slots__ = (
+        "_beside",
+        "_framing",
+        "_held",
+        "_left",
+        "headers",
+        "is_kept",
+        "is_over",
+        "reason",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.reason = ""
+        self.headers: dict[str, str] = {}
+        self.is_over = False
+        self.is_kept = False
+        self._beside = 0  # bytes of interim answers and trailers
+        self._held = b""  # of a head, or of a line between chunks, that has not all come
+        self._left: int | None = None  # of the body, or of a chunk; None: as long as bytes come
+        self._framing: Callable[[bytes], None] | None = None  # of chunks: what takes the next line
+
+    def take(self, data: bytes) -> bytes:
+        """Return what bytes of the body are in `data`, the next that have come; raise Broken."""
+        if not self.status:
+            rest = self._take_head(self._held + data if self._held else data)
+            if rest is None:
+                return b""
+            data = rest
+        if self._framing is not None:
+            return self._take_chunks(data)
+        left = self._left
+        if left is None:
+            return data
+        if len(data) >= left:
+            self._end(len(data) - left)
+            return data if len(data) == left else data[:left]
+        self._left = left - len(data)
+        return data
+
+    def end(self) -> None:
+        """Take note that no more comes; raise Broken unless the body ends in this way."""
+        if not self.status:
+            where = "in the head of an answer" if self._held else "without an answer"
+            raise Broken(f"closed the connection {where}")
+        if self._framing is not None:
+            raise Broken("closed the connection before the last chunk")
+        if self._left is not None and not self.is_over:
+            raise Broken(f"closed the connection {self._left} bytes before the end")
+        self.is_over = True
+
+    def _take_head(self, data: bytes) -> bytes | None:
+        """Read the head and return what follows it; None if it has not all come."""
+        while (end := data.find(b"\r\n\r\n")) >= 0:
+            version, status, self.reason, self.headers = head_of(data[:end])
+            data = data[end + 4 :]
+            if status >= 200:  # else it is an interim answer; the real one follows it
+                self.status, self._held = status, b""
+                self._choose_framing(version)
+                return data
+            self._pass(end)
+        if len(data) > HEAD_BYTES:
+            raise Broken("answers with a head without an end")
+        self._held = data
+        return None
+
+    def _choose_framing(self, version: bytes) -> None:
+        """Find out from the head where the body ends."""
+        coding = self.headers.get("transfer-encoding")
+        length = self.headers.get("content-length")
+        options = self.headers.get("connection", "").lower()
+        self.is_kept = version == b"HTTP/1.1" and "close" not in options
+        if self.status in {204, 304}:
+            self._left = 0
+        elif coding is not None:
+            if coding.strip().lower() != "chunked":
+                raise Broken(f"uses the transfer encoding {coding[:40]!a}")
+            self._left, self._framing = 0, self._take_size
+        elif length is not None:
+            if not (length.isascii() and length.isdigit()):
+                raise Broken(f"promises a length of {length[:40]!a}")
+            self._left = int(length)
+        else:
+            self.is_kept = False
+
+    def _take_chunks(self, data: bytes) -> bytes:
+        """Return what of the body is in these chunks, or parts of them."""
+        data, self._held = self._held + data, b""
+        pieces, position = [], 0
+        while position < len(data) and not self.is_over:
+            if self._left:
+                piece = data[position : position + self._left]
+                pieces.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                continue
+            end = data.find(b"\r\n", position)
+            if end < 0:
+                self._held = data[position:]
+                if len(self._held) > HEAD_BYTES:
+                    raise Broken("sends no end of the line between two chunks")
+                break
+            line, position = data[position:end], end + 2
+            assert self._framing is not None
+            self._framing(line)
+        if self.is_over:
+            self._end(len(data) - position)
+        return b"".join(pieces)
+
+    def _take_size(self, line: bytes) -> None:
+        """Take the line that a chunk begins with."""
+        found = _CHUNK_SIZE.fullmatch(line)
+        if found is None:
+            raise Broken("sends a chunk without a size")
+        self._left = int(found[1], 16)
+        self._framing = self._take_end if self._left else self._take_trailer
+
+    def _take_end(self, line: bytes) -> None:
+        """Take the end of a chunk's line, which is empty."""
+        if line:
+            raise Broken("sends a chunk of another size than it says")
+        self._framing = self._take_size
+
+    def _take_trailer(self, line: bytes) -> None:
+        """Take a line behind the last chunk; an empty one is the end of all."""
+        self._pass(len(line))
+        self.is_over = not line
+
+    def _pass(self, size: int) -> None:
+        """Pass over so many bytes of what nobody needs."""
+        self._beside += size
+        if self._beside > HEAD_BYTES:
+            raise Broken("sends interim answers or trailers without an end")
+
+    def _end(self, rest: int) -> None:
+        """Note the end of the body, and that so many bytes follow which nobody asked for."""
+        self.is_over = True
+        self._left, self._framing = 0, None
+        self.is_kept = self.is_kept and not rest

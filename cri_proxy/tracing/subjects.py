@@ -1,0 +1,135 @@
+"""Subjects: what a traced call is about, read from its payload and from its answer's.
+
+Only what a span may say is taken from a message: names, ids and the image. A PullImage carries
+registry credentials and a CreateContainer a pod's variables; those are looked at by nobody here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from cri_proxy.cri import api_pb2, methods
+from cri_proxy.interposer import selection
+from cri_proxy.telemetry.spans import Value
+from cri_proxy.tracing.startups import Pod
+
+RUN_SANDBOX: Final = methods.path_of("RunPodSandbox")
+PULL_IMAGE: Final = methods.path_of("PullImage")
+CREATE_CONTAINER: Final = methods.path_of("CreateContainer")
+START_CONTAINER: Final = methods.path_of("StartContainer")
+STOP_CONTAINER: Final = methods.path_of("StopContainer")
+REMOVE_CONTAINER: Final = methods.path_of("RemoveContainer")
+STOP_SANDBOX: Final = methods.path_of("StopPodSandbox")
+REMOVE_SANDBOX: Final = methods.path_of("RemovePodSandbox")
+
+BEGINNING: Final = frozenset((RUN_SANDBOX, PULL_IMAGE, CREATE_CONTAINER, START_CONTAINER))
+"""Paths of the calls of a startup."""
+
+ENDING: Final = frozenset((STOP_CONTAINER, REMOVE_CONTAINER, STOP_SANDBOX, REMOVE_SANDBOX))
+"""Paths of the calls that a pod ends with; polling is in neither of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSubject:
+    """What one call is about; `pod` where the message names it, ids where it names those only.
+
+    `attempt` is that of the container, which counts its restarts.
+    """
+
+    pod: Pod | None = None
+    container: str = ""
+    attempt: int = 0
+    image: str = ""
+    container_id: str = ""
+    sandbox_id: str = ""
+
+    @property
+    def attributes(self) -> dict[str, Value]:
+        """What spans say about the call, apart from the pod."""
+        found: dict[str, Value] = {}
+        if self.container:
+            found["k8s.container.name"] = self.container
+            found["k8s.container.restart_count"] = self.attempt
+        if self.image:
+            found["container.image.name"] = self.image
+        if self.container_id:
+            found["container.id"] = self.container_id
+        if self.sandbox_id:
+            found["cri_proxy.sandbox.id"] = self.sandbox_id
+        return found
+
+
+def of_call(path: str, payload: bytes) -> CallSubject | None:
+    """Return the subject of a traced call, None when its payload cannot be decoded."""
+    try:
+        return _of_call(path, payload)
+    except DecodeError:
+        return None
+
+
+def of_answer(path: str, payload: bytes) -> CallSubject:
+    """Return what the runtime's answer adds: the id of what was made."""
+    try:
+        if path == RUN_SANDBOX:
+            answer = api_pb2.RunPodSandboxResponse.FromString(payload)
+            return CallSubject(sandbox_id=answer.pod_sandbox_id)
+        if path == CREATE_CONTAINER:
+            made = api_pb2.CreateContainerResponse.FromString(payload)
+            return CallSubject(container_id=made.container_id)
+    except DecodeError:
+        pass
+    return CallSubject()
+
+
+def _of_call(path: str, payload: bytes) -> CallSubject:
+    if path == RUN_SANDBOX:
+        return CallSubject(_pod_of(api_pb2.RunPodSandboxRequest.FromString(payload).config))
+    if path == PULL_IMAGE:
+        pull = api_pb2.PullImageRequest.FromString(payload)
+        return CallSubject(_pod_of(pull.sandbox_config), image=pull.image.image)
+    if path == CREATE_CONTAINER:
+        create = api_pb2.CreateContainerRequest.FromString(payload)
+        config = create.config
+        return CallSubject(
+            _pod_of(create.sandbox_config),
+            container=config.metadata.name,
+            attempt=config.metadata.attempt,
+            image=config.image.user_specified_image or config.image.image,
+            sandbox_id=create.pod_sandbox_id,
+        )
+    if path == START_CONTAINER:
+        start = api_pb2.StartContainerRequest.FromString(payload)
+        return CallSubject(container_id=start.container_id)
+    if path == STOP_CONTAINER:
+        stop = api_pb2.StopContainerRequest.FromString(payload)
+        return CallSubject(container_id=stop.container_id)
+    if path == REMOVE_CONTAINER:
+        remove = api_pb2.RemoveContainerRequest.FromString(payload)
+        return CallSubject(container_id=remove.container_id)
+    if path == STOP_SANDBOX:
+        end = api_pb2.StopPodSandboxRequest.FromString(payload)
+        return CallSubject(sandbox_id=end.pod_sandbox_id)
+    clear = api_pb2.RemovePodSandboxRequest.FromString(payload)
+    return CallSubject(sandbox_id=clear.pod_sandbox_id)
+
+
+def _pod_of(config: api_pb2.PodSandboxConfig) -> Pod | None:
+    """Return the pod of a sandbox's configuration; None where there is no uid to know it by."""
+    metadata = config.metadata
+    if not metadata.uid:
+        return None
+    return Pod(
+        metadata.uid,
+        metadata.attempt,
+        metadata.namespace,
+        metadata.name,
+        is_annotated=_is_annotated(config.annotations),
+    )
+
+
+def _is_annotated(annotations: Mapping[str, str]) -> bool:
+    return any(key.startswith(selection.ENVIRONMENT) for key in annotations)

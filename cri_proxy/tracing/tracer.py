@@ -1,0 +1,344 @@
+"""Tracing: a span around each call of a pod's lifecycle, and one around what goes to the runtime.
+
+    kubelet's span                       if it sent a sampled context
+      pod.startup                        see `startups`; `pod.stop` for its end: see `endings`
+        …/CreateContainer    SERVER      the call as kubelet sees it
+          realizer.wait …                whatever its interceptor does
+          …/CreateContainer  CLIENT      what the runtime was asked; its own spans hang below this
+
+It stands around the interceptors, or where there is none in the place of one, and changes nothing
+about a call but one header: where traces are sent, the runtime is told of the CLIENT span in
+`traceparent`. Payloads, other metadata, statuses and exceptions pass as they are.
+
+A later call of the same kubelet trace is a child of kubelet's own span; a call with any other
+context is a child of `pod.startup` and has a link to that context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from cri_proxy.interposer import status
+from cri_proxy.interposer.calls import Call, Interceptor, Metadata
+from cri_proxy.telemetry import spans
+from cri_proxy.telemetry.spans import Context, Span, Value
+from cri_proxy.tracing import subjects
+from cri_proxy.tracing.startups import Pod, Startup, Startups
+from cri_proxy.tracing.stops import StopTraces
+from cri_proxy.tracing.subjects import CallSubject
+
+# What of a server's statuses is the server's own failure, by the conventions for gRPC.
+_FAULTS: Final = frozenset(
+    ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+)
+_GIVEN_UP: Final = "cri-proxy gave the call up"
+
+
+@dataclass(frozen=True, slots=True)
+class TracingOptions:
+    """Which pods are traced (`all` or `annotated`), who is between, and whether others follow.
+
+    `is_sending` says that spans reach a collector, so that the runtime's may hang below them.
+    """
+
+    pods: str
+    listen: Path
+    endpoint: Path
+    is_sending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a call's span belongs: its parent, and what it has a link to."""
+
+    parent: Context
+    links: tuple[Context, ...] = ()
+
+
+def around(
+    interceptors: Mapping[str, Interceptor],
+    startups: Startups,
+    endings: StopTraces,
+    options: TracingOptions,
+) -> dict[str, Interceptor]:
+    """Return the interceptors with tracing around those of lifecycle calls, by method path.
+
+    A router must send all that are returned to the interposer.
+    """
+    traced: dict[str, Interceptor] = {
+        path: TracedStart(path, interceptors.get(path, _forward), startups, options)
+        for path in subjects.BEGINNING
+    }
+    watched = subjects.ENDING if options.is_sending else {subjects.STOP_SANDBOX}
+    for path in watched:
+        inner = interceptors.get(path, _forward)
+        traced[path] = TracedStop(path, inner, startups, endings, options)
+    return {**interceptors, **traced}
+
+
+class _Traced:
+    """What the two kinds of traced methods have in common."""
+
+    def __init__(
+        self, path: str, inner: Interceptor, startups: Startups, options: TracingOptions
+    ) -> None:
+        self._path = path
+        self._name = path[1:]
+        self._inner = inner
+        self._startups = startups
+        self._options = options
+
+    def _kubelets_own(self, pod: Pod | None, kubelets: Context | None) -> _Place | None:
+        """Return the place of a call outside of what we trace, if kubelet traces it itself."""
+        if kubelets is None or not kubelets.is_sampled or not self._is_wanted(pod):
+            return None
+        return _Place(_decided(kubelets))
+
+    def _is_wanted(self, pod: Pod | None) -> bool:
+        """Whether the settings want the pod traced, as far as the call tells."""
+        return self._options.pods == "all" or (pod is not None and pod.is_annotated)
+
+    async def _answer(
+        self,
+        payload: bytes,
+        call: Call,
+        place: _Place,
+        attributes: dict[str, Value],
+        tries: tuple[Startup, str] | None = None,
+    ) -> tuple[bytes, CallSubject]:
+        """Answer within a SERVER span; return also what the answer tells of what was made.
+
+        The span stays the task's current one, so that a refusal is logged with its ids.
+        """
+        attributes = {"rpc.system.name": "grpc", "rpc.method": self._name, **attributes}
+        span = spans.below(
+            place.parent,
+            self._name,
+            kind="server",
+            attributes={**attributes, "server.address": str(self._options.listen)},
+        )
+        span.links.extend(place.links)
+        if tries is not None:
+            _count(span, *tries)
+        with spans.Entered(span, is_bare=True, is_last=True):
+            try:
+                answer = await self._inner(
+                    payload, _TracedCall(call, payload, attributes, self._options)
+                )
+            except BaseException as error:
+                _tell(span, error, is_server=True)
+                raise
+            made = subjects.of_answer(self._path, answer)
+            span.set_attributes({"rpc.status_code": "OK", **made.attributes})
+        return answer, made
+
+
+class TracedStart(_Traced):
+    """One method of a startup, traced."""
+
+    async def __call__(self, payload: bytes, call: Call) -> bytes:
+        """Answer as the interceptor inside does, and tell of it."""
+        subject = subjects.of_call(self._path, payload)
+        if subject is None:
+            return await self._inner(payload, call)
+        kubelets = spans.context_of(call.metadata)
+        startup = self._startup_of(subject, kubelets)
+        if startup is None:
+            place = self._kubelets_own(subject.pod, kubelets)
+            if place is None:
+                return await self._inner(payload, call)
+            attributes = {**_of_pod(subject.pod), **subject.attributes}
+            return (await self._answer(payload, call, place, attributes))[0]
+        subject = _named(subject, startup)
+        self._startups.enter(startup)
+        failure: str | None = _GIVEN_UP
+        try:
+            answer, made = await self._answer(
+                payload,
+                call,
+                _place_in(startup, kubelets),
+                {**startup.pod.attributes, **subject.attributes},
+                (startup, f"{self._path} {subject.container} {subject.attempt}"),
+            )
+            failure = None
+        except BaseException as error:
+            failure = status.of_outcome(error)[1]
+            raise
+        finally:
+            self._startups.leave(startup, failure)
+        if made.sandbox_id:
+            self._startups.ran(startup, made.sandbox_id)
+        if made.container_id:
+            self._startups.created(startup, made.container_id, subject.container, subject.attempt)
+        return answer
+
+    def _startup_of(self, subject: CallSubject, kubelets: Context | None) -> Startup | None:
+        """Return the startup that the call is part of, if it is part of any."""
+        if self._path == subjects.START_CONTAINER:
+            return self._startups.of_container(subject.container_id)
+        pod = subject.pod
+        if pod is None or not self._is_wanted(pod):
+            return None
+        if self._path == subjects.RUN_SANDBOX:
+            return self._startups.begin(pod, kubelets)
+        found = self._startups.find(pod)
+        if found is not None and found.is_open:
+            return found
+        if self._path == subjects.PULL_IMAGE or subject.attempt:
+            return None  # a restart
+        return self._startups.begin(pod, kubelets) if found is None else found
+
+
+class TracedStop(_Traced):
+    """One method that a pod ends with, traced if it is sent anywhere."""
+
+    def __init__(
+        self,
+        path: str,
+        inner: Interceptor,
+        startups: Startups,
+        endings: StopTraces,
+        options: TracingOptions,
+    ) -> None:
+        super().__init__(path, inner, startups, options)
+        self._endings = endings
+
+    async def __call__(self, payload: bytes, call: Call) -> bytes:
+        """Answer as the interceptor inside does, and tell of it."""
+        subject = subjects.of_call(self._path, payload)
+        if subject is None:
+            return await self._inner(payload, call)
+        if self._path == subjects.STOP_SANDBOX:
+            self._startups.stop(subject.sandbox_id)
+        if not self._options.is_sending:
+            return await self._inner(payload, call)
+        kubelets = spans.context_of(call.metadata)
+        startup = (
+            self._startups.of_container(subject.container_id)
+            if subject.container_id
+            else self._startups.of_sandbox(subject.sandbox_id)
+        )
+        if startup is None:
+            place = self._kubelets_own(None, kubelets)
+            if place is None:
+                return await self._inner(payload, call)
+            return (await self._answer(payload, call, place, subject.attributes))[0]
+        attributes = {**startup.pod.attributes, **_named(subject, startup).attributes}
+        ending = self._endings.enter(startup)
+        failure: str | None = _GIVEN_UP
+        try:
+            if kubelets is not None and kubelets.is_sampled:
+                place = _Place(_decided(kubelets), (ending.context, startup.context))
+            else:
+                place = _Place(ending.context, () if kubelets is None else (kubelets,))
+            answer, _ = await self._answer(payload, call, place, attributes)
+            failure = None
+        except BaseException as error:
+            failure = status.of_outcome(error)[1]
+            raise
+        finally:
+            self._endings.leave(ending, failure)
+        return answer
+
+
+class _TracedCall:
+    """A call whose forwarding is a CLIENT span; to the interceptor it is the call itself."""
+
+    def __init__(
+        self, call: Call, payload: bytes, attributes: dict[str, Value], options: TracingOptions
+    ) -> None:
+        self._call = call
+        self._payload = payload
+        self._attributes = attributes
+        self._options = options
+
+    @property
+    def method(self) -> str:
+        return self._call.method
+
+    @property
+    def metadata(self) -> Metadata:
+        return self._call.metadata
+
+    def remaining(self) -> float | None:
+        return self._call.remaining()
+
+    async def forward(
+        self, payload: bytes, *, metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> bytes:
+        above = spans.current()
+        span = spans.below(
+            spans.NOTHING.context if above is None else above.context,
+            self.method[1:],
+            kind="client",
+            attributes={
+                **self._attributes,
+                "server.address": str(self._options.endpoint),
+                "cri_proxy.rewritten": payload != self._payload,
+            },
+        )
+        if self._options.is_sending:
+            metadata = (*metadata, (spans.TRACEPARENT, spans.traceparent_of(span.context)))
+        with spans.Entered(span, is_bare=True):
+            try:
+                answer = await self._call.forward(payload, metadata=metadata)
+            except BaseException as error:
+                _tell(span, error, is_server=False)
+                raise
+            span.set_attribute("rpc.status_code", "OK")
+            return answer
+
+
+async def _forward(payload: bytes, call: Call) -> bytes:
+    """Stand for a method that nobody intercepts."""
+    return await call.forward(payload)
+
+
+def _place_in(startup: Startup, kubelets: Context | None) -> _Place:
+    """Return where a startup's call belongs."""
+    if kubelets is None:
+        return _Place(startup.context)
+    if not kubelets.is_sampled or kubelets.trace_id != startup.context.trace_id:
+        return _Place(startup.context, (kubelets,))
+    # The call that began the startup: its root is a child of kubelet's span already.
+    if startup.parent is not None and startup.parent.span_id == kubelets.span_id:
+        return _Place(startup.context)
+    return _Place(kubelets._replace(is_sampled=startup.context.is_sampled))
+
+
+def _decided(kubelets: Context) -> Context:
+    """Return kubelet's context with our own sampler's decision about it."""
+    return kubelets._replace(is_sampled=spans.is_sampled(kubelets.trace_id, kubelets))
+
+
+def _named(subject: CallSubject, startup: Startup) -> CallSubject:
+    """Return the subject with the name of a container that it names only by its id."""
+    known = startup.containers.get(subject.container_id)
+    return subject if known is None else replace(subject, container=known[0], attempt=known[1])
+
+
+def _of_pod(pod: Pod | None) -> dict[str, Value]:
+    return {} if pod is None else pod.attributes
+
+
+def _count(span: Span, startup: Startup, what: str) -> None:
+    """Make a repeated call recognizable: its number, and a link to the one before."""
+    number, before = startup.tried(what, span.context)
+    if before is not None:
+        span.set_attribute("cri_proxy.try", number)
+        span.add_link(before)
+
+
+def _tell(span: Span, error: BaseException, *, is_server: bool) -> None:
+    """Tell how a call failed; whether that is an error depends on whose span it is."""
+    code, message = status.of_outcome(error)
+    span.set_attribute("rpc.status_code", code)
+    if is_server and code not in _FAULTS:
+        # Refused as it should be: the words are worth having all the same.
+        span.set_attribute("cri_proxy.status.message", message)
+        return
+    span.set_attribute("error.type", code)
+    span.fail(message)

@@ -1,0 +1,116 @@
+import threading
+
+import pytest
+
+from cri_proxy import errors
+from cri_proxy.store.caches import cache
+from hack.testbed import file_server
+from hack.testbed.file_server import FileServer
+
+
+@pytest.fixture
+def site(server):
+    return cache.of_url(server.url, cache.Connections(ca_file=None, size=4))
+
+
+@pytest.fixture
+def directory(publisher):
+    return cache.of_url(publisher.url, cache.Connections(ca_file=None, size=4))
+
+
+@pytest.mark.parametrize("kind", ["site", "directory"])
+def test_both_kinds_offer_the_same(request, kind, publisher):
+    path = publisher.add("thing", b"x" * 1000)
+    offer = request.getfixturevalue(kind).lookup(path)
+
+    assert offer.narinfo == publisher.narinfo(path)
+    with offer.open() as body:
+        assert body.read(10**9) == publisher.archive_file(path).read_bytes()
+        assert body.read(1) == b""
+
+
+@pytest.mark.parametrize("kind", ["site", "directory"])
+def test_small_file_that_is_too_large_is_refused(request, kind, publisher):
+    (publisher.directory / "large").write_bytes(bytes(cache.SMALL_BYTES + 1))
+
+    with pytest.raises(errors.ContentDamaged, match="larger than"):
+        request.getfixturevalue(kind).read("large")
+
+
+@pytest.mark.parametrize(
+    ("text", "priority"),
+    [
+        ("StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 10\n", 10),
+        ("Priority: 30", 30),
+        ("Priority: soon\n", 50),
+        ("", 50),
+    ],
+)
+def test_priority_is_what_the_cache_says_or_that_of_nix(publisher, site, text, priority):
+    (publisher.directory / "nix-cache-info").write_text(text)
+    assert site.priority > 50  # it is asked last until it has said when
+
+    site.learn_priority()
+
+    assert site.priority == priority
+
+
+def test_threads_share_one_refusal_of_a_dead_cache(server, site):
+    """Else each would wait for its own timeout, one after the other."""
+    hang = file_server.Hang()
+    server.fail("/nix-cache-info", file_server.Status(503))
+    server.fail("/hold", hang)
+    refusals, barrier = [], threading.Barrier(8)
+    server.delay_seconds = 0.2
+
+    def greet():
+        barrier.wait(60)
+        try:
+            site.greet()
+        except errors.SourceUnreachable as error:
+            refusals.append(str(error))
+
+    threads = [threading.Thread(target=greet) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert refusals == ["answered 503 Service Unavailable"] * 8
+    assert server.count("/nix-cache-info") == 1
+
+
+def test_server_may_ask_for_a_pause(tmp_path, site, server):
+    server.fail("*", file_server.Status(429))
+    with pytest.raises(cache.Passing) as caught:
+        site.read("x")
+
+    assert caught.value.pause == 0.0
+    assert isinstance(caught.value, errors.SourceUnreachable)
+
+
+def test_credentials_do_not_follow_a_redirection(publisher, server, tmp_path):
+    """A cache may send its archives from elsewhere, which is not to learn the password."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").write_text("there")
+    with FileServer(tmp_path / "elsewhere") as elsewhere:
+        target = elsewhere.url.replace("127.0.0.1", "localhost") + "/x"
+        answer = server.answer
+
+        def redirect(handler):
+            if handler.path == "/moved":
+                server.seen = handler.headers["Authorization"]
+                handler.send_response(302)
+                handler.send_header("Location", target)
+                handler.send_header("Content-Length", "0")
+                handler.end_headers()
+            else:
+                answer(handler)
+
+        server.answer = redirect
+        url = server.url.replace("http://", "http://user:secret@")
+        site = cache.of_url(url, cache.Connections(ca_file=None, size=4))
+
+        assert site.read("moved") == b"there"
+        assert server.seen.startswith("Basic ")
+        assert "authorization" not in elsewhere.requests[0].headers

@@ -1,0 +1,141 @@
+"""Caches that are reached through a proxy of the environment's."""
+
+import base64
+import select
+
+import pytest
+from tests.store.caches.test_volley import WAIT_SECONDS, outcomes_of, question
+
+from cri_proxy import errors
+from cri_proxy.store.caches import cache, failover
+from cri_proxy.store.http.connections import Connections
+from hack.testbed.file_server import FileServer, Status
+from hack.testbed.tunnels import TunnelProxy
+
+
+def never():
+    """What is never given up."""
+
+
+@pytest.fixture
+def secure(server, certificate):
+    """The cache with TLS: its URL, and who vouches for it."""
+    server.speak_tls(*certificate)
+    return server.url.replace("http:", "https:"), certificate[0]
+
+
+@pytest.fixture
+def proxy(monkeypatch):
+    """The environment's proxy."""
+    with TunnelProxy() as proxy:
+        monkeypatch.setenv("https_proxy", f"http://{proxy.place}")
+        yield proxy
+
+
+def sought(secure, path):
+    """The URL of the cache that has a path."""
+    url, authority = secure
+    found = failover.Caches([url], ca_file=authority).seek(
+        path, lambda offer: offer.cache.url, check=never
+    )
+    assert found == url
+    return found
+
+
+def test_https_goes_through_the_proxys_tunnel(publisher, secure, proxy):
+    path = publisher.add("thing", b"x")
+
+    place = sought(secure, path).removeprefix("https://")
+
+    assert proxy.asked == [place]  # one tunnel, for nix-cache-info and the narinfo
+
+
+def test_many_files_come_through_tunnels_at_a_time(publisher, secure, proxy, fire):
+    url, authority = secure
+    files = {f"file-{n}": b"x" * 20_000 * n for n in range(20)}
+    for name, data in files.items():
+        (publisher.directory / name).write_bytes(data)
+    site = cache.of_url(url, Connections(ca_file=authority, size=8))
+    assert site.is_direct
+
+    with fire() as fired:
+        for name in files:
+            fired.ask(question(name, [site]))
+        assert outcomes_of(fired, 20) == files
+
+    assert 1 <= len(proxy.asked) <= 4
+
+
+def test_proxy_is_logged_in_to(publisher, secure, proxy, monkeypatch):
+    proxy.authorization = f"Basic {base64.b64encode(b'me:p@ss').decode()}"
+    path = publisher.add("thing", b"x")
+    monkeypatch.setenv("https_proxy", f"http://me:p%40ss@{proxy.place}")
+
+    assert sought(secure, path)
+
+
+def test_refusal_of_the_proxy_is_told_without_its_login(publisher, secure, proxy, monkeypatch):
+    monkeypatch.setattr(failover, "FIRST_PAUSE_SECONDS", 0.0)
+    proxy.authorization = "Basic other"
+    path = publisher.add("thing", b"x")
+    monkeypatch.setenv("https_proxy", f"http://me:secret@{proxy.place}")
+
+    with pytest.raises(errors.SourceUnreachable) as caught:
+        sought(secure, path)
+
+    said = f"the proxy http://{proxy.place} answered 407 Proxy Authentication Required"
+    assert said in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_proxy_that_is_gone_is_told(publisher, secure, closed_port, monkeypatch):
+    monkeypatch.setattr(failover, "FIRST_PAUSE_SECONDS", 0.0)
+    path = publisher.add("thing", b"x")
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{closed_port}")
+
+    with pytest.raises(errors.SourceUnreachable, match="refused"):
+        sought(secure, path)
+
+
+def test_certificate_is_verified_behind_the_tunnel(publisher, secure, proxy):
+    path = publisher.add("thing", b"x")
+
+    with pytest.raises(errors.SourceUnreachable, match=r"TLS failed: .*certificate verify failed"):
+        failover.Caches([secure[0]]).seek(path, lambda offer: offer, check=never)
+
+
+def test_where_a_redirection_leads_a_proxy_is_used_that_is_for_it(
+    publisher, server, tmp_path, proxy, monkeypatch
+):
+    """A cache that NO_PROXY has may redirect to a store of objects that only the proxy reaches."""
+    path = publisher.add("thing", b"x")
+    forwarded = []
+    with FileServer(tmp_path) as forwarder:
+        forwarder.answer = lambda handler: forwarded.append(handler.path) or handler.send_error(404)
+        monkeypatch.setenv("http_proxy", forwarder.url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        far = f"http://objects.invalid/{path.digest}.narinfo"
+        server.fail("*.narinfo", Status(302, headers={"Location": far}))
+        with pytest.raises(errors.NotFound):
+            failover.Caches([server.url]).seek(path, lambda offer: offer, check=never)
+
+    assert forwarded == [far]
+
+
+def test_what_comes_through_a_tunnel_can_be_polled(secure, proxy):
+    url, authority = secure
+    site = cache.of_url(url, Connections(ca_file=authority, size=1))
+    site.widen()
+    coming = site.begin("absent")
+
+    with pytest.raises(errors.NotFound):
+        advanced(coming)
+
+
+def advanced(coming):
+    """A file that was asked for, whenever something of it comes."""
+    data = None
+    while data is None:
+        assert select.select([coming], [], [], WAIT_SECONDS)[0]
+        data = coming.advance()
+    return data

@@ -32,8 +32,8 @@ if kept or provider.is_sent(settings):
 ids = (int("a" * 32, 16), int("b" * 16, 16))
 is_on = spans.is_on()
 if kept:
-    installed.begin(StoredStartup(trace_id="a" * 32, span_id="b" * 16, parent_id=None, started=1, uid="u",
-                            attempt=0, namespace="n", name="p", is_annotated=True))
+    installed.begin(StoredStartup(trace_id="a" * 32, span_id="b" * 16, parent_id=None, started=1,
+                                  uid="u", attempt=0, namespace="n", name="p", is_annotated=True))
 parent = spans.root("pod.startup", ids, parent=None, start=1, attributes={})
 call = spans.below(parent.context, "call", kind="server", attributes={})
 try:

@@ -3,13 +3,13 @@
 import os
 
 import pytest
-from tests.store.disk.test_garbage import make
 
 from cri_proxy import errors
 from cri_proxy.lib.worker import Cancelled, Task
 from cri_proxy.store import nar
 from cri_proxy.store.disk import integrity
 from cri_proxy.store.disk.views import Views
+from tests.store.disk.test_garbage import make
 
 
 def never():

@@ -4,9 +4,9 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from tests.store.http.test_connections import WAIT_SECONDS
 
 from cri_proxy.store.fetch.loop import Loop
+from tests.store.http.test_connections import WAIT_SECONDS
 
 
 class Polled:

@@ -4,13 +4,13 @@ import base64
 import select
 
 import pytest
-from tests.store.caches.test_volley import WAIT_SECONDS, outcomes_of, question
 
 from cri_proxy import errors
 from cri_proxy.store.caches import cache, failover
 from cri_proxy.store.http.connections import Connections
 from hack.testbed.file_server import FileServer, Status
 from hack.testbed.tunnels import TunnelProxy
+from tests.store.caches.test_volley import WAIT_SECONDS, outcomes_of, question
 
 
 def never():

@@ -1,14 +1,15 @@
 """Exceptions by what the caller can do about them.
 
 Every refusal that reaches a person is one of these classes: raised where the fault is found,
-carried across the worker boundary by name (`to_wire`, `of_wire`), and translated to a gRPC status
+sent between processes as an `ErrorRecord` (`to_wire`, `of_wire`), and translated to a gRPC status
 once, in `interposer.status`. The message is one sentence that an operator can act on: what was
 tried, for which reference or store path, what to do. A class stands for an action, not for a thing
-that broke.
+that broke; a subclass defined elsewhere crosses as the nearest of these classes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 
@@ -17,19 +18,19 @@ class CriProxyError(Exception):
 
 
 class RequestInvalid(CriProxyError):
-    """What was asked for cannot be read or contradicts itself: mend the pod or the settings."""
+    """The request cannot be read or contradicts itself: fix the pod or the settings."""
 
 
 class NotFound(CriProxyError):
-    """The environment, generation or store path does not exist: mend the reference, or push it."""
+    """The environment, generation or store path does not exist: fix the reference, or push it."""
 
 
 class AccessDenied(CriProxyError):
-    """The token is missing, wrong or expired: mend the token."""
+    """The token is missing, wrong or expired: replace the token."""
 
 
 class EnvironmentUnsuitable(CriProxyError):
-    """The environment exists but cannot run here: mend the environment itself."""
+    """The environment exists but cannot run here: change the environment itself."""
 
 
 class SignatureUntrusted(CriProxyError):
@@ -37,11 +38,11 @@ class SignatureUntrusted(CriProxyError):
 
 
 class ContentDamaged(CriProxyError):
-    """What a cache, FloxHub or the disk gave is not what was promised: mend that source."""
+    """A cache, FloxHub or the disk returned something else than it promised: repair that source."""
 
 
 class SourceUnreachable(CriProxyError):
-    """FloxHub, a cache or the runtime gave no answer: try again later."""
+    """FloxHub, a cache or the runtime did not answer: try again later."""
 
 
 class NodeExhausted(CriProxyError):
@@ -73,11 +74,21 @@ _BY_NAME: Final = {
 }
 
 
-def to_wire(error: CriProxyError) -> dict[str, str]:
-    """Return `{"kind", "message"}` of an error, as workers send it."""
-    return {"kind": type(error).__name__, "message": str(error)}
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """An error as it travels between processes: the name of its class, and its message."""
+
+    kind: str
+    message: str
 
 
-def of_wire(wire: dict[str, str]) -> CriProxyError:
+def to_wire(error: CriProxyError) -> ErrorRecord:
+    """Return the record of an error: of its class, or of the nearest base that is defined here."""
+    names = (each.__name__ for each in type(error).__mro__)
+    kind = next((name for name in names if name in _BY_NAME), InternalFault.__name__)
+    return ErrorRecord(kind, str(error))
+
+
+def of_wire(record: ErrorRecord) -> CriProxyError:
     """Return the error that `to_wire` described; an unknown kind becomes InternalFault."""
-    return _BY_NAME.get(wire["kind"], InternalFault)(wire["message"])
+    return _BY_NAME.get(record.kind, InternalFault)(record.message)

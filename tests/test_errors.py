@@ -1,11 +1,11 @@
 """Errors on their way between processes."""
 
 import inspect
-import json
 
 import pytest
 
 from cri_proxy import errors
+from cri_proxy.lib import codec
 
 CLASSES = [
     each
@@ -16,8 +16,8 @@ CLASSES = [
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_error_comes_back_as_it_was_sent(kind):
-    wire = json.loads(json.dumps(errors.to_wire(kind("what was tried, and „what to do“"))))
-    back = errors.of_wire(wire)
+    wire = codec.encode(errors.to_wire(kind("what was tried, and „what to do“")))
+    back = errors.of_wire(codec.decode(wire, errors.ErrorRecord))
 
     assert type(back) is kind
     assert str(back) == "what was tried, and „what to do“"
@@ -25,7 +25,7 @@ def test_error_comes_back_as_it_was_sent(kind):
 
 @pytest.mark.parametrize("kind", ["", "CriProxyError", "KeyError", "SystemExit", "Final"])
 def test_unknown_kind_is_a_fault_of_our_own(kind):
-    back = errors.of_wire({"kind": kind, "message": "what happened"})
+    back = errors.of_wire(errors.ErrorRecord(kind, "what happened"))
 
     assert type(back) is errors.InternalFault
     assert str(back) == "what happened"
@@ -39,3 +39,17 @@ def test_error_without_a_class_for_the_caller_is_a_fault_of_our_own():
 def test_class_says_what_the_caller_can_do(kind):
     assert kind.__doc__
     assert ": " in kind.__doc__
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_subclass_crosses_as_the_nearest_class_that_is_known(kind):
+    class Narrower(kind):
+        """Known where it is raised only."""
+
+    class Narrowest(Narrower):
+        """Still narrower."""
+
+    back = errors.of_wire(errors.to_wire(Narrowest("what happened")))
+
+    assert type(back) is kind
+    assert str(back) == "what happened"

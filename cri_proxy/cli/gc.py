@@ -24,8 +24,8 @@ from cri_proxy.cli import (
     quiet,
     screen,
 )
-from cri_proxy.maintenance.collection import CollectionPlan, Freed
-from cri_proxy.store.disk.garbage import Fate
+from cri_proxy.maintenance.collection import Freed
+from cri_proxy.store.disk.garbage import CollectionPlan, Fate
 from cri_proxy.telemetry import logs
 
 _HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
@@ -57,7 +57,7 @@ async def _collected(
     from cri_proxy.interposer.mutability import Mutability
     from cri_proxy.maintenance import pins
     from cri_proxy.maintenance.collection import Collection
-    from cri_proxy.realizer import jobs
+    from cri_proxy.realizer import protocol
     from cri_proxy.store.disk.garbage import Rules
 
     root = wanted.store.root
@@ -67,7 +67,7 @@ async def _collected(
         runtime = Runtime(channel)
         await runtime.version()
         async with parts.keeping_pool_of(wanted) as pool:
-            await pool.call(jobs.RECOVER, {})
+            await pool.call(protocol.RECOVER, None)
             collection = Collection(root, runtime, pool, lambda: pins.held(wanted))
             rules = Rules(grace, wanted_bytes=None)
             plan = await collection.plan(rules)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import assert_never
 
 import uvloop
@@ -147,6 +148,6 @@ def _record_of(track: tracks.Track) -> dict[str, object]:
                 "bytes": environment.nar_bytes,
             }
         case errors.CriProxyError() as error:
-            return record | {"error": errors.to_wire(error)}
+            return record | {"error": asdict(errors.to_wire(error))}
         case _:
             raise AssertionError("a followed track has an outcome")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -22,6 +22,7 @@ from cri_proxy.telemetry import logs
 
 if TYPE_CHECKING:
     from cri_proxy.maintenance.verification import Verified
+    from cri_proxy.store.disk.integrity import HashProgress
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
@@ -44,7 +45,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
 
 async def _verified(
     wanted: settings.Settings,
-    on_progress: Callable[[dict[str, Any]], None],
+    on_progress: Callable[[HashProgress], None],
     *,
     does_repair: bool,
 ) -> Verified:
@@ -106,7 +107,7 @@ def _record_of(verified: Verified) -> dict[str, object]:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
+def _progress() -> Iterator[Callable[[HashProgress], None]]:
     """Give what takes reports: a bar if somebody watches, else nothing."""
     if not screen.is_watched(sys.stderr):
         yield lambda _: None
@@ -117,12 +118,12 @@ def _progress() -> Iterator[Callable[[dict[str, Any]], None]]:
     with Progress(*columns, console=screen.console(sys.stderr), transient=True) as bar:
         task = bar.add_task("verifying", total=None, text="")
 
-        def show(report: dict[str, Any]) -> None:
+        def show(report: HashProgress) -> None:
             bar.update(
                 task,
-                total=report["of"],
-                completed=report["checked"],
-                text=f"{report['checked']}/{report['of']} paths, {numbers.size(report['bytes'])}",
+                total=report.of,
+                completed=report.checked,
+                text=f"{report.checked}/{report.of} paths, {numbers.size(report.bytes)}",
             )
 
         yield show

@@ -65,7 +65,9 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
     async with AsyncExitStack() as stack:
         outlet = await stack.enter_async_context(observing.outlet_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
-        await stack.enter_async_context(sharing.shared(settings, parts.greeting_of(settings, 1)))
+        await stack.enter_async_context(
+            sharing.shared(settings, parts.store_options_of(settings, 1))
+        )
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
         runtime = Runtime(channel)

@@ -12,15 +12,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from cri_proxy.daemon.initialization import WorkerInit
+from cri_proxy.floxhub.protocol import HubOptions
 from cri_proxy.lib import certificates, workers
 from cri_proxy.model import systems
-from cri_proxy.realizer import jobs as realizerjobs
+from cri_proxy.realizer import protocol
 from cri_proxy.realizer.realizer import Realizer, RealizerOptions
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store.fetch import closures
 from cri_proxy.store.nix import closures as nixclosures
+from cri_proxy.store.protocol import NixOptions, PeerOptions, StoreOptions
 
 _LEAST_NICE: Final = 19
 WORKER_ARGV: Final = (sys.executable, "-m", "cri_proxy", "worker")
@@ -37,8 +40,8 @@ class Parts:
 @asynccontextmanager
 async def keeping_pool_of(settings: Settings) -> AsyncIterator[workers.Pool]:
     """Give a worker for what nobody waits for: everything else on the node goes before it."""
-    greeting = greeting_of(settings, settings.store.workers_on(1))
-    pool = workers.Pool(WORKER_ARGV, size=1, greeting=greeting, nice=_LEAST_NICE)
+    init = init_of(settings, settings.store.workers_on(1))
+    pool = workers.Pool(WORKER_ARGV, size=1, settings=init, nice=_LEAST_NICE)
     try:
         yield pool
     finally:
@@ -57,9 +60,9 @@ async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
     """Build a realizer with its workers and its store ready; end them all on leaving."""
     cores = len(os.sched_getaffinity(0))
     size = settings.store.workers_on(cores)
-    pool = workers.Pool(WORKER_ARGV, size=size, greeting=greeting_of(settings, size), kept=1)
+    pool = workers.Pool(WORKER_ARGV, size=size, settings=init_of(settings, size), kept=1)
     try:
-        await pool.call(realizerjobs.RECOVER, {})
+        await pool.call(protocol.RECOVER, None)
         async with realizer_with(settings, pool) as realizer:
             yield Parts(pool, realizer)
     finally:
@@ -99,36 +102,43 @@ def options_of(settings: Settings) -> RealizerOptions:
     )
 
 
-def greeting_of(settings: Settings, size: int) -> dict[str, Any]:
-    """Return the first message to each of `size` workers: all that their jobs need to know."""
+def init_of(settings: Settings, size: int) -> WorkerInit:
+    """Return what each of `size` workers builds its jobs from."""
     root = settings.store.root
-    return {
-        "root": str(root),
-        "runtime": str(settings.runtime.endpoint),
-        "log": {"level": settings.log.level, "format": settings.log.format},
-        "store": {
-            "directory": str(root / "store"),
-            "kind": settings.store.kind,
-            "nix": {
-                "directory": _text_of(settings.store.nix_directory) or "",
-                "remote": settings.store.nix_remote,
-            },
-            "caches": list(settings.store.caches),
-            "keys": list(settings.store.public_keys),
-            "ca_file": _text_of(settings.store.ca_file),
-            "connections": max(1, settings.store.connections // size),
-            "node_connections": settings.store.connections,
-            "timeout_seconds": settings.store.timeout_seconds,
-            "peers": {"names": list(settings.peer.names), "listen": settings.peer.listen},
-        },
-        "floxhub": {
-            "directory": str(root / "floxhub"),
-            "git_url": settings.floxhub.git_base,
-            "api_url": settings.floxhub.api_base,
-            "timeout_seconds": settings.floxhub.timeout_seconds,
-            "ca_file": _text_of(settings.floxhub.ca_file),
-        },
-    }
+    return WorkerInit(
+        root=root,
+        runtime=settings.runtime.endpoint,
+        log=settings.log,
+        store=store_options_of(settings, size),
+        floxhub=HubOptions(
+            directory=root / "floxhub",
+            git_url=settings.floxhub.git_base,
+            api_url=settings.floxhub.api_base,
+            timeout_seconds=settings.floxhub.timeout_seconds,
+            ca_file=settings.floxhub.ca_file,
+        ),
+    )
+
+
+def store_options_of(settings: Settings, size: int) -> StoreOptions:
+    """Return what the settings say about the store to each of `size` workers."""
+    store = settings.store
+    nix_directory = store.nix_directory
+    return StoreOptions(
+        directory=store.root / "store",
+        kind=store.kind,
+        caches=store.caches,
+        keys=store.public_keys,
+        ca_file=store.ca_file,
+        connections=max(1, store.connections // size),
+        node_connections=store.connections,
+        timeout_seconds=store.timeout_seconds,
+        peers=PeerOptions(settings.peer.names, settings.peer.listen),
+        nix=NixOptions(
+            directory="" if nix_directory is None else str(nix_directory),
+            remote=store.nix_remote,
+        ),
+    )
 
 
 def _certificates_of(setting: str) -> Path | None:
@@ -140,7 +150,3 @@ def _certificates_of(setting: str) -> Path | None:
             return certificates.bundle()
         case path:
             return Path(path)
-
-
-def _text_of(path: Path | None) -> str | None:
-    return None if path is None else str(path)

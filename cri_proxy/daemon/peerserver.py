@@ -4,8 +4,8 @@ The daemon starts it as `cri-proxy share` (`sharing`), with a line of JSON on st
 
     {"store": {...}, "log": {...}, "socket": descriptor, "nice": 10}
 
-`store` is the workers' (`store.fetching.jobs`), and the descriptor is that of a socket which
-listens already. Packing archives takes processor time, which is why it is not done in the daemon.
+That is `initialization.PeerServerInit`, with the descriptor of a socket which listens already.
+Packing archives takes processor time, which is why it is not done in the daemon.
 Every few minutes, and when peers come or go, it tells them which of their paths are here.
 
 The end of standard input means that the daemon is gone: it leaves at once.
@@ -14,25 +14,24 @@ The end of standard input means that the daemon is gone: it leaves at once.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 
-from cri_proxy.lib import scheduling
-from cri_proxy.settings import schema
+from cri_proxy.daemon.initialization import PeerServerInit
+from cri_proxy.lib import codec, scheduling
 from cri_proxy.store import signatures
 from cri_proxy.store.disk import local
 from cri_proxy.store.peers.addresses import Addresses
 from cri_proxy.store.peers.asking import Peers
 from cri_proxy.store.peers.serving import Serving
+from cri_proxy.store.protocol import StoreOptions
 from cri_proxy.telemetry import logs
 
 ANNOUNCED_SECONDS: Final = 600.0
@@ -45,23 +44,24 @@ def main() -> int:
     """Serve until standard input ends; return the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the daemon, which then ends this
         signal.signal(number, signal.SIG_IGN)
-    greeting = json.loads(sys.stdin.buffer.readline() or b"null")
-    if greeting is None:
+    first = sys.stdin.buffer.readline()
+    if not first:
         return 0
-    logs.setup(schema.LogSettings(**greeting["log"]))
-    scheduling.compute(greeting["nice"])
+    init = codec.decode(first, PeerServerInit)
+    logs.setup(init.log)
+    scheduling.compute(init.nice)
     threading.Thread(target=_leave_with_the_daemon, daemon=True).start()
-    uvloop.run(_serve(greeting["store"], socket.socket(fileno=greeting["socket"])))
+    uvloop.run(_serve(init.store, socket.socket(fileno=init.socket)))
     return 0
 
 
-async def _serve(settings: dict[str, Any], listening: socket.socket) -> None:
-    store = local.Store(Path(settings["directory"]))
-    known = Addresses(**settings["peers"])
-    keyring = signatures.Keyring(signatures.parse_public(each) for each in settings["keys"])
+async def _serve(options: StoreOptions, listening: socket.socket) -> None:
+    store = local.Store(options.directory)
+    known = Addresses(options.peers.names, options.peers.listen)
+    keyring = signatures.Keyring(signatures.parse_public(each) for each in options.keys)
     async with asyncio.TaskGroup() as group:
         group.create_task(Serving(store, known, keyring).serve(listening))
-        if settings["peers"]["names"]:
+        if options.peers.names:
             group.create_task(_announce(Peers(known, store), known, store))
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 import sys
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 from cri_proxy import errors
+from cri_proxy.daemon.initialization import PeerServerInit
+from cri_proxy.lib import codec
 from cri_proxy.settings.schema import Settings
+from cri_proxy.store.protocol import StoreOptions
 from cri_proxy.telemetry import logs
 
 ARGV: Final = (sys.executable, "-m", "cri_proxy", "share")
@@ -29,8 +31,8 @@ _log = logs.of(__name__)
 
 
 @contextlib.asynccontextmanager
-async def shared(settings: Settings, greeting: dict[str, Any]) -> AsyncIterator[None]:
-    """Serve other nodes meanwhile, if the settings say so; `greeting` is the workers'.
+async def shared(settings: Settings, store: StoreOptions) -> AsyncIterator[None]:
+    """Serve other nodes meanwhile, if the settings say so; `store` is the workers'.
 
     Raises RequestInvalid when the address cannot be had.
     """
@@ -38,12 +40,7 @@ async def shared(settings: Settings, greeting: dict[str, Any]) -> AsyncIterator[
         yield
         return
     with _listening(settings.peer.listen) as listening:
-        told = {
-            "store": greeting["store"],
-            "log": greeting["log"],
-            "socket": listening.fileno(),
-            "nice": NICE,
-        }
+        told = PeerServerInit(store, settings.log, listening.fileno(), NICE)
         _log.info("peers", listen=settings.peer.listen, names=" ".join(settings.peer.names))
         keeping = asyncio.create_task(_keep(told))
         try:
@@ -73,7 +70,7 @@ def _listening(address: str) -> socket.socket:
     return made
 
 
-async def _keep(told: dict[str, Any]) -> None:
+async def _keep(told: PeerServerInit) -> None:
     """Have the program run; start it again, after pauses that grow, when it ends."""
     loop = asyncio.get_running_loop()
     pause = 0.0
@@ -95,18 +92,18 @@ def pause_after(last: float, *, ran_seconds: float) -> float:
     return min(2 * last, LONGEST_PAUSE_SECONDS)
 
 
-async def _run(told: dict[str, Any]) -> int:
+async def _run(told: PeerServerInit) -> int:
     """Run the program to its end; have it end when cancelled."""
     program = await asyncio.create_subprocess_exec(
         *ARGV,
         stdin=asyncio.subprocess.PIPE,
         stdout=sys.stderr.fileno(),
-        pass_fds=(told["socket"],),
+        pass_fds=(told.socket,),
         start_new_session=True,
     )
     assert program.stdin is not None
     try:
-        program.stdin.write(json.dumps(told).encode() + b"\n")
+        program.stdin.write(codec.encode(told) + b"\n")
         return await program.wait()
     finally:
         program.stdin.close()

@@ -16,8 +16,8 @@ spoken here is left out, and the location says so, for whoever fails for lack of
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ from cri_proxy.floxhub.transport import (
     RequestSubject,
     Transport,
 )
+from cri_proxy.model.cachelocations import Location, UnsupportedLogin
 from cri_proxy.model.storepaths import StorePath
 
 ANSWER_LIMIT: Final = 16 * 1024 * 1024
@@ -50,55 +51,6 @@ _USER: Final = "unused"
 _S3: Final = "aws-s3"
 
 
-@dataclass(frozen=True, slots=True)
-class Basic:
-    """A login by HTTP Basic."""
-
-    user: str
-    password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Variables:
-    """A login by variables, as `AWS_ACCESS_KEY_ID` and its kin for S3."""
-
-    values: tuple[tuple[str, str], ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Unspoken:
-    """A login of a `kind` that is not spoken here; `catalog` is the organization's that gave it."""
-
-    catalog: str
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """A binary cache that has a store path; `public_keys` are `name:base64` each."""
-
-    url: str
-    auth: Basic | Variables | None
-    public_keys: tuple[str, ...]
-    unspoken: Unspoken | None = None
-
-    def to_wire(self) -> dict[str, object]:
-        """Return JSON, with secrets.
-
-        `{"url", "user", "password", "variables", "public_keys", "unspoken": {"catalog", "kind"}}`
-        """
-        basic = self.auth if isinstance(self.auth, Basic) else None
-        variables = self.auth if isinstance(self.auth, Variables) else None
-        return {
-            "url": self.url,
-            "user": basic.user if basic else None,
-            "password": basic.password if basic else None,
-            "variables": dict(variables.values) if variables else {},
-            "public_keys": list(self.public_keys),
-            "unspoken": None if self.unspoken is None else asdict(self.unspoken),
-        }
-
-
 class Catalog:
     """The catalog of one FloxHub; threads share it."""
 
@@ -109,23 +61,23 @@ class Catalog:
         self._timeout_seconds = timeout_seconds
         self._transport = Transport(api_url, ca_file=ca_file)
 
-    def locations(
-        self, paths: Sequence[StorePath], token: str | None
-    ) -> dict[StorePath, tuple[Location, ...]]:
-        """Return the caches that have each path; a path that the catalog does not know has none.
+    def locations(self, paths: Sequence[StorePath], token: str | None) -> list[Location]:
+        """Return the caches that have any of the paths, each with those that it has.
 
         Raises AccessDenied, NotFound, SourceUnreachable and ContentDamaged.
         """
         token = cleaned(token)
         deadline = Deadline(self._timeout_seconds)
-        found: dict[StorePath, tuple[Location, ...]] = {}
+        found: dict[Location, list[str]] = {}
         for start in range(0, len(paths), PATHS_AT_ONCE):
-            found |= self._asked(paths[start : start + PATHS_AT_ONCE], token, deadline)
-        return found
+            for path, location in self._ask(paths[start : start + PATHS_AT_ONCE], token, deadline):
+                found.setdefault(location, []).append(path.basename)
+        return [replace(each, paths=tuple(names)) for each, names in found.items()]
 
-    def _asked(
+    def _ask(
         self, paths: Sequence[StorePath], token: str | None, deadline: Deadline
-    ) -> dict[StorePath, tuple[Location, ...]]:
+    ) -> Iterator[tuple[StorePath, Location]]:
+        """Yield each path with each of the caches that have it."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -142,29 +94,27 @@ class Catalog:
             deadline,
         )
         items = fields.parse(answer.body, "the catalog's answer").require("items")
-        found: dict[StorePath, tuple[Location, ...]] = {}
         for path in paths:
-            listed = items.get(str(path))
-            known = listed.items() if listed else ()
-            found[path] = tuple(self._location(each, token) for each in known)
-        return found
+            for each in listed.items() if (listed := items.get(str(path))) else ():
+                yield path, self._location(each, token)
 
     def _location(self, root: fields.Field, token: str | None) -> Location:
         url = root.require("url").text()
         keys = root.get("public_keys")
         login, name = root.get("auth"), root.get("catalog")
         variables = _variables_of(login)
-        kind = None if login is None else _unspoken_kind_of(login)
-        unspoken = None
-        if kind is not None:
-            unspoken = Unspoken(fields.shown(name.text()) if name else "without a name", kind)
-        if variables:
-            auth: Basic | Variables | None = Variables(variables)
-        elif token is not None and self._takes_token(url):
-            auth = Basic(_USER, token)
-        else:
-            auth = None
-        return Location(url, auth, keys.texts() if keys else (), unspoken)
+        kind = None if login is None else _unsupported_kind_of(login)
+        takes_token = token is not None and not variables and self._takes_token(url)
+        return Location(
+            url,
+            user=_USER if takes_token else None,
+            password=token if takes_token else None,
+            variables=variables,
+            public_keys=keys.texts() if keys else (),
+            unsupported=None
+            if kind is None
+            else UnsupportedLogin(fields.shown(name.text()) if name else "without a name", kind),
+        )
 
     def _takes_token(self, url: str) -> bool:
         """Whether a cache is FloxHub's own, reached as securely as the API itself is."""
@@ -183,7 +133,7 @@ def _variables_of(auth: fields.Field | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, each.text()) for name, each in variables.members())
 
 
-def _unspoken_kind_of(auth: fields.Field) -> str | None:
+def _unsupported_kind_of(auth: fields.Field) -> str | None:
     """Return what kind of login this is if it is none of ours: its keys, never a value."""
     if not isinstance(auth.value, dict):
         return fields.type_of(auth.value)

@@ -19,7 +19,7 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.floxhub import git, lockfile, metadata, pack, records
-from cri_proxy.floxhub.resolution import Resolution as Resolution
+from cri_proxy.floxhub.protocol import Resolution
 from cri_proxy.floxhub.transport import Deadline, Transport
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath

@@ -17,28 +17,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
 from cri_proxy.interposer import adjustment
 from cri_proxy.interposer.calls import Call
+from cri_proxy.lib.workers import Pool
 from cri_proxy.store.disk import overlays
+from cri_proxy.store.disk.overlays import OverlayRequest
 from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _SWEEP_SECONDS: Final = 60.0
 _LAST_SWEEP_SECONDS: Final = 5.0
-
-
-class Jobs(Protocol):
-    """Who runs worker jobs: `lib.workers.Pool`."""
-
-    def call(self, job: str, argument: Mapping[str, Any]) -> Awaitable[dict[str, Any]]:
-        """Run the job and return its result."""
-        ...
 
 
 class Containers(Protocol):
@@ -52,7 +46,7 @@ class Containers(Protocol):
 class Mutability:
     """The writable /nix of this node's containers, below the proxy's `root`."""
 
-    def __init__(self, root: Path, jobs: Jobs, runtime: Containers) -> None:
+    def __init__(self, root: Path, jobs: Pool, runtime: Containers) -> None:
         self._overlays = overlays.Overlays(root / "mutable")
         self._jobs = jobs
         self._runtime = runtime
@@ -67,7 +61,7 @@ class Mutability:
         token = secrets.token_hex(16)
         lock = self._overlays.hold(token)
         try:
-            await self._jobs.call(overlays.MAKE, {"token": token, "view": str(view)})
+            await self._jobs.call(overlays.MAKE, OverlayRequest(token, view))
             place = self._overlays.locate(token)
             yield adjustment.Writable(token, store=place / "store", rest=place / "nix")
         except BaseException:
@@ -95,7 +89,7 @@ class Mutability:
             used = {each.annotations.get(adjustment.MUTABLE_ANNOTATION) for each in containers}
             gone = sorted(free - used)
             if gone:
-                await self._jobs.call(overlays.REMOVE, {"tokens": gone})
+                await self._jobs.call(overlays.REMOVE, gone)
                 _log.debug("writable /nix removed", count=len(gone))
 
     async def keep(self) -> None:

@@ -1,14 +1,16 @@
-"""A pool of worker processes: where the daemon's loop sends everything that takes a while.
+"""A pool of worker processes, which does for the daemon's event loop everything that takes a while.
 
-`Pool.call` picks the worker with the least to do, starting another while there may be more, and
-waits for the answer; the program on the other side is `worker.serve`. Workers start when first
-needed, or earlier with `warm`, and leave after `idle_seconds` without a job, which gives their
-memory back to the pods; `kept` of them stay, so that the next job need not wait for a start.
+`Pool.call` picks the worker with the least to do, starting another if the pool may grow, and
+waits for the result; the program on the other side is `worker.serve`, the messages are `pipe`'s.
+Workers start when first needed, or earlier with `warm`, and exit after `idle_seconds` without a
+job, which gives their memory back to the pods; `kept` of them stay, so that the next job need not
+wait for a start.
 
-Promises: an error of ours raised in a job is raised here as the same class; anything else becomes
-InternalFault. A worker that dies (out of memory, killed) costs its jobs one more try on a new
-worker, so jobs must be idempotent. Cancelling `call` cancels the job, if the job looks. When the
-daemon is gone, however it went, its workers see their input end and leave at once.
+Promises: an error of ours raised in a job is raised here as the same class, or as the nearest of
+its bases that `errors` defines; anything else becomes InternalFault. A job whose worker dies (out
+of memory, killed) is retried once on a new worker, so jobs must be idempotent. Cancelling `call`
+cancels the job, if the job checks. When the daemon is gone, however it ended, its workers see their
+input end and exit at once.
 
 Workers are spawned, never forked: gRPC does not survive a fork.
 """
@@ -20,11 +22,14 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar, assert_never
+
+import msgspec
 
 from cri_proxy import errors
-from cri_proxy.lib import worker
+from cri_proxy.lib import codec, pipe
+from cri_proxy.lib.job import Job
 
 GRACE_SECONDS: Final = 5.0
 _VARIABLES: Final = (  # of the daemon's environment, what a worker may see
@@ -36,14 +41,18 @@ _VARIABLES: Final = (  # of the daemon's environment, what a worker may see
 _GONE: Final = (ConnectionError, RuntimeError)  # writing to a closed pipe; the latter is uvloop's
 _logger = logging.getLogger(__name__)
 
-OnProgress = Callable[[dict[str, Any]], None]
+A = TypeVar("A")
+P = TypeVar("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Pool:
-    """Up to `size` workers of the program `argv`, each greeted with `greeting`.
+    """Up to `size` workers of the program `argv`, each initialized with `settings`.
 
-    `nice` is added to the workers' niceness, so that relaying keeps the processor when both want
-    it. Belongs to the loop that first calls it; `aclose` ends it for good.
+    `settings` is what the program builds its jobs from (`worker.serve`). `nice` is added to the
+    workers' niceness, so that relaying keeps the processor when both want it. Belongs to the loop
+    that first calls it; `aclose` ends it for good.
     """
 
     def __init__(
@@ -51,14 +60,15 @@ class Pool:
         argv: Sequence[str],
         *,
         size: int,
-        greeting: Mapping[str, Any],
+        settings: object,
         idle_seconds: float = 60.0,
         kept: int = 0,
         nice: int = 10,
     ) -> None:
         self._argv = tuple(argv)
         self._size = size
-        self._hello = worker.encode_frame({"greeting": dict(greeting), "nice": nice})
+        init = pipe.InitMessage(msgspec.Raw(codec.encode(settings)), nice)
+        self._first_frame = pipe.frame_of(init)
         self._idle_seconds = idle_seconds
         self._kept = kept
         self._workers: set[_Worker] = set()
@@ -66,40 +76,42 @@ class Pool:
 
     async def call(
         self,
-        job: str,
-        argument: Mapping[str, Any],
+        job: Job[A, P, R],
+        argument: A,
         *,
-        on_progress: OnProgress | None = None,
+        on_progress: Callable[[P], None] | None = None,
         weight: int = 1,
-    ) -> dict[str, Any]:
-        """Return what `job` makes of `argument`; `on_progress` gets what it reports meanwhile.
+    ) -> R:
+        """Return the result of `job` for `argument`; `on_progress` gets what it reports meanwhile.
 
-        `weight` says how much work it is beside others. A job that is tried again reports from its
-        beginning again, and in a worker that was started since: what killed one may have killed
-        all, some of them not noticed yet. Raises the job's own error, or InternalFault when two
-        workers died of it.
+        `weight` says how much work it is compared with others. A job that is retried reports from
+        its beginning again, and runs in a worker that was started since: what killed one worker may
+        have killed all, and some of the deaths may not have been noticed yet. Raises the job's own
+        error, or InternalFault when two workers died of it.
         """
         elders: frozenset[_Worker] = frozenset()
         for attempt in (1, 2):
             if self._is_closed:
-                raise errors.InternalFault(f"the job {job} came after the worker pool was closed")
+                raise errors.InternalFault(
+                    f"the job {job.name} came after the worker pool was closed"
+                )
             try:
                 return await self._pick(elders).call(job, argument, on_progress, weight)
             except _Died as died:
                 if self._is_closed:
                     raise errors.InternalFault(
-                        f"the worker pool was closed during the job {job}; ask again"
+                        f"the worker pool was closed during the job {job.name}; ask again"
                     ) from None
-                _logger.warning("worker died during job=%s attempt=%d: %s", job, attempt, died)
+                _logger.warning("worker died during job=%s attempt=%d: %s", job.name, attempt, died)
                 outcome = str(died)
                 elders = frozenset(self._workers)
         raise errors.InternalFault(
-            f"two worker processes died during the job {job}, the last with {outcome}: look for "
-            f"the out-of-memory killer in the kernel's log and for tracebacks in this one"
+            f"two worker processes died during the job {job.name}, the last with {outcome}: look "
+            f"for the out-of-memory killer in the kernel's log and for tracebacks in this one"
         )
 
     def warm(self) -> None:
-        """Start what may be started: there will be work for all of them in a moment."""
+        """Start all workers that the pool may have: there will be work for them in a moment."""
         for _ in range(0 if self._is_closed else self._size - len(self._usable())):
             self._start().rest()
 
@@ -111,13 +123,13 @@ class Pool:
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """The processes running now, for resource accounting."""
+        """The ids of the processes that run now, for resource accounting."""
         return tuple(each.process_id for each in self._workers if each.process_id is not None)
 
     def _pick(self, elders: frozenset[_Worker]) -> _Worker:
-        """Return the worker with the least to do; a new one if all are busy and more may be.
+        """Return the worker with the least to do; a new one if all are busy and the pool may grow.
 
-        None of the `elders` is returned, so that a new one may be one too many for a moment.
+        None of the `elders` is returned, so that the pool may have one too many for a moment.
         """
         usable = [each for each in self._usable() if each not in elders]
         best = min(usable, key=lambda each: (each.load, not each.is_ready), default=None)
@@ -127,16 +139,16 @@ class Pool:
 
     def _start(self) -> _Worker:
         """Return a new worker."""
-        started = _Worker(self._argv, self._hello, self._leave, self._workers.discard)
+        started = _Worker(self._argv, self._first_frame, self._leave, self._workers.discard)
         self._workers.add(started)
         return started
 
     def _usable(self) -> list[_Worker]:
-        """Return the workers that take jobs."""
+        """Return the workers that accept jobs."""
         return [each for each in self._workers if each.is_open and not each.has_ended]
 
     def _leave(self, idle: _Worker) -> asyncio.TimerHandle:
-        """Have a worker retire when it has been idle for long, unless it is one that is kept."""
+        """Retire a worker that stays idle, unless it is one of those that are kept."""
 
         def retire() -> None:
             if len(self._usable()) > self._kept:
@@ -146,17 +158,17 @@ class Pool:
 
 
 class _Died(Exception):
-    """The worker went away before it answered; the text says how."""
+    """The worker exited before it answered; the text says how."""
 
 
 class _Call:
-    """One job that awaits its answer."""
+    """One job whose end is awaited; `report` hands on what it reports."""
 
-    __slots__ = ("answer", "on_progress")
+    __slots__ = ("end", "report")
 
-    def __init__(self, on_progress: OnProgress | None) -> None:
-        self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.on_progress = on_progress
+    def __init__(self, report: Callable[[msgspec.Raw], None]) -> None:
+        self.end: asyncio.Future[pipe.End] = asyncio.get_running_loop().create_future()
+        self.report = report
 
 
 class _Worker:
@@ -165,12 +177,12 @@ class _Worker:
     def __init__(
         self,
         argv: Sequence[str],
-        hello: bytes,
+        first_frame: bytes,
         on_idle: Callable[[_Worker], asyncio.TimerHandle],
         on_end: Callable[[_Worker], None],
     ) -> None:
         self._argv = argv
-        self._hello = hello
+        self._first_frame = first_frame
         self._on_idle = on_idle
         self._on_end = on_end
         self._numbers = itertools.count(1)
@@ -201,37 +213,48 @@ class _Worker:
 
     async def call(
         self,
-        job: str,
-        argument: Mapping[str, Any],
-        on_progress: OnProgress | None,
+        job: Job[A, P, R],
+        argument: A,
+        on_progress: Callable[[P], None] | None,
         weight: int,
-    ) -> dict[str, Any]:
+    ) -> R:
         """Run one job here; raise _Died if the process ends first."""
+
+        def report(encoded: msgspec.Raw) -> None:
+            if on_progress is not None:
+                on_progress(_decoded(job, encoded, job.progress))
+
         number = next(self._numbers)
         try:
-            frame = worker.encode_frame({"id": number, "job": job, "argument": dict(argument)})
-        except worker.FrameInvalid as error:
-            raise errors.InternalFault(f"the job {job} cannot be sent: {error}") from error
-        call = self._calls[number] = _Call(on_progress)
+            message = pipe.StartMessage(number, job.name, msgspec.Raw(codec.encode(argument)))
+            frame = pipe.frame_of(message)
+        except (pipe.FrameInvalid, TypeError, ValueError) as error:
+            raise errors.InternalFault(f"the job {job.name} cannot be sent: {error}") from error
+        call = self._calls[number] = _Call(report)
         self._busy(weight)
         try:
             writer = await asyncio.shield(self._started)
             with contextlib.suppress(*_GONE):
                 writer.write(frame)
                 await writer.drain()
-            message = await call.answer
+            end = await call.end
         except asyncio.CancelledError:
             self._cancel(number)
             raise
         finally:
             del self._calls[number]
             self._free(weight)
-        if "error" in message:
-            raise errors.of_wire(message["error"])
-        if "result" not in message:
-            raise errors.InternalFault(f"the worker gave up the job {job} although nobody asked")
-        result: dict[str, Any] = message["result"]
-        return result
+        match end:
+            case pipe.ResultMessage():
+                return _decoded(job, end.result, job.result)
+            case pipe.ErrorMessage():
+                raise errors.of_wire(end.error)
+            case pipe.CancelledMessage():
+                raise errors.InternalFault(
+                    f"the worker gave up the job {job.name}, which was not cancelled"
+                )
+            case _:
+                assert_never(end)
 
     async def aclose(self) -> None:
         """End the process: ask by closing its input, then kill; return when it is gone."""
@@ -244,7 +267,7 @@ class _Worker:
             await asyncio.wait((self._task,))
 
     async def _live(self) -> None:
-        """Start the process, hand out its answers, and wait for it."""
+        """Start the process, dispatch its messages, and wait for its end."""
         outcome = "it could not be started"
         try:
             self._process = process = await asyncio.create_subprocess_exec(
@@ -255,13 +278,13 @@ class _Worker:
             )
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(self._hello)
+            process.stdin.write(self._first_frame)
             self._started.set_result(process.stdin)
             if not self.is_open:
                 process.stdin.close()
             try:
-                await self._hand_out(process.stdout)
-            except worker.FrameInvalid as error:
+                await self._dispatch(process.stdout)
+            except pipe.FrameInvalid as error:
                 _logger.error("worker pid=%d broke the protocol: %s", process.pid, error)
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
@@ -272,28 +295,29 @@ class _Worker:
         finally:
             self._end(outcome)
 
-    async def _hand_out(self, reader: asyncio.StreamReader) -> None:
-        """Give every frame to its call until the worker's output ends."""
+    async def _dispatch(self, reader: asyncio.StreamReader) -> None:
+        """Give every message to its call until the worker's output ends."""
         while True:
             try:
-                payload = await reader.readexactly(worker.length_of(await reader.readexactly(4)))
+                head = await reader.readexactly(pipe.HEAD_BYTES)
+                payload = await reader.readexactly(pipe.length_of(head))
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
-            message = worker.decode_payload(payload)
-            call = self._calls.get(message.get("id", 0))
-            if call is None or call.answer.done():
+            message = pipe.message_of(payload, pipe.FROM_WORKER)
+            call = self._calls.get(message.id)
+            if call is None or call.end.done():
                 continue
-            if "progress" not in message:
-                call.answer.set_result(message)
-            elif call.on_progress is not None:
-                try:
-                    call.on_progress(message["progress"])
-                except Exception as error:  # noqa: BLE001 - the caller's fault, not the worker's
-                    call.answer.set_exception(error)
-                    call.answer.exception()  # if it is cancelled nobody retrieves it
+            if not isinstance(message, pipe.ProgressMessage):
+                call.end.set_result(message)
+                continue
+            try:
+                call.report(message.report)
+            except Exception as error:  # noqa: BLE001 - the caller's fault, not the worker's
+                call.end.set_exception(error)
+                call.end.exception()  # a caller that was cancelled does not retrieve it
 
     async def _ended(self, process: asyncio.subprocess.Process) -> int:
-        """Wait for a process whose output has ended; one that stays on regardless is killed."""
+        """Wait for a process whose output has ended; kill it if it does not exit by itself."""
         try:
             return await asyncio.wait_for(process.wait(), GRACE_SECONDS)
         except TimeoutError:
@@ -307,24 +331,24 @@ class _Worker:
             self._idle.cancel()
         if not self._started.done():
             self._started.set_exception(_Died(outcome))
-            self._started.exception()  # nobody may be waiting; that is no fault
+            self._started.exception()  # retrieved: there may be no call that waits
         for call in self._calls.values():
-            if not call.answer.done():
-                call.answer.set_exception(_Died(outcome))
-                call.answer.exception()
+            if not call.end.done():
+                call.end.set_exception(_Died(outcome))
+                call.end.exception()
         self._on_end(self)
 
     def retire(self) -> None:
-        """Take no more jobs and let the process see the end of its input."""
+        """Accept no more jobs and close the process's input, so that it exits."""
         self.is_open = False
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
     def _cancel(self, number: int) -> None:
-        """Tell the worker that nobody waits for this job, if it was ever told of the job."""
+        """Cancel a job in the worker, if it was sent there."""
         if self.is_open and self._started.done() and self._started.exception() is None:
             with contextlib.suppress(*_GONE):
-                self._started.result().write(worker.encode_frame({"id": number, "cancel": True}))
+                self._started.result().write(pipe.frame_of(pipe.CancelMessage(number)))
 
     def _busy(self, weight: int) -> None:
         self.load += weight
@@ -337,6 +361,16 @@ class _Worker:
         self.rest()
 
     def rest(self) -> None:
-        """Begin to be idle, if nothing is to be done."""
+        """Start the idle timer if the worker has no job."""
         if self.load == 0 and self.is_open:
             self._idle = self._on_idle(self)
+
+
+def _decoded(job: Job[A, P, R], encoded: msgspec.Raw, kind: type[T]) -> T:
+    """Return a report or result of `job`; raise InternalFault if it is not of its class."""
+    try:
+        return codec.decode(encoded, kind)
+    except ValueError as error:
+        raise errors.InternalFault(
+            f"the job {job.name} answered in a form that was not expected: {error}"
+        ) from error

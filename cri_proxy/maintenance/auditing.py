@@ -13,15 +13,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.lib import durable
 from cri_proxy.lib.workers import Pool
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store.disk import integrity
+from cri_proxy.store.disk.integrity import Damage, HashRequest
 from cri_proxy.telemetry import logs, meters
 
 _log = logs.of(__name__)
@@ -74,39 +75,39 @@ class Auditing:
         while place is not None:
             result = await self._pool.call(
                 integrity.PATHS,
-                {
-                    "after": place,
-                    "seconds": _SLICE_SECONDS,
-                    "bytes_per_second": self._settings.megabytes_per_second * 1_000_000,
-                },
+                HashRequest(
+                    after=place,
+                    seconds=_SLICE_SECONDS,
+                    bytes_per_second=self._settings.megabytes_per_second * 1_000_000,
+                ),
             )
-            _paths.add(result["checked"])
-            _size.add(result["bytes"])
-            checked += result["checked"]
-            found += self._tell(result["damaged"])
-            place = result["next"]
+            _paths.add(result.checked)
+            _size.add(result.bytes)
+            checked += result.checked
+            found += self._tell(result.damaged)
+            place = result.next
             await asyncio.to_thread(_save, self._root, place or "", 0.0)
-        views = await self._pool.call(integrity.VIEWS, {})
-        found += self._tell(views["damaged"])
+        views = await self._pool.call(integrity.VIEWS, None)
+        found += self._tell(views.damaged)
         await asyncio.to_thread(_save, self._root, "", time.time())
         _log.info(
             "audit round ended",
             paths=checked,
-            environments=views["environments"],
+            environments=views.environments,
             damaged=found,
             seconds=round(time.monotonic() - began),
         )
 
-    def _tell(self, findings: Iterable[Mapping[str, Any]]) -> int:
+    def _tell(self, findings: Iterable[Damage]) -> int:
         """Log and count findings; return how many they are."""
         count = 0
         for each in findings:
             count += 1
             _log.error(
                 "store path damaged, in quarantine",
-                path=each["path"],
-                why=each["why"],
-                environments=" ".join(each["environments"]) or "none",
+                path=each.path,
+                why=each.why,
+                environments=" ".join(each.environments) or "none",
             )
         _damaged.add(count)
         return count

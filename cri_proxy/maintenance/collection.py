@@ -18,18 +18,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
 from cri_proxy.lib import durable
+from cri_proxy.lib.workers import Pool
 from cri_proxy.maintenance import gcroots
 from cri_proxy.maintenance.gcroots import GcRoots
 from cri_proxy.model.references import Reference
 from cri_proxy.store.disk import garbage, leases
-from cri_proxy.store.disk.garbage import Fate, Rules
+from cri_proxy.store.disk.garbage import CollectionPlan, Fate, PlanRequest, Rules
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 
@@ -50,35 +51,6 @@ class Lists(Protocol):
         ...
 
 
-class Jobs(Protocol):
-    """Who runs worker jobs: `lib.workers.Pool`."""
-
-    async def call(self, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the job and return its result."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionPlan:
-    """What a collection would do: every environment's fate, and what is in the store."""
-
-    fates: tuple[Fate, ...]
-    paths: int
-    loose_bytes: int
-    store_paths: int
-    store_bytes: int
-
-    @property
-    def going(self) -> tuple[Fate, ...]:
-        """The environments that go, least recently started first."""
-        return tuple(each for each in self.fates if each.goes)
-
-    @property
-    def frees(self) -> int:
-        """How many bytes, by the size of store paths."""
-        return self.loose_bytes + sum(each.frees for each in self.going)
-
-
 @dataclass(frozen=True, slots=True)
 class Freed:
     """What a collection did; `spared` went in the plan and were held after all."""
@@ -96,7 +68,7 @@ class Collection:
         self,
         root: Path,
         runtime: Lists,
-        jobs: Jobs,
+        jobs: Pool,
         pins: Callable[[], Mapping[Reference, str | None]],
     ) -> None:
         self._root = root
@@ -119,33 +91,18 @@ class Collection:
         async with self._alone():
             plan, before = await self._planned(rules)
             gone, spared = await self._take_away(plan.going, before)
-            paths = await self._jobs.call(garbage.PATHS, {"unused_seconds": unused_seconds})
-        return Freed(gone, spared, paths["paths"], paths["bytes"])
+            paths = await self._jobs.call(garbage.PATHS, unused_seconds)
+        return Freed(gone, spared, paths.paths, paths.bytes)
 
     async def empty(self) -> None:
         """Delete what was taken away, now or before a crash."""
-        await self._jobs.call(garbage.EMPTY, {})
+        await self._jobs.call(garbage.EMPTY, None)
 
     async def _planned(self, rules: Rules) -> tuple[CollectionPlan, GcRoots]:
         who = await self._holders()
-        found = await self._jobs.call(
-            garbage.PLAN,
-            {
-                "held": {identity: list(names) for identity, names in who.identities.items()},
-                "wanted": {str(name): list(names) for name, names in who.references.items()},
-                "rules": asdict(rules),
-            },
-        )
-        fates = tuple(
-            Fate(**{**each, "holders": tuple(each["holders"])}) for each in found["environments"]
-        )
-        store = found["store"]
-        return (
-            CollectionPlan(
-                fates, found["paths"], found["loose_bytes"], store["count"], store["bytes"]
-            ),
-            who,
-        )
+        wanted = {str(reference): names for reference, names in who.references.items()}
+        request = PlanRequest(who.identities, wanted, rules)
+        return await self._jobs.call(garbage.PLAN, request), who
 
     async def _holders(self) -> GcRoots:
         """Return who holds what now."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.floxhub import jobs as hubjobs
+from cri_proxy.floxhub import protocol
 from cri_proxy.lib.workers import Pool
 from cri_proxy.maintenance.collection import Collection, Freed
 from cri_proxy.settings.schema import Settings
@@ -94,7 +94,7 @@ class Housekeeping:
             unused = max(self._settings.grace_seconds, _LEFTOVER_SECONDS)
             await self._collect(rules, unused, "age")
         if self._due.has_come("forget", _FORGET_EVERY_SECONDS):
-            await self._pool.call(hubjobs.FORGET, {"seconds": FORGET_SECONDS})
+            await self._pool.call(protocol.FORGET, FORGET_SECONDS)
 
     async def _make_room(self, usage: _Usage) -> None:
         """Collect in rounds until there is room: sizes are those of files, not of the disk."""
@@ -131,8 +131,8 @@ class Housekeeping:
         return freed
 
     async def _measure(self) -> None:
-        measured = await self._pool.call(garbage.MEASURE, {})
-        self.measures.store_bytes = measured["bytes"]
+        measured = await self._pool.call(garbage.MEASURE, None)
+        self.measures.store_bytes = measured.bytes
 
     def _tell(self, event: str, error: Exception) -> None:
         """Log a failure once, until it is another one or over."""

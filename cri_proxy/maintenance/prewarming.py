@@ -19,7 +19,8 @@ from dataclasses import replace
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.floxhub import jobs as hubjobs
+from cri_proxy.floxhub import protocol
+from cri_proxy.floxhub.protocol import Resolve
 from cri_proxy.interposer import tokens
 from cri_proxy.lib.workers import Pool
 from cri_proxy.maintenance import pins
@@ -114,9 +115,7 @@ class Prewarming:
     async def _refresh(self, reference: Reference) -> None:
         """Have the live generation of a pin on the node."""
         token = await asyncio.to_thread(self._token)
-        resolution = hubjobs.resolution_of(
-            await self._pool.call(hubjobs.RESOLVE, {"reference": str(reference), "token": token})
-        )
+        resolution = await self._pool.call(protocol.RESOLVE, Resolve(reference, token))
         if resolution.is_stale:
             raise errors.SourceUnreachable(
                 f"FloxHub does not answer, so {reference} may have moved on: the generation on "

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cri_proxy import errors
 from cri_proxy.lib.workers import Pool
@@ -19,10 +18,8 @@ from cri_proxy.model import storepaths
 from cri_proxy.model.progress import Progress
 from cri_proxy.realizer import holding
 from cri_proxy.store.disk import integrity, leases
-from cri_proxy.store.disk.integrity import Damage
+from cri_proxy.store.disk.integrity import Damage, HashProgress, HashRequest
 from cri_proxy.store.fetch import closures
-
-OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(slots=True)
@@ -43,19 +40,15 @@ class Verified:
         return len(self.repaired) == len(self.findings)
 
 
-async def verify(pool: Pool, on_progress: OnProgress) -> Verified:
+async def verify(pool: Pool, on_progress: Callable[[HashProgress], None]) -> Verified:
     """Hash all store paths and compare all environments; quarantine what is damaged."""
-    paths = await pool.call(
-        integrity.PATHS,
-        {"after": "", "seconds": None, "bytes_per_second": None},
-        on_progress=on_progress,
-    )
-    views = await pool.call(integrity.VIEWS, {})
+    paths = await pool.call(integrity.PATHS, HashRequest(), on_progress=on_progress)
+    views = await pool.call(integrity.VIEWS, None)
     found: dict[str, Damage] = {}
-    for each in (*paths["damaged"], *views["damaged"]):
-        known = found.setdefault(each["path"], Damage(each["path"], each["why"]))
-        known.environments = sorted({*known.environments, *each["environments"]})
-    return Verified(paths["checked"], paths["bytes"], views["environments"], list(found.values()))
+    for each in (*paths.damaged, *views.damaged):
+        known = found.setdefault(each.path, Damage(each.path, each.why))
+        known.environments = sorted({*known.environments, *each.environments})
+    return Verified(paths.checked, paths.bytes, views.environments, list(found.values()))
 
 
 async def repair(root: Path, pool: Pool, verified: Verified) -> None:
@@ -68,10 +61,9 @@ async def repair(root: Path, pool: Pool, verified: Verified) -> None:
                     await store.realize([storepaths.of_basename(each.path)], Progress())
                 except errors.CriProxyError as error:
                     verified.failed[each.path] = str(error)
-            result = await pool.call(integrity.MEND, {})
+            verified.mended = await pool.call(integrity.MEND, None)
         finally:
             await store.aclose()
-    verified.mended = result["mended"]
     for each in verified.findings:
         if each.path not in verified.failed:
             verified.repaired.append(each.path)

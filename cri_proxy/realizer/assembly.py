@@ -24,9 +24,9 @@ from typing import Final
 from cri_proxy import errors
 from cri_proxy.model import environments, storepaths
 from cri_proxy.model.environments import Environment, Mode
-from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import activation, rendering
+from cri_proxy.realizer.protocol import Ingredients
 from cri_proxy.realizer.recipes import Recipe
 from cri_proxy.realizer.rendering import Linked, TargetKind, TreePlan
 from cri_proxy.realizer.trees import Trees
@@ -38,18 +38,6 @@ _OURS: Final = ("activate", "activate.d", "manifest.lock", "requisites.txt")
 _CA_BUNDLE: Final = "etc/ssl/certs/ca-bundle.crt"
 _LOCALES: Final = "lib/locale/locale-archive"
 _BASH: Final = "bin/bash"
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Where an environment comes from, for its record."""
-
-    reference: Reference
-    revision: str
-    lock_digest: str
-    lockfile: Path
-    system: str
-    mode: Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +81,19 @@ def find_shell(
 
 
 def render(
-    recipe: Recipe,
-    origin: Provenance,
-    closure: tuple[StorePath, ...],
-    trees: Trees,
-    certificates: Path | None,
+    recipe: Recipe, ingredients: Ingredients, closure: tuple[StorePath, ...], trees: Trees
 ) -> Rendered:
     """Return FLOX_ENV for a closure that is all in the store; `shell` is None if none was found.
 
     Raises EnvironmentUnsuitable when packages conflict.
     """
-    plan = rendering.plan(packages_of(recipe, origin.mode, trees), trees.listing)
+    plan = rendering.plan(packages_of(recipe, ingredients.mode, trees), trees.listing)
     for name in _OURS:
         plan.links.pop(name, None)
     files = {
         "activate": activation.script(),
         "activate.d/envrc": activation.envrc(recipe.variables).encode(),
-        "manifest.lock": origin.lockfile.read_bytes(),
+        "manifest.lock": ingredients.resolution.lockfile.read_bytes(),
         "requisites.txt": "".join(
             f"{path}\n" for path in sorted({*closure, recipe.flox_env})
         ).encode(),
@@ -117,9 +101,9 @@ def render(
     if recipe.hook:
         files["activate.d/hook-on-activate"] = recipe.hook.encode()
     bundle = _CA_BUNDLE if _found(plan, _CA_BUNDLE, trees) else None
-    if bundle is None and certificates is not None:
+    if bundle is None and ingredients.certificates is not None:
         bundle = "activate.d/ca-bundle.crt"
-        files[bundle] = certificates.read_bytes()
+        files[bundle] = ingredients.certificates.read_bytes()
     return Rendered(
         plan=plan,
         files=files,
@@ -131,20 +115,21 @@ def render(
 
 def environment_of(
     recipe: Recipe,
-    origin: Provenance,
+    ingredients: Ingredients,
     rendered: Rendered,
     closure: tuple[StorePath, ...],
     nar_bytes: int,
     store: Path,
 ) -> Environment:
     """Return the record of the environment whose view is to be at `store`."""
+    resolution = ingredients.resolution
     return Environment(
         identity=recipe.identity,
-        reference=origin.reference,
-        revision=origin.revision,
-        lock_digest=origin.lock_digest,
-        system=origin.system,
-        mode=origin.mode,
+        reference=resolution.reference,
+        revision=resolution.revision,
+        lock_digest=resolution.lock_digest,
+        system=ingredients.system,
+        mode=ingredients.mode,
         flox_env=recipe.flox_env,
         shell=rendered.shell,
         variables=activation.static_variables(recipe.variables),

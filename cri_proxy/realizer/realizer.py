@@ -24,20 +24,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cachetools
 
 from cri_proxy import errors
-from cri_proxy.floxhub import jobs as hubjobs
-from cri_proxy.floxhub.resolution import Resolution
+from cri_proxy.floxhub import protocol as hubprotocol
+from cri_proxy.floxhub.protocol import Resolution, Resolve
 from cri_proxy.lib import singleflight
-from cri_proxy.model import environments, storepaths
+from cri_proxy.lib.workers import Pool
+from cri_proxy.model import environments
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.realizer import holding, jobs
+from cri_proxy.realizer import holding, protocol
+from cri_proxy.realizer.protocol import Assembled, Assembly, Ingredients, Requirements
 from cri_proxy.realizer.published import Located, Published
 from cri_proxy.store.disk import leases
 from cri_proxy.store.fetch import closures
@@ -117,12 +118,12 @@ class Realizer:
     def __init__(
         self,
         root: Path,
-        workers: jobs.Runner,
+        pool: Pool,
         store: closures.ClosureSource,
         options: RealizerOptions,
     ) -> None:
         self._environments = root / "environments"
-        self._jobs = workers
+        self._pool = pool
         self._store = store
         self._options = options
         self._running: dict[_Key, Realization] = {}
@@ -140,7 +141,7 @@ class Realizer:
         self._met: cachetools.LRUCache[Reference, bool] = cachetools.LRUCache(
             _RESOLUTIONS_REMEMBERED
         )
-        self._published = Published(workers, store, remember_seconds=options.remember_seconds)
+        self._published = Published(pool, store, remember_seconds=options.remember_seconds)
         self._leases = leases.Realizations(root / "store")
 
     def begin(
@@ -266,11 +267,7 @@ class Realizer:
         if reference not in self._met:
             self._store.prepare()  # perhaps nothing of it is here: workers start meanwhile
         with spans.span("floxhub.resolve", **{"flox.environment.reference": str(reference)}):
-            resolution = hubjobs.resolution_of(
-                await self._jobs.call(
-                    hubjobs.RESOLVE, {"reference": str(reference), "token": token}
-                )
-            )
+            resolution = await self._pool.call(hubprotocol.RESOLVE, Resolve(reference, token))
         if not resolution.is_stale:
             self._resolutions[key] = resolution
         return resolution
@@ -284,23 +281,20 @@ class Realizer:
         realization: Realization,
     ) -> Environment:
         """Return the environment of a resolution, from its place or into it."""
-        argument = {
-            "reference": str(resolution.reference),
-            "revision": resolution.revision,
-            "lockfile": str(resolution.lockfile),
-            "lock_digest": resolution.lock_digest,
-            "system": self._options.system,
-            "mode": str(mode),
-            "shell": self._options.shell,
-            "has_shell": has_shell,
-            "certificates": str(self._options.certificates) if self._options.certificates else None,
-        }
+        ingredients = Ingredients(
+            resolution,
+            system=self._options.system,
+            mode=mode,
+            shell=self._options.shell,
+            has_shell=has_shell,
+            certificates=self._options.certificates,
+        )
         key = (resolution.reference, resolution.lock_digest, mode, has_shell)
         known = self._recipes.get(key)
         if known is None or (present := await self.load(known.identity)) is None:
             with spans.span("realizer.recipe"):
-                recipe = await self._jobs.call(jobs.RECIPE, argument)
-            known = self._recipes[key] = _Known(recipe["identity"], tuple(recipe["published"]))
+                required = await self._pool.call(protocol.RECIPE, ingredients)
+            known = self._recipes[key] = _Known(required.identity, required.published)
             present = await self.load(known.identity)
         located = await self._published.locate(known.published, token)
         if present is not None:
@@ -310,7 +304,7 @@ class Realizer:
         realization.progress = shared
         try:
             return await self._making.fly(
-                identity, lambda: self._fetch_and_assemble(argument, recipe, located, shared)
+                identity, lambda: self._fetch_and_assemble(ingredients, required, located, shared)
             )
         finally:
             if self._progress.get(identity) is shared:
@@ -318,28 +312,29 @@ class Realizer:
 
     async def _fetch_and_assemble(
         self,
-        argument: dict[str, Any],
-        recipe: dict[str, Any],
+        ingredients: Ingredients,
+        required: Requirements,
         located: Located,
         progress: Progress,
     ) -> Environment:
-        """Bring the closure onto the node and commit the view of it; or mend a damaged one."""
+        """Fetch the closure and commit the view of it, or repair a damaged one."""
+        reference, identity = ingredients.resolution.reference, required.identity
         async with holding.realization(self._leases):
-            roots = [storepaths.parse(path) for path in recipe["roots"]]
-            name = {"flox.environment.reference": argument["reference"]}
+            roots = list(required.roots)
+            name = {"flox.environment.reference": str(reference)}
             with spans.span("store.fetch", **name):
-                closure = await self._fetch(roots, located, recipe["advice"], progress)
+                closure = await self._fetch(roots, located, required.advice, progress)
             with spans.span("realizer.assemble", **name):
-                made = await self._assemble(argument, recipe, closure)
-                if "needs" in made:
-                    roots += [storepaths.parse(path) for path in made["needs"]]
-                    closure = await self._fetch(roots, located, recipe["advice"], progress)
-                    made = await self._assemble(argument, recipe, closure)
-            environment = await self.load(made["identity"])
+                made = await self._assemble(ingredients, closure)
+                if made.needs is not None:
+                    roots.append(made.needs)
+                    closure = await self._fetch(roots, located, required.advice, progress)
+                    await self._assemble(ingredients, closure)
+            environment = await self.load(identity)
             if environment is None:
                 raise errors.InternalFault(
-                    f"environment {argument['reference']} was assembled and is not in place at "
-                    f"{self._environments / made['identity']}: something else removed it; try again"
+                    f"environment {reference} was assembled and is not in place at "
+                    f"{self._environments / identity}: something else removed it; try again"
                 )
             return environment
 
@@ -363,22 +358,18 @@ class Realizer:
         return closure
 
     async def _assemble(
-        self,
-        argument: dict[str, Any],
-        recipe: dict[str, Any],
-        closure: tuple[closures.PathRecord, ...],
-    ) -> dict[str, Any]:
-        """Render FLOX_ENV and commit the view; the answer may ask for further store paths first."""
-        made = await self._jobs.call(
-            jobs.ASSEMBLE,
-            {
-                **argument,
-                "identity": recipe["identity"],
-                "closure": [record.path.basename for record in closure],
-                "nar_bytes": sum(record.nar_size for record in closure),
-            },
+        self, ingredients: Ingredients, closure: tuple[closures.PathRecord, ...]
+    ) -> Assembled:
+        """Render FLOX_ENV and commit the view; the result may ask for a store path first."""
+        made = await self._pool.call(
+            protocol.ASSEMBLE,
+            Assembly(
+                ingredients,
+                tuple(record.path for record in closure),
+                sum(record.nar_size for record in closure),
+            ),
         )
-        spans.replay(made["steps"])
+        spans.replay(made.timings)
         return made
 
 
@@ -387,7 +378,7 @@ class _Known:
     """What of a recipe is needed for an environment that is in place."""
 
     identity: str
-    published: tuple[str, ...]
+    published: tuple[StorePath, ...]
 
 
 def _all_present(environment: Environment, progress: Progress) -> Environment:

@@ -25,7 +25,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Final, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
-from cri_proxy.lib import steps
+from cri_proxy.lib.timings import Timing
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -213,7 +213,7 @@ def of_function(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
-def record(step: steps.Step, /, **attributes: Value) -> Span:
+def record(step: Timing, /, **attributes: Value) -> Span:
     """Tell of something that is over, as a child of the current span."""
     parent = _current.get()
     if parent is None:
@@ -224,7 +224,7 @@ def record(step: steps.Step, /, **attributes: Value) -> Span:
     return found
 
 
-def replay(taken: Iterable[steps.Step], parent: Span | None = None) -> None:
+def replay(taken: Iterable[Timing], parent: Span | None = None) -> None:
     """Tell of the steps that a job took, by default as children of the current span."""
     parent = parent or _current.get()
     if parent is None or parent is NOTHING:

@@ -1,6 +1,6 @@
 """Nodes that share store paths: each a store, the real sharing program, and a worker's jobs.
 
-    with peers.cluster(tmp_path, 3, caches=[server.url], keys=[publisher.public_key]) as nodes:
+    with peers.cluster(tmp_path, 3, caches=(server.url,), keys=(publisher.public_key,)) as nodes:
         nodes[0].realize(root)
         assert server.count("/nar/*") == ...
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import socket
 import subprocess
@@ -20,11 +19,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cri_proxy.lib.worker import Job, Task
+from cri_proxy.daemon.initialization import PeerServerInit
+from cri_proxy.lib import codec
+from cri_proxy.lib.job import Jobs, Task
 from cri_proxy.model import storepaths
+from cri_proxy.model.cachelocations import Location
 from cri_proxy.model.storepaths import StorePath
+from cri_proxy.settings.schema import LogSettings
 from cri_proxy.store import protocol
 from cri_proxy.store.disk.local import Store
+from cri_proxy.store.protocol import Fact, Fetch, PeerOptions, StoreOptions, Survey
 from hack.testbed import ports
 
 _REPOSITORY: Final = Path(__file__).parents[2]
@@ -41,29 +45,24 @@ class Node:
         self.store: Final = Store(directory / "store")
         for name in (".narinfo", ".stage"):  # and nothing that would go on in the background
             (directory / "store" / name).mkdir(parents=True)
-        self.greeting: Final[dict[str, Any]] = {
-            "directory": str(self.store.directory),
+        defaults: dict[str, Any] = {
             "ca_file": None,
             "timeout_seconds": 30,
             "connections": 8,
             "node_connections": 8,
-            "peers": {"names": list(names), "listen": address},
-            **settings,
+            "peers": PeerOptions(tuple(names), address),
         }
+        self.options = StoreOptions(self.store.directory, **defaults | settings)
         self._log: Final = directory / "log"
         self._program: subprocess.Popen[bytes] | None = None
-        self._jobs: dict[str, Job] | None = None
+        self._jobs: Jobs | None = None
 
     def start(self) -> None:
         """Have it serve, as a daemon does."""
         host, _, port = self.address.rpartition(":")
         listening = socket.create_server((host, int(port)), backlog=1024)
-        told = {
-            "store": self.greeting,
-            "log": {"level": "debug", "format": "text"},
-            "socket": listening.fileno(),
-            "nice": 0,
-        }
+        log_settings = LogSettings(level="debug", format="text")
+        init = PeerServerInit(self.options, log_settings, listening.fileno(), nice=0)
         with listening, self._log.open("ab") as log:
             self._program = subprocess.Popen(
                 [sys.executable, "-m", "cri_proxy", "share"],
@@ -73,7 +72,7 @@ class Node:
                 cwd=_REPOSITORY,
             )
         assert self._program.stdin is not None
-        self._program.stdin.write(json.dumps(told).encode() + b"\n")
+        self._program.stdin.write(codec.encode(init) + b"\n")
         self._program.stdin.flush()
 
     def stop(self) -> None:
@@ -89,37 +88,38 @@ class Node:
         return self._log.read_text() if self._log.exists() else ""
 
     @property
-    def jobs(self) -> dict[str, Job]:
+    def jobs(self) -> Jobs:
         """The jobs of a worker of this node."""
         if self._jobs is None:
             from cri_proxy.store.fetch import jobs as fetching  # what only workers load
 
-            self._jobs = fetching.jobs(self.greeting)
+            self._jobs = fetching.jobs(self.options)
         return self._jobs
 
-    def survey(
-        self, *roots: StorePath, places: Sequence[protocol.Location] = ()
-    ) -> list[protocol.Fact]:
+    def survey(self, *roots: StorePath, places: Sequence[Location] = ()) -> list[Fact]:
         """Return the facts of the closure of `roots`, with locations of its own."""
-        facts: list[protocol.Fact] = []
-        task = Task(lambda report: facts.extend(report.get("facts", ())))
-        roots_of = [each.basename for each in roots]
-        argument = {"roots": roots_of, "width": 8, "locations": list(places)}
-        facts.extend(self.jobs[protocol.SURVEY](argument, task)["facts"])
+        facts: list[Fact] = []
+        argument = Survey(tuple(each.basename for each in roots), 8, tuple(places))
+        facts.extend(self.jobs[protocol.SURVEY](argument, Task(facts.extend)))
         return facts
+
+    def fetch(self, fact: Fact) -> None:
+        """Fetch an absent path of a survey."""
+        assert fact.found is not None
+        self.jobs[protocol.FETCH](Fetch(fact.path, fact.found), Task(lambda count: None))
 
     def realize(self, *roots: StorePath) -> tuple[StorePath, ...]:
         """Bring the closure of `roots` here, one path after the other; return all of it."""
         facts = self.survey(*roots)
         for fact in facts:
-            if "narinfo" in fact:
-                self.jobs[protocol.FETCH](fact, Task(lambda report: None))
-        return tuple(storepaths.of_basename(fact["path"]) for fact in facts)
+            if fact.found is not None:
+                self.fetch(fact)
+        return tuple(storepaths.of_basename(fact.path) for fact in facts)
 
 
 @contextlib.contextmanager
 def cluster(directory: Path, count: int, **settings: Any) -> Iterator[tuple[Node, ...]]:
-    """Give `count` nodes that serve each other; `settings` go into each worker's greeting."""
+    """Give `count` nodes that serve each other; `settings` go into the workers' options."""
     subnet = next(_subnets) % 60_000
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(ports.kept())

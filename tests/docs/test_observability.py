@@ -37,7 +37,7 @@ def test_every_span_is_told_of() -> None:
     names = {
         text
         for name, text in calls()
-        if name in ("spans.span", "spans.of_function", "spans.record", "steps", "self._steps")
+        if name in ("spans.span", "spans.of_function", "spans.record", "timings")
     } | {"pod.startup", "pod.stop"}
 
     assert len(names) >= 15

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from cri_proxy import errors
 from cri_proxy.floxhub import catalog
-from cri_proxy.floxhub.catalog import Basic, Catalog, Location, Unspoken, Variables
+from cri_proxy.floxhub.catalog import Catalog
+from cri_proxy.lib import codec
 from cri_proxy.model import storepaths
+from cri_proxy.model.cachelocations import Location, UnsupportedLogin
 from hack.testbed.faulty import Break, Say, Status
 from hack.testbed.floxhub import FloxHub
 from tests.floxhub.conftest import TIMEOUT_SECONDS
@@ -31,26 +33,41 @@ def entry(url: str, auth: object = None, keys: object = (KEY,)) -> dict[str, obj
     return {"url": url, "auth": auth, "catalog": "acme", "package": "app", "public_keys": keys}
 
 
-def test_each_path_has_its_locations_in_order(local: FloxHub, published: Catalog) -> None:
+def test_locations_are_listed_in_order_with_the_paths_that_they_have(
+    local: FloxHub, published: Catalog
+) -> None:
     local.publish(str(APP), entry("https://a.example/cache"), entry("https://b.example", None, []))
 
     found = published.locations([APP, LIB], None)
 
-    assert found == {
-        APP: (
-            Location("https://a.example/cache", None, (KEY,)),
-            Location("https://b.example", None, ()),
-        ),
-        LIB: (),
-    }
+    assert found == [
+        Location("https://a.example/cache", public_keys=(KEY,), paths=(APP.basename,)),
+        Location("https://b.example", paths=(APP.basename,)),
+    ]
     assert json.loads(local.requests[0].body) == {"outpaths": [str(APP), str(LIB)]}
+
+
+def test_a_location_of_several_paths_is_listed_once_per_login(
+    local: FloxHub, published: Catalog
+) -> None:
+    envs = {"aws-s3": {"envs": {"AWS_ACCESS_KEY_ID": "id"}}}
+    local.publish(str(APP), entry("https://a.example"), entry("s3://bucket", envs))
+    local.publish(str(LIB), entry("https://a.example"), entry("s3://bucket"))
+
+    found = published.locations([APP, LIB], None)
+
+    assert [(each.url, each.paths) for each in found] == [
+        ("https://a.example", (APP.basename, LIB.basename)),
+        ("s3://bucket", (APP.basename,)),
+        ("s3://bucket", (LIB.basename,)),
+    ]
 
 
 def test_the_token_is_the_bearers(local: FloxHub, published: Catalog) -> None:
     local.require_catalog_token(SECRET)
     local.publish(str(APP), entry("https://a.example"))
 
-    assert published.locations([APP], f"{SECRET}\n")[APP]
+    assert published.locations([APP], f"{SECRET}\n")
     with pytest.raises(errors.AccessDenied, match=r"refuses the token for .* package app-2\.0"):
         published.locations([APP], "another")
     with pytest.raises(errors.AccessDenied, match=r"package app-2\.0 and 1 more to nobody without"):
@@ -75,30 +92,32 @@ def test_the_token_goes_to_floxhubs_own_hosts_only(
 ) -> None:
     local.publish(str(APP), entry(url.format(api=local.api_url)))
 
-    ((with_token,),) = published.locations([APP], SECRET).values()
-    ((without,),) = published.locations([APP], None).values()
+    (with_token,) = published.locations([APP], SECRET)
+    (without,) = published.locations([APP], None)
 
-    assert with_token.auth == (Basic("unused", SECRET) if is_given else None)
-    assert without.auth is None
+    login = ("unused", SECRET) if is_given else (None, None)
+    assert (with_token.user, with_token.password) == login
+    assert (without.user, without.password) == (None, None)
 
 
 def test_variables_for_s3_are_handed_on(local: FloxHub, published: Catalog) -> None:
     envs = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "s3cret"}
     local.publish(str(APP), entry("s3://bucket?region=x", {"aws-s3": {"envs": envs}}))
 
-    ((location,),) = published.locations([APP], SECRET).values()
+    (location,) = published.locations([APP], SECRET)
 
-    assert location.auth == Variables(tuple(envs.items()))
+    assert location.variables == tuple(envs.items())
+    assert location.password is None
 
 
 @pytest.mark.parametrize("auth", [None, {}, {"other": None}, {"aws-s3": {}}])
 def test_what_names_no_login_is_none(local: FloxHub, published: Catalog, auth: object) -> None:
     local.publish(str(APP), entry("https://a.example", auth))
 
-    ((location,),) = published.locations([APP], SECRET).values()
+    (location,) = published.locations([APP], SECRET)
 
-    assert location.auth is None
-    assert location.unspoken is None
+    assert (location.user, location.password, location.variables) == (None, None, ())
+    assert location.unsupported is None
 
 
 @pytest.mark.parametrize(
@@ -116,22 +135,21 @@ def test_a_login_of_an_unknown_kind_is_left_out_and_told_by_its_kind_alone(
 ) -> None:
     local.publish(str(APP), entry("https://a.example", auth))
 
-    ((location,),) = published.locations([APP], SECRET).values()
+    (location,) = published.locations([APP], SECRET)
 
-    assert location.auth is None
-    assert location.unspoken == Unspoken("acme", kind)
-    assert location.to_wire()["unspoken"] == {"catalog": "acme", "kind": kind}
-    assert "s3cret" not in json.dumps(location.to_wire())
+    assert (location.user, location.password, location.variables) == (None, None, ())
+    assert location.unsupported == UnsupportedLogin("acme", kind)
+    assert b"s3cret" not in codec.encode(location)
 
 
 def test_a_known_login_beside_an_unknown_one_is_used(local: FloxHub, published: Catalog) -> None:
     auth = {"aws-s3": {"envs": {"AWS_ACCESS_KEY_ID": "id"}}, "gcs": {}}
     local.publish(str(APP), entry("s3://bucket", auth))
 
-    ((location,),) = published.locations([APP], SECRET).values()
+    (location,) = published.locations([APP], SECRET)
 
-    assert location.auth == Variables((("AWS_ACCESS_KEY_ID", "id"),))
-    assert location.unspoken is None
+    assert location.variables == (("AWS_ACCESS_KEY_ID", "id"),)
+    assert location.unsupported is None
 
 
 def test_secrets_are_in_no_repr(local: FloxHub, published: Catalog) -> None:
@@ -157,12 +175,12 @@ def test_many_paths_are_asked_for_in_portions(
 
     found = published.locations(paths, None)
 
-    assert [each.url for (each,) in found.values()] == [f"https://{p.name}.example" for p in paths]
+    assert [each.url for each in found] == [f"https://{path.name}.example" for path in paths]
     assert local.count("POST") == 3
 
 
 def test_no_paths_are_no_question(local: FloxHub, published: Catalog) -> None:
-    assert published.locations([], None) == {}
+    assert published.locations([], None) == []
     assert local.count() == 0
 
 
@@ -214,8 +232,8 @@ def test_any_answer_is_locations_or_a_refusal(
     local.fail(Say(json.dumps({"items": {str(APP): [said]}}).encode()))
 
     try:
-        ((location,),) = published.locations([APP], SECRET).values()
+        (location,) = published.locations([APP], SECRET)
     except errors.ContentDamaged:
         return
 
-    assert json.dumps(location.to_wire())
+    assert codec.decode(codec.encode(location), Location) == location

@@ -1,110 +1,90 @@
-"""FloxHub's job functions: JSON in, JSON out."""
+"""FloxHub's jobs as a worker does them."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.floxhub import jobs
-from cri_proxy.floxhub.catalog import Catalog
-from cri_proxy.floxhub.hub import Hub
-from cri_proxy.model import references
+from cri_proxy.floxhub import jobs, protocol
+from cri_proxy.floxhub.protocol import CatalogGrant, CatalogQuery, HubOptions, Resolve
+from cri_proxy.lib.job import Jobs, Task
+from cri_proxy.model import references, storepaths
 from hack.testbed.floxhub import FloxHub
 from tests.floxhub.conftest import TIMEOUT_SECONDS, lockfile
 
-APP = "/nix/store/0v4gz9k1dwxr5wgnfxwh1sjv5jk0m7bp-app-2.0"
+APP = storepaths.parse("/nix/store/0v4gz9k1dwxr5wgnfxwh1sjv5jk0m7bp-app-2.0")
+WEB = references.parse("alice/web")
 
 
-def through_json(job: jobs.Job, argument: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(json.dumps(job(json.loads(json.dumps(argument)), None)))
-    return result
+@pytest.fixture
+def made(local: FloxHub, tmp_path: Path) -> Jobs:
+    """The jobs for a FloxHub of one kind."""
+    return jobs.jobs(
+        HubOptions(tmp_path / "node", local.git_url, local.api_url, TIMEOUT_SECONDS, None)
+    )
 
 
-def test_a_resolution_survives_the_way_to_a_worker_and_back(
-    local: FloxHub, hub_of: Callable[[FloxHub], Hub]
+@pytest.fixture
+def task() -> Task[None]:
+    return Task(lambda report: None)
+
+
+def test_a_reference_is_resolved_to_a_lockfile_on_this_node(
+    local: FloxHub, made: Jobs, task: Task[None]
 ) -> None:
     local.push("alice", "web", lockfile("bash"))
-    hub = hub_of(local)
 
-    wire = through_json(jobs.jobs(hub)[jobs.RESOLVE], {"reference": "alice/web", "token": None})
+    resolution = made[protocol.RESOLVE](Resolve(WEB, None), task)
 
-    assert jobs.resolution_of(wire) == hub.resolve(references.parse("alice/web"), None)
+    assert resolution.reference == WEB.at(1)
+    assert resolution.lockfile.is_file()
 
 
-def test_refusals_come_as_they_are(local: FloxHub, hub_of: Callable[[FloxHub], Hub]) -> None:
-    resolve = jobs.jobs(hub_of(local))[jobs.RESOLVE]
-
+def test_refusals_come_as_they_are(made: Jobs, task: Task[None]) -> None:
     with pytest.raises(errors.NotFound):
-        resolve({"reference": "alice/web", "token": None}, None)
-    with pytest.raises(errors.RequestInvalid):
-        resolve({"reference": "no reference"}, None)
+        made[protocol.RESOLVE](Resolve(WEB, None), task)
 
 
-def test_locations_are_told_in_json_with_what_to_log_in_with(
-    local: FloxHub, hub_of: Callable[[FloxHub], Hub]
+def test_locations_come_with_what_to_log_in_with(
+    local: FloxHub, made: Jobs, task: Task[None]
 ) -> None:
     envs = {"AWS_ACCESS_KEY_ID": "id"}
     local.publish(
-        APP,
+        str(APP),
         {"url": "https://publisher.flox.dev", "auth": None, "public_keys": ["k:x"]},
         {"url": "s3://bucket", "auth": {"aws-s3": {"envs": envs}}, "public_keys": []},
     )
-    made = jobs.jobs(hub_of(local), Catalog(local.api_url, timeout_seconds=TIMEOUT_SECONDS))
 
-    assert through_json(made[jobs.LOCATIONS], {"paths": [APP], "token": "secret"}) == {
-        APP: [
-            {
-                "url": "https://publisher.flox.dev",
-                "user": "unused",
-                "password": "secret",
-                "variables": {},
-                "public_keys": ["k:x"],
-                "unspoken": None,
-            },
-            {
-                "url": "s3://bucket",
-                "user": None,
-                "password": None,
-                "variables": envs,
-                "public_keys": [],
-                "unspoken": None,
-            },
-        ]
-    }
+    site, bucket = made[protocol.LOCATIONS](CatalogQuery((APP,), "secret"), task)
+
+    assert (site.url, site.user, site.password) == (
+        "https://publisher.flox.dev",
+        "unused",
+        "secret",
+    )
+    assert (site.variables, site.public_keys) == ((), ("k:x",))
+    assert (bucket.url, bucket.user, bucket.variables) == ("s3://bucket", None, tuple(envs.items()))
 
 
-def test_what_nobody_asked_for_since_is_forgotten(
-    local: FloxHub, hub_of: Callable[[FloxHub], Hub]
+def test_what_a_caller_was_given_is_remembered_for_that_caller(
+    made: Jobs, task: Task[None]
+) -> None:
+    query, other = CatalogQuery((APP,), "secret"), CatalogQuery((APP,), "another")
+    made[protocol.NOTE_GIVEN](CatalogGrant(query, is_given=True), task)
+
+    assert made[protocol.WAS_GIVEN](query, task)
+    assert not made[protocol.WAS_GIVEN](other, task)
+    made[protocol.NOTE_GIVEN](CatalogGrant(query, is_given=False), task)
+    assert not made[protocol.WAS_GIVEN](query, task)
+
+
+def test_what_was_not_used_for_long_is_forgotten(
+    local: FloxHub, made: Jobs, task: Task[None]
 ) -> None:
     local.push("alice", "web", lockfile("bash"))
-    made = jobs.jobs(hub_of(local))
-    through_json(made[jobs.RESOLVE], {"reference": "alice/web", "token": None})
+    made[protocol.RESOLVE](Resolve(WEB, None), task)
 
-    assert through_json(made[jobs.FORGET], {"seconds": 3600}) == {"files": 0}
-    assert through_json(made[jobs.FORGET], {"seconds": -60})["files"] > 0
-
-
-def test_without_a_catalog_there_is_no_job_about_locations(
-    local: FloxHub, hub_of: Callable[[FloxHub], Hub]
-) -> None:
-    assert jobs.LOCATIONS not in jobs.jobs(hub_of(local))
-
-
-def test_the_daemon_can_name_the_jobs_without_loading_git_or_http() -> None:
-    program = (
-        "import sys; import cri_proxy.floxhub.jobs, cri_proxy.floxhub.outputs; "
-        "import cri_proxy.floxhub.variables, cri_proxy.floxhub.lockfile; "
-        "print([each for each in ('dulwich', 'urllib3', 'ssl') if each in sys.modules])"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120
-    )
-
-    assert done.stdout.strip() == "[]"
+    assert made[protocol.FORGET](3600, task) == 0
+    assert made[protocol.FORGET](-60, task) > 0

@@ -6,39 +6,61 @@ import sys
 import threading
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any, Final
 
 from cri_proxy import errors
 from cri_proxy.lib import worker
+from cri_proxy.lib.job import Cancelled, Job, Jobs
+
+NAMES: Final = (
+    *("echo", "describe", "count", "refuse", "subclass", "crash", "die", "hold", "wait"),
+    *("inflate", "misanswer", "desert", "chatter"),
+)
+JOBS: Final = {name: Job(name, dict, dict, dict) for name in NAMES}
+CARRY: Final = Job("carry", dict, dict, dict)
+STRICT: Final = Job("strict", dict[str, int], dict[str, int], dict[str, int])
+"""Does what `echo` does, and reports it, for numbers."""
+LOOSE: Final = Job("strict", Any, Any, Any)
+"""The same job, as one side has it that knows no better."""
 
 
-def build(greeting):
-    """Return the jobs; a greeting may ask to be refused."""
-    match greeting.get("refuse"):
+class Passing(errors.SourceUnreachable):
+    """An error that only this program knows."""
+
+
+def build(settings):
+    """Return the jobs; the settings may ask to be refused."""
+    match settings.get("refuse"):
         case "politely":
-            raise errors.RequestInvalid("this greeting cannot be read: mend the settings")
+            raise errors.RequestInvalid("these settings cannot be read: fix them")
         case "badly":
-            raise KeyError("greeting")
-    return {
+            raise KeyError("settings")
+    functions = {
         "echo": lambda argument, task: argument,
-        "describe": lambda argument, task: describe(greeting),
+        "describe": lambda argument, task: describe(settings),
         "count": count,
         "refuse": refuse,
+        "subclass": subclass,
         "crash": crash,
         "die": die,
         "hold": hold,
         "wait": wait,
         "inflate": lambda argument, task: {"text": "x" * argument["size"]},
-        "misanswer": lambda argument, task: {"answer": {1, 2}},
+        "misanswer": lambda argument, task: {"answer": object()},
         "desert": desert,
         "chatter": chatter,
-        "carry": worker.Carried(carry),
     }
+    return Jobs(
+        *(JOBS[name].run_by(function) for name, function in functions.items()),
+        CARRY.started_by(carry),
+        STRICT.run_by(strict),
+    )
 
 
 def carry(argument, task):
     """Answer by another thread, which is named, or as asked for."""
     if "refuse" in argument:
-        raise errors.of_wire(argument["refuse"])
+        raise errors.of_wire(errors.ErrorRecord(**argument["refuse"]))
     future = Future()
 
     def run():
@@ -55,13 +77,13 @@ def carry(argument, task):
     return future
 
 
-def describe(greeting):
-    """Tell about this process."""
+def describe(settings):
+    """Describe this process."""
     return {
         "pid": os.getpid(),
         "nice": os.nice(0),
         "environment": dict(os.environ),
-        "greeting": greeting,
+        "settings": settings,
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
     }
 
@@ -75,7 +97,18 @@ def count(argument, task):
 
 def refuse(argument, task):
     """Raise one of our errors."""
-    raise errors.of_wire(argument)
+    raise errors.of_wire(errors.ErrorRecord(**argument))
+
+
+def subclass(argument, task):
+    """Raise an error of a class that the daemon does not know."""
+    raise Passing("the cache does not answer: try again")
+
+
+def strict(argument, task):
+    """Report and return the argument."""
+    task.report(argument)
+    return argument
 
 
 def crash(argument, task):
@@ -105,15 +138,15 @@ def wait(argument, task):
     try:
         while not pause.wait(0.01):
             task.check()
-    except worker.Cancelled:
+    except Cancelled:
         Path(argument["fifo"]).write_text("cancelled")
         raise
     return {}
 
 
 def desert(argument, task):
-    """Give up although nobody asked."""
-    raise worker.Cancelled
+    """Give up although the job was not cancelled."""
+    raise Cancelled
 
 
 def chatter(argument, task):
@@ -125,4 +158,4 @@ def chatter(argument, task):
 
 
 if __name__ == "__main__":
-    worker.serve(build)
+    worker.serve(dict, build)

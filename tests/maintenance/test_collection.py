@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
 from cri_proxy.interposer import adjustment
-from cri_proxy.lib import durable
-from cri_proxy.lib.worker import Task
+from cri_proxy.lib import codec, durable
+from cri_proxy.lib.job import Job, Task
 from cri_proxy.maintenance.collection import LOCK, Collection
 from cri_proxy.realizer import holding
 from cri_proxy.store.disk import garbage
@@ -22,6 +22,9 @@ from cri_proxy.store.disk.garbage import Rules
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 
+A = TypeVar("A")
+P = TypeVar("P")
+R = TypeVar("R")
 ALL = Rules(grace_seconds=0, wanted_bytes=None)
 IDENTITY = "0-acme-web"
 
@@ -49,15 +52,15 @@ class Runtime:
 
 
 class Here:
-    """Runs the jobs in this process."""
+    """Runs the jobs in this process; what they carry is encoded as on the way to a worker."""
 
     def __init__(self, root: Path) -> None:
         self._jobs = garbage.jobs(root)
 
-    async def call(self, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
-        answer = self._jobs[job](dict(argument), Task(lambda report: None))
-        result: dict[str, Any] = json.loads(json.dumps(answer))
-        return result
+    async def call(self, job: Job[A, P, R], argument: A) -> R:
+        received = codec.decode(codec.encode(argument), job.argument)
+        result = self._jobs[job](received, Task(lambda report: None))
+        return codec.decode(codec.encode(result), job.result)
 
 
 async def nothing() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from cri_proxy import errors
+from cri_proxy.floxhub.protocol import Resolution, Resolve
 from cri_proxy.maintenance import pins
 from cri_proxy.maintenance.prewarming import Prewarming
 from cri_proxy.model import references
@@ -23,8 +23,8 @@ ODD, WEB = references.parse("acme/odd"), references.parse("acme/web")
 class Workers:
     """Workers that cannot resolve anything, and one reference by a fault of their own."""
 
-    async def call(self, _: str, argument: Mapping[str, Any]) -> dict[str, Any]:
-        if argument["reference"] == str(ODD):
+    async def call(self, _: object, argument: Resolve) -> Resolution:
+        if argument.reference == ODD:
             raise ZeroDivisionError
         raise errors.SourceUnreachable("FloxHub is away")
 

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from cri_proxy.floxhub import lockfile
+from cri_proxy.floxhub.protocol import Resolution
 from cri_proxy.model import storepaths
 from cri_proxy.model.environments import Mode
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import assembly, recipes
-from cri_proxy.realizer.assembly import Provenance, Rendered
+from cri_proxy.realizer.assembly import Rendered
+from cri_proxy.realizer.protocol import Ingredients
 from cri_proxy.realizer.trees import Trees
 from hack.testbed import environments
 from hack.testbed.binary_cache import Executable, Files, write_tree
@@ -55,9 +57,16 @@ class Kitchen:
             mode,
             recipes.Node(SYSTEM, None, ""),
         )
-        origin = Provenance(REFERENCE, "revision", "digest", file, SYSTEM, mode)
+        ingredients = Ingredients(
+            Resolution(REFERENCE, "revision", "digest", file),
+            system=SYSTEM,
+            mode=mode,
+            shell=None,
+            has_shell=False,
+            certificates=certificates,
+        )
         all_paths = (*(package.path for package in packages), *closure)
-        return recipe, assembly.render(recipe, origin, all_paths, Trees(self.store), certificates)
+        return recipe, assembly.render(recipe, ingredients, all_paths, Trees(self.store))
 
 
 @pytest.fixture

@@ -7,25 +7,28 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cri_proxy.lib import workers
-from cri_proxy.lib.worker import Task
+from cri_proxy.lib.job import Task
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import nar
 from cri_proxy.store.caches.volley import Volley
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import closures
+from cri_proxy.store.protocol import StoreOptions
 from hack.testbed import ports
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.file_server import FileServer
 
 PROGRAM = (
     "from cri_proxy.lib import worker; from cri_proxy.store.fetch import jobs as fetching;"
-    "worker.serve(fetching.jobs)"
+    "from cri_proxy.store.protocol import StoreOptions;"
+    "worker.serve(StoreOptions, fetching.jobs)"
 )
 PATIENT_PROGRAM = (
     f"from cri_proxy.store.http import connections; connections.LATE_SECONDS = 60.0;{PROGRAM}"
@@ -72,28 +75,25 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def task() -> Task:
+def task() -> Task[Any]:
     """A job's task that nobody cancels; what it reports is lost."""
     return Task(lambda report: None)
 
 
 @pytest.fixture
-def greeting(
-    store: Store, publisher: Publisher, server: FileServer
-) -> Callable[..., dict[str, Any]]:
-    """Makes a worker's greeting for that store and cache; arguments replace what it says."""
+def options(store: Store, publisher: Publisher, server: FileServer) -> Callable[..., StoreOptions]:
+    """Makes the options of a worker for that store and cache; arguments replace what they say."""
 
-    def make(**changes: Any) -> dict[str, Any]:
-        settings = {
-            "directory": str(store.directory),
-            "caches": [server.url],
-            "keys": [publisher.public_key],
-            "ca_file": None,
-            "timeout_seconds": 30,
-            "connections": 8,
-            "node_connections": 8,
-        }
-        return settings | changes
+    def make(**changes: Any) -> StoreOptions:
+        made = StoreOptions(
+            directory=store.directory,
+            caches=(server.url,),
+            keys=(publisher.public_key,),
+            connections=8,
+            node_connections=8,
+            timeout_seconds=30,
+        )
+        return replace(made, **changes)
 
     return make
 
@@ -102,7 +102,7 @@ Closures = Callable[..., contextlib.AbstractAsyncContextManager[closures.Closure
 
 
 @pytest.fixture
-def daemon(greeting: Callable[..., dict[str, Any]]) -> Closures:
+def daemon(options: Callable[..., StoreOptions]) -> Closures:
     """Opens a daemon's closures with workers of their own."""
 
     @contextlib.asynccontextmanager
@@ -110,7 +110,7 @@ def daemon(greeting: Callable[..., dict[str, Any]]) -> Closures:
         *, size: int = 2, is_patient: bool = False, **changes: Any
     ) -> AsyncIterator[closures.Closures]:
         argv = [sys.executable, "-c", PATIENT_PROGRAM if is_patient else PROGRAM]
-        pool = workers.Pool(argv, size=size, greeting=greeting(**changes), nice=0)
+        pool = workers.Pool(argv, size=size, settings=options(**changes), nice=0)
         async with contextlib.aclosing(pool), contextlib.aclosing(closures.Closures(pool)) as ours:
             await ours.recover()
             yield ours

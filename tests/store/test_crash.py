@@ -43,10 +43,10 @@ def wide(publisher):
 
 
 @pytest.fixture
-async def pool(greeting):
+async def pool(options):
     """Two workers, and others in place of those that die."""
     argv = [sys.executable, "-c", PROGRAM]
-    async with contextlib.aclosing(workers.Pool(argv, size=2, greeting=greeting(), nice=0)) as pool:
+    async with contextlib.aclosing(workers.Pool(argv, size=2, settings=options(), nice=0)) as pool:
         yield pool
 
 

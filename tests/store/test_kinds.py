@@ -13,14 +13,17 @@ from cri_proxy.store import nar
 from cri_proxy.store.caches import failover
 from cri_proxy.store.fetch import closures
 from cri_proxy.store.nix.closures import NixClosures
+from cri_proxy.store.protocol import NixOptions
 from hack.testbed.binary_cache import Executable, Publisher
 from hack.testbed.node_nix import VARIABLE, NodeNix
 from tests.store.conftest import PROGRAM
 
 NIX_PROGRAM = (
-    "import pathlib; from cri_proxy.lib import worker; from cri_proxy.store.nix import jobs;"
-    "worker.serve(lambda greeting: jobs.jobs("
-    "pathlib.Path(greeting['root']), jobs.programs_of(pathlib.Path(greeting['root']), greeting)))"
+    "from cri_proxy.lib import worker; from cri_proxy.store.nix import jobs;"
+    "from cri_proxy.store.nix.programs import Programs;"
+    "from cri_proxy.store.protocol import StoreOptions;"
+    "worker.serve(StoreOptions, lambda options: jobs.jobs("
+    "options.directory.parent, Programs(options.directory.parent / 'nix', options)))"
 )
 
 
@@ -38,15 +41,14 @@ def node_nix(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def opened(kind, greeting, store, node_nix, tmp_path):
+def opened(kind, options, store, node_nix):
     """Opens a kind of store; gives it, and where it has its paths."""
 
     @contextlib.asynccontextmanager
     async def make(**changes):
-        nix = {"directory": os.environ.get(VARIABLE, ""), "remote": node_nix.remote}
-        told = greeting(root=str(tmp_path / "node"), nix=nix, **changes)
-        program = PROGRAM if kind == "own" else NIX_PROGRAM
-        pool = workers.Pool([sys.executable, "-c", program], size=1, greeting=told, nice=0)
+        nix = NixOptions(os.environ.get(VARIABLE, ""), node_nix.remote)
+        argv = [sys.executable, "-c", PROGRAM if kind == "own" else NIX_PROGRAM]
+        pool = workers.Pool(argv, size=1, settings=options(nix=nix, **changes), nice=0)
         async with contextlib.aclosing(pool):
             made = closures.Closures(pool) if kind == "own" else NixClosures(pool)
             async with contextlib.aclosing(made):
@@ -107,7 +109,7 @@ async def test_what_is_pushed_after_a_refusal_is_found(opened, chain, publisher)
 
 async def test_what_no_trusted_key_signed_is_refused(opened, chain, tmp_path):
     stranger = Publisher(tmp_path / "stranger").public_key.replace("testbed", "stranger")
-    async with opened(keys=[stranger]) as (ours, place):
+    async with opened(keys=(stranger,)) as (ours, place):
         with pytest.raises(errors.SignatureUntrusted):
             await ours.realize([chain[2]], Progress())
         assert not place(chain[2]).exists()

@@ -11,7 +11,6 @@ from cri_proxy.cli.checks import findings
 from cri_proxy.cli.checks.findings import Check, Finding
 from cri_proxy.daemon import parts
 from cri_proxy.settings import schema
-from cri_proxy.store.nix import jobs as nixjobs
 from cri_proxy.store.nix.programs import Programs
 from cri_proxy.store.peers.addresses import Addresses
 
@@ -22,8 +21,8 @@ def checks_of(settings: schema.Settings) -> list[Check]:
     """Return the checks of this group, none unless the settings ask for such things."""
     found = []
     if settings.store.kind == "nix":
-        greeting = parts.greeting_of(settings, 1)["store"]
-        found.append(Check("nix", partial(nix, nixjobs.programs_of(settings.store.root, greeting))))
+        programs = Programs(settings.store.root / "nix", parts.store_options_of(settings, 1))
+        found.append(Check("nix", partial(nix, programs)))
     if settings.peer.names:
         known = Addresses(settings.peer.names, settings.peer.listen)
         found.append(Check("peers", partial(peers, known, is_listening=bool(settings.peer.listen))))

@@ -2,10 +2,8 @@
 
 FloxHub's catalog tells where published packages are kept, with logins and keys. Both are the
 caller's: the logins go to these caches alone and live as long as the realization, and the keys are
-trusted for what these caches give and nothing else. They travel over the worker's pipe as JSON:
-
-    {"url", "user" or None, "password" or None, "public_keys": ["name:base64"],
-     "variables": {name: value}, "paths": [basename, ...]}      the paths that the catalog lists
+trusted for what these caches give and nothing else. They come over the worker's pipe
+(`model.cachelocations`).
 
 A path is asked of the locations that list it first. All the locations stand behind the configured
 caches for the rest of the closure, which a publisher's own dependencies may be in. `variables` log
@@ -21,12 +19,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cri_proxy import errors
+from cri_proxy.model.cachelocations import Location
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import signatures
 from cri_proxy.store.caches import buckets, cache
 from cri_proxy.store.caches.cache import Cache
 from cri_proxy.store.nar import ByteSource
-from cri_proxy.store.protocol import Location, url_of
+from cri_proxy.store.protocol import url_of
 from cri_proxy.store.signatures import Keyring, PublicKey
 
 _READ: Final = frozenset({"https", "http"})
@@ -38,16 +37,16 @@ class Locations:
 
     def __init__(
         self,
-        wires: Sequence[Location],
+        locations: Sequence[Location],
         connections: cache.Connections,
         trusted: Sequence[PublicKey],
     ) -> None:
         self._keyrings: dict[Cache, Keyring] = {}
         self._by_path: dict[str, list[Cache]] = {}
-        for wire in wires:
-            made = _cache_of(wire, connections)
-            self._keyrings[made] = Keyring((*trusted, *_keys_of(wire, made)))
-            for basename in wire["paths"]:
+        for each in locations:
+            made = _cache_of(each, connections)
+            self._keyrings[made] = Keyring((*trusted, *_keys_of(each, made)))
+            for basename in each.paths:
                 self._by_path.setdefault(basename, []).append(made)
 
     def in_order(self, path: StorePath, configured: Sequence[Cache]) -> Sequence[Cache]:
@@ -85,25 +84,24 @@ class _Unreadable(Cache):
         yield
 
 
-def _cache_of(wire: Location, connections: cache.Connections) -> Cache:
+def _cache_of(location: Location, connections: cache.Connections) -> Cache:
     """Return the cache at a location; never a directory of this node."""
-    url, variables = wire["url"], wire["variables"]
-    scheme = urlsplit(url).scheme
-    login = None if wire["user"] is None else (wire["user"], wire["password"] or "")
+    scheme = urlsplit(location.url).scheme
+    login = None if location.user is None else (location.user, location.password or "")
     try:
         if scheme == "s3":
-            return buckets.of_url(url, variables, connections)
+            return buckets.of_url(location.url, dict(location.variables), connections)
     except errors.RequestInvalid as error:
-        return _Unreadable(url_of(wire), str(error))
+        return _Unreadable(url_of(location), str(error))
     with contextlib.suppress(errors.RequestInvalid):
-        if scheme in _READ and not variables:
-            return cache.of_url(url, connections, login=login)
-    return _Unreadable(url_of(wire), "it is of another kind")
+        if scheme in _READ and not location.variables:
+            return cache.of_url(location.url, connections, login=login)
+    return _Unreadable(url_of(location), "it is of another kind")
 
 
-def _keys_of(wire: Location, made: Cache) -> Iterator[PublicKey]:
+def _keys_of(location: Location, made: Cache) -> Iterator[PublicKey]:
     """Yield a location's keys; one that cannot be read trusts nothing."""
-    for text in wire["public_keys"]:
+    for text in location.public_keys:
         try:
             yield signatures.parse_public(text)
         except errors.RequestInvalid as error:

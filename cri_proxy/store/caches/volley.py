@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
 from cri_proxy import errors
-from cri_proxy.lib.worker import Cancelled
+from cri_proxy.lib.job import Cancelled
 from cri_proxy.store.caches.cache import Cache, Coming, Site
 from cri_proxy.store.http.exchanges import Stale
 

@@ -1,13 +1,8 @@
 """Garbage: what of environments and store paths can go, and its slow end.
 
-The jobs, which run in workers of the lowest priority; the daemon and `cri-proxy gc` ask for them:
-
-    garbage.plan    {"held", "wanted", "rules"} → {"environments": [...], "paths",
-                    "loose_bytes", "store"}: reads what is there, changes nothing
-    garbage.paths   {"unused_seconds"} → {"paths", "bytes"}: takes away store paths that no
-                    environment has and no realization has used
-    garbage.empty   {} → {"files"}: deletes what was taken away
-    garbage.measure {} → {"count", "bytes"}: store paths in place and their size
+The jobs run in workers of the lowest priority; the daemon and `cri-proxy gc` call them. `PLAN`
+only reads, `PATHS` takes away store paths that no environment has and no realization has used,
+`EMPTY` deletes what was taken away, and `MEASURE` counts the store paths in place.
 
 Environments themselves are taken away by whoever holds their leases, not here. Whatever is taken
 away is renamed at once into a `.garbage` beside its place, so half of it is never in place, and
@@ -29,23 +24,19 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.lib import durable, priority, scheduling
-from cri_proxy.lib.worker import Job, Task
+from cri_proxy.lib.job import NOTHING, Job, Jobs, Task
 from cri_proxy.model import environments, references, storepaths
 from cri_proxy.model.references import Reference
 from cri_proxy.store.disk import leases, staging
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 
-PLAN: Final = "garbage.plan"
-PATHS: Final = "garbage.paths"
-EMPTY: Final = "garbage.empty"
-MEASURE: Final = "garbage.measure"
 _MARGIN_SECONDS: Final = 0.1  # times of files come from a coarser clock than time.time
 _BREATH_FILES: Final = 100
 _BREATH_SECONDS: Final = 0.005
@@ -86,6 +77,54 @@ class Fate:
     frees: int
     goes: bool
     holders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What to plan with: who holds which identities, who wants which references, the rules."""
+
+    held: Mapping[str, Sequence[str]]
+    wanted: Mapping[str, Sequence[str]]
+    rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSize:
+    """Some store paths: how many, and their size."""
+
+    paths: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPlan:
+    """What a collection would do: every environment's fate, and what is in the store.
+
+    `paths` of the store would be removed; `loose_bytes` are those of paths in no environment.
+    """
+
+    fates: tuple[Fate, ...]
+    paths: int
+    loose_bytes: int
+    store: StoreSize
+
+    @property
+    def going(self) -> tuple[Fate, ...]:
+        """The environments that go, least recently started first."""
+        return tuple(each for each in self.fates if each.goes)
+
+    @property
+    def frees(self) -> int:
+        """How many bytes, by the size of store paths."""
+        return self.loose_bytes + sum(each.frees for each in self.going)
+
+
+PLAN: Final = Job("garbage.plan", PlanRequest, NOTHING, CollectionPlan)
+PATHS: Final = Job("garbage.paths", float, NOTHING, StoreSize)
+"""The argument is for how many seconds a path must have been unused."""
+EMPTY: Final = Job("garbage.empty", NOTHING, NOTHING, int)
+"""The result is how many files were deleted."""
+MEASURE: Final = Job("garbage.measure", NOTHING, NOTHING, StoreSize)
 
 
 def decide(
@@ -129,10 +168,15 @@ def decide(
     return fates
 
 
-def jobs(root: Path) -> Mapping[str, Job]:
+def jobs(root: Path) -> Jobs:
     """Return the jobs for the node's state below `root`."""
     yard = _Yard(root)
-    return {PLAN: yard.plan, PATHS: yard.paths, EMPTY: yard.empty, MEASURE: yard.measure}
+    return Jobs(
+        PLAN.run_by(yard.plan),
+        PATHS.run_by(yard.paths),
+        EMPTY.run_by(yard.empty),
+        MEASURE.run_by(yard.measure),
+    )
 
 
 def matching(reference: Reference, present: Iterable[Present]) -> list[str]:
@@ -161,36 +205,36 @@ class _Yard:
         self._views = Views(root / "environments", self._store)
         self._running = leases.Realizations(root / "store")
 
-    def plan(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{"held": {identity: [who]}, "wanted": {reference: [who]}, "rules"} → what would go."""
+    def plan(self, argument: PlanRequest, task: Task[None]) -> CollectionPlan:
+        """Return what would go."""
         task.check()
         present = self._present()
         holders: dict[str, list[str]] = collections.defaultdict(list)
-        for identity, who in argument["held"].items():
+        for identity, who in argument.held.items():
             holders[identity] += who
-        for reference, who in argument["wanted"].items():
+        for reference, who in argument.wanted.items():
             for identity in matching(references.parse(reference), present):
                 holders[identity] += who
         sizes = self._sizes()
-        fates = decide(present, sizes, holders, Rules(**argument["rules"]), time.time())
+        fates = decide(present, sizes, holders, argument.rules, time.time())
         going = {each.identity for each in fates if each.goes}
         kept = {path for each in present if each.identity not in going for path in each.paths}
         had = {path for each in present for path in each.paths}
         loose = sizes.keys() - had
-        return {
-            "environments": [asdict(each) for each in fates],
-            "paths": len(sizes.keys() - kept),
-            "loose_bytes": sum(sizes[path] for path in loose),
-            "store": {"count": len(sizes), "bytes": sum(sizes.values())},
-        }
+        return CollectionPlan(
+            fates=tuple(fates),
+            paths=len(sizes.keys() - kept),
+            loose_bytes=sum(sizes[path] for path in loose),
+            store=StoreSize(len(sizes), sum(sizes.values())),
+        )
 
-    def paths(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{"unused_seconds"} → {"paths", "bytes"}: store paths taken away, for `empty`."""
+    def paths(self, unused_seconds: float, task: Task[None]) -> StoreSize:
+        """Take away store paths, for `empty` to delete."""
         horizon = time.time()
         oldest = self._running.oldest()
         if oldest is not None:
             horizon = min(horizon, oldest)
-        horizon -= argument["unused_seconds"] + _MARGIN_SECONDS
+        horizon -= unused_seconds + _MARGIN_SECONDS
         used = self._used()
         count = size = 0
         for path in self._store.paths():
@@ -201,10 +245,10 @@ class _Yard:
             if self._store.drop(path, unused_since=horizon):
                 count += 1
                 size += 0 if record is None else record.nar_size
-        return {"paths": count, "bytes": size}
+        return StoreSize(count, size)
 
-    def empty(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{} → {"files"}: everything in the `.garbage` directories deleted, a little at a time."""
+    def empty(self, argument: None, task: Task[None]) -> int:
+        """Delete everything in the `.garbage` directories, a little at a time; count the files."""
         priority.make_idle()
         files = 0
         for directory in (self._views.directory, self._store.directory):
@@ -216,12 +260,12 @@ class _Yard:
             durable.sync_directory(garbage)
             for each in list(garbage.iterdir()):
                 files += _Emptier(task.check).remove(each)
-        return {"files": files}
+        return files
 
-    def measure(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{} → {"count", "bytes"}: what is in the store."""
+    def measure(self, argument: None, task: Task[None]) -> StoreSize:
+        """Return what is in the store."""
         sizes = self._sizes()
-        return {"count": len(sizes), "bytes": sum(sizes.values())}
+        return StoreSize(len(sizes), sum(sizes.values()))
 
     def _present(self) -> list[Present]:
         """Return the environments in place whose records can be read."""

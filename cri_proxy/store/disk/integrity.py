@@ -1,14 +1,9 @@
 """Integrity: whether what is in place is still what was verified when it came.
 
-The jobs, which run in workers:
+The jobs run in workers. `PATHS` hashes store paths again, `VIEWS` compares views with the store,
+and `MEND` repairs views whose damaged paths are present anew.
 
-    integrity.paths   {"after", "seconds", "bytes_per_second"} → {"checked", "bytes", "damaged",
-                      "next"}: store paths hashed again, in the order of their names, behind
-                      `after`, for so long and no faster than that; None is without a bound
-    integrity.views   {} → {"environments", "damaged"}: views compared with the store
-    integrity.mend    {} → {"mended": [identity]}: views whose damaged paths are present anew
-
-`damaged` are findings {"path", "why", "environments"}. What is found is quarantined there and then:
+What is found is quarantined there and then:
 the store path counts as absent, so that whoever needs it fetches it, and nothing starts in an
 environment that has it before its view was mended. What runs goes on: the damaged files stay where
 they are until whole ones take their places.
@@ -25,23 +20,19 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.lib import priority
-from cri_proxy.lib.worker import Job, Task
+from cri_proxy.lib.job import NOTHING, Job, Jobs, Task
 from cri_proxy.model import environments
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import nar
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 
-PATHS: Final = "integrity.paths"
-VIEWS: Final = "integrity.views"
-MEND: Final = "integrity.mend"
 _REPORTED_SECONDS: Final = 0.2
 _CHANGED: Final = "its contents are not those that were verified when it was fetched"
 _RECORD: Final = "its record cannot be read"
@@ -58,10 +49,59 @@ class Damage:
     environments: list[str] = field(default_factory=list)
 
 
-def jobs(root: Path) -> Mapping[str, Job]:
+@dataclass(frozen=True, slots=True)
+class HashRequest:
+    """Which store paths to hash: those behind `after`, in the order of their names.
+
+    For at most `seconds`, and no faster than `bytes_per_second`; None is without a bound.
+    """
+
+    after: str = ""
+    seconds: float | None = None
+    bytes_per_second: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HashProgress:
+    """How many of the store paths have been hashed, and how many bytes they had."""
+
+    checked: int
+    of: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HashFindings:
+    """What hashing found; `next` is the last path that was hashed, None at the end of the store."""
+
+    checked: int
+    bytes: int
+    damaged: list[Damage]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ViewFindings:
+    """How many environments were compared with the store, and what of them is damaged."""
+
+    environments: int
+    damaged: list[Damage]
+
+
+PATHS: Final = Job("integrity.paths", HashRequest, HashProgress, HashFindings)
+VIEWS: Final = Job("integrity.views", NOTHING, NOTHING, ViewFindings)
+MEND: Final = Job("integrity.mend", NOTHING, NOTHING, list[str])
+"""The result are the identities of the environments that were repaired."""
+
+
+def jobs(root: Path) -> Jobs:
     """Return the jobs for the node's state below `root`."""
     integrity = _Integrity(root)
-    return {PATHS: integrity.paths, VIEWS: integrity.views, MEND: integrity.mend}
+    return Jobs(
+        PATHS.run_by(integrity.paths),
+        VIEWS.run_by(integrity.views),
+        MEND.run_by(integrity.mend),
+    )
 
 
 class _Integrity:
@@ -71,15 +111,15 @@ class _Integrity:
         self._store = Store(root / "store")
         self._views = Views(root / "environments", self._store)
 
-    def paths(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """Hash store paths behind one; quarantine what differs."""
-        seconds, rate = argument["seconds"], argument["bytes_per_second"]
+    def paths(self, argument: HashRequest, task: Task[HashProgress]) -> HashFindings:
+        """Hash store paths; quarantine what differs."""
+        seconds, rate = argument.seconds, argument.bytes_per_second
         if rate is not None:
             priority.make_idle()
         end = None if seconds is None else time.monotonic() + seconds
         pace = _Pace(rate, task)
         found: list[Damage] = []
-        checked, last = 0, argument["after"]
+        checked, last = 0, argument.after
         todo = [path for path in self._store.paths() if path.basename > last]
         for path in todo:
             if end is not None and time.monotonic() >= end:
@@ -94,7 +134,7 @@ class _Integrity:
             pace.tell(checked, len(todo))
         return pace.result(checked, found, None)
 
-    def views(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+    def views(self, argument: None, task: Task[None]) -> ViewFindings:
         """Compare every view with the store; quarantine what differs."""
         found: dict[str, Damage] = {}
         identities = self._views.identities()
@@ -115,20 +155,17 @@ class _Integrity:
                         break
                     finding = found.setdefault(path.basename, Damage(path.basename, why))
                     finding.environments.append(identity)
-        return {
-            "environments": len(identities),
-            "damaged": [asdict(each) for each in found.values()],
-        }
+        return ViewFindings(len(identities), list(found.values()))
 
-    def mend(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """Mend the views whose damaged paths are all present again."""
+    def mend(self, argument: None, task: Task[None]) -> list[str]:
+        """Repair the views whose damaged paths are all present again; return their identities."""
         mended = []
         for identity in self._views.identities():
             damaged = self._views.damaged(identity)
             if damaged and all(self._store.record(path) is not None for path in damaged):
                 self._views.mend(identity, task.check)
                 mended.append(identity)
-        return {"mended": mended}
+        return mended
 
     def _fault_of(self, path: StorePath, pace: _Pace) -> str:
         """Return what is wrong with a store path; empty if nothing is, or it is gone."""
@@ -177,7 +214,7 @@ class _Integrity:
 class _Pace:
     """Counts what is read, keeps it below a rate, and tells how far it has come."""
 
-    def __init__(self, rate: int | None, task: Task) -> None:
+    def __init__(self, rate: int | None, task: Task[HashProgress]) -> None:
         self._rate = rate
         self._task = task
         self._began = time.monotonic()
@@ -198,16 +235,11 @@ class _Pace:
         now = time.monotonic()
         if now - self._told >= _REPORTED_SECONDS or checked == of:
             self._told = now
-            self._task.report({"checked": checked, "of": of, "bytes": self.bytes})
+            self._task.report(HashProgress(checked, of, self.bytes))
 
-    def result(self, checked: int, found: list[Damage], last: str | None) -> dict[str, Any]:
-        """Return the answer of the job."""
-        return {
-            "checked": checked,
-            "bytes": self.bytes,
-            "damaged": [asdict(each) for each in found],
-            "next": last,
-        }
+    def result(self, checked: int, found: list[Damage], last: str | None) -> HashFindings:
+        """Return the result of the job."""
+        return HashFindings(checked, self.bytes, found, last)
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -10,8 +10,8 @@ A file that is written to is copied up first, so neither the view nor the store 
 ever changes. The directories themselves are for all to add to, as /tmp is: a container's user need
 not be root. `mutable` itself is for root alone, for what a container makes there may be anything.
 
-The jobs, which run in workers: `make` mounts one, `remove` unmounts some and deletes what was
-written to them. Which are in use is the interposer's business; after a restart of the machine the
+The jobs run in workers: `MAKE` mounts one, `REMOVE` unmounts some and deletes what was written to
+them. Which are in use is the interposer's business; after a restart of the machine the
 mounts are gone, and so are the containers.
 """
 
@@ -23,36 +23,45 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.lib import durable, mounts
-from cri_proxy.lib.worker import Job, Task
+from cri_proxy.lib.job import NOTHING, Job, Jobs, Task
 
-MAKE: Final = "store.overlay"
-REMOVE: Final = "store.overlays-removed"
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _FOR_ALL: Final = 0o1777
 _SMALL_BYTES: Final = 65536
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-def jobs(root: Path, runtime: Path) -> Mapping[str, Job]:
+@dataclass(frozen=True, slots=True)
+class OverlayRequest:
+    """An overlay to mount over `view`."""
+
+    token: str
+    view: Path
+
+
+MAKE: Final = Job("store.overlay", OverlayRequest, NOTHING, NOTHING)
+REMOVE: Final = Job("store.overlays-removed", list[str], NOTHING, NOTHING)
+"""The argument are tokens."""
+
+
+def jobs(root: Path, runtime: Path) -> Jobs:
     """Return the jobs for the overlays of the node whose runtime serves the socket `runtime`."""
     overlays = Overlays(root / "mutable")
 
-    def make(argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        overlays.make(argument["token"], Path(argument["view"]), runtime)
-        return {}
+    def make(argument: OverlayRequest, task: Task[None]) -> None:
+        overlays.make(argument.token, argument.view, runtime)
 
-    def remove(argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        for token in argument["tokens"]:
+    def remove(tokens: list[str], task: Task[None]) -> None:
+        for token in tokens:
             overlays.remove(token)
-        return {}
 
-    return {MAKE: make, REMOVE: remove}
+    return Jobs(MAKE.run_by(make), REMOVE.run_by(remove))
 
 
 class Overlays:

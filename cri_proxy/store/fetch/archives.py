@@ -6,7 +6,7 @@ import collections
 import threading
 from typing import Final
 
-from cri_proxy.lib.worker import Task
+from cri_proxy.lib.job import Task
 from cri_proxy.store import nar
 
 _REPORTED_BYTES: Final = 4 * 1024 * 1024
@@ -22,7 +22,7 @@ class Awaited:
     and before there is a turn to give up.
     """
 
-    def __init__(self, body: nar.ByteSource, turns: threading.Semaphore, task: Task) -> None:
+    def __init__(self, body: nar.ByteSource, turns: threading.Semaphore, task: Task[int]) -> None:
         self._body = body
         self._turns = turns
         self._task = task
@@ -57,7 +57,7 @@ class Awaited:
 class Watched:
     """The bytes of a NAR on their way: counted for the caller, who may give up at any piece."""
 
-    def __init__(self, archive: nar.ByteSource, task: Task) -> None:
+    def __init__(self, archive: nar.ByteSource, task: Task[int]) -> None:
         self._archive = archive
         self._filler = nar.filler_of(archive)
         self._task = task
@@ -82,5 +82,5 @@ class Watched:
         self._bytes += size
         self._unreported += size
         if self._unreported >= _REPORTED_BYTES:
-            self._task.report({"bytes": self._bytes})
+            self._task.report(self._bytes)
             self._unreported = 0

@@ -1,14 +1,14 @@
-"""Closures: the daemon's side of fetching, which has all paths of an environment brought here.
+"""Closures: the daemon's side of fetching, which brings all paths of an environment here.
 
-`Closures.realize` has a worker survey the closure of its roots and, while the survey still goes on,
-has the absent paths fetched: the largest of those known first, for the last to arrive is what a
-pod waits for. Small ones go several to a job, which costs as much as to fetch one of them. At most
-`connections` are under way at a time, for all realizations together, and a path that several want
-is fetched once for all of them.
+`Closures.realize` starts a survey of the closure of its roots in a worker and, while the survey
+still runs, fetches the absent paths: the largest of those known first, for the last to arrive is
+what a pod waits for. Small ones go several to a job, which costs as much as fetching one of them.
+At most `connections` are under way at a time, for all realizations together, and a path that
+several want is fetched once for all of them.
 
 The first failure ends a realization; what it alone wanted is cancelled, what others want as well
 goes on. Paths that have arrived stay, so the next attempt has less to do. Everything that takes
-time happens in the jobs of `fetching`; here only facts are counted and handed on.
+time happens in the jobs of `fetch.jobs`; here only facts are counted and passed on.
 """
 
 from __future__ import annotations
@@ -20,15 +20,26 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from cri_proxy import errors
 from cri_proxy.lib import singleflight
 from cri_proxy.lib.workers import Pool
 from cri_proxy.model import storepaths
+from cri_proxy.model.cachelocations import Location
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import protocol
+from cri_proxy.store.protocol import (
+    Fact,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    FetchFew,
+    Find,
+    Found,
+    Survey,
+)
 from cri_proxy.telemetry import meters, spans
 
 CONNECTIONS: Final = 32
@@ -53,7 +64,8 @@ _WEIGHT_BYTES: Final = 128 * 1024
 _SURVEY_WEIGHT: Final = 24
 """Everything else waits for what a survey finds, so its worker gets little else to do."""
 
-OnFacts = Callable[[list[protocol.Fact]], None]
+OnFacts = Callable[[list[Fact]], None]
+OnEnds = Callable[[list[Fetched | FetchFailed]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +78,10 @@ class PathRecord:
 
 
 class ClosureSource(Protocol):
-    """Who brings closures onto the node: `Closures`, or `nix.closures.NixClosures`."""
+    """What brings closures onto the node: `Closures`, or `nix.closures.NixClosures`."""
 
     def prepare(self) -> None:
-        """Have workers start: there may be a closure to realize in a moment."""
+        """Start workers: there may be a closure to realize in a moment."""
         ...
 
     async def recover(self) -> None:
@@ -80,19 +92,17 @@ class ClosureSource(Protocol):
         self,
         roots: Iterable[StorePath],
         progress: Progress,
-        places: Sequence[protocol.Location] = (),
+        places: Sequence[Location] = (),
     ) -> tuple[PathRecord, ...]:
         """Return the closure of `roots`, sorted, when all of it is present."""
         ...
 
-    async def find(
-        self, paths: Iterable[StorePath], places: Sequence[protocol.Location] = ()
-    ) -> None:
+    async def find(self, paths: Iterable[StorePath], places: Sequence[Location] = ()) -> None:
         """Make sure that all of `paths` can be had."""
         ...
 
     async def aclose(self) -> None:
-        """Give up all that is under way."""
+        """Cancel everything that is under way."""
         ...
 
 
@@ -104,7 +114,8 @@ class Closures:
         self._connections = connections
         self._surveys = 0
         self._slots = _Slots(connections)
-        self._flights: singleflight.Flights[str, protocol.Fact] = singleflight.Flights(
+        self._flights: singleflight.Flights[str, Fetched] = singleflight.Flights(is_lasting=False)
+        self._batch_flights: singleflight.Flights[int, None] = singleflight.Flights(
             is_lasting=False
         )
         self._listeners: dict[str, set[Callable[[int], None]]] = {}
@@ -112,18 +123,18 @@ class Closures:
         self._numbers = itertools.count(1)
 
     def prepare(self) -> None:
-        """Have workers start: there may be a closure to realize in a moment."""
+        """Start workers: there may be a closure to realize in a moment."""
         self._pool.warm()
 
     async def recover(self) -> None:
         """Make the store ready; once, before anything is realized."""
-        await self._pool.call(protocol.RECOVER, {})
+        await self._pool.call(protocol.RECOVER, None)
 
     async def realize(
         self,
         roots: Iterable[StorePath],
         progress: Progress,
-        places: Sequence[protocol.Location] = (),
+        places: Sequence[Location] = (),
     ) -> tuple[PathRecord, ...]:
         """Return the closure of `roots`, sorted, when all of it is present.
 
@@ -134,65 +145,59 @@ class Closures:
         progress.phase = Phase.FETCHING
         progress.fetching_since = time.monotonic()
         self.prepare()  # the survey needs one worker, what it finds will need all
-        own = _Own(tuple(places), next(self._numbers))
+        own = _OwnLocations(tuple(places), next(self._numbers))
         return await _Realization(self, progress, own).run(roots)
 
-    async def find(
-        self, paths: Iterable[StorePath], places: Sequence[protocol.Location] = ()
-    ) -> None:
+    async def find(self, paths: Iterable[StorePath], places: Sequence[Location] = ()) -> None:
         """Make sure that caches have all of `paths`, present or not; raise as `realize` does."""
-        names = sorted(each.basename for each in paths)
-        await self._pool.call(protocol.FIND, {"paths": names, "locations": list(places)})
+        names = tuple(sorted(each.basename for each in paths))
+        await self._pool.call(protocol.FIND, Find(names, tuple(places)))
 
     async def aclose(self) -> None:
-        """Give up all that is under way."""
+        """Cancel everything that is under way."""
         await self._flights.aclose()
+        await self._batch_flights.aclose()
 
-    async def survey(self, roots: Iterable[str], on_facts: OnFacts, own: _Own) -> None:
-        """Have `on_facts` told of every path in the closure, some at a time.
+    async def survey(self, roots: Iterable[str], on_facts: OnFacts, own: _OwnLocations) -> None:
+        """Survey a closure; `on_facts` gets the facts of all its paths, some at a time.
 
         Everything waits for what a survey finds: one that is alone has as many connections as all
         downloads together, one of several its share.
         """
         self._surveys += 1
         try:
-            result = await self._pool.call(
+            width = max(1, self._connections // self._surveys)
+            rest = await self._pool.call(
                 protocol.SURVEY,
-                {
-                    "roots": sorted(roots),
-                    "width": max(1, self._connections // self._surveys),
-                    "locations": list(own.places),
-                },
-                on_progress=lambda report: on_facts(report["facts"]),
+                Survey(tuple(sorted(roots)), width, own.locations),
+                on_progress=on_facts,
                 weight=_SURVEY_WEIGHT,
             )
         finally:
             self._surveys -= 1
-        on_facts(result["facts"])
+        on_facts(rest)
 
     async def fetch(
-        self, fact: protocol.Fact, on_bytes: Callable[[int], None], own: _Own
-    ) -> protocol.Fact:
-        """Return the fact of a path when it is present; `on_bytes` gets how much has come."""
-        argument = {key: fact[key] for key in ("path", "cache", "narinfo")}
-        flight: str = fact["path"]
-        if own.has(fact["cache"]):
-            flight += f" {own.number}"
-            argument["locations"] = list(own.places)
+        self, fact: Fact, found: Found, on_bytes: Callable[[int], None], own: _OwnLocations
+    ) -> Fetched:
+        """Fetch a path; `on_bytes` gets how much of it has arrived."""
+        is_own = own.has(found.cache)
+        flight = f"{fact.path} {own.number}" if is_own else fact.path
+        argument = Fetch(fact.path, found, own.locations if is_own else ())
         listeners = self._listeners.setdefault(flight, set())
         listeners.add(on_bytes)
 
-        def on_progress(report: dict[str, Any]) -> None:
+        def on_progress(count: int) -> None:
             for listener in self._listeners.get(flight, ()):
-                listener(report["bytes"])
+                listener(count)
 
-        async def work() -> protocol.Fact:
-            async with self._slots.one(size=fact["nar_size"]):
+        async def work() -> Fetched:
+            async with self._slots.one(size=fact.nar_size):
                 fetched = await self._pool.call(
                     protocol.FETCH, argument, on_progress=on_progress, weight=_weight_of(fact)
                 )
             _paths.add(1)
-            _bytes.add(fetched["nar_size"])
+            _bytes.add(fetched.fact.nar_size)
             return fetched
 
         try:
@@ -202,109 +207,107 @@ class Closures:
             if not listeners:
                 self._listeners.pop(flight, None)
 
-    def batches_of(self, facts: Sequence[protocol.Fact]) -> dict[_Batch, list[protocol.Fact]]:
-        """Return which batches bring which of these small paths: those on their way, and new ones.
+    def batches_of(self, facts: Sequence[Fact]) -> dict[_Batch, list[Fact]]:
+        """Return which batches fetch which of these small paths: running batches, and new ones.
 
-        Whoever asks for them has to join them at once, with `join`.
+        The caller must join them at once, with `join`.
         """
-        found: dict[_Batch, list[protocol.Fact]] = {}
+        found: dict[_Batch, list[Fact]] = {}
         new: _Batch | None = None
         for fact in facts:
-            batch = self._batches.get(fact["path"])
+            batch = self._batches.get(fact.path)
             if batch is None:
                 if new is None or len(new.facts) == _TOGETHER:
-                    new = _Batch(f"batch {next(self._numbers)}")
-                batch = self._batches[fact["path"]] = new
+                    new = _Batch(next(self._numbers))
+                batch = self._batches[fact.path] = new
                 batch.facts.append(fact)
             found.setdefault(batch, []).append(fact)
         return found
 
-    async def join(self, batch: _Batch, on_facts: OnFacts) -> None:
-        """Have a batch fetched; `on_facts` gets the facts of paths as they arrive, or fail."""
-        batch.listeners.add(on_facts)
+    async def join(self, batch: _Batch, on_ends: OnEnds) -> None:
+        """Fetch a batch; `on_ends` gets how its paths ended, as they arrive or fail."""
+        batch.listeners.add(on_ends)
         try:
-            on_facts(batch.told)
-            if len(batch.told) == len(batch.facts):
+            on_ends(batch.ended)
+            if len(batch.ended) == len(batch.facts):
                 return
-            await self._flights.fly(batch.name, lambda: self._fetch_batch(batch))
+            await self._batch_flights.fly(batch.number, lambda: self._fetch_batch(batch))
         finally:
-            batch.listeners.discard(on_facts)
+            batch.listeners.discard(on_ends)
             if not batch.listeners:
                 self._forget(batch)
 
-    async def _fetch_batch(self, batch: _Batch) -> protocol.Fact:
-        """Fetch the paths of a batch, which takes a slot for each until that one has arrived."""
-        keys = ("path", "cache", "narinfo")
-        paths = [{key: fact[key] for key in keys} for fact in batch.facts]
-        size = sum(fact["nar_size"] for fact in batch.facts)
+    async def _fetch_batch(self, batch: _Batch) -> None:
+        """Fetch the paths of a batch, which holds a slot for each until that one has arrived."""
+        paths = tuple(Fetch(each.path, each.found) for each in batch.facts if each.found)
+        size = sum(fact.nar_size for fact in batch.facts)
         weight = sum(_weight_of(fact) for fact in batch.facts)
 
-        def take(facts: list[protocol.Fact]) -> None:
-            arrived = [fact for fact in facts if "error" not in fact]
+        def take(ended: list[Fetched | FetchFailed]) -> None:
+            arrived = [each.fact.nar_size for each in ended if isinstance(each, Fetched)]
             _paths.add(len(arrived))
-            _bytes.add(sum(fact["nar_size"] for fact in arrived))
-            batch.tell(facts)
+            _bytes.add(sum(arrived))
+            batch.publish(ended)
 
         try:
             async with self._slots.some(len(batch.facts), size=size) as held:
 
-                def on_progress(report: dict[str, Any]) -> None:
-                    take(report["facts"])
-                    held.keep(len(batch.facts) - len(batch.told))
+                def on_progress(ended: list[Fetched | FetchFailed]) -> None:
+                    take(ended)
+                    held.keep(len(batch.facts) - len(batch.ended))
 
                 batch.begun = time.time_ns()
                 rest = await self._pool.call(
                     protocol.FETCH_FEW,
-                    {"paths": paths, "width": held.count},
+                    FetchFew(paths, held.count),
                     on_progress=on_progress,
                     weight=weight,
                 )
-            take(rest["facts"])
-            return rest
+            take(rest)
         finally:
             self._forget(batch)
 
     def _forget(self, batch: _Batch) -> None:
-        """Let nobody join a batch any more."""
+        """Let no realization join a batch any more."""
         for fact in batch.facts:
-            if self._batches.get(fact["path"]) is batch:
-                del self._batches[fact["path"]]
+            if self._batches.get(fact.path) is batch:
+                del self._batches[fact.path]
 
 
 class _Batch:
-    """Some small paths that are fetched by one job: what is wanted, and what was told of them."""
+    """Some small paths that are fetched by one job, and how those that have ended did."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.begun = 0
-        self.facts: list[protocol.Fact] = []
-        self.told: list[protocol.Fact] = []
-        self.listeners: set[OnFacts] = set()
+        self.facts: list[Fact] = []
+        self.ended: list[Fetched | FetchFailed] = []
+        self.listeners: set[OnEnds] = set()
 
-    def tell(self, facts: list[protocol.Fact]) -> None:
-        """Hand on what the job has told."""
-        self.told.extend(facts)
+    def publish(self, ended: list[Fetched | FetchFailed]) -> None:
+        """Pass on what the job has reported."""
+        self.ended.extend(ended)
         for listener in tuple(self.listeners):
-            listener(facts)
+            listener(ended)
 
 
-class _Own:
+class _OwnLocations:
     """The locations of one realization, and the number that tells it from all others."""
 
-    def __init__(self, places: Sequence[protocol.Location], number: int) -> None:
-        self.places = places
+    def __init__(self, locations: tuple[Location, ...], number: int) -> None:
+        self.locations = locations
         self.number = number
-        self._urls = frozenset(protocol.url_of(each) for each in places)
+        self._urls = frozenset(protocol.url_of(each) for each in locations)
 
     def has(self, url: str) -> bool:
-        """Whether the cache at `url` is one of them."""
+        """Return whether the cache at `url` is one of them."""
         return url in self._urls
 
 
 class _Realization:
     """One closure on its way: what is known of it and what has arrived, by basename."""
 
-    def __init__(self, closures: Closures, progress: Progress, own: _Own) -> None:
+    def __init__(self, closures: Closures, progress: Progress, own: _OwnLocations) -> None:
         self._closures = closures
         self._progress = progress
         self._own = own
@@ -312,7 +315,7 @@ class _Realization:
         self._known: set[str] = set()
         self._referenced: set[str] = set()
         self._records: dict[str, PathRecord] = {}
-        self._fetched: list[_Fetched] = []
+        self._fetched: list[_Download] = []
         self._group: asyncio.TaskGroup
         self._is_failing = False
 
@@ -331,54 +334,54 @@ class _Realization:
             except BaseExceptionGroup as group:
                 raise _first_of(group) from None
             finally:
-                self._tell()
+                self._record_spans()
             wanted = self._referenced - self._records.keys()
         return tuple(self._records[name] for name in sorted(self._records))
 
-    def _learn(self, facts: list[protocol.Fact]) -> None:
-        """Count the paths of some facts, and have those that are absent fetched."""
+    def _learn(self, facts: list[Fact]) -> None:
+        """Count the paths of some facts, and fetch those that are absent."""
         progress = self._progress
         small = []
         for fact in facts:
-            if fact["path"] in self._known or self._is_failing:
+            if fact.path in self._known or self._is_failing:
                 continue
-            self._known.add(fact["path"])
+            self._known.add(fact.path)
             progress.paths_total += 1
-            progress.bytes_total += fact["nar_size"]
-            if "narinfo" not in fact:
+            progress.bytes_total += fact.nar_size
+            if fact.found is None:
                 progress.paths_present += 1
-                progress.bytes_present += fact["nar_size"]
+                progress.bytes_present += fact.nar_size
                 self._arrived(fact, counted=0)
-            elif _is_small(fact) and not self._own.has(fact["cache"]):
+            elif _is_small(fact, fact.found) and not self._own.has(fact.found.cache):
                 small.append(fact)
             else:
-                self._group.create_task(self._bring(fact))
+                self._group.create_task(self._fetch(fact, fact.found))
         for batch, wanted in self._closures.batches_of(small).items():
-            self._group.create_task(self._bring_some(batch, wanted))
+            self._group.create_task(self._fetch_some(batch, wanted))
 
-    async def _bring_some(self, batch: _Batch, facts: Sequence[protocol.Fact]) -> None:
-        """Have small paths that are absent fetched; they are among those of a batch."""
-        wanted = {fact["path"]: fact["nar_size"] for fact in facts}
+    async def _fetch_some(self, batch: _Batch, facts: Sequence[Fact]) -> None:
+        """Fetch small paths, which are among those of a batch."""
+        wanted = {fact.path: fact.nar_size for fact in facts}
 
-        def on_facts(told: list[protocol.Fact]) -> None:
-            for fact in told:
-                if fact["path"] not in wanted:
-                    continue
-                if "error" in fact:
-                    self._fail(errors.of_wire(fact["error"]))
-                    return
-                self._fetched.append(_Fetched(fact, batch.begun, time.time_ns()))
-                self._progress.bytes_total += fact["nar_size"] - wanted.pop(fact["path"])
-                self._arrived(fact, 0)
+        def on_ends(ended: list[Fetched | FetchFailed]) -> None:
+            for each in ended:
+                if isinstance(each, FetchFailed):
+                    if each.path in wanted:
+                        self._fail(errors.of_wire(each.error))
+                        return
+                elif (size := wanted.pop(each.fact.path, None)) is not None:
+                    self._fetched.append(_Download(each, batch.begun, time.time_ns()))
+                    self._progress.bytes_total += each.fact.nar_size - size
+                    self._arrived(each.fact, 0)
 
         try:
-            await self._closures.join(batch, on_facts)
+            await self._closures.join(batch, on_ends)
         except BaseException:
             self._is_failing = True  # the group takes no more tasks
             raise
 
     def _fail(self, error: errors.CriProxyError) -> None:
-        """End the realization: the batch goes on, for others may want the rest of it."""
+        """End the realization; the batch goes on, for others may want the rest of it."""
         if self._is_failing:
             return
         self._is_failing = True
@@ -388,8 +391,8 @@ class _Realization:
 
         self._group.create_task(fail())
 
-    async def _bring(self, fact: protocol.Fact) -> None:
-        """Have an absent path fetched."""
+    async def _fetch(self, fact: Fact, found: Found) -> None:
+        """Fetch a path by itself."""
         counted = 0
 
         def on_bytes(count: int) -> None:
@@ -399,48 +402,46 @@ class _Realization:
 
         begun = time.time_ns()
         try:
-            arrived = await self._closures.fetch(fact, on_bytes, self._own)
+            fetched = await self._closures.fetch(fact, found, on_bytes, self._own)
         except BaseException:
             self._is_failing = True  # the group takes no more tasks
             raise
-        self._fetched.append(_Fetched(arrived, begun, time.time_ns()))
-        self._progress.bytes_total += arrived["nar_size"] - fact["nar_size"]
-        self._arrived(arrived, counted)
+        self._fetched.append(_Download(fetched, begun, time.time_ns()))
+        self._progress.bytes_total += fetched.fact.nar_size - fact.nar_size
+        self._arrived(fetched.fact, counted)
 
-    def _arrived(self, fact: protocol.Fact, counted: int) -> None:
-        """Keep what is known of a path that is present; `counted` of its bytes are already."""
+    def _arrived(self, fact: Fact, counted: int) -> None:
+        """Record a path that is present; `counted` of its bytes are in the progress already."""
         self._progress.paths_done += 1
-        self._progress.bytes_done += fact["nar_size"] - counted
-        self._referenced.update(fact["references"])
-        self._records[fact["path"]] = PathRecord(
-            self._path_of(fact["path"]),
-            tuple(self._path_of(each) for each in fact["references"]),
-            fact["nar_size"],
+        self._progress.bytes_done += fact.nar_size - counted
+        self._referenced.update(fact.references)
+        self._records[fact.path] = PathRecord(
+            self._path_of(fact.path),
+            tuple(self._path_of(each) for each in fact.references),
+            fact.nar_size,
         )
 
-    def _tell(self) -> None:
-        """Tell of the paths that were fetched: of the large and slow ones each, of the rest a sum.
+    def _record_spans(self) -> None:
+        """Record the paths that were fetched: the large and slow ones as spans, the rest as a sum.
 
-        A path's time begins when its download does; waiting for a slot is nobody's work.
+        A span begins with the download; the time that a path waited for a slot is not in it.
         """
         fetched, self._fetched = self._fetched, []
         fetched.sort(key=lambda each: each.start - each.end)
-        telling = [each for each in fetched if each.is_notable][:SPANS_AT_MOST]
-        for each in telling:
-            span = spans.record(
-                ("store.fetch_path", each.start, each.end),
-                **{
-                    "cri_proxy.path": each.fact["path"],
-                    "cri_proxy.bytes": each.fact["nar_size"],
-                },
-            )
-            spans.replay(each.fact["steps"], span)
-        rest = [each for each in fetched if each not in telling]
+        notable = [each for each in fetched if each.is_notable][:SPANS_AT_MOST]
+        for each in notable:
+            attributes: dict[str, str | int] = {
+                "cri_proxy.path": each.fact.path,
+                "cri_proxy.bytes": each.fact.nar_size,
+            }
+            span = spans.record(("store.fetch_path", each.start, each.end), **attributes)
+            spans.replay(each.timings, span)
+        rest = [each for each in fetched if each not in notable]
         if rest:
             spans.annotate(
                 **{
                     "cri_proxy.rest.paths": len(rest),
-                    "cri_proxy.rest.bytes": sum(each.fact["nar_size"] for each in rest),
+                    "cri_proxy.rest.bytes": sum(each.fact.nar_size for each in rest),
                     "cri_proxy.rest.seconds": sum(each.seconds for each in rest),
                 }
             )
@@ -453,14 +454,15 @@ class _Realization:
         return path
 
 
-class _Fetched:
+class _Download:
     """A path that was fetched, and when; another realization may have begun it earlier."""
 
-    __slots__ = ("end", "fact", "start")
+    __slots__ = ("end", "fact", "start", "timings")
 
-    def __init__(self, fact: protocol.Fact, begun: int, end: int) -> None:
-        self.fact = fact
-        self.start = max(begun, min((start for _, start, _ in fact["steps"]), default=begun))
+    def __init__(self, fetched: Fetched, begun: int, end: int) -> None:
+        self.fact = fetched.fact
+        self.timings = fetched.timings
+        self.start = max(begun, min((start for _, start, _ in self.timings), default=begun))
         self.end = end
 
     @property
@@ -469,19 +471,19 @@ class _Fetched:
 
     @property
     def is_notable(self) -> bool:
-        return self.fact["nar_size"] >= SPAN_BYTES or self.seconds >= SPAN_SECONDS
+        return self.fact.nar_size >= SPAN_BYTES or self.seconds >= SPAN_SECONDS
 
 
-def _weight_of(fact: protocol.Fact) -> int:
-    """Return how much work a path is: so much for any, and the more the larger it is."""
-    size: int = fact["nar_size"]
-    return 1 + size // _WEIGHT_BYTES
+def _weight_of(fact: Fact) -> int:
+    """Return how much work a path is: a constant for any, and more the larger it is."""
+    return 1 + fact.nar_size // _WEIGHT_BYTES
 
 
-def _is_small(fact: protocol.Fact) -> bool:
-    """Whether a path is fetched together with others."""
-    size: int = fact.get("file_size", SMALL_BYTES + 1)
-    return size <= SMALL_BYTES and fact["nar_size"] <= _SMALL_NAR_BYTES
+def _is_small(fact: Fact, found: Found) -> bool:
+    """Return whether a path is fetched together with others."""
+    if found.file_size is None:
+        return False
+    return found.file_size <= SMALL_BYTES and fact.nar_size <= _SMALL_NAR_BYTES
 
 
 class _Slots:

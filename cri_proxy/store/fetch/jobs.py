@@ -21,7 +21,7 @@ publisher's key vouches for nothing outside the environments that use the publis
 Other nodes (`peers`) are asked before the caches, and told what these said, as long as neither had
 to be logged in to.
 
-Names of the jobs and the shape of a fact are in `wire`.
+The jobs and what they carry are defined in `store.protocol`.
 """
 
 from __future__ import annotations
@@ -30,22 +30,16 @@ import contextlib
 import io
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cri_proxy import errors
-from cri_proxy.lib.steps import Steps
-from cri_proxy.lib.worker import Carried, Job, Task
+from cri_proxy.lib.job import Jobs, Task
+from cri_proxy.lib.timings import Timing, Timings
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import (
-    compression,
-    nar,
-    narinfo,
-    signatures,
-)
+from cri_proxy.store import compression, nar, narinfo, protocol, signatures
 from cri_proxy.store.caches import cache, volley
 from cri_proxy.store.caches.cache import Cache, Offer
 from cri_proxy.store.caches.failover import Caches
@@ -60,13 +54,14 @@ from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.peers.addresses import Addresses
 from cri_proxy.store.peers.asking import Peers
 from cri_proxy.store.protocol import (
-    FETCH,
-    FETCH_FEW,
-    FIND,
-    RECOVER,
-    REMOVE,
-    SURVEY,
     Fact,
+    Fetch,
+    Fetched,
+    FetchFailed,
+    FetchFew,
+    Find,
+    StoreOptions,
+    Survey,
 )
 from cri_proxy.store.signatures import Keyring, PublicKey
 
@@ -78,43 +73,37 @@ other: with 16 the same gigabyte cost twice the processor time that it cost with
 _REPORT_SECONDS: Final = 0.02
 
 LookUp = Callable[[StorePath, Callable[[], None]], Offer]
-Known = tuple[StorePath, dict[str, Any], Offer | None]
-"""A path that is wanted, the fact of it, and the offer that the fact speaks of."""
+T = TypeVar("T")
 
 
-def jobs(greeting: Mapping[str, Any]) -> dict[str, Job]:
-    """Return the jobs for a store, its caches and the keys that are trusted, as settings have them.
-
-    `greeting`: {"directory": path, "caches": [url, ...], "keys": ["name:base64", ...],
-    "ca_file": path or None, "connections": how many lookups at a time by threads of this worker,
-    "node_connections": how wide a survey may be, "timeout_seconds": how long a cache may be silent,
-    "peers": {"names": [name, ...], "listen": address or empty} or not}.
-    """
-    connections, widest = greeting["connections"], greeting["node_connections"]
-    ca_file = greeting["ca_file"]
-    store = local.Store(Path(greeting["directory"]))
-    peers = greeting.get("peers") or {"names": [], "listen": ""}
+def jobs(options: StoreOptions) -> Jobs:
+    """Return the jobs for a store, its caches and the keys that are trusted."""
+    store = local.Store(options.directory)
     fetching = Fetching(
         store,
         Caches(
-            greeting["caches"],
-            ca_file=None if ca_file is None else Path(ca_file),
-            connections=2 * widest,  # a survey and downloads
-            silence_seconds=greeting["timeout_seconds"],
+            options.caches,
+            ca_file=options.ca_file,
+            connections=2 * options.node_connections,  # a survey and downloads
+            silence_seconds=options.timeout_seconds,
         ),
-        [signatures.parse_public(key) for key in greeting["keys"]],
-        peers=Peers(Addresses(**peers), store, connections=2 * connections),
-        lookups=connections,
-        widest=widest,
+        [signatures.parse_public(key) for key in options.keys],
+        peers=Peers(
+            Addresses(options.peers.names, options.peers.listen),
+            store,
+            connections=2 * options.connections,
+        ),
+        lookups=options.connections,
+        widest=options.node_connections,
     )
-    return {
-        SURVEY: Carried(fetching.survey),
-        FIND: fetching.find,
-        FETCH: fetching.fetch,
-        FETCH_FEW: Carried(fetching.fetch_few),
-        RECOVER: fetching.recover,
-        REMOVE: fetching.remove,
-    }
+    return Jobs(
+        protocol.SURVEY.started_by(fetching.survey),
+        protocol.FIND.run_by(fetching.find),
+        protocol.FETCH.run_by(fetching.fetch),
+        protocol.FETCH_FEW.started_by(fetching.fetch_few),
+        protocol.RECOVER.run_by(fetching.recover),
+        protocol.REMOVE.run_by(fetching.remove),
+    )
 
 
 class Fetching:
@@ -140,20 +129,16 @@ class Fetching:
         self._turns = threading.Semaphore(UNPACKING)
         self._loop = Loop()
 
-    def survey(self, argument: dict[str, Any], task: Task) -> Future[dict[str, Any]]:
-        """{"roots", "width", "locations"?} → {"facts": [...]}: the closure, less what was told.
-
-        `roots` are basenames; `width` requests are under way at a time. Raises what `Caches.seek`
-        raises for the first path that cannot be found.
-        """
+    def survey(self, argument: Survey, task: Task[list[Fact]]) -> Future[list[Fact]]:
+        """Begin to find the closure; raise what `Caches.seek` raises for the first absent path."""
         return self._carried(
-            argument["width"],
+            argument.width,
             lambda questions: self._survey(argument, task, questions),
             is_urgent=True,
         )
 
     def _survey(
-        self, argument: dict[str, Any], task: Task, questions: Volley[StorePath, Learned]
+        self, argument: Survey, task: Task[list[Fact]], questions: Volley[StorePath, Learned]
     ) -> Turns[list[Fact]]:
         """Do what `survey` does."""
         locations = self._locations_of(argument)
@@ -183,29 +168,26 @@ class Fetching:
             question_of=question_of,
             prepare=lambda: self._caches.greet(self._openers),
         )
-        return (yield from walk.run([storepaths.of_basename(each) for each in argument["roots"]]))
+        return (yield from walk.run([storepaths.of_basename(each) for each in argument.roots]))
 
-    def find(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{"paths": [basename], "locations"?} → {}: caches have each, whatever is present here."""
+    def find(self, argument: Find, task: Task[None]) -> None:
+        """Make sure that caches have each path, even those that are present here."""
         look_up = self._looker(self._locations_of(argument))
-        paths = [storepaths.of_basename(each) for each in argument["paths"]]
+        paths = [storepaths.of_basename(each) for each in argument.paths]
         for _ in self._lookups.map(lambda path: look_up(path, task.check), paths):
             task.check()
-        return {}
 
-    def fetch(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{"path", "cache", "narinfo", "locations"?} → the fact of the path, which is present then.
-
-        Reports {"bytes": so many of the NAR} from time to time. The fact has "steps" (lib.steps).
-        """
-        steps = Steps()
-        path = storepaths.of_basename(argument["path"])
+    def fetch(self, argument: Fetch, task: Task[int]) -> Fetched:
+        """Bring one path here, unless it has arrived since the survey."""
+        timings = Timings()
+        path = storepaths.of_basename(argument.path)
         locations = self._locations_of(argument)
-        known = self._caches.offer_of(path, argument["cache"], argument["narinfo"], locations)
+        found = argument.found
+        known = self._caches.offer_of(path, found.cache, found.narinfo, locations)
         with self._store.stage(path, task.check) as stage:
             record = self._store.record(path)  # a survey's news are old: others fetch, too
             if record is not None and not self._store.is_reserved(path):
-                return fact_of(record) | {"steps": steps.taken}
+                return Fetched(fact_of(record), timings.taken)
 
             def take(offer: Offer) -> NarInfo:
                 info = self._trusted(offer, locations).narinfo
@@ -219,10 +201,10 @@ class Fetching:
                         "has other contents than those on this node, which another publisher's "
                         "key vouches for: find out which of the two is right"
                     )
-                with steps("store.unpack"):
+                with timings("store.unpack"):
                     self._bring(offer, stage, task)
                 task.check()
-                with steps("store.commit"):
+                with timings("store.commit"):
                     is_public = is_shared and offer.cache.is_open
                     stage.commit(info, is_reserved=not is_shared, is_public=is_public)
                 return info
@@ -237,63 +219,63 @@ class Fetching:
             ):
                 brought = seek()
             else:
-                told = narinfo.parse(argument["narinfo"].encode(), path)
+                told = narinfo.parse(found.narinfo.encode(), path)
                 brought = self._peers.bring(told, take, seek, task.check)
-        return fact_of(brought) | {"steps": steps.taken}
+        return Fetched(fact_of(brought), timings.taken)
 
-    def fetch_few(self, argument: dict[str, Any], task: Task) -> Future[dict[str, Any]]:
-        """{"paths": [what `fetch` takes], "width"} → {"facts": [...]}: each is here, or has failed.
-
-        For small paths that configured caches have. Reports {"facts": [...]} of those that have
-        arrived, and results in those it has not told. A path that cannot be had is a fact with
-        "error" (errors.to_wire) instead: others may be wanted by somebody else.
-        """
+    def fetch_few(
+        self, argument: FetchFew, task: Task[list[Fetched | FetchFailed]]
+    ) -> Future[list[Fetched | FetchFailed]]:
+        """Begin to bring small paths here; one that cannot be fetched does not end the others."""
         return self._carried(
-            argument["width"], lambda questions: self._few(argument["paths"], task, questions)
+            argument.width, lambda questions: self._few(argument.paths, task, questions)
         )
 
     def _few(
-        self, arguments: Sequence[dict[str, Any]], task: Task, questions: Volley[StorePath, Fact]
-    ) -> Turns[list[Fact]]:
+        self,
+        paths: Sequence[Fetch],
+        task: Task[list[Fetched | FetchFailed]],
+        questions: Volley[StorePath, Fetched],
+    ) -> Turns[list[Fetched | FetchFailed]]:
         """Do what `fetch_few` does; one path is unpacked in each turn."""
         has_peers = yield from self._look_for_peers()
-        facts: list[Fact] = []
-        told_at = time.monotonic()
+        ended: list[Fetched | FetchFailed] = []
+        reported_at = time.monotonic()
         with contextlib.ExitStack() as held:
-            for each in arguments:
+            for each in paths:
                 task.check()
                 questions.ask(self._few_question_of(each, held, task, has_peers=has_peers))
                 yield 0
             while questions.is_asking:
                 task.check()
-                for question, fact in questions.answers(at_most=1):
-                    facts.append(_told_of(question.key, fact))
-                if facts and time.monotonic() - told_at >= _REPORT_SECONDS:
-                    task.report({"facts": facts})
-                    facts, told_at = [], time.monotonic()
+                for question, outcome in questions.answers(at_most=1):
+                    ended.append(_end_of(question.key, outcome))
+                if ended and time.monotonic() - reported_at >= _REPORT_SECONDS:
+                    task.report(ended)
+                    ended, reported_at = [], time.monotonic()
                 if questions.is_asking:
                     yield volley.LOOK_SECONDS
-        return facts
+        return ended
 
     def _few_question_of(
         self,
-        argument: dict[str, Any],
+        argument: Fetch,
         held: contextlib.ExitStack,
-        task: Task,
+        task: Task[list[Fetched | FetchFailed]],
         *,
         has_peers: bool,
-    ) -> Question[StorePath, Fact]:
+    ) -> Question[StorePath, Fetched]:
         """Return the question for the archive of one path, which is held if nobody else has it."""
-        path = storepaths.of_basename(argument["path"])
+        path, found = storepaths.of_basename(argument.path), argument.found
         begun = time.time_ns()
         holding = held.enter_context(contextlib.ExitStack())
         stage = holding.enter_context(self._store.try_stage(path))
 
-        def insist(check: Callable[[], None]) -> Fact:
+        def insist(check: Callable[[], None]) -> Fetched:
             holding.close()
             return self.fetch(argument, _Part(task, check))
 
-        known = self._caches.offer_of(path, argument["cache"], argument["narinfo"])
+        known = self._caches.offer_of(path, found.cache, found.narinfo)
         is_present = self._store.record(path) is not None  # perhaps reserved
         if stage is None or known is None or is_present or has_peers:
             return Question(path, iter(()), use=_never, insist=insist)
@@ -303,7 +285,7 @@ class Fetching:
         except errors.SignatureUntrusted:
             return Question(path, iter(()), use=_never, insist=insist)
 
-        def use(source: Cache, data: bytes) -> Fact:
+        def use(source: Cache, data: bytes) -> Fetched:
             task.check()
             if question.is_insisting:  # which has the path now: too late
                 raise errors.SourceUnreachable("came too late")
@@ -316,46 +298,42 @@ class Fetching:
             unpacked = time.time_ns()
             place.commit(info, is_public=offer.cache.is_open)
             holding.close()
-            steps = [
+            timings: list[Timing] = [
                 ("store.unpack", begun, unpacked),
                 ("store.commit", unpacked, time.time_ns()),
             ]
-            return fact_of(info) | {"steps": steps}
+            return Fetched(fact_of(info), timings)
 
         question = Question(path, iter([(offer.cache, offer.narinfo.url)]), use=use, insist=insist)
         return question
 
-    def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{} → {}: the store's directories exist and hold nothing that a crash left."""
+    def recover(self, argument: None, task: Task[None]) -> None:
+        """Make sure that the store's directories exist and hold nothing that a crash left."""
         self._store.recover()
-        return {}
 
-    def remove(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """{"paths": [basename]} → {"paths": [basename]}: those that are gone."""
-        paths = [storepaths.of_basename(each) for each in argument["paths"]]
-        return {"paths": [each.basename for each in self._store.remove(paths)]}
+    def remove(self, argument: list[str], task: Task[None]) -> list[str]:
+        """Remove paths; return those that are gone."""
+        paths = [storepaths.of_basename(each) for each in argument]
+        return [each.basename for each in self._store.remove(paths)]
 
-    def _locations_of(self, argument: Mapping[str, Any]) -> Locations | None:
+    def _locations_of(self, argument: Survey | Find | Fetch) -> Locations | None:
         """Return the caches that are this job's own."""
-        wires = argument.get("locations")
-        return Locations(wires, self._caches.connections, self._keys) if wires else None
+        if not argument.locations:
+            return None
+        return Locations(argument.locations, self._caches.connections, self._keys)
 
     def _carried(
         self,
         width: int,
-        turns_of: Callable[[Volley[StorePath, Any]], Turns[list[Fact]]],
+        turns_of: Callable[[Volley[StorePath, Any]], Turns[T]],
         *,
         is_urgent: bool = False,
-    ) -> Future[dict[str, Any]]:
+    ) -> Future[T]:
         """Start a job of the loop, with a volley of so many questions at a time."""
         questions = Volley[StorePath, Any](
             width=width, openers=self._openers, insisting=self._lookups
         )
-
-        def turns() -> Turns[dict[str, Any]]:
-            return {"facts": (yield from turns_of(questions))}
-
-        future = self._loop.start(turns(), questions, is_urgent=is_urgent)
+        future = self._loop.start(turns_of(questions), questions, is_urgent=is_urgent)
         future.add_done_callback(lambda _: questions.close())
         return future
 
@@ -404,7 +382,7 @@ class Fetching:
         """Whether what is offered is for everybody on the node: a configured cache has it."""
         return locations is None or locations.keyring_of(offer.cache) is None
 
-    def _bring(self, offer: Offer, stage: PathStage, task: Task) -> None:
+    def _bring(self, offer: Offer, stage: PathStage, task: Task[int]) -> None:
         """Fill the stage from an offer, verifying everything that it promises."""
         info = offer.narinfo
         label = f"{info.path} from {offer.cache.url}"
@@ -421,30 +399,30 @@ class Fetching:
                 )
 
 
-class _Part(Task):
+class _Part(Task[int]):
     """A task that is part of another one, and ends with it or when `check` raises."""
 
-    def __init__(self, whole: Task, check: Callable[[], None]) -> None:
-        super().__init__(lambda report: None)
+    def __init__(self, whole: Task[list[Fetched | FetchFailed]], check: Callable[[], None]) -> None:
+        super().__init__(lambda count: None)
         self._whole = whole
         self._check = check
 
     def check(self) -> None:
-        """Raise Cancelled when nobody waits any more."""
+        """Raise Cancelled when the caller has given up."""
         self._whole.check()
         self._check()
 
 
-def _told_of(path: StorePath, outcome: Fact | BaseException) -> Fact:
-    """Return the fact of a path, or of its failure; raise what is nobody's fault but ours."""
+def _end_of(path: StorePath, outcome: Fetched | BaseException) -> Fetched | FetchFailed:
+    """Return how a path ended; raise an exception that is a fault of our own."""
     if isinstance(outcome, errors.CriProxyError):
-        return {"path": path.basename, "error": errors.to_wire(outcome)}
+        return FetchFailed(path.basename, errors.to_wire(outcome))
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
 
 
-def _never(source: Cache, data: bytes) -> Fact:
+def _never(source: Cache, data: bytes) -> Fetched:
     raise AssertionError("a question without a place has nothing to use")
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from cri_proxy import errors
-from cri_proxy.lib.worker import Task
+from cri_proxy.lib.job import Task
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
 from cri_proxy.store.caches import volley
@@ -27,7 +27,7 @@ from cri_proxy.store.caches.volley import Question, Volley
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch.loop import Turns
 from cri_proxy.store.narinfo import NarInfo
-from cri_proxy.store.protocol import Fact
+from cri_proxy.store.protocol import Fact, Found
 
 PATHS_AT_MOST: Final = 100_000
 """Paths of a closure; those of whole systems have some thousands."""
@@ -51,7 +51,7 @@ class Walk:
     def __init__(
         self,
         store: Store,
-        task: Task,
+        task: Task[list[Fact]],
         questions: Volley[StorePath, Learned],
         *,
         question_of: Callable[[StorePath], Question[StorePath, Learned]],
@@ -131,20 +131,18 @@ class Walk:
         """Report the new facts when they are many, or have waited long enough."""
         is_due = time.monotonic() - self._told_at >= _REPORT_SECONDS
         if len(self._facts) >= _REPORTED_FACTS or (is_due and self._facts):
-            self._task.report({"facts": self._facts})
+            self._task.report(self._facts)
             self._facts = []
             self._told_at = time.monotonic()
 
 
 def fact_of(info: NarInfo, offer: Offer | None = None) -> Fact:
     """Return what the daemon is told of a path; of an absent one, who offers it."""
-    fact: Fact = {
-        "path": info.path.basename,
-        "references": [each.basename for each in info.references],
-        "nar_size": info.nar_size,
-    }
-    if offer is not None:
-        fact |= {"cache": offer.cache.url, "narinfo": narinfo.text_of(info)}
-        if info.file_size is not None:
-            fact["file_size"] = info.file_size
-    return fact
+    return Fact(
+        path=info.path.basename,
+        references=tuple(each.basename for each in info.references),
+        nar_size=info.nar_size,
+        found=None
+        if offer is None
+        else Found(offer.cache.url, narinfo.text_of(info), info.file_size),
+    )

@@ -1,14 +1,9 @@
-"""The worker's jobs with the node's Nix: the closure of some roots, all of it proven to be there.
-
-    store.nix.realise    {"roots": [basename]} -> {"facts": [...]}, as in `wire`
-                         reports {"total": paths to fetch}, then {"copied": how many of them}
-    store.nix.find       {"paths": [basename]} -> {}: Nix has each, or could fetch it
-    store.nix.recover    {} -> {}: Nix is there, and keeps nothing for us that nobody needs
+"""The worker's jobs with the node's Nix: the closure of some roots, all of it verified on disk.
 
 In this order: the roots of Nix's collector, realising, the closure from Nix's database, and then a
 look at the disk. Nix believes its database, which is wrong about a path that was altered or removed
-behind its back: so each path must be there, and the first time it is used it must have the contents
-that the database tells. One that has not is repaired, if Nix can, or refused.
+behind its back: so each path must exist, and the first time it is used it must have the contents
+that the database records. One that has not is repaired, if Nix can, or refused.
 """
 
 from __future__ import annotations
@@ -16,21 +11,22 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.lib import nixbase32
-from cri_proxy.lib.worker import Job, Task
+from cri_proxy.lib.job import Jobs, Task
 from cri_proxy.model import environments, storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import nar, protocol
 from cri_proxy.store.nix import programs
-from cri_proxy.store.nix.programs import NixSettings, Programs
+from cri_proxy.store.nix.programs import Programs
 from cri_proxy.store.nix.roots import Roots
+from cri_proxy.store.protocol import Fact, NixProgress
 
 TIDY_SECONDS: Final = 3600.0
 _HASHING: Final = 2
@@ -48,30 +44,14 @@ class Valid:
     references: tuple[StorePath, ...]
 
 
-def programs_of(root: Path, store: Mapping[str, Any]) -> Programs:
-    """Return Nix's programs for a worker's greeting: its root, and its part for the store."""
-    return Programs(
-        NixSettings(
-            home=root / "nix",
-            directory=store["nix"]["directory"],
-            remote=store["nix"]["remote"],
-            caches=tuple(store["caches"]),
-            keys=tuple(store["keys"]),
-            connections=store["connections"],
-            timeout_seconds=store["timeout_seconds"],
-            ca_file=store["ca_file"],
-        )
-    )
-
-
-def jobs(root: Path, nix: Programs) -> dict[str, Job]:
+def jobs(root: Path, nix: Programs) -> Jobs:
     """Return the jobs."""
     realising = Realising(root, nix)
-    return {
-        protocol.NIX_REALISE: realising.realise,
-        protocol.NIX_FIND: realising.find,
-        protocol.NIX_RECOVER: realising.recover,
-    }
+    return Jobs(
+        protocol.NIX_REALISE.run_by(realising.realise),
+        protocol.NIX_FIND.run_by(realising.find),
+        protocol.NIX_RECOVER.run_by(realising.recover),
+    )
 
 
 class Realising:
@@ -84,9 +64,9 @@ class Realising:
         self._verified = root / "nix" / "verified"
         self._tidied_at = time.monotonic()
 
-    def realise(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
+    def realise(self, argument: list[str], task: Task[NixProgress]) -> list[Fact]:
         """Bring the closure of the roots to Nix's store; see the module."""
-        paths = [storepaths.of_basename(each) for each in argument["roots"]]
+        paths = [storepaths.of_basename(each) for each in argument]
         self._programs.find()
         if time.monotonic() - self._tidied_at > TIDY_SECONDS:
             self._tidy()
@@ -97,61 +77,57 @@ class Realising:
             nonlocal copied
             if _COPYING.search(line):
                 copied += 1
-                task.report({"copied": copied})
+                task.report(NixProgress(copied=copied))
             elif match := _TO_FETCH.search(line):
-                task.report({"total": int(match[1] or 1)})
+                task.report(NixProgress(total=int(match[1] or 1)))
 
         names = [str(each) for each in paths]
         self._programs.run(["--realise", *names], listen, task.check)
         closure = self.closure_of(names)
         self._prove(closure, task)
-        return {
-            "facts": [
-                {
-                    "path": each.path.basename,
-                    "references": [other.basename for other in each.references],
-                    "nar_size": each.nar_size,
-                }
-                for each in closure
-            ]
-        }
+        return [
+            Fact(
+                each.path.basename,
+                tuple(other.basename for other in each.references),
+                each.nar_size,
+            )
+            for each in closure
+        ]
 
-    def find(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """Raise what `realise` would if a path can be had from nowhere."""
-        names = [str(storepaths.of_basename(each)) for each in argument["paths"]]
-        told: list[str] = []
+    def find(self, argument: list[str], task: Task[None]) -> None:
+        """Raise what `realise` would if a path is neither here nor in a cache."""
+        names = [str(storepaths.of_basename(each)) for each in argument]
+        printed: list[str] = []
         afresh = ("--option", "narinfo-cache-positive-ttl", "0")
-        self._programs.run(["--realise", "--dry-run", *afresh, *names], told.append, task.check)
-        if any("don't know how to build" in line for line in told):  # which Nix does not mind
-            raise programs.refusal_of(told, 0)
-        return {}
+        self._programs.run(["--realise", "--dry-run", *afresh, *names], printed.append, task.check)
+        if any("don't know how to build" in line for line in printed):  # for Nix no failure
+            raise programs.refusal_of(printed, 0)
 
-    def recover(self, argument: dict[str, Any], task: Task) -> dict[str, Any]:
-        """Make the directories, see that Nix is there, and let go of what no environment has."""
+    def recover(self, argument: None, task: Task[None]) -> None:
+        """Find Nix, create the directories, and remove the roots of what no environment has."""
         self._programs.find()
         self._verified.mkdir(parents=True, exist_ok=True)
         self._tidy()
-        return {}
 
     def _tidy(self) -> None:
-        """Let go of the roots of what no environment has any more."""
+        """Remove the roots of what no environment has any more."""
         self._tidied_at = time.monotonic()
         kept: set[str] = set()
         for place in (self._root / "environments").glob("[!.]*/environment.json"):
             try:
                 found = environments.load(place.parent)
             except errors.ContentDamaged:
-                return  # what it holds is not known, so nothing goes
+                return  # what it holds is not known, so nothing is removed
             kept.update(each.basename for each in (found.closure if found else ()))
         self._roots.tidy(kept)
 
     def closure_of(self, names: Sequence[str]) -> list[Valid]:
-        """Return what Nix's database tells of the closure of some paths."""
+        """Return what Nix's database records of the closure of some paths."""
         listed = sorted(set(self._programs.query("--query", "--requisites", paths=names).split()))
         return validity_of(self._programs.query("--dump-db", paths=listed))
 
-    def _prove(self, closure: Iterable[Valid], task: Task) -> None:
-        """See that every path is there and, the first time, is what the database tells."""
+    def _prove(self, closure: Iterable[Valid], task: Task[NixProgress]) -> None:
+        """Verify that every path exists and, the first time, is what the database records."""
 
         def prove(valid: Valid) -> None:
             task.check()
@@ -171,7 +147,7 @@ class Realising:
                 pass
 
     def _is_sound(self, valid: Valid) -> bool:
-        """Whether a path is there and has the contents that the database tells."""
+        """Return whether a path exists and has the contents that the database records."""
         place = self._programs.store / valid.path.basename
         mark = self._verified / valid.path.basename
         try:
@@ -198,7 +174,7 @@ class Realising:
 
 
 def validity_of(text: str) -> list[Valid]:
-    """Return what a validity registration says (`nix-store --dump-db`, store-api.cc of libstore).
+    """Return the paths in a validity registration (`nix-store --dump-db`, libstore/store-api.cc).
 
     A path has these lines: itself, hash in base 16, size, deriver, how many references, and these.
     Raises ContentDamaged for anything else.
@@ -215,7 +191,7 @@ def validity_of(text: str) -> list[Valid]:
             found.append(Valid(path, nar_hash, nar_size, references))
     except (StopIteration, ValueError, RuntimeError, errors.RequestInvalid) as error:
         raise errors.ContentDamaged(
-            f"Nix does not tell of its paths as it should ({error}): see nix-store --dump-db"
+            f"Nix's database is not in the form that is known ({error}): see nix-store --dump-db"
         ) from error
     return found
 

@@ -19,13 +19,13 @@ import subprocess
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy import errors
 from cri_proxy.lib import durable
 from cri_proxy.model import storepaths
+from cri_proxy.store.protocol import StoreOptions
 
 OLDEST: Final = (2, 8)
 CACHES: Final = 8
@@ -40,32 +40,22 @@ _VERSION: Final = re.compile(r"\(Nix\)[^0-9]*(\d+)\.(\d+)")
 _ARGUMENTS_AT_ONCE: Final = 500
 
 
-@dataclass(frozen=True, slots=True)
-class NixSettings:
-    """What `store.*` says to Nix; `home` is ours, for what Nix keeps beside its store."""
-
-    home: Path
-    directory: str
-    remote: str
-    caches: tuple[str, ...]
-    keys: tuple[str, ...]
-    connections: int
-    timeout_seconds: float
-    ca_file: str | None
-
-
 class Programs:
-    """nix-store, found when it is first needed; safe for threads and processes."""
+    """nix-store, found when it is first needed; safe for threads and processes.
 
-    def __init__(self, settings: NixSettings) -> None:
-        self._settings = settings
+    `home` is ours, for what Nix keeps beside its store.
+    """
+
+    def __init__(self, home: Path, options: StoreOptions) -> None:
+        self._home = home
+        self._options = options
         self._found: str | None = None
         self._finding = threading.Lock()
 
     @property
     def root(self) -> Path:
         """The directory below which Nix's store and state are."""
-        _, _, query = self._settings.remote.partition("?")
+        _, _, query = self._options.nix.remote.partition("?")
         return Path(dict(urllib.parse.parse_qsl(query)).get("root", "/"))
 
     @property
@@ -103,7 +93,7 @@ class Programs:
 
         `check` is called now and then; when it raises, the program is ended.
         """
-        argv = [self.find(), *self._options(), *arguments]
+        argv = [self.find(), *self._arguments(), *arguments]
         told: list[str] = []
 
         def listen(stream: Any) -> None:
@@ -149,9 +139,9 @@ class Programs:
             raise refusal_of(told, status)
         return "".join(printed)
 
-    def _options(self) -> list[str]:
-        """Return the settings that are ours, whatever nix.conf says."""
-        given = self._settings
+    def _arguments(self) -> list[str]:
+        """Return the options that override nix.conf."""
+        given = self._options
         options: Mapping[str, str] = {
             "substituters": " ".join(given.caches),
             "trusted-public-keys": " ".join(given.keys),
@@ -174,10 +164,10 @@ class Programs:
             "XDG_CACHE_HOME": str(cache),
             "LC_ALL": "C.UTF-8",
         }
-        if self._settings.remote:
-            environment["NIX_REMOTE"] = self._settings.remote
-        if self._settings.ca_file:
-            environment["NIX_SSL_CERT_FILE"] = self._settings.ca_file
+        if self._options.nix.remote:
+            environment["NIX_REMOTE"] = self._options.nix.remote
+        if self._options.ca_file:
+            environment["NIX_SSL_CERT_FILE"] = str(self._options.ca_file)
         for name in ("NIX_CONF_DIR", "NIX_SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"):
             if name in os.environ:
                 environment.setdefault(name, os.environ[name])
@@ -186,12 +176,12 @@ class Programs:
     @contextlib.contextmanager
     def _cache(self, check: Callable[[], None]) -> Iterator[Path]:
         """Hold one of the caches; wait for one while all are held."""
-        self._settings.home.mkdir(parents=True, exist_ok=True)
+        self._home.mkdir(parents=True, exist_ok=True)
         waiting = threading.Event()
         while True:
             for number in range(CACHES):
-                place = self._settings.home / f"cache-{number}"
-                lock = durable.Lock.acquire(self._settings.home / f"cache-{number}.lock")
+                place = self._home / f"cache-{number}"
+                lock = durable.Lock.acquire(self._home / f"cache-{number}.lock")
                 if lock is None:
                     continue
                 try:
@@ -204,7 +194,7 @@ class Programs:
             waiting.wait(POLL_SECONDS)
 
     def _find(self) -> str:
-        directory = self._settings.directory
+        directory = self._options.nix.directory
         path = directory or os.pathsep.join((os.environ.get("PATH", os.defpath), *_PLACES))
         found = shutil.which("nix-store", path=path)
         if found is None:

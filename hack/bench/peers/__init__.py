@@ -16,9 +16,12 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from cri_proxy.lib import codec
+from cri_proxy.store.protocol import PeerOptions
 from hack.bench import figures, material, origin
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Material, Shape
@@ -77,12 +80,12 @@ def _run(made: Material, count: int, *, has_peers: bool) -> _Outcome:
     with (
         tempfile.TemporaryDirectory(prefix="cri-proxy-bench-", dir="/dev/shm") as ground,
         origin.serving(made.directory, delay=DELAY_SECONDS) as url,
-        peers.cluster(Path(ground), count, caches=[url], keys=[made.public_key]) as nodes,
+        peers.cluster(Path(ground), count, caches=(url,), keys=(made.public_key,)) as nodes,
         contextlib.ExitStack() as stack,
     ):
         if not has_peers:
             for node in nodes:
-                node.greeting["peers"] = {"names": [], "listen": ""}
+                node.options = replace(node.options, peers=PeerOptions())
         programs = [stack.enter_context(_program(node, made)) for node in nodes]
         for each in programs:
             assert each.stdout is not None
@@ -104,8 +107,8 @@ def _run(made: Material, count: int, *, has_peers: bool) -> _Outcome:
 @contextlib.contextmanager
 def _program(node: peers.Node, made: Material) -> Iterator[subprocess.Popen[str]]:
     """Give a running `program` of a node."""
-    argument = json.dumps(
-        {"greeting": node.greeting, "roots": [each.basename for each in made.roots]}
+    argument = codec.encode(
+        {"store": node.options, "roots": [each.basename for each in made.roots]}
     )
     program = subprocess.Popen(
         [sys.executable, "-m", "hack.bench.peers.program", argument],

@@ -1,6 +1,6 @@
 """One node's realization: the jobs that the daemon sends to its workers, in threads of one process.
 
-    python -m hack.bench.peers.program '{"greeting": {...}, "roots": [basename, ...]}'
+    python -m hack.bench.peers.program '{"store": {...}, "roots": [basename, ...]}'
 
 It says `ready`, waits for a line, brings the closure of the roots to the store, those paths first
 that were found first, and says how many it has then.
@@ -8,39 +8,49 @@ that were found first, and says how many it has then.
 
 from __future__ import annotations
 
-import json
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-from cri_proxy.lib.worker import Task
+from cri_proxy.lib import codec
+from cri_proxy.lib.job import Task
 from cri_proxy.store import protocol
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import jobs as fetching
+from cri_proxy.store.protocol import Fact, Fetch, Fetched, StoreOptions, Survey
 
 DOWNLOADS: Final = 4
 
 
-def main(argument: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What to realize, and with which store."""
+
+    store: StoreOptions
+    roots: tuple[str, ...]
+
+
+def main(argument: Argument) -> None:
     """Do as the module says."""
-    jobs = fetching.jobs(argument["greeting"])
+    jobs = fetching.jobs(argument.store)
     print("ready", flush=True)
     sys.stdin.readline()
-    underway: list[Future[dict[str, Any]]] = []
+    underway: list[Future[Fetched]] = []
     with ThreadPoolExecutor(DOWNLOADS) as downloads:
 
-        def take(report: dict[str, Any]) -> None:
-            for fact in report["facts"]:
-                if "narinfo" in fact:
-                    task = Task(lambda report: None)
-                    underway.append(downloads.submit(jobs[protocol.FETCH], fact, task))
+        def take(facts: list[Fact]) -> None:
+            for fact in facts:
+                if fact.found is not None:
+                    task = Task[int](lambda count: None)
+                    wanted = Fetch(fact.path, fact.found)
+                    underway.append(downloads.submit(jobs[protocol.FETCH], wanted, task))
 
-        take(jobs[protocol.SURVEY]({"roots": argument["roots"], "width": 32}, Task(take)))
+        take(jobs[protocol.SURVEY](Survey(argument.roots, width=32), Task(take)))
         for each in underway:
             each.result()
-    print(len(Store(Path(argument["greeting"]["directory"])).paths()), flush=True)
+    print(len(Store(argument.store.directory).paths()), flush=True)
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(codec.decode(sys.argv[1].encode(), Argument))

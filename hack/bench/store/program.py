@@ -32,7 +32,7 @@ from cri_proxy.daemon import parts
 from cri_proxy.lib import workers
 from cri_proxy.model import references, storepaths
 from cri_proxy.model.progress import Progress
-from cri_proxy.realizer import jobs
+from cri_proxy.realizer import protocol
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings.schema import (
     FloxHubSettings,
@@ -82,11 +82,11 @@ class _Node:
 async def _node(settings: Settings) -> AsyncIterator[_Node]:
     """Build the parts as the daemon does."""
     size = settings.store.workers_on(len(os.sched_getaffinity(0)))
-    greeting = parts.greeting_of(settings, size)
-    pool = workers.Pool(parts.WORKER_ARGV, size=size, greeting=greeting, kept=1)
+    init = parts.init_of(settings, size)
+    pool = workers.Pool(parts.WORKER_ARGV, size=size, settings=init, kept=1)
     try:
         pool.warm()  # as the realizer does while FloxHub is asked
-        await asyncio.gather(*(pool.call(jobs.RECOVER, {}) for _ in range(size)))
+        await asyncio.gather(*(pool.call(protocol.RECOVER, None) for _ in range(size)))
         store = closures.Closures(pool, connections=settings.store.connections)
         realizer = Realizer(settings.store.root, pool, store, parts.options_of(settings))
         yield _Node(settings.store.root, pool, store, realizer)

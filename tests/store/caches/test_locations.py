@@ -5,21 +5,27 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.lib.worker import Task
+from cri_proxy.lib.job import Job, Task
+from cri_proxy.model.cachelocations import Location
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import nar
+from cri_proxy.store import nar, protocol
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import jobs as fetching
+from cri_proxy.store.protocol import Fact, Fetch, Find, StoreOptions, Survey
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.file_server import FileServer, Status
 
 SECRET = "flox_pat_very-secret"
+A = TypeVar("A")
+P = TypeVar("P")
+R = TypeVar("R")
 
 
 class Node:
@@ -28,33 +34,30 @@ class Node:
     def __init__(self, directory: Path, *configured: Publisher) -> None:
         self.store = Store(directory)
         self._jobs = fetching.jobs(
-            {
-                "directory": str(directory),
-                "caches": [each.url for each in configured],
-                "keys": [each.public_key for each in configured],
-                "ca_file": None,
-                "timeout_seconds": 30,
-                "connections": 4,
-                "node_connections": 4,
-            }
+            StoreOptions(
+                directory=directory,
+                caches=tuple(each.url for each in configured),
+                keys=tuple(each.public_key for each in configured),
+                connections=4,
+                node_connections=4,
+                timeout_seconds=30,
+            )
         )
-        self.call("store.recover", {})
+        self.call(protocol.RECOVER, None)
 
-    def call(self, job: str, argument: dict[str, Any]) -> dict[str, Any]:
+    def call(self, job: Job[A, P, R], argument: A) -> R:
         return self._jobs[job](argument, Task(lambda _: None))
 
-    def realize(self, root: StorePath, *locations: dict[str, Any]) -> list[StorePath]:
+    def realize(self, root: StorePath, *locations: Location) -> list[str]:
         """Bring the closure of a root here; return what it had to be fetched."""
-        own = {"locations": list(locations)}
-        facts: list[dict[str, Any]] = []
-        task = Task(lambda report: facts.extend(report["facts"]))
-        result = self._jobs["store.survey"]({"roots": [root.basename], "width": 4, **own}, task)
+        facts: list[Fact] = []
+        survey = Survey((root.basename,), 4, locations)
+        facts.extend(self._jobs[protocol.SURVEY](survey, Task(facts.extend)))
         fetched = []
-        for fact in [*facts, *result["facts"]]:
-            if "narinfo" in fact:
-                argument = {key: fact[key] for key in ("path", "cache", "narinfo")}
-                self.call("store.fetch", {**argument, **own})
-                fetched.append(fact["path"])
+        for fact in facts:
+            if fact.found is not None:
+                self.call(protocol.FETCH, Fetch(fact.path, fact.found, locations))
+                fetched.append(fact.path)
         return fetched
 
     def is_whole(self, path: StorePath, publisher: Publisher) -> bool:
@@ -66,16 +69,16 @@ class Node:
 
 def location(
     url: str, publisher: Publisher, *paths: StorePath, password: str | None = SECRET, **other: Any
-) -> dict[str, Any]:
+) -> Location:
     """Return a location as the catalog's answer becomes it."""
-    return {
-        "url": url,
-        "user": None if password is None else "unused",
-        "password": password,
-        "variables": {},
-        "public_keys": [publisher.public_key],
-        "paths": [each.basename for each in paths],
-    } | other
+    made = Location(
+        url,
+        user=None if password is None else "unused",
+        password=password,
+        public_keys=(publisher.public_key,),
+        paths=tuple(each.basename for each in paths),
+    )
+    return replace(made, **other)
 
 
 @pytest.fixture
@@ -243,7 +246,7 @@ def test_a_location_of_another_kind_is_refused_in_a_sentence(
     node: Node, acme: Publisher, url: str, shown: str
 ) -> None:
     app = acme.add("app", b"app")
-    variables = {"AWS_SECRET_ACCESS_KEY": SECRET} if url.startswith("s3") else {}
+    variables = (("AWS_SECRET_ACCESS_KEY", SECRET),) if url.startswith("s3") else ()
 
     with pytest.raises(errors.NotFound) as refused:
         node.realize(app, location(url, acme, app, variables=variables))
@@ -260,7 +263,7 @@ def test_a_key_that_cannot_be_read_trusts_nothing(
     app = acme.add("app", b"app")
 
     with pytest.raises(errors.SignatureUntrusted):
-        node.realize(app, location(site.url, acme, app, public_keys=["nonsense"]))
+        node.realize(app, location(site.url, acme, app, public_keys=("nonsense",)))
 
 
 def test_no_secret_is_in_errors_logs_or_files(
@@ -293,11 +296,10 @@ def test_find_asks_the_caches_also_for_what_is_present(
 ) -> None:
     app = acme.add("app", b"app")
     node.realize(app, location(site.url, acme, app))
-    wanted = {"paths": [app.basename]}
 
-    assert node.call("store.find", {**wanted, "locations": [location(site.url, acme, app)]}) == {}
+    node.call(protocol.FIND, Find((app.basename,), (location(site.url, acme, app),)))
     with pytest.raises(errors.NotFound):
-        node.call("store.find", wanted)
+        node.call(protocol.FIND, Find((app.basename,)))
 
 
 def test_a_mark_without_its_path_is_dropped_and_a_path_keeps_its_mark(

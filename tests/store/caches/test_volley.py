@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.lib.worker import Cancelled
+from cri_proxy.lib.job import Cancelled
 from cri_proxy.store.caches import cache, volley
 from cri_proxy.store.caches.volley import Question
 from cri_proxy.store.http import connections

@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from cri_proxy.lib.worker import Cancelled, Task
+from cri_proxy.lib.job import Cancelled, Task
 from cri_proxy.model import environments, references, storepaths
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.store import nar
 from cri_proxy.store.disk import garbage, leases
-from cri_proxy.store.disk.garbage import Present, Rules
+from cri_proxy.store.disk.garbage import PlanRequest, Present, Rules
 from cri_proxy.store.disk.views import Views
 
 DAY = 86400.0
@@ -151,9 +151,9 @@ def test_paths_that_no_environment_has_go_and_the_others_stay(root, store, views
     kept, loose = put("kept"), put("loose")
     make(views, "web", kept)
 
-    gone = run(root, garbage.PATHS, {"unused_seconds": 0}, task)
+    gone = run(root, garbage.PATHS, 0, task)
 
-    assert gone["paths"] == 1
+    assert gone.paths == 1
     assert store.paths() == (kept,)
     assert not store.locate(loose).exists()
     assert store.record(loose) is None
@@ -163,9 +163,9 @@ def test_a_path_that_was_used_lately_stays(root, store, put, task):
     path = put("path")
     assert store.record(path) is not None
 
-    gone = run(root, garbage.PATHS, {"unused_seconds": 3600}, task)
+    gone = run(root, garbage.PATHS, 3600, task)
 
-    assert gone["paths"] == 0
+    assert gone.paths == 0
     assert store.paths() == (path,)
 
 
@@ -173,7 +173,7 @@ def test_looking_at_a_path_does_not_use_it(root, store, put, task):
     path = put("path")
     assert store.look(path) is not None
 
-    assert run(root, garbage.PATHS, {"unused_seconds": 3600}, task)["paths"] == 1
+    assert run(root, garbage.PATHS, 3600, task).paths == 1
 
 
 def test_what_a_realization_under_way_has_used_stays_however_long_it_takes(root, store, put, task):
@@ -185,10 +185,10 @@ def test_what_a_realization_under_way_has_used_stays_however_long_it_takes(root,
     forget(store, used, days=2)
     forget(store, unused, days=4)
 
-    run(root, garbage.PATHS, {"unused_seconds": 0}, task)
+    run(root, garbage.PATHS, 0, task)
     assert store.paths() == (used,)
     lease.release()
-    run(root, garbage.PATHS, {"unused_seconds": 0}, task)
+    run(root, garbage.PATHS, 0, task)
     assert store.paths() == ()
 
 
@@ -215,7 +215,7 @@ def test_the_paths_of_a_view_that_is_being_made_stay(root, store, views, put, ta
 
     with views.stage("0-acme-web", never) as stage:
         stage.link([path])
-        run(root, garbage.PATHS, {"unused_seconds": 0}, task)
+        run(root, garbage.PATHS, 0, task)
 
     assert store.paths() == (path,)
 
@@ -229,9 +229,9 @@ def test_what_was_taken_away_is_deleted_and_what_runs_in_it_is_not_half_there(
     assert views.set_aside(identity)
     assert not views.has(identity)
     assert not views.set_aside(identity)
-    deleted = run(root, garbage.EMPTY, {}, task)
+    deleted = run(root, garbage.EMPTY, None, task)
 
-    assert deleted["files"] >= 5
+    assert deleted >= 5
     assert list((root / "environments" / ".garbage").iterdir()) == []
 
 
@@ -244,9 +244,9 @@ def test_deleting_ends_when_nobody_wants_it_and_goes_on_later(root, views, task)
     cancelled.cancel()
 
     with pytest.raises(Cancelled):
-        run(root, garbage.EMPTY, {}, cancelled)
+        run(root, garbage.EMPTY, None, cancelled)
     assert aside.exists()
-    run(root, garbage.EMPTY, {}, task)
+    run(root, garbage.EMPTY, None, task)
     assert not aside.exists()
 
 
@@ -257,21 +257,17 @@ def test_the_plan_tells_who_goes_what_it_frees_and_changes_nothing(root, store, 
     plan = run(
         root,
         garbage.PLAN,
-        {
-            "held": {},
-            "wanted": {"acme/staying": ["pin acme/staying"]},
-            "rules": {"grace_seconds": 0, "age_seconds": None, "wanted_bytes": None},
-        },
+        PlanRequest({}, {"acme/staying": ["pin acme/staying"]}, ALL),
         task,
     )
 
-    fates = {each["identity"]: each for each in plan["environments"]}
-    assert fates[staying]["holders"] == ("pin acme/staying",)
-    assert fates[going_]["goes"]
-    assert fates[going_]["frees"] == store.look(own).nar_size
-    assert plan["loose_bytes"] == store.look(loose).nar_size
-    assert plan["paths"] == 2
-    assert plan["store"] == run(root, garbage.MEASURE, {}, task)
+    fates = {each.identity: each for each in plan.fates}
+    assert fates[staying].holders == ("pin acme/staying",)
+    assert plan.going == (fates[going_],)
+    assert fates[going_].frees == store.look(own).nar_size
+    assert plan.loose_bytes == store.look(loose).nar_size
+    assert plan.paths == 2
+    assert plan.store == run(root, garbage.MEASURE, None, task)
     assert len(store.paths()) == 3
 
 
@@ -280,8 +276,8 @@ def test_an_environment_whose_record_cannot_be_read_keeps_its_paths(root, store,
     identity = make(views, "web", path)
     (views.locate(identity) / "environment.json").write_text("{}")
 
-    plan = run(root, garbage.PLAN, {"held": {}, "wanted": {}, "rules": {"grace_seconds": 0}}, task)
-    run(root, garbage.PATHS, {"unused_seconds": 0}, task)
+    plan = run(root, garbage.PLAN, PlanRequest({}, {}, Rules(0)), task)
+    run(root, garbage.PATHS, 0, task)
 
-    assert plan["environments"] == []
+    assert plan.fates == ()
     assert store.paths() == (path,)

@@ -5,9 +5,10 @@ import os
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.lib.worker import Cancelled, Task
+from cri_proxy.lib.job import Cancelled, Task
 from cri_proxy.store import nar
 from cri_proxy.store.disk import integrity
+from cri_proxy.store.disk.integrity import HashRequest, ViewFindings
 from cri_proxy.store.disk.views import Views
 from tests.store.disk.test_garbage import make
 
@@ -53,16 +54,16 @@ def put(store, publisher):
 
 
 def paths(root, task, after="", seconds=None, bytes_per_second=None):
-    argument = {"after": after, "seconds": seconds, "bytes_per_second": bytes_per_second}
+    argument = HashRequest(after, seconds, bytes_per_second)
     return integrity.jobs(root)[integrity.PATHS](argument, task)
 
 
 def views_of(root, task):
-    return integrity.jobs(root)[integrity.VIEWS]({}, task)
+    return integrity.jobs(root)[integrity.VIEWS](None, task)
 
 
 def mend(root, task):
-    return integrity.jobs(root)[integrity.MEND]({}, task)
+    return integrity.jobs(root)[integrity.MEND](None, task)
 
 
 def overwrite(file, data=b"damaged"):
@@ -76,9 +77,9 @@ def test_a_whole_store_has_no_findings(root, store, views, put, task):
 
     found = paths(root, task)
 
-    assert (found["checked"], found["damaged"], found["next"]) == (2, [], None)
-    assert found["bytes"] == sum(store.look(path).nar_size for path in store.paths())
-    assert views_of(root, task) == {"environments": 1, "damaged": []}
+    assert (found.checked, found.damaged, found.next) == (2, [], None)
+    assert found.bytes == sum(store.look(path).nar_size for path in store.paths())
+    assert views_of(root, task) == ViewFindings(environments=1, damaged=[])
 
 
 def test_what_is_damaged_counts_as_absent_and_stays_in_place(root, store, views, put, task):
@@ -86,14 +87,14 @@ def test_what_is_damaged_counts_as_absent_and_stays_in_place(root, store, views,
     identity = make(views, "web", path)
     overwrite(store.locate(path) / "share" / "one")
 
-    (finding,) = paths(root, task)["damaged"]
+    (finding,) = paths(root, task).damaged
 
-    assert (finding["path"], finding["environments"]) == (path.basename, [identity])
+    assert (finding.path, finding.environments) == (path.basename, [identity])
     assert store.record(path) is None
     assert store.has(path)
     assert store.locate(path).is_dir()
     assert views.damaged(identity) == (path,)
-    assert paths(root, task)["damaged"] == [finding]  # told until it is mended
+    assert paths(root, task).damaged == [finding]  # told until it is mended
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_every_difference_that_an_archive_shows_is_found(root, store, put, task,
     (store.locate(path) / "share").chmod(0o755)
     damage(store.locate(path))
 
-    assert [each["path"] for each in paths(root, task)["damaged"]] == [path.basename]
+    assert [each.path for each in paths(root, task).damaged] == [path.basename]
 
 
 def test_a_record_that_cannot_be_read_is_damage(root, store, put, task):
@@ -119,7 +120,7 @@ def test_a_record_that_cannot_be_read_is_damage(root, store, put, task):
     (record,) = (store.directory / ".narinfo").glob(f"{path.basename}.*")
     record.write_text("nonsense")
 
-    assert [each["path"] for each in paths(root, task)["damaged"]] == [path.basename]
+    assert [each.path for each in paths(root, task).damaged] == [path.basename]
 
 
 def test_it_goes_on_behind_the_path_where_it_stopped(root, store, put, task):
@@ -130,8 +131,8 @@ def test_it_goes_on_behind_the_path_where_it_stopped(root, store, put, task):
     none = paths(root, task, seconds=0)
     rest = paths(root, task, after=first)
 
-    assert (none["checked"], none["next"]) == (0, "")
-    assert (rest["checked"], rest["next"]) == (2, None)
+    assert (none.checked, none.next) == (0, "")
+    assert (rest.checked, rest.next) == (2, None)
     assert first < second < third
 
 
@@ -155,14 +156,14 @@ def test_what_is_fetched_anew_is_linked_anew_and_shares_its_files_again(
 
     put("a")
     assert store.record(path) is not None
-    assert mend(root, task) == {"mended": [identity]}
+    assert mend(root, task) == [identity]
 
     file = os.open(f"{path.basename}/share/one", os.O_RDONLY, dir_fd=view)
     assert os.read(file, 100) == b"a"
     assert os.path.samestat(os.fstat(file), (store.locate(path) / "share" / "one").stat())
     assert views.has(identity)
     assert views.damaged(identity) == ()
-    assert paths(root, task)["damaged"] == views_of(root, task)["damaged"] == []
+    assert paths(root, task).damaged == views_of(root, task).damaged == []
     os.close(file)
     os.close(view)
 
@@ -173,7 +174,7 @@ def test_nothing_is_mended_while_the_path_is_damaged(root, store, views, put, ta
     overwrite(store.locate(path) / "share" / "one")
     paths(root, task)
 
-    assert mend(root, task) == {"mended": []}
+    assert mend(root, task) == []
     with pytest.raises(errors.ContentDamaged, match="store verify --repair"):
         views.mend(identity, never)
     assert views.damaged(identity) == (path,)
@@ -186,12 +187,12 @@ def test_a_view_without_a_file_is_found_and_mended(root, store, views, put, task
     share.chmod(0o755)
     (share / "two").unlink()
 
-    (finding,) = views_of(root, task)["damaged"]
+    (finding,) = views_of(root, task).damaged
 
-    assert (finding["path"], finding["environments"]) == (path.basename, [identity])
+    assert (finding.path, finding.environments) == (path.basename, [identity])
     assert store.record(path) is not None
-    assert mend(root, task) == {"mended": [identity]}
-    assert views_of(root, task)["damaged"] == []
+    assert mend(root, task) == [identity]
+    assert views_of(root, task).damaged == []
 
 
 def test_a_path_that_is_missing_from_the_store_is_found_by_its_environment(
@@ -201,12 +202,12 @@ def test_a_path_that_is_missing_from_the_store_is_found_by_its_environment(
     identity = make(views, "web", path)
     store.remove([path])
 
-    assert paths(root, task)["damaged"] == []
-    (finding,) = views_of(root, task)["damaged"]
+    assert paths(root, task).damaged == []
+    (finding,) = views_of(root, task).damaged
 
-    assert finding["environments"] == [identity]
+    assert finding.environments == [identity]
     put("a")
-    assert mend(root, task) == {"mended": [identity]}
+    assert mend(root, task) == [identity]
 
 
 def test_a_damaged_path_is_dropped_with_its_mark(store, put, root, task):

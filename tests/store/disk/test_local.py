@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.lib import durable, worker
+from cri_proxy.lib import durable
+from cri_proxy.lib.job import Task
 from cri_proxy.model import storepaths
 from cri_proxy.store import nar
 from cri_proxy.store.disk import local
@@ -311,7 +312,7 @@ def test_names_that_end_like_stage_entries_are_kept_apart(store, publisher):
     paths = [storepaths.StorePath(digest, name) for name in ("x", "x.lock", "x.tree", "x.narinfo")]
     for path in paths:
         info = publisher.publish(path, {"name": path.name.encode()})
-        with store.stage(path, worker.Task(lambda report: None).check) as stage:
+        with store.stage(path, Task(lambda report: None).check) as stage:
             with stage.filling(0) as place, publisher_tree(publisher, path) as source:
                 nar.unpack(source, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label="x")
             stage.commit(info)

@@ -217,7 +217,7 @@ async def test_untrusted_key_fails_the_realization_before_anything_is_fetched(
     daemon, forest, server
 ):
     stranger = str(signatures.generate("stranger-1").public)
-    async with daemon(keys=[stranger]) as ours:
+    async with daemon(keys=(stranger,)) as ours:
         with pytest.raises(errors.SignatureUntrusted):
             await realize(ours, next(iter(forest)))
 
@@ -288,7 +288,7 @@ async def test_path_that_came_with_other_references_brings_those_too(
     twin.add("late", b"late")
     (twin.directory / "nix-cache-info").write_text("StoreDir: /nix/store\nPriority: 90\n")
     server.fail("/nar/*", file_server.Corruption(60))
-    async with daemon(caches=[server.url, twin.url]) as ours:
+    async with daemon(caches=(server.url, twin.url)) as ours:
         assert await realize(ours, root) == {root, late}
     assert set(sound()) == {root, late}
 
@@ -303,7 +303,7 @@ async def test_disk_without_room_is_told(daemon, publisher, tmp_path):
         pytest.skip("this machine lets nobody mount")
     try:
         root = publisher.add("root", {"data": os.urandom(2_000_000)})
-        async with daemon(directory=str(small / "store")) as ours:
+        async with daemon(directory=small / "store") as ours:
             with pytest.raises(errors.NodeExhausted, match=f"no room for {root}"):
                 await realize(ours, root)
             subprocess.run(["mount", "-o", "remount,size=32m", str(small)], check=True)
@@ -326,7 +326,7 @@ async def test_surveys_at_once_share_the_connections(daemon, forest, monkeypatch
 
         async def watched(job, argument, **options):
             if job == protocol.SURVEY:
-                widths.append(argument["width"])
+                widths.append(argument.width)
             return await call(job, argument, **options)
 
         monkeypatch.setattr(ours._pool, "call", watched)

@@ -4,15 +4,17 @@ import subprocess
 import threading
 
 import pytest
+from msgspec.structs import replace
 
 from cri_proxy import errors
-from cri_proxy.lib.worker import Cancelled, Task
-from cri_proxy.store import signatures
+from cri_proxy.lib.job import Cancelled, Task
+from cri_proxy.store import protocol, signatures
 from cri_proxy.store.caches import failover
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import jobs as fetching
 from cri_proxy.store.fetch import traversal
 from cri_proxy.store.http import connections
+from cri_proxy.store.protocol import Fetch, Fetched, FetchFailed, FetchFew, Survey
 from hack.testbed import file_server
 from hack.testbed.binary_cache import Executable, Publisher, Symlink
 from hack.testbed.file_server import FileServer
@@ -39,112 +41,108 @@ def chain(publisher):
 
 
 def survey(jobs, roots, task=None):
-    """Run the job; return every fact that it told, by path."""
+    """Run the job; return every fact that it reported, by path."""
     facts = []
-    task = task or Task(lambda report: facts.extend(report["facts"]))
-    argument = {"roots": [root.basename for root in roots], "width": 8}
-    facts.extend(jobs[fetching.SURVEY](argument, task)["facts"])
-    assert len(facts) == len({fact["path"] for fact in facts})
-    return {fact["path"]: fact for fact in facts}
+    task = task or Task(facts.extend)
+    argument = Survey(tuple(root.basename for root in roots), width=8)
+    facts.extend(jobs[protocol.SURVEY](argument, task))
+    assert len(facts) == len({fact.path for fact in facts})
+    return {fact.path: fact for fact in facts}
 
 
 def fetch(jobs, fact, task=None):
     """Run the job for what a survey found."""
-    return jobs[fetching.FETCH](fact, task or Task(lambda report: None))
+    wanted = Fetch(fact.path, fact.found)
+    return jobs[protocol.FETCH](wanted, task or Task(lambda count: None)).fact
 
 
 def fetch_few(jobs, facts):
-    """Run the job; return what it told, by path."""
-    told = []
-    argument = {"paths": list(facts), "width": 4}
-    told.extend(
-        jobs[fetching.FETCH_FEW](argument, Task(lambda report: told.extend(report["facts"])))[
-            "facts"
-        ]
-    )
-    assert len(told) == len({fact["path"] for fact in told})
-    return {fact["path"]: fact for fact in told}
+    """Run the job; return how the paths ended, by path."""
+    ended = []
+    argument = FetchFew(tuple(Fetch(fact.path, fact.found) for fact in facts), width=4)
+    ended.extend(jobs[protocol.FETCH_FEW](argument, Task(ended.extend)))
+    by_path = {each.fact.path if isinstance(each, Fetched) else each.path: each for each in ended}
+    assert len(ended) == len(by_path)
+    return by_path
 
 
 def fetch_alone_of_few(jobs, fact):
-    """Run the job for one path, and raise what it says of it."""
-    told = fetch_few(jobs, [fact])[fact["path"]]
-    if "error" in told:
-        raise errors.of_wire(told["error"])
+    """Run the job for one path, and raise the error that it ended with."""
+    ended = fetch_few(jobs, [fact])[fact.path]
+    if isinstance(ended, FetchFailed):
+        raise errors.of_wire(ended.error)
 
 
 def fetch_all(jobs, root):
     """Bring a closure here."""
     for fact in survey(jobs, [root]).values():
-        if "narinfo" in fact:
+        if fact.found is not None:
             fetch(jobs, fact)
 
 
-def test_survey_tells_the_closure_of_absent_paths(greeting, chain):
-    facts = survey(fetching.jobs(greeting()), chain[:1])
+def test_survey_tells_the_closure_of_absent_paths(options, chain):
+    facts = survey(fetching.jobs(options()), chain[:1])
     top, left, right, base = chain
 
     assert facts.keys() == {path.basename for path in chain}
-    assert set(facts[top.basename]["references"]) == {left.basename, right.basename}
-    assert facts[base.basename]["references"] == [base.basename]
-    assert all("narinfo" in fact for fact in facts.values())
+    assert set(facts[top.basename].references) == {left.basename, right.basename}
+    assert facts[base.basename].references == (base.basename,)
+    assert all(fact.found is not None for fact in facts.values())
 
 
-def test_closure_without_an_end_is_given_up(greeting, chain, monkeypatch):
+def test_closure_without_an_end_is_given_up(options, chain, monkeypatch):
     """What caches say while it is surveyed is not verified yet."""
     monkeypatch.setattr(traversal, "PATHS_AT_MOST", 3)
 
     with pytest.raises(errors.ContentDamaged, match="more than 3 paths"):
-        survey(fetching.jobs(greeting()), chain[:1])
+        survey(fetching.jobs(options()), chain[:1])
 
 
-def test_survey_of_present_paths_asks_no_cache(greeting, chain, server):
-    jobs = fetching.jobs(greeting())
+def test_survey_of_present_paths_asks_no_cache(options, chain, server):
+    jobs = fetching.jobs(options())
     absent = survey(jobs, chain[:1])
     fetch_all(jobs, chain[0])
     server.stop()
 
     present = survey(jobs, chain[:1])
 
-    assert not any("narinfo" in fact for fact in present.values())
-    for name, fact in present.items():
-        assert fact.items() <= absent[name].items()
+    assert present == {name: replace(fact, found=None) for name, fact in absent.items()}
 
 
-def test_survey_asks_only_for_what_is_absent(greeting, publisher, chain, server):
-    jobs = fetching.jobs(greeting())
+def test_survey_asks_only_for_what_is_absent(options, publisher, chain, server):
+    jobs = fetching.jobs(options())
     fetch_all(jobs, chain[1])
     server.forget()
     facts = survey(jobs, chain[:1])
 
-    assert {name for name, fact in facts.items() if "narinfo" in fact} == {
+    assert {name for name, fact in facts.items() if fact.found is not None} == {
         chain[0].basename,
         chain[2].basename,
     }
     assert server.count("*.narinfo") == 2
 
 
-def test_survey_reports_while_it_goes(greeting, publisher):
+def test_survey_reports_while_it_goes(options, publisher):
     """A path is told before what it needs has been looked up."""
     leaves = [publisher.add(f"leaf-{n}", b"x" * n) for n in range(50)]
     root = publisher.add("root", b"r", leaves)
     reports = []
-    result = fetching.jobs(greeting())[fetching.SURVEY](
-        {"roots": [root.basename], "width": 8}, Task(lambda report: reports.append(report["facts"]))
+    rest = fetching.jobs(options())[protocol.SURVEY](
+        Survey((root.basename,), width=8), Task(reports.append)
     )
     told = [fact for report in reports for fact in report]
 
-    assert told[0]["path"] == root.basename
-    assert len(told) + len(result["facts"]) == 51
+    assert told[0].path == root.basename
+    assert len(told) + len(rest) == 51
     assert max(map(len, reports)) <= 32
 
 
-def test_survey_looks_many_paths_up_at_a_time(greeting, publisher, server, monkeypatch):
+def test_survey_looks_many_paths_up_at_a_time(options, publisher, server, monkeypatch):
     monkeypatch.setattr(connections, "LATE_SECONDS", 60)
     leaves = [publisher.add(f"leaf-{n}", b"x" * n) for n in range(40)]
     root = publisher.add("root", b"r", leaves)
     hang = file_server.Hang()
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     for leaf in leaves:
         server.fail(f"/{leaf.digest}.narinfo", hang)
     surveying = threading.Thread(target=survey, args=(jobs, [root]))
@@ -159,72 +157,70 @@ def test_survey_looks_many_paths_up_at_a_time(greeting, publisher, server, monke
     assert server.count("*.narinfo") == 41
 
 
-def test_survey_that_is_cancelled_stops_asking(greeting, publisher, server):
+def test_survey_that_is_cancelled_stops_asking(options, publisher, server):
     leaves = [publisher.add(f"leaf-{n}", b"x" * n) for n in range(100)]
     root = publisher.add("root", b"r", leaves)
     task = Task(lambda report: task.cancel())
 
     with pytest.raises(Cancelled):
-        survey(fetching.jobs(greeting()), [root], task)
+        survey(fetching.jobs(options()), [root], task)
     assert server.count("*.narinfo") < 101
 
 
-def test_path_that_nobody_has_ends_the_survey(greeting, publisher, chain):
+def test_path_that_nobody_has_ends_the_survey(options, publisher, chain):
     publisher.remove(chain[3])
 
     with pytest.raises(errors.NotFound, match=str(chain[3])):
-        survey(fetching.jobs(greeting()), chain[:1])
+        survey(fetching.jobs(options()), chain[:1])
 
 
 @pytest.mark.parametrize("compression", ["zstd", "xz", "gzip", "bzip2", "none"])
-def test_fetched_path_is_in_place_and_proved(greeting, publisher, store, sound, compression):
+def test_fetched_path_is_in_place_and_proved(options, publisher, store, sound, compression):
     publisher.compression = compression
     path = publisher.add("thing", {"bin/x": Executable(b"#!/bin/sh\n"), "data": b"d" * 100_000})
-    fact = survey(fetching.jobs(greeting()), [path])[path.basename]
-    result = fetch(fetching.jobs(greeting()), fact)
+    fact = survey(fetching.jobs(options()), [path])[path.basename]
+    result = fetch(fetching.jobs(options()), fact)
 
     assert sound() == (path,)
-    for key in ("path", "references", "nar_size"):
-        assert result[key] == fact[key]
+    assert result == replace(fact, found=None)
     assert os.access(store.locate(path) / "bin/x", os.X_OK)
     assert names_in(store.directory / ".stage") == []
 
 
-def test_archive_larger_than_what_is_awaited_at_a_time_is_whole(greeting, publisher, sound):
+def test_archive_larger_than_what_is_awaited_at_a_time_is_whole(options, publisher, sound):
     publisher.compression = "none"
     path = publisher.add("large", {"data": os.urandom(3_500_001), "small": b"s"})
-    fact = survey(fetching.jobs(greeting()), [path])[path.basename]
-    fetch(fetching.jobs(greeting()), fact)
+    fact = survey(fetching.jobs(options()), [path])[path.basename]
+    fetch(fetching.jobs(options()), fact)
 
     assert sound() == (path,)
 
 
-def test_path_that_is_present_by_now_is_not_fetched_again(greeting, publisher, server):
+def test_path_that_is_present_by_now_is_not_fetched_again(options, publisher, server):
     path = publisher.add("thing", b"x")
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     fact = survey(jobs, [path])[path.basename]
     fetch(jobs, fact)
     server.stop()
 
-    assert fetch(jobs, fact)["path"] == path.basename
+    assert fetch(jobs, fact).path == path.basename
 
 
-def test_progress_counts_the_bytes_of_the_archive(greeting, publisher):
+def test_progress_counts_the_bytes_of_the_archive(options, publisher):
     path = publisher.add("thing", {"data": bytes(20_000_000)})
     reports = []
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     fact = survey(jobs, [path])[path.basename]
     fetch(jobs, fact, Task(reports.append))
-    counts = [report["bytes"] for report in reports]
 
-    assert len(counts) == 4
-    assert counts == sorted(counts)
-    assert counts[-1] <= fact["nar_size"]
+    assert len(reports) == 4
+    assert reports == sorted(reports)
+    assert reports[-1] <= fact.nar_size
 
 
-def test_fetch_that_is_cancelled_leaves_nothing(greeting, publisher, store):
+def test_fetch_that_is_cancelled_leaves_nothing(options, publisher, store):
     path = publisher.add("thing", {"data": bytes(20_000_000)})
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     fact = survey(jobs, [path])[path.basename]
     task = Task(lambda report: task.cancel())
 
@@ -243,11 +239,11 @@ def spoil(server, publisher, path, fault):
 
 @pytest.mark.parametrize("compression", ["zstd", "none"])
 def test_archive_of_flipped_bits_is_damage_of_that_cache_and_of_no_use(
-    greeting, publisher, server, store, compression
+    options, publisher, server, store, compression
 ):
     publisher.compression = compression
     path = publisher.add("thing", {"data": os.urandom(50_000)})
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     fact = survey(jobs, [path])[path.basename]
     spoil(server, publisher, path, file_server.Corruption(20_000))
 
@@ -260,12 +256,12 @@ def test_archive_of_flipped_bits_is_damage_of_that_cache_and_of_no_use(
     assert store.has(path)
 
 
-def test_archive_that_was_cut_at_the_cache_is_damage(greeting, publisher, server, store):
+def test_archive_that_was_cut_at_the_cache_is_damage(options, publisher, server, store):
     """Every byte that was promised comes; there are too few of them."""
     path = publisher.add("thing", {"data": os.urandom(50_000)})
     archive = publisher.archive_file(path)
     whole = archive.read_bytes()
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     archive.write_bytes(whole[:20_000])
 
     with pytest.raises(errors.ContentDamaged, match="breaks off"):
@@ -275,9 +271,9 @@ def test_archive_that_was_cut_at_the_cache_is_damage(greeting, publisher, server
     assert store.has(path)
 
 
-def test_archive_that_always_breaks_off_is_a_cache_out_of_reach(greeting, publisher, server, store):
+def test_archive_that_always_breaks_off_is_a_cache_out_of_reach(options, publisher, server, store):
     path = publisher.add("thing", {"data": os.urandom(50_000)})
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     fact = survey(jobs, [path])[path.basename]
     spoil(server, publisher, path, file_server.Truncation(1000))
 
@@ -289,11 +285,11 @@ def test_archive_that_always_breaks_off_is_a_cache_out_of_reach(greeting, publis
     assert store.has(path)
 
 
-def test_another_cache_stands_in_for_one_with_damaged_bytes(greeting, publisher, server):
+def test_another_cache_stands_in_for_one_with_damaged_bytes(options, publisher, server):
     path = publisher.add("thing", {"data": os.urandom(50_000)})
     spoil(server, publisher, path, file_server.Corruption(20_000))
     with FileServer(publisher.directory) as second:
-        jobs = fetching.jobs(greeting(caches=[server.url, second.url]))
+        jobs = fetching.jobs(options(caches=(server.url, second.url)))
         fetch(jobs, survey(jobs, [path])[path.basename])
 
         assert second.count("/nar/*") == 1
@@ -301,11 +297,11 @@ def test_another_cache_stands_in_for_one_with_damaged_bytes(greeting, publisher,
 
 @pytest.mark.parametrize("by", [fetch, fetch_alone_of_few])
 def test_path_that_no_trusted_key_signed_is_refused_before_its_archive_is_asked_for(
-    greeting, publisher, server, by
+    options, publisher, server, by
 ):
     path = publisher.add("thing", b"x")
     stranger = str(signatures.generate("stranger-1").public)
-    jobs = fetching.jobs(greeting(keys=[stranger]))
+    jobs = fetching.jobs(options(keys=(stranger,)))
     fact = survey(jobs, [path])[path.basename]
 
     with pytest.raises(errors.SignatureUntrusted, match=f"{path} .*testbed-1.*stranger-1"):
@@ -313,47 +309,47 @@ def test_path_that_no_trusted_key_signed_is_refused_before_its_archive_is_asked_
     assert not server.count("/nar/*")
 
 
-def test_path_without_signature_is_refused(greeting, publisher):
+def test_path_without_signature_is_refused(options, publisher):
     path = publisher.add("thing", b"x")
     lines = publisher.narinfo_file(path).read_text().splitlines(keepends=True)
     publisher.narinfo_file(path).write_text("".join(x for x in lines if not x.startswith("Sig")))
 
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     with pytest.raises(errors.SignatureUntrusted, match="signed by no key"):
         fetch(jobs, survey(jobs, [path])[path.basename])
 
 
-def test_signature_is_checked_by_the_fetch(greeting, publisher, store):
+def test_signature_is_checked_by_the_fetch(options, publisher, store):
     """What travelled between processes is not taken as verified."""
     path = publisher.add("thing", b"x")
-    fact = survey(fetching.jobs(greeting()), [path])[path.basename]
-    forged = fact["narinfo"].replace("NarSize: ", "NarSize: 1")
+    fact = survey(fetching.jobs(options()), [path])[path.basename]
+    forged = fact.found.narinfo.replace("NarSize: ", "NarSize: 1")
     stranger = str(signatures.generate("stranger-1").public)
 
     with pytest.raises(errors.SignatureUntrusted):
-        fetch(fetching.jobs(greeting()), fact | {"narinfo": forged})
+        fetch(fetching.jobs(options()), replace(fact, found=replace(fact.found, narinfo=forged)))
     with pytest.raises(errors.SignatureUntrusted):
-        fetch(fetching.jobs(greeting(keys=[stranger])), fact)
+        fetch(fetching.jobs(options(keys=(stranger,))), fact)
     assert not store.has(path)
 
 
 @pytest.mark.parametrize("by", [fetch, fetch_alone_of_few])
 def test_signed_cache_stands_in_for_an_unsigned_one(
-    greeting, publisher, server, store, tmp_path, by
+    options, publisher, server, store, tmp_path, by
 ):
     path = publisher.add("thing", b"x")
     unsigned = Publisher(tmp_path / "unsigned", key=signatures.generate("stranger-1"))
     unsigned.add("thing", b"x")
-    jobs = fetching.jobs(greeting(caches=[unsigned.url, server.url]))
+    jobs = fetching.jobs(options(caches=(unsigned.url, server.url)))
     by(jobs, survey(jobs, [path])[path.basename])
 
     assert store.has(path)
     assert server.count("/nar/*") == 1
 
 
-def test_two_fetches_of_one_path_download_it_once(greeting, publisher, server):
+def test_two_fetches_of_one_path_download_it_once(options, publisher, server):
     path = publisher.add("thing", {"data": os.urandom(300_000)})
-    jobs, others = fetching.jobs(greeting()), fetching.jobs(greeting())
+    jobs, others = fetching.jobs(options()), fetching.jobs(options())
     fact = survey(jobs, [path])[path.basename]
     server.forget()
     threads = [threading.Thread(target=fetch, args=(each, fact)) for each in (jobs, others) * 3]
@@ -365,27 +361,27 @@ def test_two_fetches_of_one_path_download_it_once(greeting, publisher, server):
     assert server.count("/nar/*") == 1
 
 
-def test_recover_and_remove_are_jobs_too(greeting, publisher, store, task):
+def test_recover_and_remove_are_jobs_too(options, publisher, store, task):
     path = publisher.add("thing", b"x")
-    jobs = fetching.jobs(greeting())
-    jobs[fetching.RECOVER]({}, task)
+    jobs = fetching.jobs(options())
+    jobs[protocol.RECOVER](None, task)
     fetch_all(jobs, path)
 
-    assert jobs[fetching.REMOVE]({"paths": [path.basename]}, task) == {"paths": [path.basename]}
+    assert jobs[protocol.REMOVE]([path.basename], task) == [path.basename]
     assert not store.has(path)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"keys": ["nonsense"]}, {"caches": ["nonsense"]}], ids=["key", "cache"]
+    "changes", [{"keys": ("nonsense",)}, {"caches": ("nonsense",)}], ids=["key", "cache"]
 )
-def test_settings_that_cannot_be_read_are_refused(greeting, changes):
+def test_settings_that_cannot_be_read_are_refused(options, changes):
     with pytest.raises(errors.RequestInvalid, match="'nonsense'"):
-        fetching.jobs(greeting(**changes))
+        fetching.jobs(options(**changes))
 
 
-def test_basename_that_is_none_is_refused(greeting, task):
+def test_basename_that_is_none_is_refused(options, task):
     with pytest.raises(errors.RequestInvalid):
-        fetching.jobs(greeting())[fetching.SURVEY]({"roots": ["../../etc"], "width": 8}, task)
+        fetching.jobs(options())[protocol.SURVEY](Survey(("../../etc",), width=8), task)
 
 
 @pytest.fixture
@@ -416,13 +412,13 @@ def small_disk(tmp_path):
     ids=["bytes", "inodes"],
 )
 def test_full_disk_is_told_leaves_no_stage_and_once_there_is_room_all_is_well(
-    greeting, publisher, small_disk, tree, reason
+    options, publisher, small_disk, tree, reason
 ):
     place, enlarge = small_disk
     store = Store(place / "store")
     store.recover()
     path = publisher.add("thing", tree)
-    jobs = fetching.jobs(greeting(directory=str(store.directory)))
+    jobs = fetching.jobs(options(directory=store.directory))
     fact = survey(jobs, [path])[path.basename]
 
     with pytest.raises(errors.NodeExhausted, match=f"no room for {path}: {reason}"):
@@ -433,13 +429,13 @@ def test_full_disk_is_told_leaves_no_stage_and_once_there_is_room_all_is_well(
     assert store.has(path)
 
 
-def test_disk_that_fills_up_in_the_middle_is_told(greeting, publisher, small_disk):
+def test_disk_that_fills_up_in_the_middle_is_told(options, publisher, small_disk):
     """The path alone would have fitted when it was begun."""
     place, _ = small_disk
     store = Store(place / "store")
     store.recover()
     path = publisher.add("thing", {"data": os.urandom(1_500_000)})
-    jobs = fetching.jobs(greeting(directory=str(store.directory)))
+    jobs = fetching.jobs(options(directory=store.directory))
     fact = survey(jobs, [path])[path.basename]
 
     class Meanwhile(Task):
@@ -458,47 +454,52 @@ def test_disk_that_fills_up_in_the_middle_is_told(greeting, publisher, small_dis
 
 @pytest.mark.parametrize("compression", ["zstd", "xz", "none"])
 @pytest.mark.parametrize("is_near", [False, True])
-def test_few_paths_are_fetched_at_once(greeting, publisher, sound, tmp_path, compression, is_near):
+def test_few_paths_are_fetched_at_once(options, publisher, sound, tmp_path, compression, is_near):
     publisher.compression = compression
     paths = [publisher.add(f"thing-{n}", {"bin/x": b"x" * 1000 * n}) for n in range(10)]
     root = publisher.add("root", b"r", paths)
-    jobs = fetching.jobs(greeting(**({"caches": [publisher.url]} if is_near else {})))
+    jobs = fetching.jobs(options(**({"caches": (publisher.url,)} if is_near else {})))
     facts = survey(jobs, [root])
 
     told = fetch_few(jobs, facts.values())
 
     assert told.keys() == facts.keys()
-    assert all("error" not in fact and fact["steps"] for fact in told.values())
+    assert all(isinstance(each, Fetched) and each.timings for each in told.values())
     assert sound() == tuple(sorted([*paths, root]))
 
 
-def test_one_of_few_that_cannot_be_had_leaves_the_others(greeting, publisher, chain, store):
-    jobs = fetching.jobs(greeting())
+def test_one_of_few_that_cannot_be_had_leaves_the_others(options, publisher, chain, store):
+    jobs = fetching.jobs(options())
     facts = survey(jobs, chain[:1])
     archive = publisher.archive_file(chain[1])
     archive.write_bytes(archive.read_bytes()[:-9])
 
     told = fetch_few(jobs, facts.values())
 
-    assert {name for name, fact in told.items() if "error" in fact} == {chain[1].basename}
+    assert {name for name, each in told.items() if isinstance(each, FetchFailed)} == {
+        chain[1].basename
+    }
     with pytest.raises(errors.ContentDamaged):
-        raise errors.of_wire(told[chain[1].basename]["error"])
+        raise errors.of_wire(told[chain[1].basename].error)
     assert set(store.paths()) == {chain[0], chain[2], chain[3]}
     assert names_in(store.directory / ".stage") == []
 
 
-def test_another_cache_stands_in_for_few_of_damaged_bytes(greeting, publisher, server, chain):
-    jobs = fetching.jobs(greeting(caches=[server.url, publisher.url]))
-    facts = [fact | {"cache": server.url} for fact in survey(jobs, chain[:1]).values()]
+def test_another_cache_stands_in_for_few_of_damaged_bytes(options, publisher, server, chain):
+    jobs = fetching.jobs(options(caches=(server.url, publisher.url)))
+    facts = [
+        replace(fact, found=replace(fact.found, cache=server.url))
+        for fact in survey(jobs, chain[:1]).values()
+    ]
     server.fail("/nar/*", file_server.Corruption(50))
 
-    assert not [fact for fact in fetch_few(jobs, facts).values() if "error" in fact]
+    assert all(isinstance(each, Fetched) for each in fetch_few(jobs, facts).values())
 
 
-def test_few_that_are_being_fetched_are_waited_for(greeting, publisher, server):
+def test_few_that_are_being_fetched_are_waited_for(options, publisher, server):
     """By another process or thread, which holds the path: one archive comes once."""
     path = publisher.add("thing", b"x" * 1000)
-    jobs = fetching.jobs(greeting())
+    jobs = fetching.jobs(options())
     facts = list(survey(jobs, [path]).values())
     hang = file_server.Hang()
     server.fail("/nar/*", hang)
@@ -515,13 +516,13 @@ def test_few_that_are_being_fetched_are_waited_for(greeting, publisher, server):
     assert server.count("/nar/*") == 1
 
 
-def test_signature_is_checked_again_for_few(greeting, publisher, store):
+def test_signature_is_checked_again_for_few(options, publisher, store):
     path = publisher.add("thing", b"x")
-    facts = survey(fetching.jobs(greeting()), [path])
+    facts = survey(fetching.jobs(options()), [path])
     other = signatures.generate("other").public
 
-    told = fetch_few(fetching.jobs(greeting(keys=[str(other)])), facts.values())
+    told = fetch_few(fetching.jobs(options(keys=(str(other),))), facts.values())
 
     with pytest.raises(errors.SignatureUntrusted):
-        raise errors.of_wire(told[path.basename]["error"])
+        raise errors.of_wire(told[path.basename].error)
     assert store.paths() == ()

@@ -7,30 +7,33 @@ import pytest
 from cri_proxy import errors
 from cri_proxy.lib import workers
 from cri_proxy.model import storepaths
+from cri_proxy.model.cachelocations import Location
 from cri_proxy.model.progress import Progress
 from cri_proxy.store.nix.closures import NixClosures
 
 ONE = storepaths.of_basename("0" * 32 + "-one")
-PLACE = {"url": "https://cache", "user": "u", "password": "p", "public_keys": [], "variables": {}}
+PLACE = Location("https://cache", user="u", password="p")
 
 FAKE = """
 from cri_proxy.lib import worker
+from cri_proxy.lib.job import Jobs
+from cri_proxy.store import protocol
+from cri_proxy.store.protocol import Fact, NixProgress
 import sys
 
 def realise(argument, task):
-    task.report({"total": 1})
-    task.report({"copied": 1})
-    facts = [{"path": each, "references": [], "nar_size": 7} for each in argument["roots"]]
+    task.report(NixProgress(total=1))
+    task.report(NixProgress(copied=1))
     print("asked", file=sys.stderr, flush=True)
-    return {"facts": facts}
+    return [Fact(each, (), 7) for each in argument]
 
-worker.serve(lambda greeting: {"store.nix.realise": realise})
+worker.serve(dict, lambda settings: Jobs(protocol.NIX_REALISE.run_by(realise)))
 """
 
 
 @pytest.fixture
 async def ours():
-    pool = workers.Pool([sys.executable, "-c", FAKE], size=1, greeting={}, nice=0)
+    pool = workers.Pool([sys.executable, "-c", FAKE], size=1, settings={}, nice=0)
     async with contextlib.aclosing(pool), contextlib.aclosing(NixClosures(pool)) as made:
         yield made
 

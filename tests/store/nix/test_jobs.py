@@ -5,13 +5,16 @@ import os
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.lib.worker import Task
+from cri_proxy.lib.job import Task
 from cri_proxy.store import nar, protocol
 from cri_proxy.store.nix import jobs, programs, roots
+from cri_proxy.store.nix.programs import Programs
+from cri_proxy.store.protocol import NixOptions, NixProgress
 from hack.testbed.binary_cache import Executable
 from hack.testbed.node_nix import VARIABLE, NodeNix
 
 pytestmark = pytest.mark.nix
+NIX_DIRECTORY = os.environ.get(VARIABLE, "")
 
 
 @pytest.fixture
@@ -23,13 +26,13 @@ def node_nix(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def made(greeting, node_nix, tmp_path):
+def made(options, node_nix, tmp_path):
     """Makes the jobs of a worker."""
 
-    def make(**nix):
-        told = {"directory": os.environ.get(VARIABLE, ""), "remote": node_nix.remote} | nix
+    def make(directory=NIX_DIRECTORY):
+        nix = NixOptions(directory, node_nix.remote)
         root = tmp_path / "node"
-        return jobs.jobs(root, jobs.programs_of(root, greeting(nix=told)))
+        return jobs.jobs(root, Programs(root / "nix", options(nix=nix)))
 
     return make
 
@@ -43,8 +46,7 @@ def pair(publisher):
 def realise(made, path):
     """Run the job; return what it reported, and the facts."""
     told = []
-    answer = made[protocol.NIX_REALISE]({"roots": [path.basename]}, Task(told.append))
-    return told, answer["facts"]
+    return told, made[protocol.NIX_REALISE]([path.basename], Task(told.append))
 
 
 def test_what_is_realised_survives_nixs_collector(made, pair, node_nix):
@@ -65,8 +67,8 @@ def test_the_root_is_there_before_the_path(made, pair, publisher, node_nix):
 def test_what_is_fetched_is_reported(made, pair):
     told, _ = realise(made(), pair[1])
 
-    assert {"total": 2} in told
-    assert {"copied": 2} in told
+    assert NixProgress(total=2) in told
+    assert NixProgress(copied=2) in told
 
 
 def test_a_path_that_was_altered_behind_nixs_back_is_repaired(
@@ -109,7 +111,7 @@ def test_damage_that_cannot_be_repaired_is_told(made, pair, publisher, node_nix)
 
 def test_without_nix_the_refusal_says_what_to_do(made, tmp_path):
     with pytest.raises(errors.RequestInvalid, match=r'set store\.kind to "own"'):
-        made(directory=str(tmp_path))[protocol.NIX_RECOVER]({}, Task(lambda report: None))
+        made(directory=str(tmp_path))[protocol.NIX_RECOVER](None, Task(lambda report: None))
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,13 @@ def test_a_nix_that_is_too_old_or_no_nix_is_refused(made, tmp_path, says, refusa
     program.chmod(0o755)
 
     with pytest.raises(errors.RequestInvalid, match=refusal):
-        made(directory=str(program.parent))[protocol.NIX_RECOVER]({}, Task(lambda report: None))
+        made(directory=str(program.parent))[protocol.NIX_RECOVER](None, Task(lambda report: None))
 
 
-def test_without_nixs_daemon_the_refusal_says_so(greeting, tmp_path):
+def test_without_nixs_daemon_the_refusal_says_so(options, tmp_path):
     """Only asked, nothing is written: this is where the machine's own Nix would be."""
-    told = {"directory": os.environ.get(VARIABLE, ""), "remote": "daemon"}
-    asked = jobs.programs_of(tmp_path, greeting(nix=told))
+    nix = NixOptions(NIX_DIRECTORY, "daemon")
+    asked = Programs(tmp_path / "nix", options(nix=nix))
     with pytest.raises(errors.SourceUnreachable, match="start nix-daemon"):
         asked.query("--query", "--requisites", paths=["/nix/store/" + "0" * 32 + "-x"])
 
@@ -158,9 +160,8 @@ def test_what_nix_tells_must_be_a_registration():
         jobs.validity_of("/nix/store/" + "0" * 32 + "-x\nno hash\n")
 
 
-def test_two_processes_never_share_nixs_cache(tmp_path, greeting):
-    told = {"directory": os.environ.get(VARIABLE, ""), "remote": ""}
-    ours = jobs.programs_of(tmp_path, greeting(nix=told))
+def test_two_processes_never_share_nixs_cache(tmp_path, options):
+    ours = Programs(tmp_path / "nix", options())
     with ours._cache(lambda: None) as one, ours._cache(lambda: None) as other:
         assert one != other
 

@@ -9,15 +9,21 @@ import threading
 
 import pytest
 
-from cri_proxy.lib.worker import Task
+from cri_proxy.lib.job import Task
 from cri_proxy.model import storepaths
+from cri_proxy.model.cachelocations import Location
 from cri_proxy.store import nar, narinfo, protocol
 from cri_proxy.store.caches.cache import Connections, of_url
-from cri_proxy.store.fetch import jobs as fetching
 from cri_proxy.store.peers import addresses, asking
+from cri_proxy.store.protocol import Fetch
 from hack.testbed import peers, waiting
 from hack.testbed.binary_cache import Executable, Publisher
 from hack.testbed.nix import Nix
+
+
+def addresses_of(node):
+    """The addresses that a node knows of."""
+    return addresses.Addresses(node.options.peers.names, node.options.peers.listen)
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def cluster(tmp_path, publisher, server):
     """Makes nodes that share, behind one cache."""
 
     def make(count, **changes):
-        settings = {"caches": [server.url], "keys": [publisher.public_key]} | changes
+        settings = {"caches": (server.url,), "keys": (publisher.public_key,)} | changes
         return peers.cluster(tmp_path / "cluster", count, **settings)
 
     return make
@@ -108,7 +114,7 @@ def test_nix_reads_what_is_served(cluster, closure, publisher, tmp_path):
 
 def test_what_needed_a_login_is_never_served(cluster, closure, server, publisher):
     with_login = server.url.replace("http://", "http://user:secret@")
-    with cluster(2, caches=[with_login]) as nodes:
+    with cluster(2, caches=(with_login,)) as nodes:
         nodes[0].realize(closure)
 
         assert ask(nodes[0].address, f"{closure.digest}.narinfo")[0] == 404
@@ -119,18 +125,12 @@ def test_what_needed_a_login_is_never_served(cluster, closure, server, publisher
 
 
 def test_what_a_realizations_own_location_gave_is_never_served(cluster, closure, server):
-    place = {
-        "url": server.url,
-        "user": None,
-        "password": None,
-        "public_keys": [],
-        "variables": {},
-        "paths": [closure.basename],
-    }
-    with cluster(1, caches=[]) as (node,):
+    place = Location(server.url, paths=(closure.basename,))
+    with cluster(1, caches=()) as (node,):
         facts = node.survey(closure, places=[place])
-        top = next(each for each in facts if each["path"] == closure.basename)
-        node.jobs[protocol.FETCH](top | {"locations": [place]}, Task(lambda report: None))
+        top = next(each for each in facts if each.path == closure.basename)
+        wanted = Fetch(top.path, top.found, (place,))
+        node.jobs[protocol.FETCH](wanted, Task(lambda count: None))
 
         assert node.store.has(closure)
         assert ask(node.address, f"{closure.digest}.narinfo")[0] == 404
@@ -201,25 +201,25 @@ def test_a_peer_whose_narinfos_no_trusted_key_signed_is_not_believed(
         forged = narinfo.parse(publisher.narinfo_file(closure).read_bytes(), closure)
         text = narinfo.text_of(forged).replace(publisher.public_key.partition(":")[0], "other")
         assert other.public_key not in text
-        known = addresses.Addresses(**nodes[0].greeting["peers"])
+        known = addresses_of(nodes[0])
         liar = asking.Peers(known, nodes[0].store)
         for tracker in known.all:
             liar._ask("PUT", tracker, f"narinfo/{closure.basename}", text)
 
         assert "http://127.0.0.1" in next(
-            each["cache"] for each in nodes[1].survey(closure) if each["path"] == closure.basename
+            each.found.cache for each in nodes[1].survey(closure) if each.path == closure.basename
         )
 
 
 def test_a_worker_that_dies_with_a_turn_does_not_stop_the_others(cluster, closure, server):
     with cluster(2) as nodes:
-        facts = [each for each in nodes[0].survey(closure) if "narinfo" in each]
-        path = storepaths.of_basename(facts[0]["path"])
-        info = narinfo.parse(facts[0]["narinfo"].encode(), path)
+        facts = [each for each in nodes[0].survey(closure) if each.found is not None]
+        path = storepaths.of_basename(facts[0].path)
+        info = narinfo.parse(facts[0].found.narinfo.encode(), path)
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            known = addresses.Addresses(**nodes[0].greeting["peers"])
+            known = addresses_of(nodes[0])
             with asking.Peers(known, nodes[0].store)._turn(info, lambda: None):
                 os.write(writing, b"!")
                 signal.pause()
@@ -228,7 +228,7 @@ def test_a_worker_that_dies_with_a_turn_does_not_stop_the_others(cluster, closur
         done = threading.Event()
 
         def fetch():
-            nodes[1].jobs[fetching.FETCH](facts[0], Task(lambda report: None))
+            nodes[1].fetch(facts[0])
             done.set()
 
         thread = threading.Thread(target=fetch)

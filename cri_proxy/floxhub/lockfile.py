@@ -1,13 +1,14 @@
 """manifest.lock: the JSON that Flox pushes, made into `model.lockfiles` values.
 
-A lockfile is the manifest (merged with whatever it includes) and the packages, each locked once per
-system. Three kinds of packages are told apart by their keys: a store path has `store_path`, a flake
-its kebab-case `locked-url`, and what has `attr_path` comes from a catalog. Sources of the format:
-Flox's lockfile-v1 schema and the lockfiles in tests/data/lockfiles.
+`parse` dispatches by `lockfile-version`, so a new version is a new function. In version 1 a
+lockfile is the manifest (merged with all that it includes) and the packages, each locked once per
+system. The kinds of packages differ by their keys: a store path has `store_path`, a flake its
+kebab-case `locked-url`, and a package from a catalog has `attr_path`. Sources of the format: Flox's
+lockfile-v1 schema and the lockfiles in tests/data/lockfiles.
 
-What is not asked for may be anything, so lockfiles of later Flox versions parse; what is asked for
-must have its type, or the refusal names its place. Which packages suit a node and what of them is
-linked is told by `outputs`, the order of variables by `variables`.
+Keys that are not needed are not looked at, so lockfiles of later Flox versions parse; those that
+are needed must have their type, or the refusal names the place. `outputs` decides which packages
+suit a node and what of them is linked, `variables` the order of variables.
 """
 
 from __future__ import annotations
@@ -38,43 +39,52 @@ def parse(data: bytes, document: str) -> lockfiles.Lockfile:
             f"{document} has {len(data)} bytes, more than the {SIZE_LIMIT} that cri-proxy reads"
         )
     root = fields.parse(data, document)
-    _refuse_other_format(root.require("lockfile-version"), 1)
+    version = root.require("lockfile-version")
+    match version.integer():
+        case 1:
+            return _of_version_1(root)
+        case _:
+            raise _unknown_format(version)
+
+
+def _of_version_1(root: fields.Field) -> lockfiles.Lockfile:
     manifest = _manifest(root.require("manifest"))
     descriptors = {each.install_id: each for each in manifest.install}
     return lockfiles.Lockfile(
         manifest=manifest,
         packages=tuple(_package(each, descriptors) for each in root.require("packages").items()),
-        includes=_includes(root.get("compose")),
     )
 
 
 def _manifest(root: fields.Field) -> lockfiles.Manifest:
     options = root.get("options")
-    activate = options and options.get("activate")
     hook = root.get("hook")
     profile = root.get("profile")
     services = root.get("services")
     return lockfiles.Manifest(
-        schema=_schema(root),
+        linked_outputs=_linked_outputs(root),
         install=tuple(_descriptor(*each) for each in _members(root.get("install"))),
         variables=tuple(_variable(*each) for each in _members(root.get("vars"))),
         on_activate=_script(hook and hook.get("on-activate")),
         has_profile=any(_script(script) for _, script in _members(profile)),
         services=tuple(name for name, _ in _members(services) if name != "auto-start"),
         systems=_texts(options and options.get("systems")),
-        activate_mode=_text(activate and activate.get("mode")),
     )
 
 
-def _schema(root: fields.Field) -> str | None:
-    """Return schema-version, or None for a manifest of `version = 1`."""
+def _linked_outputs(root: fields.Field) -> lockfiles.LinkedOutputs:
+    """Return which outputs a manifest links, which depends on its version."""
     schema = root.get("schema-version")
-    if schema is None:
-        _refuse_other_format(root.require("version"), 1)
-        return None
-    if not schema.text().startswith("1."):
-        raise _too_new(schema, schema.text())
-    return schema.text()
+    if schema is not None:
+        if not schema.text().startswith("1."):
+            raise _unknown_format(schema)
+        return lockfiles.LinkedOutputs.CHOSEN
+    version = root.require("version")
+    match version.integer():
+        case 1:
+            return lockfiles.LinkedOutputs.ALL
+        case _:
+            raise _unknown_format(version)
 
 
 def _descriptor(install_id: str, root: fields.Field) -> lockfiles.Descriptor:
@@ -112,7 +122,6 @@ def _package(root: fields.Field, descriptors: dict[str, lockfiles.Descriptor]) -
         outputs_to_install=to_install,
         priority=_priority(root.get("priority")),
         is_unfree=_is_set(root.get("unfree")),
-        is_broken=_is_set(root.get("broken")),
         is_custom_catalog=kind is lockfiles.PackageKind.CATALOG and _is_custom(descriptor),
     )
 
@@ -129,18 +138,11 @@ def _kind(root: fields.Field) -> lockfiles.PackageKind:
 
 
 def _is_custom(descriptor: lockfiles.Descriptor | None) -> bool:
-    """Whether a pkg-path names a catalog of its own, as `owner/package` does.
+    """Return whether a pkg-path names a catalog of its own, as `owner/package` does.
 
     Attribute paths of the base catalog are joined by dots and have no slash.
     """
     return descriptor is not None and "/" in (descriptor.package or "")
-
-
-def _includes(compose: fields.Field | None) -> tuple[str, ...]:
-    include = compose and compose.get("include")
-    if include is None:
-        return ()
-    return tuple(each.require("name").text() for each in include.items())
 
 
 def _variable(name: str, value: fields.Field) -> tuple[str, str]:
@@ -167,15 +169,11 @@ def _priority(field: fields.Field | None) -> int:
     return field.integer()
 
 
-def _refuse_other_format(field: fields.Field, known: int) -> None:
-    if field.integer() != known:
-        raise _too_new(field, str(field.value))
-
-
-def _too_new(field: fields.Field, found: str) -> errors.EnvironmentUnsuitable:
+def _unknown_format(field: fields.Field) -> errors.EnvironmentUnsuitable:
     return errors.EnvironmentUnsuitable(
-        f"{field.document}: {field.place} is {fields.shown(found)}, a format that this cri-proxy "
-        f"does not know: lock the environment with an earlier Flox, or install a newer cri-proxy"
+        f"{field.document}: {field.place} is {fields.shown(str(field.value))}, a format that this "
+        "cri-proxy does not know: lock the environment with an earlier Flox, or install a newer "
+        "cri-proxy"
     )
 
 

@@ -57,7 +57,7 @@ def generation_of(metadata: Metadata, reference: Reference) -> int:
         raise errors.NotFound(
             f"{reference} does not exist on FloxHub, whose generations of "
             f"{reference.owner}/{reference.name} go from {metadata.generations[0]} to "
-            f"{metadata.generations[-1]} (live: {metadata.live}): mend the reference"
+            f"{metadata.generations[-1]} (live: {metadata.live}): correct the reference"
         )
     return reference.generation
 

@@ -1,7 +1,7 @@
-"""What of a lockfile belongs on a node: whether it suits the system, which outputs are linked.
+"""Which outputs of a lockfile are linked on a node, and whether the lockfile suits its system.
 
-Both questions are answered from the lockfile alone, and as Flox's own buildenv answers them, so
-that a pod sees the tree that `flox activate` shows on its author's machine.
+Both are decided from the lockfile alone, and as Flox's own buildenv decides them, so that a pod
+sees the tree that `flox activate` shows on its author's machine.
 
 Priorities are on the scale of buildenv: a thousand times the package's priority, plus the place of
 the output. A manifest of `version = 1` links every output but those named `stubs`: the ones to
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import Final
+from typing import Final, assert_never
 
 from cri_proxy import errors
-from cri_proxy.model.lockfiles import Descriptor, LinkedOutput, Lockfile, Package
+from cri_proxy.model.lockfiles import Descriptor, LinkedOutput, LinkedOutputs, Lockfile, Package
 from cri_proxy.model.storepaths import StorePath
 
 STEPS: Final = 1000
@@ -75,10 +75,13 @@ def linked_outputs(lock: Lockfile, system: str) -> tuple[LinkedOutput, ...]:
                 f"the lockfile has the package {package.install_id}, which its manifest does not "
                 f"install: lock and push the environment again"
             )
-        if lock.manifest.links_all_outputs:
-            linked.extend(_all_of(package, others))
-        else:
-            linked.extend(_chosen_of(package, descriptor))
+        match lock.manifest.linked_outputs:
+            case LinkedOutputs.ALL:
+                linked.extend(_all_of(package, others))
+            case LinkedOutputs.CHOSEN:
+                linked.extend(_chosen_of(package, descriptor))
+            case other:
+                assert_never(other)
     return tuple(linked)
 
 
@@ -118,7 +121,7 @@ def _paths(package: Package, names: Iterable[str]) -> Iterable[StorePath]:
         if name not in package.outputs:
             raise errors.EnvironmentUnsuitable(
                 f"the package {package.install_id} has no output {name!a}, only "
-                f"{_listed(sorted(package.outputs))}: mend its outputs in the manifest"
+                f"{_listed(sorted(package.outputs))}: correct its outputs in the manifest"
             )
         paths[package.outputs[name]] = None
     return paths

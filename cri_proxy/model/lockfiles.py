@@ -1,6 +1,6 @@
 """A lockfile: what an environment's generation consists of, down to store paths.
 
-`floxhub.lockfile` makes these values out of the JSON of a manifest.lock; `floxhub.outputs` tells
+`floxhub.lockfile` makes these values out of the JSON of a manifest.lock; `floxhub.outputs` decides
 which of the store paths a node links, and the realizer fetches and renders those. Only what a node
 needs is kept: licenses, descriptions, build recipes and the composer's own manifests are left out.
 
@@ -28,7 +28,7 @@ class PackageKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What the manifest's `[install]` section asks for under one install id.
+    """An entry of the manifest's `[install]` section, under one install id.
 
     `package` is the pkg-path of a catalog package; `outputs` are names, or None when the manifest
     leaves the choice to the package; `takes_all_outputs` is the manifest's `outputs = "all"`;
@@ -42,28 +42,28 @@ class Descriptor:
     systems: tuple[str, ...] | None = None
 
 
+class LinkedOutputs(StrEnum):
+    """Which outputs of its packages a manifest links: all of them, or those that it chooses."""
+
+    ALL = "all"
+    CHOSEN = "chosen"
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The manifest inside a lockfile, merged with what it includes.
 
-    `schema` is the text of schema-version, or None for manifests of `version = 1`, which link every
-    output of a package. `variables` are the `[vars]`, names unique, in declared order; their values
-    are shell text for double quotes. `activate_mode` is what the environment's author prefers.
+    `variables` are the `[vars]`, names unique, in declared order; their values are shell text for
+    double quotes.
     """
 
-    schema: str | None
+    linked_outputs: LinkedOutputs
     install: tuple[Descriptor, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     on_activate: str | None = None
     has_profile: bool = False
     services: tuple[str, ...] = ()
     systems: tuple[str, ...] | None = None
-    activate_mode: str | None = None
-
-    @property
-    def links_all_outputs(self) -> bool:
-        """Whether the manifest is of the kind that knows no choice of outputs."""
-        return self.schema is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +82,15 @@ class Package:
     outputs_to_install: tuple[str, ...] | None = None
     priority: int = DEFAULT_PRIORITY
     is_unfree: bool = False
-    is_broken: bool = False
     is_custom_catalog: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Lockfile:
-    """A whole manifest.lock; `includes` names the environments that were merged into it."""
+    """A whole manifest.lock."""
 
     manifest: Manifest
     packages: tuple[Package, ...] = ()
-    includes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

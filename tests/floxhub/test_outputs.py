@@ -11,6 +11,7 @@ from cri_proxy import errors
 from cri_proxy.floxhub import lockfile, outputs
 from cri_proxy.model.lockfiles import (
     Descriptor,
+    LinkedOutputs,
     Lockfile,
     Manifest,
     Package,
@@ -39,7 +40,7 @@ def installing(descriptor: Descriptor, outputs_to_install: tuple[str, ...] | Non
         outputs={name: StorePath("a" * 32, f"tool-{name}") for name in ("stubs", "out", "man")},
         outputs_to_install=outputs_to_install,
     )
-    return Lockfile(Manifest(schema="1.14.0", install=(descriptor,)), (package,))
+    return Lockfile(Manifest(LinkedOutputs.CHOSEN, install=(descriptor,)), (package,))
 
 
 def test_version_1_links_all_but_stubs_and_those_not_to_install_on_steps_of_their_own() -> None:
@@ -143,10 +144,10 @@ def test_a_package_not_locked_for_the_system_is_refused_by_name() -> None:
 
 
 def test_a_package_for_other_systems_only_need_not_be_locked() -> None:
-    lock = Lockfile(Manifest(schema=None, install=(Descriptor("mac", systems=("x86_64-darwin",)),)))
+    lock = Lockfile(Manifest(LinkedOutputs.ALL, install=(Descriptor("mac", systems=("x86_64-darwin",)),)))
 
     outputs.suits(lock, LINUX)
 
 
 def test_an_empty_environment_suits_every_system() -> None:
-    outputs.suits(Lockfile(Manifest(schema=None)), "riscv64-linux")
+    outputs.suits(Lockfile(Manifest(LinkedOutputs.ALL)), "riscv64-linux")

@@ -45,7 +45,7 @@ def loaded_of(
         return loaded
     file = root.real(str(settings.CONFIG_FILE))
     return settings.load(
-        flags=options.flags,
+        overrides=options.overrides,
         environment={key: value for key, value in os.environ.items() if key != _VARIABLE},
         file=str(file) if file.exists() else os.devnull,
     )

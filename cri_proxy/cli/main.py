@@ -59,19 +59,21 @@ def _run(argv: Sequence[str]) -> int:
 
             return version.run(options)
     try:
-        loaded = settings.load(flags=options.flags, environment=os.environ, file=options.config)
+        loaded = settings.load(
+            overrides=options.overrides, environment=os.environ, file=options.config
+        )
     except errors.RequestInvalid as error:
-        screen.refuse(str(error))
+        screen.print_error(str(error))
         return exits.USAGE
     command = cast("CommandModule", importlib.import_module(f"cri_proxy.cli.{options.command}"))
     try:
         return command.run(options, loaded)
     except errors.CriProxyError as error:
-        screen.refuse(str(error))
+        screen.print_error(str(error))
         return exits.of_error(error)
     except OSError as error:
         if error.filename is None:  # not of a file, so nothing that a person could mend
             raise
         advice = "; run this command as root" if isinstance(error, PermissionError) else ""
-        screen.refuse(f"{error.filename}: {error.strerror}{advice}")
+        screen.print_error(f"{error.filename}: {error.strerror}{advice}")
         return exits.FAILED

@@ -33,7 +33,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Realize what was asked for; the code is that of the worst outcome."""
     asked, problems = _parsed(options.references)
     if problems:
-        screen.refuse("\n".join(problems))
+        screen.print_error("\n".join(problems))
         return exits.USAGE
     wanted = quiet.settings_of(loaded, "error")
     logs.setup(wanted.log)
@@ -103,7 +103,7 @@ def _tell(track: tracks.Track) -> None:
             console.print(Text(f"  {directory}", "dim"), soft_wrap=True)
         case errors.CriProxyError() as error:
             name, message = str(track.reference), str(error)
-            screen.refuse(message if name in message else f"{name}: {message}")
+            screen.print_error(message if name in message else f"{name}: {message}")
         case None:
             raise AssertionError("a followed track has an outcome")
         case _:

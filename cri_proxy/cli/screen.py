@@ -37,7 +37,7 @@ def console(stream: TextIO) -> Console:
     )
 
 
-def refuse(message: str) -> None:
+def print_error(message: str) -> None:
     """Write a refusal to standard error, each of its lines marked and on one line."""
     is_red = is_watched(sys.stderr) and not os.environ.get("NO_COLOR")
     mark = f"{_RED}error:{_PLAIN}" if is_red else "error:"

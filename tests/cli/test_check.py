@@ -14,11 +14,11 @@ def flags(tmp_path):
     cache.mkdir()
     (cache / "nix-cache-info").write_text("StoreDir: /nix/store\nPriority: 7\n")
     return [
-        f"--store-caches={cache.as_uri()}",
-        f"--store-public-keys={KEY}",
-        f"--runtime-endpoint={tmp_path}/none.sock",
-        f"--serve-listen={tmp_path}/p.sock",
-        "--floxhub-url=http://127.0.0.1:1",
+        f"--set=store.caches={cache.as_uri()}",
+        f"--set=store.public_keys={KEY}",
+        f"--set=runtime.endpoint={tmp_path}/none.sock",
+        f"--set=serve.listen={tmp_path}/p.sock",
+        "--set=floxhub.url=http://127.0.0.1:1",
     ]
 
 
@@ -38,7 +38,7 @@ def test_a_pipe_is_told_which_settings_were_changed_and_where(commands, flags):
     done = commands.in_pipe("check", *flags, CRI_PROXY_LOG_LEVEL="debug")
 
     assert 'set   log.level = "debug" (CRI_PROXY_LOG_LEVEL)' in done.output
-    assert 'set   floxhub.url = "http://127.0.0.1:1" (--floxhub-url)' in done.output
+    assert 'set   floxhub.url = "http://127.0.0.1:1" (--set)' in done.output
     assert "log.format" not in done.output
 
 
@@ -62,7 +62,7 @@ def test_json_has_every_check_and_every_setting(commands, flags):
     assert record["is_ready"] is False
     assert checks["runtime"]["status"] == "fail"
     assert checks["trusted keys"]["status"] == "ok"
-    assert origins["floxhub.url"] == "--floxhub-url"
+    assert origins["floxhub.url"] == "--set"
     assert origins["store.root"] == "CRI_PROXY_STORE_ROOT"
     assert origins["log.format"] == "default"
 
@@ -78,7 +78,10 @@ def test_nothing_is_left_behind(commands, flags, tmp_path):
 @pytest.mark.e2e
 def test_a_node_with_everything_in_place_is_ready(commands, flags, containerd, site):
     done = commands.in_pipe(
-        "check", *flags, f"--runtime-endpoint={containerd.socket}", f"--floxhub-url={site.url}"
+        "check",
+        *flags,
+        f"--set=runtime.endpoint={containerd.socket}",
+        f"--set=floxhub.url={site.url}",
     )
 
     assert "fail" not in done.output

@@ -62,12 +62,30 @@ def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(commands):
     ]
 
 
-@pytest.mark.parametrize("arguments", [("--stroe-root=/x", "check"), ("check", "--stroe-root=/x")])
+@pytest.mark.parametrize("arguments", [("--confg=/x", "check"), ("check", "--confg=/x")])
 def test_a_mistyped_flag_is_answered_with_the_one_that_was_meant(commands, arguments):
     done = commands.in_pipe(*arguments)
 
     assert done.code == 2
-    assert "error: unknown option --stroe-root; did you mean --store-root?" in done.errors
+    assert "error: unknown option --confg; did you mean --config?" in done.errors
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--set", "stroe.root=/x", "check"), ("check", "--set=stroe.root=/x")]
+)
+def test_a_mistyped_key_is_answered_with_the_one_that_was_meant(commands, arguments):
+    done = commands.in_pipe(*arguments)
+
+    assert done.code == 2
+    assert done.errors == "error: --set: unknown key stroe.root; did you mean store.root?\n"
+
+
+def test_settings_may_be_given_before_and_after_the_command(commands):
+    more = ("--set", "log.level=debug", "check", "--set", "log.format=text", "--json")
+    found = json.loads(commands.in_pipe(*more).output)["settings"]
+
+    sources = {each["key"]: each["source"] for each in found}
+    assert (sources["log.level"], sources["log.format"]) == ("--set", "--set")
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf"])
@@ -87,13 +105,13 @@ def test_an_image_of_a_node_that_is_not_there_is_told(commands, command, tmp_pat
 
 
 def test_a_flag_may_stand_before_the_command_as_well(commands):
-    done = commands.in_pipe("--json", "--log-level", "debug", "version")
+    done = commands.in_pipe("--json", "--set", "log.level=debug", "version")
 
     assert json.loads(done.output)["cri-proxy"] == cri_proxy.__version__
 
 
 def test_every_problem_of_the_settings_is_a_line_and_the_code_is_that_of_usage(commands):
-    done = commands.in_pipe("environments", "--log-level=loud", CRI_PROXY_STORE_WORKERS="many")
+    done = commands.in_pipe("environments", "--set=log.level=loud", CRI_PROXY_STORE_WORKERS="many")
 
     assert done.code == 2
     assert done.output == ""
@@ -113,7 +131,7 @@ def test_all_settings_are_told_on_demand(commands):
     done = commands.in_pipe("check", "--help-settings")
 
     assert done.code == 0
-    assert "--store-public-keys   CRI_PROXY_STORE_PUBLIC_KEYS" in done.output
+    assert "store.public_keys   CRI_PROXY_STORE_PUBLIC_KEYS" in done.output
 
 
 def test_an_error_is_red_at_a_terminal(commands):

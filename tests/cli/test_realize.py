@@ -127,7 +127,7 @@ def test_ctrl_c_ends_it_at_once_with_the_code_of_an_interrupt(stand_in):
 
 def test_a_token_file_that_is_not_there_is_told_and_nothing_is_asked(commands):
     done = commands.in_pipe(
-        "realize", "a/b", "--floxhub-token-file=/nonexistent/token", is_stand_in=True
+        "realize", "a/b", "--set=floxhub.token_file=/nonexistent/token", is_stand_in=True
     )
 
     assert done.code == 1

@@ -79,7 +79,8 @@ def test_a_count_that_is_none_is_refused(kept: Commands, count: str) -> None:
 
     assert done.code == 2
     assert (
-        f"error: argument --count: must be a whole number from 1 on, not '{count}'" in done.errors
+        f"error: argument --count: must be a whole number of at least 1, not '{count}'"
+        in done.errors
     )
 
 

@@ -20,9 +20,9 @@ from cri_proxy.cli import (
     numbers,
     screen,
 )
-from cri_proxy.cli.checks import disk, node, others, running, sockets, sources
+from cri_proxy.cli.checks import disk, endpoints, node, optional, remotes, runner
 from cri_proxy.cli.checks.findings import Verdict
-from cri_proxy.cli.checks.running import Result
+from cri_proxy.cli.checks.runner import Result
 from cri_proxy.settings.sources import ValueOrigin
 
 _MARKS: Final = {Verdict.OK: "✔", Verdict.WARN: "!", Verdict.FAIL: "✘"}
@@ -45,13 +45,13 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
 def _results(wanted: settings.Settings) -> list[Result]:
     checks = [
         *node.checks_of(wanted),
-        *sockets.checks_of(wanted),
+        *endpoints.checks_of(wanted),
         *disk.checks_of(wanted),
-        *sources.checks_of(wanted),
-        *others.checks_of(wanted),
+        *remotes.checks_of(wanted),
+        *optional.checks_of(wanted),
     ]
-    results = running.run(checks)
-    clock = sources.clock(result.finding.clock_skew for result in results)
+    results = runner.run(checks)
+    clock = remotes.clock(result.finding.clock_skew for result in results)
     return [*results, Result("clock", clock)]
 
 

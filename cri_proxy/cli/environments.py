@@ -14,8 +14,8 @@ from cri_proxy.cli import (
     arguments,
     exits,
     numbers,
-    quiet,
     screen,
+    verbosity,
 )
 from cri_proxy.maintenance import inventory, pins
 from cri_proxy.maintenance.pins import Pin
@@ -27,7 +27,7 @@ _HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "PI
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Write the list to standard output, the latest environment first."""
-    wanted = quiet.settings_of(loaded, "warning")
+    wanted = verbosity.settings_of(loaded, "warning")
     logs.setup(wanted.log)
     found = inventory.environments_of(wanted)
     known = pins.load(wanted.store.root)

@@ -21,8 +21,8 @@ from cri_proxy.cli import (
     arguments,
     exits,
     numbers,
-    quiet,
     screen,
+    verbosity,
 )
 from cri_proxy.maintenance.collection import CollectionPlan, Freed
 from cri_proxy.store.disk.garbage import Fate
@@ -34,7 +34,7 @@ _SHOWN_HOLDERS: Final = 2
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Collect, or tell what would be collected, and write it to standard output."""
-    wanted = quiet.settings_of(loaded, "warning")
+    wanted = verbosity.settings_of(loaded, "warning")
     logs.setup(wanted.log)
     with _patience():
         plan, freed = uvloop.run(_collected(wanted, is_dry=options.is_dry_run))

@@ -17,11 +17,11 @@ import uvloop
 from cri_proxy import errors, settings
 from cri_proxy.cli import (
     arguments,
+    display,
     exits,
     numbers,
-    quiet,
     screen,
-    tracks,
+    verbosity,
 )
 from cri_proxy.model import references
 from cri_proxy.model.environments import Environment, Mode
@@ -35,7 +35,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     if problems:
         screen.print_error("\n".join(problems))
         return exits.USAGE
-    wanted = quiet.settings_of(loaded, "error")
+    wanted = verbosity.settings_of(loaded, "error")
     logs.setup(wanted.log)
     found = uvloop.run(_realized(asked, Mode(options.mode), wanted))
     if options.is_json:
@@ -48,7 +48,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
 
 async def _realized(
     asked: Sequence[Reference], mode: Mode, wanted: settings.Settings
-) -> list[tracks.Track]:
+) -> list[display.Track]:
     # Half a second of imports, which somebody who mistyped a reference need not wait for.
     from cri_proxy.daemon import parts
     from cri_proxy.interposer import tokens
@@ -56,10 +56,10 @@ async def _realized(
     token = tokens.of_node(wanted.floxhub.token_file) if wanted.floxhub.token_file else None
     async with parts.realizer_of(wanted) as realizer:
         found = [
-            tracks.Track(reference, realizer.begin(reference, token=token, mode=mode))
+            display.Track(reference, realizer.begin(reference, token=token, mode=mode))
             for reference in asked
         ]
-        await tracks.follow(found)
+        await display.follow(found)
         return found
 
 
@@ -75,7 +75,7 @@ def _parsed(texts: Sequence[str]) -> tuple[list[Reference], list[str]]:
     return list(asked), problems
 
 
-def _tell(track: tracks.Track) -> None:
+def _tell(track: display.Track) -> None:
     """Write the result of one reference: where it is, how large, how it came here."""
     match track.outcome:
         case Environment() as environment:
@@ -110,7 +110,7 @@ def _tell(track: tracks.Track) -> None:
             assert_never(track.outcome)
 
 
-def _origin_of(track: tracks.Track) -> str:
+def _origin_of(track: display.Track) -> str:
     """Return how many store paths were fetched, and how many were here."""
     fetched, present = _counts_of(track)
     if not fetched:
@@ -118,17 +118,17 @@ def _origin_of(track: tracks.Track) -> str:
     return f"{fetched} fetched" + (f" and {present} here before" if present else "")
 
 
-def _counts_of(track: tracks.Track) -> tuple[int, int]:
+def _counts_of(track: display.Track) -> tuple[int, int]:
     progress = track.realization.progress
     return progress.paths_done - progress.paths_present, progress.paths_present
 
 
-def _code_of(track: tracks.Track) -> int:
+def _code_of(track: display.Track) -> int:
     outcome = track.outcome
     return exits.of_error(outcome) if isinstance(outcome, errors.CriProxyError) else exits.OK
 
 
-def _record_of(track: tracks.Track) -> dict[str, object]:
+def _record_of(track: display.Track) -> dict[str, object]:
     record: dict[str, object] = {"asked": str(track.reference), "seconds": round(track.seconds, 3)}
     match track.outcome:
         case Environment() as environment:

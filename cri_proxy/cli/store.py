@@ -15,8 +15,8 @@ from cri_proxy.cli import (
     arguments,
     exits,
     numbers,
-    quiet,
     screen,
+    verbosity,
 )
 from cri_proxy.telemetry import logs
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Verify, repair if asked to, and tell; the code is FAILED while something is damaged."""
-    wanted = quiet.settings_of(loaded, "error")
+    wanted = verbosity.settings_of(loaded, "error")
     logs.setup(wanted.log)
     if not wanted.store.root.is_dir():  # it would be made, and an empty store is whole
         raise errors.NotFound(

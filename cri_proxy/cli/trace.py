@@ -15,7 +15,7 @@ from cri_proxy.cli import (
     arguments,
     exits,
     numbers,
-    quiet,
+    verbosity,
 )
 from cri_proxy.cli.waterfall import html, rows, terminal
 from cri_proxy.daemon import observing
@@ -26,7 +26,7 @@ from cri_proxy.telemetry import logs, ring
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Show the startups that were asked for, the newest first."""
-    wanted = quiet.settings_of(loaded, "warning")
+    wanted = verbosity.settings_of(loaded, "warning")
     logs.setup(wanted.log)
     directory = observing.traces_below(wanted.store.root)
     kept = ring.load(directory)

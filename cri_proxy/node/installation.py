@@ -33,12 +33,12 @@ from cri_proxy import errors
 from cri_proxy.cri import api_pb2, channels
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.interposer import adjustment
-from cri_proxy.node import kubelets, readiness, release, runtimes, texts, units
+from cri_proxy.node import editing, kubelets, readiness, release, runtimes, units
 from cri_proxy.node.changes import Journal
-from cri_proxy.node.host import Host
 from cri_proxy.node.kubelets import Kubelet
 from cri_proxy.node.release import Release
 from cri_proxy.node.root import Root
+from cri_proxy.node.systemd import Systemd
 from cri_proxy.settings import CONFIG_FILE, Settings, kinds
 
 Tell = Callable[[str], None]
@@ -121,7 +121,7 @@ def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> Installa
             f"this command that it is at {runtime}: name the same in both"
         )
     if configured is None and runtime != _DEFAULT_RUNTIME:
-        text = texts.with_toml_value(
+        text = editing.with_toml_value(
             root.text(str(CONFIG_FILE)) or "", "runtime", "endpoint", runtime
         )
         wanted.append(File(str(CONFIG_FILE), text))
@@ -154,7 +154,7 @@ def install(root: Root, plan: InstallationPlan, tell: Tell, *, seconds: float) -
 
     `seconds` is how long each of runtime and kubelet may take to be well again.
     """
-    host = Host(root)
+    host = Systemd(root)
     host.check()
     journal = Journal(root)
     is_first, begun = journal.is_empty, journal.length
@@ -214,7 +214,7 @@ def uninstall(root: Root, listen: str, tell: Tell, *, seconds: float) -> None:
     journal = Journal(root)
     if journal.is_empty:
         raise errors.NotFound("cri-proxy is not installed on this node: there is nothing to do")
-    host = Host(root)
+    host = Systemd(root)
     host.check()
     kubelet = kubelets.find(root)
     foreign = journal.take_back_words()

@@ -23,7 +23,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.node import texts, unitfiles
+from cri_proxy.node import editing, unitfiles
 from cri_proxy.node.root import Root
 
 DROPIN: Final = "90-cri-proxy.conf"
@@ -82,11 +82,11 @@ def find(root: Root) -> Kubelet:
 
 def endpoint_of(root: Root, words: Sequence[str]) -> str | None:
     """Return the runtime's endpoint for a kubelet of that command line, None if it is not said."""
-    endpoint = texts.flag_of(words, _RUNTIME[0])
+    endpoint = editing.flag_of(words, _RUNTIME[0])
     if endpoint is not None:
         return endpoint
-    directory = texts.flag_of(words, "config-dir")
-    return _configured(root, texts.flag_of(words, "config"), directory, _RUNTIME[1])
+    directory = editing.flag_of(words, "config-dir")
+    return _configured(root, editing.flag_of(words, "config"), directory, _RUNTIME[1])
 
 
 def edits(root: Root, kubelet: Kubelet, endpoint: str) -> list[Edit]:
@@ -100,7 +100,7 @@ def edits(root: Root, kubelet: Kubelet, endpoint: str) -> list[Edit]:
     found: dict[str, str] = {}
     for flag, key in (_RUNTIME, _IMAGES):
         is_wanted = flag == _RUNTIME[0] or _image_endpoint_of(root, kubelet) is not None
-        if texts.flag_of(kubelet.words, flag) is not None:
+        if editing.flag_of(kubelet.words, flag) is not None:
             _change_flag(root, kubelet, flag, endpoint, found)
         elif is_wanted:
             _change_key(root, kubelet, key, endpoint, found)
@@ -112,15 +112,15 @@ def _kubelet_of(root: Root, service: unitfiles.Service) -> Kubelet:
     if service.name in _K3S:
         ours = re.search(r"container-runtime-endpoint=([^\s\"']+)", root.text(_K3S_CONFIG) or "")
         return Kubelet(service.name, ours[1] if ours else _K3S_ENDPOINT, service)
-    config = texts.flag_of(words, "config")
-    directory = texts.flag_of(words, "config-dir")
+    config = editing.flag_of(words, "config")
+    directory = editing.flag_of(words, "config-dir")
     endpoint = endpoint_of(root, words)
     return Kubelet(service.name, _url_of(endpoint or _DEFAULT_ENDPOINT), service, config, directory)
 
 
 def _image_endpoint_of(root: Root, kubelet: Kubelet) -> str | None:
     flag, key = _IMAGES
-    return texts.flag_of(kubelet.words, flag) or _configured(
+    return editing.flag_of(kubelet.words, flag) or _configured(
         root, kubelet.config, kubelet.config_directory, key
     )
 
@@ -150,7 +150,7 @@ def _change_flag(
     for file in sorted(files):
         if not file.startswith(_VENDOR):
             text = found.get(file) or root.text(file) or ""
-            changed = texts.with_flag(text, flag, endpoint)
+            changed = editing.with_flag(text, flag, endpoint)
             if changed is None:
                 raise errors.RequestInvalid(
                     f"{file} has --{flag} in a way that cannot be changed: set it by hand to "
@@ -160,7 +160,7 @@ def _change_flag(
             continue
         dropin = f"/etc/systemd/system/{kubelet.unit}.d/{DROPIN}"
         text = found.get(dropin) or f"[Service]\nExecStart=\nExecStart={kubelet.service.command}\n"
-        changed = texts.with_flag(text, flag, endpoint)
+        changed = editing.with_flag(text, flag, endpoint)
         if changed is None:  # in an Environment= of the vendor's: a later flag wins
             changed = f"{text.rstrip()} --{flag}={endpoint}\n"
         found[dropin] = changed
@@ -174,7 +174,7 @@ def _change_key(
         path = f"{kubelet.config_directory}/{DROPIN}"
         _refuse_later(root, kubelet.config_directory, key)
         head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
-        found[path] = texts.with_yaml_value(found.get(path, head), key, endpoint)
+        found[path] = editing.with_yaml_value(found.get(path, head), key, endpoint)
         return
     if kubelet.config is None:
         _add_flag(root, kubelet, key, endpoint, found)
@@ -199,7 +199,7 @@ def _add_flag(root: Root, kubelet: Kubelet, key: str, endpoint: str, found: dict
     words = f"--{flag}={endpoint}"
     file = kubelet.service.variables_file(EXTRA)
     if file is not None:
-        found[file] = texts.with_words(found.get(file) or root.text(file) or "", EXTRA, words)
+        found[file] = editing.with_words(found.get(file) or root.text(file) or "", EXTRA, words)
         return
     dropin = f"/etc/systemd/system/{kubelet.unit}.d/{DROPIN}"
     text = found.get(dropin) or f"[Service]\nExecStart=\nExecStart={kubelet.service.command}"
@@ -222,16 +222,16 @@ def _is_json(text: str) -> bool:
 
 def _value(file: str, text: str, key: str) -> str | None:
     try:
-        return texts.json_value(text, key) if _is_json(text) else texts.yaml_value(text, key)
+        return editing.json_value(text, key) if _is_json(text) else editing.yaml_value(text, key)
     except json.JSONDecodeError as error:
         raise errors.RequestInvalid(f"{file} is no JSON: {error}; mend it") from error
 
 
 def _with_value(file: str, text: str, key: str, value: str) -> str:
     if not _is_json(text):
-        return texts.with_yaml_value(text, key, value)
+        return editing.with_yaml_value(text, key, value)
     try:
-        return texts.with_json_value(text, key, value)
+        return editing.with_json_value(text, key, value)
     except ValueError as error:
         raise errors.RequestInvalid(f"{file}: {error}; set {key} by hand to {value}") from error
 

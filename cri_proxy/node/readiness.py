@@ -32,10 +32,10 @@ from cri_proxy import errors
 from cri_proxy.cri import channels
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.lib import certificates
-from cri_proxy.node import texts
-from cri_proxy.node.host import Host
+from cri_proxy.node import editing
 from cri_proxy.node.kubelets import Kubelet
 from cri_proxy.node.root import Root
+from cri_proxy.node.systemd import Systemd
 
 _POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 5.0
@@ -116,9 +116,9 @@ def await_node(
     `listen` is the socket that kubelet has to be connected to, None when that does not matter;
     `since` is when it was restarted, None if it was not.
     """
-    host = Host(root)
+    host = Systemd(root)
     deadline = time.monotonic() + seconds
-    node = texts.flag_of(kubelet.words, "hostname-override") or socket.gethostname().lower()
+    node = editing.flag_of(kubelet.words, "hostname-override") or socket.gethostname().lower()
     steps: list[tuple[str, Callable[[], bool | None]]] = [
         (f"{kubelet.unit} runs", lambda: host.is_active(kubelet.unit)),
         ("kubelet's healthz says ok", lambda: _is_healthy(_port_of(root, kubelet))),
@@ -141,7 +141,7 @@ def await_node(
 
 def login_of(root: Root, words: Sequence[str] = ()) -> Login | None:
     """Return the login of a kubelet of that command line, None if there is none that we can use."""
-    text = root.text(texts.flag_of(words, "kubeconfig") or _LOGIN) or ""
+    text = root.text(editing.flag_of(words, "kubeconfig") or _LOGIN) or ""
     server = re.search(r"^\s*server:\s*(\S+)", text, re.MULTILINE)
     authority = re.search(r"^\s*certificate-authority-data:\s*(\S+)", text, re.MULTILINE)
     certificate = re.search(r"^\s*client-certificate:\s*(\S+)", text, re.MULTILINE)
@@ -178,7 +178,7 @@ def _is_healthy(port: int) -> bool | None:
 
 def _port_of(root: Root, kubelet: Kubelet) -> int:
     """Return the port of kubelet's healthz: a flag, its file, or its default."""
-    value = texts.flag_of(kubelet.words, "healthz-port")
+    value = editing.flag_of(kubelet.words, "healthz-port")
     if value is None and kubelet.config:
         text = root.text(kubelet.config) or ""
         found = re.search(r"[\"']?healthzPort[\"']?\s*:\s*(\d+)", text)

@@ -12,7 +12,7 @@ from cri_proxy.node.root import Root
 _SECONDS: Final = 180
 
 
-class Host:
+class Systemd:
     """The services of one node."""
 
     def __init__(self, root: Root) -> None:

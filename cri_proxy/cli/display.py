@@ -1,7 +1,7 @@
-"""Realizations as they are watched: a bar each on a terminal, a line now and then in a pipe.
+"""The progress display of `realize`: a bar per realization at a terminal, plain lines in a pipe.
 
-`follow` runs until every track has its outcome. It only reads the realizer's counters, ten times a
-second, and writes to standard error; the results themselves are for the caller to tell.
+`follow` runs until every attempt has an outcome. It only reads the realizer's counters, ten times a
+second, and writes to standard error; printing the results is the caller's task.
 """
 
 from __future__ import annotations
@@ -10,41 +10,31 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from cri_proxy import errors
 from cri_proxy.cli import numbers, screen
 from cri_proxy.model.environments import Environment
-from cri_proxy.model.progress import Phase, Progress
+from cri_proxy.model.progress import Phase
 from cri_proxy.model.references import Reference
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID, TextColumn
+    from rich.progress import TextColumn
 
-_TICK_SECONDS: Final = 0.1
+    from cri_proxy.realizer.realizer import Realization
+
+_UPDATE_SECONDS: Final = 0.1
 _LINE_SECONDS: Final = 5.0
 _SHORTEST_BAR: Final = 8
 _LONGEST_BAR: Final = 40
 
 
-class Realization(Protocol):
-    """What the realizer hands out: its `progress` may become another's who does the same work."""
-
-    @property
-    def progress(self) -> Progress:
-        """The counters, now."""
-
-    async def wait(self) -> Environment:
-        """Return the environment, or raise CriProxyError."""
-
-
 @dataclass(slots=True)
-class Track:
-    """One reference on its way; `outcome` is set once, with `seconds` that it took."""
+class Attempt:
+    """The realization of one reference; `run` sets its outcome and the seconds that it took."""
 
     reference: Reference
     realization: Realization
@@ -62,7 +52,7 @@ class Track:
 
     @property
     def state(self) -> str:
-        """What is being done now, in the words of a refusal for lack of time."""
+        """What is being done now, in the words of a StillRealizing error."""
         match self.outcome:
             case None:
                 return str(self.realization.progress)
@@ -72,84 +62,48 @@ class Track:
                 return str(Phase.READY)
 
 
-async def follow(tracks: Sequence[Track]) -> None:
-    """Show the tracks until all have an outcome."""
-    show = _bars if screen.is_watched(sys.stderr) else _lines
+async def follow(attempts: Sequence[Attempt]) -> None:
+    """Show the attempts until all have an outcome."""
+    show = _bars if screen.is_terminal(sys.stderr) else _lines
     async with asyncio.TaskGroup() as group:
-        waiting = {group.create_task(track.run()) for track in tracks}
-        with show(tracks) as update:
+        waiting = {group.create_task(attempt.run()) for attempt in attempts}
+        with show(attempts) as update:
             while waiting:
-                _, waiting = await asyncio.wait(waiting, timeout=_TICK_SECONDS)
-                update.now()
-
-
-class _Update(Protocol):
-    def now(self) -> None: ...
-
-
-@dataclass(slots=True)
-class _Lines:
-    """A line when the phase changes, and every few seconds while store paths come in."""
-
-    tracks: Sequence[Track]
-    told: dict[Reference, tuple[str, float]] = field(default_factory=dict)
-
-    def now(self) -> None:
-        moment = time.monotonic()
-        for track in self.tracks:
-            state = track.state
-            before, when = self.told.get(track.reference, ("", 0.0))
-            has_turned = state.split(" ")[0] != before.split(" ")[0]
-            if has_turned or (state != before and moment - when >= _LINE_SECONDS):
-                self.told[track.reference] = (state, moment)
-                print(f"{track.reference}: {state}", file=sys.stderr, flush=True)
-
-
-@dataclass(slots=True)
-class _Drawing:
-    """A bar of bytes for every track."""
-
-    bars: Bars
-    tasks: Sequence[tuple[TaskID, Track]]
-
-    def now(self) -> None:
-        for task, track in self.tasks:
-            progress = track.realization.progress
-            is_fetching = track.outcome is None and progress.phase is Phase.FETCHING
-            if track.outcome is None:
-                done, total = progress.bytes_done, progress.bytes_total or None
-            else:
-                done, total = int(isinstance(track.outcome, Environment)), 1
-            self.bars.update(
-                task,
-                completed=done,
-                total=total,
-                paths=f"{progress.paths_done}/{progress.paths_total} paths" if is_fetching else "",
-                bytes=track.state.rpartition(", ")[2],
-            )
-        self.bars.refresh()
+                _, waiting = await asyncio.wait(waiting, timeout=_UPDATE_SECONDS)
+                update()
 
 
 @contextlib.contextmanager
-def _lines(tracks: Sequence[Track]) -> Iterator[_Update]:
-    lines = _Lines(tracks)
-    lines.now()
-    yield lines
+def _lines(attempts: Sequence[Attempt]) -> Iterator[Callable[[], None]]:
+    """Print a line when the phase changes, and every few seconds while store paths arrive."""
+    printed: dict[Reference, tuple[str, float]] = {}
+
+    def update() -> None:
+        now = time.monotonic()
+        for attempt in attempts:
+            state = attempt.state
+            before, when = printed.get(attempt.reference, ("", 0.0))
+            is_new_phase = state.split(" ")[0] != before.split(" ")[0]
+            if is_new_phase or (state != before and now - when >= _LINE_SECONDS):
+                printed[attempt.reference] = (state, now)
+                print(f"{attempt.reference}: {state}", file=sys.stderr, flush=True)
+
+    update()
+    yield update
 
 
 @contextlib.contextmanager
-def _bars(tracks: Sequence[Track]) -> Iterator[_Update]:
-    """Draw the bars, and take them away at the end: the results say the same and more."""
-    from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task
-    from rich.progress import Progress as Bars
+def _bars(attempts: Sequence[Attempt]) -> Iterator[Callable[[], None]]:
+    """Draw a bar of bytes for every attempt, and erase them at the end."""
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task
     from rich.table import Column
     from rich.text import Text
 
     class Mark(SpinnerColumn):
-        """A spinner, then whether it went well."""
+        """A spinner, then a mark for success or failure."""
 
         def render(self, task: Task) -> RenderableType:
-            match task.fields["track"].outcome:
+            match task.fields["attempt"].outcome:
                 case None:
                     return super().render(task)
                 case Environment():
@@ -158,17 +112,17 @@ def _bars(tracks: Sequence[Track]) -> Iterator[_Update]:
                     return Text("✘", "bold red")
 
     class Rate(ProgressColumn):
-        """Bytes a second and the time that is left, while that can be told."""
+        """Bytes per second and the remaining time, once they can be estimated."""
 
         def render(self, task: Task) -> Text:
-            if task.fields["track"].outcome is not None or not task.speed:
+            if task.fields["attempt"].outcome is not None or not task.speed:
                 return Text("")
             left = "" if task.time_remaining is None else numbers.clock(task.time_remaining)
             return Text(f"{numbers.size(task.speed)}/s {left}")
 
     console = screen.console(sys.stderr)
-    names = min(max(len(str(track.reference)) for track in tracks), console.width // 2)
-    # What there is room for beside the reference, the most telling first.
+    names = min(max(len(str(attempt.reference)) for attempt in attempts), console.width // 2)
+    # Columns that fit beside the reference, the most important first.
     room = console.width - names - len("⠋  ")
     columns: list[ProgressColumn] = [_text("{task.fields[bytes]}")]
     room -= len("999.9/999.9 MB ")
@@ -186,7 +140,7 @@ def _bars(tracks: Sequence[Track]) -> Iterator[_Update]:
             pulse_style="cyan",
         )
         columns.insert(0, bar)
-    bars = Bars(
+    bars = Progress(
         Mark(style="cyan"),
         _text("{task.description}", names),
         *columns,
@@ -195,17 +149,34 @@ def _bars(tracks: Sequence[Track]) -> Iterator[_Update]:
         transient=True,
     )
     tasks = [
-        (bars.add_task(str(track.reference), total=None, paths="", bytes="", track=track), track)
-        for track in tracks
+        (bars.add_task(str(each.reference), total=None, paths="", bytes="", attempt=each), each)
+        for each in attempts
     ]
-    drawing = _Drawing(bars, tasks)
+
+    def update() -> None:
+        for task, attempt in tasks:
+            progress = attempt.realization.progress
+            is_fetching = attempt.outcome is None and progress.phase is Phase.FETCHING
+            if attempt.outcome is None:
+                done, total = progress.bytes_done, progress.bytes_total or None
+            else:
+                done, total = int(isinstance(attempt.outcome, Environment)), 1
+            bars.update(
+                task,
+                completed=done,
+                total=total,
+                paths=f"{progress.paths_done}/{progress.paths_total} paths" if is_fetching else "",
+                bytes=attempt.state.rpartition(", ")[2],
+            )
+        bars.refresh()
+
     with bars:
-        drawing.now()
-        yield drawing
+        update()
+        yield update
 
 
 def _text(template: str, max_width: int | None = None) -> TextColumn:
-    """Return a column of text that stays on its line."""
+    """Return a text column that is cut rather than wrapped."""
     from rich.progress import TextColumn
     from rich.table import Column
 

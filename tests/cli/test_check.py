@@ -49,7 +49,7 @@ def test_a_terminal_gets_marks_and_arrows(commands, flags):
     assert "✔" in done.output
     assert "✘" in done.output
     assert "→ start the container runtime" in done.text
-    assert "settings that are not the default" in done.text
+    assert "settings that differ from the default" in done.text
 
 
 def test_json_has_every_check_and_every_setting(commands, flags):

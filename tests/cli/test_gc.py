@@ -81,7 +81,7 @@ async def test_a_pin_holds_and_json_says_who(commands: Commands, runtime: str, r
 async def test_a_node_without_any_has_nothing_to_remove(commands: Commands, runtime: str) -> None:
     done = await asyncio.to_thread(commands.in_pipe, "gc", runtime)
 
-    assert done.output == "0 environments and 0 store paths removed, 0 B\n"
+    assert done.output == "0 environments and 0 store paths removed, 0 B freed\n"
 
 
 def test_without_a_runtime_nothing_is_done(commands: Commands, root: Path) -> None:

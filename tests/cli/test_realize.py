@@ -11,7 +11,7 @@ def test_results_go_to_standard_output_in_the_order_asked_for(commands):
     assert slow.startswith(f"a/slow:12: {commands.root}/environments/slow")
     assert "300 paths, 1.2 GB, 300 fetched, " in slow
     assert "a/present:3: " in present
-    assert "all of it was here" in present
+    assert "all already present" in present
 
 
 def test_what_goes_on_is_told_in_plain_lines_in_a_pipe(commands):
@@ -82,7 +82,7 @@ def test_a_lasting_failure_outweighs_one_that_may_pass(commands):
 def test_a_last_known_state_is_told_as_such(commands):
     done = commands.in_pipe("realize", "a/stale", is_stand_in=True)
 
-    assert "FloxHub did not answer: last known state" in done.output
+    assert "FloxHub did not answer: last known generation" in done.output
 
 
 def test_json_has_an_object_for_each_reference(commands):

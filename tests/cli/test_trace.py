@@ -13,7 +13,7 @@ from tests.cli.conftest import Commands
 
 @pytest.fixture
 def kept(commands: Commands) -> Commands:
-    """A node with three startups, the last of which is under way."""
+    """A node with three startups, the last of which is in progress."""
     startups.write(
         commands.root,
         [
@@ -39,7 +39,7 @@ def test_startups_are_shown_newest_first(kept: Commands) -> None:
 def test_a_head_tells_duration_and_outcome(kept: Commands) -> None:
     new, web, old = heads(kept.in_pipe("trace").output)
 
-    assert "under way" in new
+    assert "in progress" in new
     assert "3.30 s  started" in web
     assert "failed" in old
 
@@ -66,7 +66,7 @@ def test_an_unknown_pod_is_refused_with_advice(kept: Commands) -> None:
 
     assert done.code == 1
     assert "none of the 3 startups" in done.errors
-    assert "namespace/pod" in done.errors
+    assert "namespace/name" in done.errors
 
 
 def test_a_count_limits_what_is_shown(kept: Commands) -> None:
@@ -121,4 +121,4 @@ def test_a_node_that_keeps_nothing_says_so(commands: Commands, pods: list[str], 
     done = commands.in_pipe("trace", *pods)
 
     assert (done.code, done.output) == (code, "")
-    assert "no startup is kept" in done.errors
+    assert "no startup is recorded" in done.errors

@@ -101,7 +101,9 @@ def test_an_image_of_a_node_that_is_not_there_is_told(commands, command, tmp_pat
     done = commands.in_pipe(command, "--root", str(tmp_path / "image"))
 
     assert done.code == 1
-    assert f"there is no directory {tmp_path}/image: set --root to the unpacked image" in done.errors
+    assert (
+        f"there is no directory {tmp_path}/image: set --root to the unpacked image" in done.errors
+    )
 
 
 def test_a_flag_may_stand_before_the_command_as_well(commands):

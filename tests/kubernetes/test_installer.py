@@ -171,7 +171,7 @@ def test_the_daemonset_puts_the_proxy_before_kubelet_and_takes_it_off_without_a_
 
     assert READY in installed
     assert installed[-1] == "installer: cri-proxy is on this node"
-    assert "speaks to the proxy" in checked
+    assert "uses the proxy" in checked
     assert set(changed) == {"config.yaml", "instance-config.yaml"}
     assert space.kubectl("logs", "annotated") == "hello\n"
     assert READY in removed

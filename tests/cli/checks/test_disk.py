@@ -60,7 +60,7 @@ def test_a_store_that_is_not_there_yet_can_be_made(tmp_path):
     finding = disk.place(tmp_path / "a" / "b")
 
     assert finding.status is Verdict.OK
-    assert "made at the first start" in finding.found
+    assert "created at the first start" in finding.found
 
 
 def test_a_store_below_a_file_cannot_be_made(tmp_path):

@@ -194,7 +194,11 @@ def test_a_token_that_says_nothing_of_its_end_is_fine(token_file):
 
 @pytest.mark.parametrize(
     ("days", "status", "words"),
-    [(-1, "fail", "expired 1 day ago"), (2, "warn", "expires in 2 days"), (20, "ok", "good until")],
+    [
+        (-1, "fail", "expired 1 day ago"),
+        (2, "warn", "expires in 2 days"),
+        (20, "ok", "valid until"),
+    ],
 )
 def test_the_end_of_a_json_web_token_is_told(token_file, days, status, words):
     claims = json.dumps({"exp": time.time() + days * 86400 + 60 * (1 if days > 0 else -1)})

@@ -254,7 +254,7 @@ def test_a_node_that_is_not_ready_through_the_proxy_is_as_it_was_before(
         seconds=START_SECONDS,
     )
 
-    assert f"not so after 20 seconds: {READY}" in said
+    assert f"not true after 20 seconds: {READY}" in said
     assert said.endswith("; the node is as it was before\n")
     assert ready["status"]["nodeInfo"]["containerRuntimeVersion"]
     assert {path for path in left if not path.startswith(KEPT)} == set()

@@ -177,7 +177,7 @@ def test_what_was_interrupted_is_taken_back_from_the_journal(make: Make) -> None
     edit = plan.kubelet_files[0]
     journal.write(edit.path, edit.text.encode(), words=edit.words)
 
-    changes.Journal(root).take_back()
+    changes.Journal(root).undo()
 
     assert snapshot(root) == before
 

@@ -74,7 +74,7 @@ def test_a_quote_without_its_other_is_told_with_its_file(
         f"[Service]\nEnvironmentFile=/variables\nExecStart={command}\n",
     )
 
-    with pytest.raises(errors.RequestInvalid, match=f"^{file} has a quote without its other"):
+    with pytest.raises(errors.RequestInvalid, match=f"^{file} has an unbalanced quote"):
         unitfiles.service_of(root, "a.service")
 
 

@@ -205,7 +205,8 @@ class Journal:
             status = place.stat()
             originals = self._directory / "originals"
             name = next(str(each) for each in count() if not (originals / str(each)).exists())
-            originals.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            originals.mkdir(mode=0o700, exist_ok=True)
             shutil.copyfile(place, originals / name)
             _sync(originals / name)
             step = Step(
@@ -278,6 +279,10 @@ class Journal:
         _sync(staged)
         staged.rename(self._directory / "journal.json")
         _sync(self._directory)
+        used = {step.original for step in self._record.steps if step.was == "file"}
+        for copy in (self._directory / "originals").glob("*"):
+            if copy.name not in used:
+                copy.unlink()
 
 
 def _staged(place: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -23,7 +24,7 @@ def socket_of(endpoint: str) -> str:
             f"kubelet uses {endpoint}, which is not a unix socket: the proxy needs one"
         )
     # /var/run is a link to /run; the proxy's settings compare sockets by name.
-    return str(PurePosixPath(path)).replace("/var/run/", "/run/", 1)
+    return re.sub(r"^/var/run/", "/run/", str(PurePosixPath(path)))
 
 
 def find(root: Root, endpoint: str, *, ours: str, remembered: str | None) -> str:

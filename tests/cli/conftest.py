@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from hack.testbed.sites import Site
+from tests.node.conftest import NODES
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -117,6 +118,17 @@ def stand_in(commands: Commands) -> Callable[..., Ended]:
     return lambda *arguments, **options: commands.at_terminal(
         *arguments, is_stand_in=True, **options
     )
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The unpacked image of a node that kubeadm has joined to a cluster."""
+    directory = tmp_path / "image"
+    for path, text in NODES["kubeadm-flags"].items():
+        file = directory / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return directory
 
 
 @pytest.fixture

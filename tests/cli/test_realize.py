@@ -24,42 +24,6 @@ def test_what_goes_on_is_told_in_plain_lines_in_a_pipe(commands):
     assert lines[-1] == "a/b: ready"
 
 
-def test_each_reference_has_a_bar_at_a_terminal_which_is_gone_in_the_end(stand_in):
-    done = stand_in("realize", "a/b", "c/d")
-
-    assert done.code == 0
-    assert "━" in done.output
-    assert "/300 paths" in done.text
-    assert "MB/s" in done.text
-    shown = done.text.replace("\r", "").splitlines()
-    assert any(line.startswith("✔ a/b:12  300 paths, 1.2 GB, 300 fetched") for line in shown)
-    assert any(line.startswith("✔ c/d:12  300 paths") for line in shown)
-
-
-def test_a_narrow_terminal_shows_less_and_wraps_nothing(stand_in):
-    done = stand_in("realize", "acme/a-rather-long-name", size=(24, 50))
-
-    drawn = [line for line in done.text.split("\r") if "acme/a-rather-long-name " in line]
-    assert done.code == 0
-    assert drawn
-    assert all("paths" not in line for line in drawn)
-
-
-def test_a_dumb_terminal_gets_plain_lines(stand_in):
-    done = stand_in("realize", "a/b", TERM="dumb")
-
-    assert done.code == 0
-    assert "\x1b" not in done.output
-    assert "a/b: ready" in done.output
-
-
-def test_no_color_keeps_the_bars_and_drops_the_colours(stand_in):
-    done = stand_in("realize", "a/b", NO_COLOR="1")
-
-    assert "━" in done.output
-    assert "\x1b[3" not in done.output
-
-
 def test_one_that_fails_does_not_stop_the_others(commands):
     done = commands.in_pipe("realize", "a/absent", "a/b", is_stand_in=True)
 

@@ -95,7 +95,7 @@ def _record_of(verified: Verified) -> dict[str, object]:
             }
             for each in verified.findings
         ],
-        "mended": verified.mended,
+        "repaired_environments": verified.mended,
     }
 
 

@@ -216,14 +216,13 @@ def _check_free(place: Path, *, is_replacing: bool, was_ours: bool) -> None:
             f"{place} exists and is not a socket: remove or rename it, or set another socket path"
         )
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # a full backlog means that there is a listener, too
+        probe.setblocking(False)  # with a full backlog, connecting would block
         holder = 0
         try:
             probe.connect(os.fsencode(place))
             raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            holder, _, _ = _CREDENTIALS.unpack(
-                raw
-            )  # 0: in a PID namespace that is not visible here
+            # The process id is 0 if the listener is in a PID namespace that is not visible here.
+            holder, _, _ = _CREDENTIALS.unpack(raw)
         except ConnectionRefusedError:
             return
         except BlockingIOError:

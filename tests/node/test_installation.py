@@ -438,8 +438,8 @@ def container(state: int, *, has_environment: bool) -> api_pb2.Container:
 @pytest.mark.parametrize(
     ("states", "refusal"),
     [
-        ([(api_pb2.CONTAINER_RUNNING, True)], "1 containers"),
-        ([(api_pb2.CONTAINER_RUNNING, True)] * 2, "2 containers"),
+        ([(api_pb2.CONTAINER_RUNNING, True)], "running containers: 1"),
+        ([(api_pb2.CONTAINER_RUNNING, True)] * 2, "running containers: 2"),
         ([(api_pb2.CONTAINER_RUNNING, False), (api_pb2.CONTAINER_EXITED, True)], None),
         ([], None),
     ],

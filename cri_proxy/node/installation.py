@@ -212,8 +212,8 @@ def refuse_in_use(root: Root, settings: Settings) -> None:
     count = asyncio.run(_containers(settings.runtime.endpoint))
     if count:
         raise errors.RequestInvalid(
-            f"environments are in use on this node (running containers: {count}), and --purge would "
-            "remove their files: drain the node first, or uninstall without --purge"
+            f"environments are in use on this node (running containers: {count}), and --purge "
+            "would remove their files: drain the node first, or uninstall without --purge"
         )
 
 

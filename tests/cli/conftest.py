@@ -1,4 +1,4 @@
-"""The command line as it is run: in a pipe, and at a terminal with somebody before it."""
+"""The command line as users run it: in a pipe, and at a terminal."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _read(controller: int, interrupt_at: str | None) -> str:
             continue
         try:
             chunk = os.read(controller, 65536)
-        except OSError:  # EIO: nobody has the terminal open any more
+        except OSError:  # EIO: no process has the terminal open any more
             break
         if not chunk:
             break

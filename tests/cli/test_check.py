@@ -9,7 +9,7 @@ KEY = "a-1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 @pytest.fixture
 def flags(tmp_path):
-    """Settings that have nobody on the network asked."""
+    """Settings without servers on the network."""
     cache = tmp_path / "cache"
     cache.mkdir()
     (cache / "nix-cache-info").write_text("StoreDir: /nix/store\nPriority: 7\n")
@@ -34,7 +34,7 @@ def test_a_pipe_gets_a_line_per_check_and_one_of_advice(commands, flags, tmp_pat
     assert done.output.splitlines()[-1].startswith("this node is not ready: ")
 
 
-def test_a_pipe_is_told_which_settings_were_changed_and_where(commands, flags):
+def test_a_pipe_gets_changed_settings_with_their_sources(commands, flags):
     done = commands.in_pipe("check", *flags, CRI_PROXY_LOG_LEVEL="debug")
 
     assert 'set   log.level = "debug" (CRI_PROXY_LOG_LEVEL)' in done.output

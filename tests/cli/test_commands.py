@@ -48,7 +48,7 @@ def test_help_is_a_phrase_for_the_list_and_sentences_for_the_command(command):
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf"])
-def test_a_time_that_is_none_is_refused_with_what_to_write(commands, seconds):
+def test_an_invalid_time_is_refused_with_what_to_write(commands, seconds):
     done = commands.in_pipe("install", f"--within={seconds}")
 
     assert done.code == 2
@@ -56,7 +56,7 @@ def test_a_time_that_is_none_is_refused_with_what_to_write(commands, seconds):
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many", "1.5"])
-def test_a_count_that_is_none_is_refused_with_what_to_write(commands, count):
+def test_an_invalid_count_is_refused_with_what_to_write(commands, count):
     done = commands.in_pipe("trace", f"--count={count}")
 
     assert done.code == 2

@@ -14,7 +14,7 @@ def test_results_go_to_standard_output_in_the_order_asked_for(commands):
     assert "all already present" in present
 
 
-def test_what_goes_on_is_told_in_plain_lines_in_a_pipe(commands):
+def test_progress_is_plain_lines_in_a_pipe(commands):
     done = commands.in_pipe("realize", "a/b", is_stand_in=True)
 
     lines = done.errors.splitlines()
@@ -43,7 +43,7 @@ def test_a_lasting_failure_outweighs_one_that_may_pass(commands):
     assert commands.in_pipe("realize", "a/away", "a/absent", is_stand_in=True).code == 1
 
 
-def test_a_last_known_state_is_told_as_such(commands):
+def test_a_last_known_generation_is_marked(commands):
     done = commands.in_pipe("realize", "a/stale", is_stand_in=True)
 
     assert "FloxHub did not answer: last known generation" in done.output
@@ -67,7 +67,7 @@ def test_a_reference_given_twice_is_realized_once(commands):
     assert len(done.output.splitlines()) == 1
 
 
-def test_all_that_is_no_reference_is_told_before_anything_is_done(commands):
+def test_invalid_references_are_all_reported_before_anything_is_done(commands):
     done = commands.in_pipe("realize", "a/b", "c", "d/e:latest", is_stand_in=True)
 
     assert done.code == 2
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_it_at_once_with_the_code_of_an_interrupt(stand_in):
     assert "Traceback" not in done.text
 
 
-def test_a_token_file_that_is_not_there_is_told_and_nothing_is_asked(commands):
+def test_a_missing_token_file_is_an_error_before_any_request(commands):
     done = commands.in_pipe(
         "realize", "a/b", "--set=floxhub.token_file=/nonexistent/token", is_stand_in=True
     )

@@ -27,7 +27,7 @@ def test_a_daemon_that_cannot_start_says_why_in_a_line(commands):
     assert done.errors == "error: /run/taken.sock is taken: set serve.listen\n"
 
 
-def test_the_router_is_in_front_unless_told_otherwise(commands):
+def test_the_router_is_in_front_by_default(commands):
     usual = json.loads(commands.in_pipe("serve", is_stand_in=True).errors)
     alone = json.loads(
         commands.in_pipe("serve", "--set=serve.front=interposer", is_stand_in=True).errors

@@ -18,7 +18,7 @@ def test_an_empty_store_is_whole(commands):
     assert done.output == "0 store paths, 0 B, and 0 environments verified: none damaged\n"
 
 
-def test_the_store_is_told_what_to_do(commands):
+def test_the_action_is_required(commands):
     done = commands.in_pipe("store")
 
     assert done.code == 2

@@ -62,7 +62,7 @@ def test_a_pod_is_found_by_name_uid_or_trace(kept: Commands, pod: str) -> None:
 
 
 def test_an_unknown_pod_is_refused_with_advice(kept: Commands) -> None:
-    done = kept.in_pipe("trace", "nobody")
+    done = kept.in_pipe("trace", "unknown")
 
     assert done.code == 1
     assert "none of the 3 startups" in done.errors
@@ -74,7 +74,7 @@ def test_a_count_limits_what_is_shown(kept: Commands) -> None:
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
-def test_a_count_that_is_none_is_refused(kept: Commands, count: str) -> None:
+def test_an_invalid_count_is_refused(kept: Commands, count: str) -> None:
     done = kept.in_pipe("trace", f"--count={count}")
 
     assert done.code == 2

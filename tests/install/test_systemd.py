@@ -61,7 +61,7 @@ def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(nod
     assert "cri-proxy" not in node.run("ls", "/run")
 
 
-def test_a_node_that_does_not_become_well_is_as_it_was_before(node: Machine) -> None:
+def test_a_node_that_does_not_become_healthy_is_as_it_was_before(node: Machine) -> None:
     node.write("/etc/kubelet-refuses", "")
     await_kubelet(node, CONTAINERD)
     before = node.snapshot()

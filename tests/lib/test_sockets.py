@@ -80,7 +80,7 @@ def test_socket_left_by_a_dead_proxy_is_replaced(tmp_path: Path) -> None:
     assert place.stat().st_ino != dead
 
 
-def test_place_where_somebody_listens_is_refused_and_stays(tmp_path: Path) -> None:
+def test_place_with_a_listener_is_refused_and_stays(tmp_path: Path) -> None:
     place = tmp_path / "proxy.sock"
     with _listening(place):
         live = place.stat().st_ino
@@ -166,7 +166,7 @@ def test_failure_to_bind_leaves_the_place_as_it_was(tmp_path: Path) -> None:
     assert not stage.name.exists()
 
 
-def test_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(errors.RequestInvalid, match=r"cannot listen at .*Not a directory"):

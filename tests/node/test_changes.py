@@ -102,7 +102,7 @@ def test_only_edits_of_other_programs_files_are_undone_on_demand(root: Root) -> 
     assert not journal.has_edits()
 
 
-def test_edits_are_told_from_our_own_files(root: Root) -> None:
+def test_edits_are_distinguished_from_our_own_files(root: Root) -> None:
     journal = Journal(root)
     journal.write("/etc/other.conf", b"endpoint: new\n", words=("new", "old"))
     begun = journal.length
@@ -132,7 +132,7 @@ def test_a_file_without_words_of_ours_is_left_as_others_changed_it(root: Root) -
     assert root.text("/etc/other.conf") == "theirs\n"
 
 
-def test_a_file_that_was_restored_already_is_nobody_elses_change(root: Root) -> None:
+def test_a_file_that_was_restored_already_counts_as_ours(root: Root) -> None:
     original = root.text("/etc/other.conf")
     journal = Journal(root)
     journal.write("/etc/other.conf", b"ours\n")

@@ -1,4 +1,4 @@
-"""Changing one place of somebody else's file."""
+"""Edits of one place in another program's file."""
 
 from __future__ import annotations
 

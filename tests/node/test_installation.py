@@ -143,12 +143,12 @@ def test_what_others_changed_meanwhile_is_not_overwritten(make: Make) -> None:
     original = file.read_text()
     install(root)
     file.write_text(file.read_text() + "maxPods: 42\n")
-    told: list[str] = []
+    reported: list[str] = []
 
-    installation.uninstall(root, str(SETTINGS.serve.listen), told.append, seconds=1)
+    installation.uninstall(root, str(SETTINGS.serve.listen), reported.append, seconds=1)
 
     assert file.read_text() == original + "maxPods: 42\n"
-    assert any("/var/lib/kubelet/config.yaml" in line for line in told)
+    assert any("/var/lib/kubelet/config.yaml" in line for line in reported)
 
 
 def test_what_was_interrupted_is_taken_back_from_the_journal(make: Make) -> None:

@@ -63,7 +63,7 @@ def test_a_later_environment_file_wins_and_is_named(tmp_path: Path) -> None:
         ("/a $V", "V=it's\n", "/variables"),
     ],
 )
-def test_a_quote_without_its_other_is_told_with_its_file(
+def test_an_unbalanced_quote_is_reported_with_its_file(
     tmp_path: Path, command: str, variables: str, file: str
 ) -> None:
     root = Root(tmp_path)

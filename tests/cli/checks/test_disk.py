@@ -78,7 +78,7 @@ def test_a_file_system_that_cannot_be_written_to_has_no_hard_links():
     assert disk.hard_links(Path("/proc")).status is Verdict.FAIL
 
 
-def test_free_space_is_told(tmp_path):
+def test_free_space_is_reported(tmp_path):
     assert " free of " in disk.space(tmp_path).found
 
 

@@ -15,7 +15,7 @@ STATUS = methods.path_of("Status")
 
 @pytest.fixture
 async def runtime(tmp_path):
-    """A runtime that is well and has the handlers runc and kata."""
+    """A healthy runtime with the handlers runc and kata."""
     async with FakeRuntime(tmp_path / "r.sock") as running:
         running.answer(
             VERSION,
@@ -48,7 +48,7 @@ async def look(endpoint, handlers=None):
     return await asyncio.to_thread(endpoints.runtime, endpoint, handlers or {"flox": ""})
 
 
-async def test_a_runtime_that_is_well_is_told_with_its_versions(runtime):
+async def test_a_healthy_runtime_is_reported_with_its_versions(runtime):
     finding = await look(runtime.socket)
 
     assert finding.status is Verdict.OK
@@ -87,7 +87,7 @@ async def test_a_runtime_without_cri_v1_fails_with_what_to_do(runtime):
     assert "CRI v1" in finding.found
 
 
-async def test_a_socket_that_nobody_serves_fails(tmp_path):
+async def test_a_socket_without_a_server_fails(tmp_path):
     with _left_behind(tmp_path / "r.sock") as path:
         finding = await look(path)
 
@@ -133,7 +133,7 @@ def test_a_place_below_a_file_fails(tmp_path):
     assert endpoints.own(tmp_path / "file" / "p.sock").status is Verdict.FAIL
 
 
-def test_a_socket_that_a_daemon_serves_is_told_apart_from_one_left_behind(tmp_path):
+def test_a_served_socket_differs_from_one_left_behind(tmp_path):
     path = tmp_path / "p.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -189,7 +189,7 @@ def _process(directory, number, name, arguments):
 
 
 class _left_behind:  # noqa: N801 - a context manager
-    """A socket file that nobody listens at."""
+    """A socket file without a listener."""
 
     def __init__(self, path):
         self.path = path

@@ -19,7 +19,7 @@ from cri_proxy.settings import Settings
 from hack.testbed import ports
 
 
-def test_a_cache_that_answers_is_told_with_its_priority(site):
+def test_a_cache_that_answers_is_reported_with_its_priority(site):
     finding = remotes.cache(site.url, None)
 
     assert finding.status is Verdict.OK
@@ -41,7 +41,7 @@ def test_a_cache_of_another_store_is_of_no_use(site, body):
     assert remotes.cache(site.url, None).status is Verdict.FAIL
 
 
-def test_an_address_that_has_no_cache_is_told_with_its_answer(site):
+def test_an_address_without_a_cache_is_reported_with_its_status(site):
     site.status = 404
 
     finding = remotes.cache(site.url, None)
@@ -57,7 +57,7 @@ def test_a_cache_in_a_directory_is_read(tmp_path):
     assert remotes.cache(f"file://{tmp_path}/none", None).status is Verdict.FAIL
 
 
-def test_a_closed_port_is_told_as_what_it_is():
+def test_a_closed_port_is_explained():
     with ports.kept() as port:
         finding = remotes.cache(f"http://127.0.0.1:{port}", None)
 
@@ -65,14 +65,14 @@ def test_a_closed_port_is_told_as_what_it_is():
     assert finding.found == "no connection to it (Connection refused)"
 
 
-def test_a_name_that_does_not_resolve_is_told_as_what_it_is():
+def test_a_name_that_does_not_resolve_is_explained():
     finding = remotes.cache("http://no-such-host.invalid", None)
 
     assert finding.status is Verdict.FAIL
     assert finding.found == "its name does not resolve"
 
 
-def test_a_server_that_breaks_off_is_told_as_what_it_is():
+def test_a_closed_connection_is_explained():
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -100,7 +100,7 @@ def test_a_certificate_is_refused_unless_its_authority_is_named(site, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_file_of_authorities_that_is_none_is_told(site, tmp_path, content):
+def test_an_invalid_file_of_authorities_is_reported(site, tmp_path, content):
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
@@ -133,7 +133,7 @@ def test_an_http_proxy_that_is_not_there_is_blamed_itself(monkeypatch):
 @pytest.mark.parametrize(
     ("status", "expected"), [(200, "ok"), (404, "ok"), (401, "ok"), (503, "warn")]
 )
-def test_floxhub_is_well_as_long_as_it_answers_something(site, status, expected):
+def test_floxhub_is_healthy_with_any_status_below_500(site, status, expected):
     site.status = status
 
     assert remotes.hub(f"{site.url}/git", None).status == expected
@@ -164,11 +164,11 @@ def test_one_wrong_clock_among_three_is_not_believed():
     assert remotes.clock([0.0, 9000.0, 1.0, None]).status is Verdict.OK
 
 
-def test_a_clock_that_nobody_confirms_is_a_warning():
+def test_a_clock_without_a_comparison_is_a_warning():
     assert remotes.clock([None]).status is Verdict.WARN
 
 
-def test_keys_are_told_by_name():
+def test_keys_are_listed_by_name():
     finding = remotes.public_keys(Settings().store.public_keys)
 
     assert finding.found == "cache.nixos.org-1, flox-cache-public-1"
@@ -186,7 +186,7 @@ def token_file(tmp_path):
     return path
 
 
-def test_a_token_that_says_nothing_of_its_end_is_fine(token_file):
+def test_a_token_without_an_expiry_is_ok(token_file):
     token_file.write_text("flox_pat_abc\n")
 
     assert remotes.token(token_file).status is Verdict.OK
@@ -200,7 +200,7 @@ def test_a_token_that_says_nothing_of_its_end_is_fine(token_file):
         (20, "ok", "valid until"),
     ],
 )
-def test_the_end_of_a_json_web_token_is_told(token_file, days, status, words):
+def test_the_expiry_of_a_json_web_token_is_reported(token_file, days, status, words):
     claims = json.dumps({"exp": time.time() + days * 86400 + 60 * (1 if days > 0 else -1)})
     body = base64.urlsafe_b64encode(claims.encode()).decode().rstrip("=")
     token_file.write_text(f"eyJhbGciOiJub25lIn0.{body}.c2ln")

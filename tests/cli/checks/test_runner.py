@@ -27,13 +27,13 @@ def test_a_check_that_hangs_is_reported_and_left_behind():
         released.wait(60)
         return findings.ok("late")
 
-    checks = [Check("hangs", hang), Check("well", lambda: findings.ok("fine"))]
-    hanging, well = runner.run(checks, deadline_seconds=2)
+    checks = [Check("hangs", hang), Check("healthy", lambda: findings.ok("fine"))]
+    hanging, healthy = runner.run(checks, deadline_seconds=2)
     released.set()
 
     assert hanging.finding.status is Verdict.FAIL
     assert hanging.finding.found == "timed out"
-    assert well.finding.status is Verdict.OK
+    assert healthy.finding.status is Verdict.OK
 
 
 def test_what_the_operating_system_refuses_is_a_finding_too(tmp_path):

@@ -62,7 +62,7 @@ def test_what_nothing_waited_for_is_not_critical() -> None:
     assert not row(found, "store.survey").is_critical
 
 
-def test_notes_tell_of_fetched_paths_bytes_and_tries() -> None:
+def test_notes_have_fetched_paths_bytes_and_tries() -> None:
     found = rows.of_trace(startups.startup())
 
     realize = row(found, "realizer.realize")
@@ -72,7 +72,7 @@ def test_notes_tell_of_fetched_paths_bytes_and_tries() -> None:
     assert row(found, "CreateContainer main", last=True).note == "try 2"
 
 
-def test_a_refused_call_is_told_with_its_words() -> None:
+def test_a_refused_call_is_shown_with_its_message() -> None:
     refused = row(rows.of_trace(startups.startup()), "CreateContainer main")
 
     assert refused.has_failed

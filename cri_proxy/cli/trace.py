@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from cri_proxy import errors, settings
@@ -39,7 +38,9 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
         )
     found = found[: options.count]
     if options.html is not None:
-        _write(found, Path(options.html))
+        Path(options.html).write_text(html.of_traces(found), encoding="utf-8")
+        written = numbers.counted(len(found), "startup")
+        print(f"{written} written to {options.html}", file=sys.stderr)
     if options.is_json:
         print(json.dumps([_record_of(trace) for trace in found], indent=2))
     elif options.html is None:
@@ -47,11 +48,6 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
             print(none_kept, file=sys.stderr)
         terminal.show(found)
     return exits.OK
-
-
-def _write(found: Sequence[StoredTrace], place: Path) -> None:
-    place.write_text(html.of_traces(found), encoding="utf-8")
-    print(f"{numbers.counted(len(found), 'startup')} written to {place}", file=sys.stderr)
 
 
 def _is_of(trace: StoredTrace, pod: str) -> bool:

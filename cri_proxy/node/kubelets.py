@@ -114,8 +114,9 @@ def _kubelet_of(root: Root, service: unitfiles.Service) -> Kubelet:
         return Kubelet(service.name, ours[1] if ours else _K3S_ENDPOINT, service)
     config = editing.flag_of(words, "config")
     directory = editing.flag_of(words, "config-dir")
-    endpoint = endpoint_of(root, words)
-    return Kubelet(service.name, _url_of(endpoint or _DEFAULT_ENDPOINT), service, config, directory)
+    endpoint = endpoint_of(root, words) or _DEFAULT_ENDPOINT
+    url = endpoint if "://" in endpoint else f"unix://{endpoint}"
+    return Kubelet(service.name, url, service, config, directory)
 
 
 def _image_endpoint_of(root: Root, kubelet: Kubelet) -> str | None:
@@ -234,7 +235,3 @@ def _with_value(file: str, text: str, key: str, value: str) -> str:
         return editing.with_json_value(text, key, value)
     except ValueError as error:
         raise errors.RequestInvalid(f"{file}: {error}; set {key} by hand to {value}") from error
-
-
-def _url_of(endpoint: str) -> str:
-    return endpoint if "://" in endpoint else f"unix://{endpoint}"

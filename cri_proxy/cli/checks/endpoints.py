@@ -8,7 +8,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -156,14 +156,10 @@ def _owner_of(status: os.stat_result) -> str:
 
 def _arguments_of_kubelet(proc: Path) -> list[str] | None:
     """Return the command line of the running kubelet, None if none is running."""
-    for process in _processes(proc):
+    for process in (each for each in sorted(proc.iterdir()) if each.name.isdecimal()):
         try:
             if (process / "comm").read_text().strip() == "kubelet":
                 return (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:  # the process has ended
             continue
     return None
-
-
-def _processes(proc: Path) -> Iterator[Path]:
-    return (each for each in sorted(proc.iterdir()) if each.name.isdecimal())

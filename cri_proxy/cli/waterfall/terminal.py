@@ -31,13 +31,9 @@ def show(found: Sequence[StoredTrace]) -> None:
             console.print()
         console.print(_head(trace), soft_wrap=True)
         lines = rows.of_trace(trace)
+        names = min(_NAMES_AT_MOST, max(2 * row.depth + len(row.label) for row in lines))
         for row in lines:
-            text = _line(row, lines[0], width, _names_width(lines))
-            console.print(text, soft_wrap=True, crop=False)
-
-
-def _names_width(lines: Sequence[Row]) -> int:
-    return min(_NAMES_AT_MOST, max(2 * row.depth + len(row.label) for row in lines))
+            console.print(_line(row, lines[0], width, names), soft_wrap=True, crop=False)
 
 
 def _head(trace: StoredTrace) -> Text:

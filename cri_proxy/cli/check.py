@@ -1,28 +1,22 @@
-"""`cri-proxy check`: whether the daemon will work on this node, and what to do if not.
+"""`cri-proxy check`: check that the daemon will work on this node, and say what to fix if not.
 
-Runs every check of `checks` at once and tells what they found, then which settings somebody has
-changed and where. Exits with 1 if anything failed; warnings do not count.
+Runs all checks of `checks` concurrently and prints what they found, then the settings that differ
+from their defaults and where they come from. Exits with 1 if a check failed; warnings do not count.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from cri_proxy import settings
-from cri_proxy.cli import (
-    arguments,
-    exits,
-    numbers,
-    screen,
-)
-from cri_proxy.cli.checks import disk, node, others, running, sockets, sources
+from cri_proxy.cli import arguments, exits, numbers, screen
+from cri_proxy.cli.checks import disk, endpoints, node, optional, remotes, runner
 from cri_proxy.cli.checks.findings import Verdict
-from cri_proxy.cli.checks.running import Result
+from cri_proxy.cli.checks.runner import Result
 from cri_proxy.settings.sources import ValueOrigin
 
 _MARKS: Final = {Verdict.OK: "✔", Verdict.WARN: "!", Verdict.FAIL: "✘"}
@@ -30,12 +24,12 @@ _STYLES: Final = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bo
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
-    """Run the checks and write what they found to standard output."""
-    with _waiting():
+    """Run the checks and print what they found."""
+    with screen.spinner("checking this node"):  # without a network this takes some seconds
         results = _results(loaded.settings)
     if options.is_json:
         print(json.dumps(_record_of(results, loaded.origins), indent=2))
-    elif screen.is_watched(sys.stdout):
+    elif screen.is_terminal(sys.stdout):
         _draw(results, loaded.origins)
     else:
         _print(results, loaded.origins)
@@ -45,24 +39,14 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
 def _results(wanted: settings.Settings) -> list[Result]:
     checks = [
         *node.checks_of(wanted),
-        *sockets.checks_of(wanted),
+        *endpoints.checks_of(wanted),
         *disk.checks_of(wanted),
-        *sources.checks_of(wanted),
-        *others.checks_of(wanted),
+        *remotes.checks_of(wanted),
+        *optional.checks_of(wanted),
     ]
-    results = running.run(checks)
-    clock = sources.clock(result.finding.clock_skew for result in results)
+    results = runner.run(checks)
+    clock = remotes.clock(result.finding.clock_skew for result in results)
     return [*results, Result("clock", clock)]
-
-
-@contextlib.contextmanager
-def _waiting() -> Iterator[None]:
-    """Say on a terminal that something goes on: a node without network takes some seconds."""
-    if not screen.is_watched(sys.stderr):
-        yield
-        return
-    with screen.console(sys.stderr).status("looking at this node"):
-        yield
 
 
 def _draw(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
@@ -90,7 +74,7 @@ def _draw(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
         table.add_column(style="dim", overflow="fold")
         for origin in changed:
             table.add_row(" ", str(origin.key), origin.shown, origin.source)
-        console.print("\nsettings that are not the default", style="bold")
+        console.print("\nsettings that differ from the default", style="bold")
         console.print(table)
     style = _STYLES[Verdict.FAIL] if _has_failed(results) else ""
     console.print(f"\n{_summary_of(results)}", style=style)

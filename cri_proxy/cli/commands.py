@@ -1,7 +1,7 @@
-"""The table of commands: what each is called, what --help tells of it, and the options it takes.
+"""The table of commands: name, help text and options of each.
 
-An option is kept under the name of its field in `arguments.Options`, which has the defaults. A new
-command is a line of the table, and a module of this package that is named like it.
+An option is stored under the name of its field in `arguments.Invocation`, which has the defaults. A
+new command is an entry in the table and a module of this package with the command's name.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command as --help tells it."""
+    """A command: `about` is its line in the list of commands, `description` heads its --help."""
 
     name: str
     about: str
-    story: str
+    description: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     is_hidden: bool = False
 
@@ -28,17 +28,12 @@ def _nothing(_: argparse.ArgumentParser) -> None:
     pass
 
 
-def _serving(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--no-router",
-        action="store_true",
-        help="serve kubelet by the interposer alone, as --serve-front=interposer",
-    )
+def _serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace",
         dest="is_replacing",
         action="store_true",
-        help="take the socket over from a cri-proxy that runs: it finishes its calls and ends",
+        help="take the socket over from a running cri-proxy, which finishes its calls and exits",
     )
 
 
@@ -48,7 +43,7 @@ def _json(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _references(parser: argparse.ArgumentParser) -> None:
+def _realize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "references",
         metavar="REF",
@@ -58,31 +53,33 @@ def _references(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         choices=("run", "dev"),
-        help="run (what pods get unless they say otherwise), or dev with build tools as well",
+        help="run (the default, as for pods), or dev, which includes build tools",
     )
     _json(parser)
 
 
-def _startups(parser: argparse.ArgumentParser) -> None:
+def _trace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pod",
         metavar="POD",
         nargs="?",
-        help="a pod's name, namespace/name or uid, or a trace id; by default every pod",
+        help="a pod's name, namespace/name or uid, or a trace id (default: all pods)",
     )
-    parser.add_argument("--count", type=_count, metavar="N", help="how many startups at most (5)")
     parser.add_argument(
-        "--html", metavar="FILE", help="write one page for a browser, with nothing beside it"
+        "--count", type=_count, metavar="N", help="show at most N startups (default: 5)"
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", help="write a self-contained HTML page to FILE instead"
     )
     _json(parser)
 
 
-def _collection(parser: argparse.ArgumentParser) -> None:
+def _gc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         dest="is_dry_run",
         action="store_true",
-        help="tell what would be removed, remove nothing",
+        help="show what would be removed without removing it",
     )
     _json(parser)
 
@@ -93,7 +90,7 @@ def _store(parser: argparse.ArgumentParser) -> None:
         "--repair",
         dest="does_repair",
         action="store_true",
-        help="fetch what is damaged again, and mend environments",
+        help="fetch damaged store paths again and repair the environments that use them",
     )
     _json(parser)
 
@@ -102,14 +99,14 @@ def _node(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--root",
         metavar="DIR",
-        help="the unpacked image of a node, instead of this node: only files are changed then",
+        help="change the unpacked node image in DIR instead of this node; only files are changed",
     )
     parser.add_argument(
         "--within",
         dest="seconds",
         type=_seconds,
         metavar="SECONDS",
-        help="how long runtime and kubelet may take to be well again (120)",
+        help="how long runtime and kubelet may each take to become healthy (default: 120)",
     )
 
 
@@ -118,7 +115,7 @@ def _install(parser: argparse.ArgumentParser) -> None:
         "--dry-run",
         dest="is_dry_run",
         action="store_true",
-        help="show what would be changed, and change nothing",
+        help="show what would be changed without changing it",
     )
     _node(parser)
 
@@ -128,14 +125,14 @@ def _uninstall(parser: argparse.ArgumentParser) -> None:
         "--purge",
         dest="is_purging",
         action="store_true",
-        help="also remove all environments; refused while a container runs in one",
+        help="also remove all environments; refused while a container is running in one",
     )
     _node(parser)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
 
 
@@ -153,77 +150,80 @@ COMMANDS: Final = (
     Command(
         "serve",
         "run the daemon between kubelet and the container runtime",
-        "Runs until SIGTERM or SIGINT, or until another takes its socket over, then answers what "
-        "is in flight and ends.",
-        _serving,
+        "Runs until SIGTERM or SIGINT, or until another cri-proxy takes over its socket, then "
+        "completes the calls in flight and exits.",
+        _serve,
     ),
     Command(
         "check",
-        "look at everything that the daemon needs on this node",
-        "Looks at the runtime, the sockets, the disk, caches, FloxHub and the clock, changes "
-        "nothing, and says what to do about what is not right. Exits with 1 if anything fails.",
+        "check that this node has everything that the daemon needs",
+        "Checks the runtime, sockets, disk, binary caches, FloxHub and clock without changing "
+        "anything, and says how to fix each problem. Exits with 1 if a check fails.",
         _json,
     ),
     Command(
         "realize",
-        "put environments onto this node, before a pod asks for them",
-        "Fetches the environments' store paths and makes their views, exactly as for a pod. What "
-        "is there already is not fetched again; a running daemon uses what this leaves.",
-        _references,
+        "realize environments on this node before a pod needs them",
+        "Fetches the store paths of the environments and creates their views, exactly as for a "
+        "pod. Paths that are already on the node are not fetched again, and a running daemon uses "
+        "the result.",
+        _realize,
     ),
     Command(
         "environments",
         "list the environments on this node",
-        "Lists what was realized here and is still there, the latest first.",
+        "Lists the environments that are realized on this node, the latest first.",
         _json,
     ),
     Command(
         "gc",
         "remove environments that no container, pod or pin holds",
-        "Removes environments that were not started for a while (garbage.grace_seconds) and that "
-        "nothing holds, with the store paths that no other environment has. The runtime says what "
-        "is in use; while it does not answer, nothing is removed. A daemon may run meanwhile.",
-        _collection,
+        "Removes environments that have not been started for a while (garbage.grace_seconds) and "
+        "are not held, together with the store paths that only they use. The runtime is asked "
+        "which environments are in use; nothing is removed if it does not answer. The daemon may "
+        "be running meanwhile.",
+        _gc,
     ),
     Command(
         "store",
-        "verify what is on the disk, and repair it",
+        "verify the store on disk, and repair it",
         "Hashes every store path again and compares it with what was verified when it was fetched, "
-        "and the environments with the store. What is damaged is put in quarantine, so that no pod "
-        "starts on it, and with --repair is fetched again. Exits with 1 while something is "
-        "damaged. A daemon may run meanwhile.",
+        "and compares the environments with the store. Damaged paths are quarantined, so that no "
+        "pod starts with them, and fetched again with --repair. Exits with 1 while anything is "
+        "damaged. The daemon may be running meanwhile.",
         _store,
     ),
     Command(
         "trace",
-        "show the last startups of pods, and what each waited for",
-        "Shows the startups that the daemon keeps on this node, the latest first: every call of "
-        "kubelet's, what happened within it, and how long each took. A dot marks what the startup "
-        "waited for.",
-        _startups,
+        "show the latest pod startups, and what each waited for",
+        "Shows the pod startups that the daemon recorded on this node, the latest first: kubelet's "
+        "calls, the steps within each, and how long they took. A dot marks the steps that the "
+        "startup waited for.",
+        _trace,
     ),
     Command(
         "install",
-        "put the proxy between kubelet and the runtime of this node",
-        "Finds the runtime and kubelet's configuration, sets the service up, points kubelet to it, "
-        "and waits until the node is well again; if it is not, everything is taken back. Run from "
-        "a newer release it upgrades in place. Run once more it does nothing.",
+        "install the proxy between this node's kubelet and runtime",
+        "Finds the runtime and kubelet's configuration, sets up the service, points kubelet to it, "
+        "and waits until the node is healthy; if it does not become healthy, everything is rolled "
+        "back. Run from a newer release it upgrades in place; run again it changes nothing.",
         _install,
     ),
     Command(
         "uninstall",
-        "take the proxy off this node",
-        "Points kubelet back to the runtime, waits until it is well, and restores every file that "
-        "install has changed. Running containers stay; environments do, unless --purge is given.",
+        "remove the proxy from this node",
+        "Points kubelet back to the runtime, waits until it is healthy, and restores every file "
+        "that install changed. Running containers are not affected, and environments stay unless "
+        "--purge is given.",
         _uninstall,
     ),
     Command(
         "version",
-        "tell the versions of the program and of what it runs on",
-        "Tells the versions of the program, Python, gRPC, protobuf, the kernel and the CRI.",
+        "show the versions of the program and of what it runs on",
+        "Shows the versions of the program, Python, gRPC, protobuf, the kernel and the CRI.",
         _json,
     ),
-    Command("worker", "", "A worker process; the daemon starts these itself.", _nothing, True),
-    Command("share", "", "Serves other nodes; the daemon starts this itself.", _nothing, True),
-    Command("sender", "", "Sends traces; the daemon starts it itself.", _nothing, True),
+    Command("worker", "", "A worker process; started by the daemon.", _nothing, True),
+    Command("share", "", "The peer server; started by the daemon.", _nothing, True),
+    Command("sender", "", "The trace sender; started by the daemon.", _nothing, True),
 )

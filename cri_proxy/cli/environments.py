@@ -1,4 +1,4 @@
-"""`cri-proxy environments`: what was realized on this node and is still there."""
+"""`cri-proxy environments`: list the environments that are realized on this node."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cri_proxy import settings
-from cri_proxy.cli import (
-    arguments,
-    exits,
-    numbers,
-    quiet,
-    screen,
-)
+from cri_proxy.cli import arguments, exits, numbers, screen, verbosity
 from cri_proxy.maintenance import inventory, pins
 from cri_proxy.maintenance.pins import Pin
 from cri_proxy.model.environments import Environment
@@ -26,8 +20,8 @@ _HEAD: Final = ("REFERENCE", "MODE", "PATHS", "SIZE", "REALIZED", "FLOXHUB", "PI
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
-    """Write the list to standard output, the latest environment first."""
-    wanted = quiet.settings_of(loaded, "warning")
+    """Print the environments, the latest first."""
+    wanted = verbosity.settings_of(loaded, "warning")
     logs.setup(wanted.log)
     found = inventory.environments_of(wanted)
     known = pins.load(wanted.store.root)
@@ -41,20 +35,20 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
         return exits.OK
     if not found:
         print(
-            f"no environment is below {wanted.store.root} yet: "
-            "put one there with cri-proxy realize owner/name, or start a pod",
+            f"there are no environments in {wanted.store.root} yet: "
+            "run cri-proxy realize owner/name, or start a pod that uses one",
             file=sys.stderr,
         )
-    elif screen.is_watched(sys.stdout):
+    elif screen.is_terminal(sys.stdout):
         _draw(found, pinned)
     else:
         print(screen.columns([_HEAD, *(_row_of(each, pinned) for each in found)]))
     for reference in pins.held(wanted):
         pin = known.get(reference, Pin())
         if pin.failure:
-            print(f"pin {reference} fails: {pin.failure}", file=sys.stderr)
+            print(f"pin {reference} failed: {pin.failure}", file=sys.stderr)
         elif pin.identity is None:
-            print(f"pin {reference}: not realized yet", file=sys.stderr)
+            print(f"pin {reference} is not realized yet", file=sys.stderr)
     return exits.OK
 
 
@@ -78,7 +72,7 @@ def _draw(found: Sequence[Environment], pinned: Mapping[str, str]) -> None:
     total = sum(each.nar_bytes for each in found)
     console.print(
         f"{numbers.counted(len(found), 'environment')}, {numbers.size(total)} "
-        "before store paths that they share are counted once",
+        "(shared store paths counted each time)",
         style="dim",
     )
 

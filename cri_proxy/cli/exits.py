@@ -1,4 +1,4 @@
-"""Exit codes: what a script or systemd can tell from the end of a command."""
+"""Exit codes, for scripts and systemd."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TEMPORARY: Final = 3
 INTERRUPTED: Final = 130
 
 MEANINGS: Final = {
-    OK: "done",
-    FAILED: "refused or failed; the same command will fail again",
-    USAGE: "the command line or the settings cannot be understood; nothing was done",
-    TEMPORARY: "failed for now: something did not answer or is full; trying again may help",
+    OK: "success",
+    FAILED: "failed; the same command will fail again",
+    USAGE: "invalid command line or settings; nothing was done",
+    TEMPORARY: "failed for now (something is unavailable or full); a retry may succeed",
     INTERRUPTED: "interrupted by Ctrl-C",
 }
 
@@ -25,11 +25,11 @@ _TEMPORARY: Final = (errors.SourceUnreachable, errors.NodeExhausted, errors.Stil
 
 
 def of_error(error: errors.CriProxyError) -> int:
-    """Return the code of a refusal."""
+    """Return the exit code of an error."""
     return TEMPORARY if isinstance(error, _TEMPORARY) else FAILED
 
 
 def of_several(codes: Iterable[int]) -> int:
-    """Return the code of several outcomes: the first of failed, temporary and done that occurs."""
+    """Return the worst of several exit codes: failed, then temporary, then success."""
     found = set(codes)
     return next((code for code in (FAILED, TEMPORARY) if code in found), OK)

@@ -1,12 +1,12 @@
-"""`cri-proxy gc`: what no container, pod or pin holds, removed now; `--dry-run` only tells.
+"""`cri-proxy gc`: remove what no container, pod or pin holds; `--dry-run` only shows it.
 
-Works beside a running daemon or without one: the runtime says what is in use, locks on disk keep
-whoever is just starting a container. It ends when everything is deleted, at low priority.
+Works with or without a running daemon: the runtime lists what is in use, and locks on disk protect
+the environments of containers that are just starting. Files are deleted at low priority, and the
+command ends when all of them are gone.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
@@ -17,13 +17,7 @@ from typing import Final
 import uvloop
 
 from cri_proxy import settings
-from cri_proxy.cli import (
-    arguments,
-    exits,
-    numbers,
-    quiet,
-    screen,
-)
+from cri_proxy.cli import arguments, exits, numbers, screen, verbosity
 from cri_proxy.maintenance.collection import Freed
 from cri_proxy.store.disk.garbage import CollectionPlan, Fate
 from cri_proxy.telemetry import logs
@@ -33,10 +27,10 @@ _SHOWN_HOLDERS: Final = 2
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
-    """Collect, or tell what would be collected, and write it to standard output."""
-    wanted = quiet.settings_of(loaded, "warning")
+    """Collect garbage, or only plan to, and print the result."""
+    wanted = verbosity.settings_of(loaded, "warning")
     logs.setup(wanted.log)
-    with _patience():
+    with screen.spinner("collecting garbage"):  # files are deleted slowly
         plan, freed = uvloop.run(_collected(wanted, is_dry=options.is_dry_run))
     if options.is_json:
         print(json.dumps(_record_of(plan, freed), indent=2))
@@ -50,7 +44,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
 async def _collected(
     wanted: settings.Settings, *, is_dry: bool
 ) -> tuple[CollectionPlan, Freed | None]:
-    # Half a second of imports, which somebody who mistyped an option need not wait for.
+    # These imports take half a second, which a mistyped option should not cost.
     from cri_proxy.cri import channels
     from cri_proxy.cri.runtime import Runtime
     from cri_proxy.daemon import parts
@@ -81,16 +75,9 @@ async def _collected(
         await channel.close(None)
 
 
-def _patience() -> contextlib.AbstractContextManager[object]:
-    """Show that something goes on, if somebody watches: files are deleted slowly."""
-    if not screen.is_watched(sys.stderr):
-        return contextlib.nullcontext()
-    return screen.console(sys.stderr).status("collecting garbage")
-
-
 def _draw(rows: Sequence[tuple[str, ...]]) -> None:
-    """Write the environments: a table for a person, aligned columns for a program."""
-    if not screen.is_watched(sys.stdout):
+    """Print the environments: a table at a terminal, aligned columns in a pipe."""
+    if not screen.is_terminal(sys.stdout):
         print(screen.columns([_HEAD, *rows]))
         return
     from rich.table import Table
@@ -121,12 +108,12 @@ def _row_of(each: Fate, freed: Freed | None) -> tuple[str, ...]:
 
 
 def _fate_of(each: Fate, freed: Freed | None) -> str:
-    """Return what becomes of an environment, in words."""
+    """Return what happens to an environment, and why it stays if it does."""
     if each.goes and freed is None:
         return "would be removed"
     if each.goes and freed is not None:
         is_gone = each.identity in {gone.identity for gone in freed.gone}
-        return "removed" if is_gone else "stays: it was used a moment ago"
+        return "removed" if is_gone else "stays: it came into use meanwhile"
     shown = ", ".join(each.holders[:_SHOWN_HOLDERS])
     more = len(each.holders) - _SHOWN_HOLDERS
     return f"stays: {shown}" + (f" and {more} more" if more > 0 else "")
@@ -137,11 +124,11 @@ def _sum_of(plan: CollectionPlan, freed: Freed | None) -> str:
         return (
             f"{numbers.counted(len(plan.going), 'environment')} and "
             f"{numbers.counted(plan.paths, 'store path')} would be removed, "
-            f"{numbers.size(plan.frees)}"
+            f"freeing {numbers.size(plan.frees)}"
         )
     return (
         f"{numbers.counted(len(freed.gone), 'environment')} and "
-        f"{numbers.counted(freed.paths, 'store path')} removed, {numbers.size(freed.bytes)}"
+        f"{numbers.counted(freed.paths, 'store path')} removed, {numbers.size(freed.bytes)} freed"
     )
 
 

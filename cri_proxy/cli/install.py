@@ -1,4 +1,4 @@
-"""`cri-proxy install`: between kubelet and the runtime, upgraded in place, or not at all."""
+"""`cri-proxy install`: put the proxy between kubelet and the runtime, or upgrade it in place."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ _RUNTIME = "runtime.endpoint"
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
-    """Install, or show what would be changed; progress and diff go to standard output."""
+    """Install, or print what would be changed; progress goes to standard output."""
     root = root_of(options)
     loaded = loaded_of(root, options, loaded)
     is_set = any(str(each.key) == _RUNTIME and not each.is_default for each in loaded.origins)
     plan = installation.plan_of(root, loaded.settings, is_runtime_set=is_set)
     if options.is_dry_run:
-        print(plan.diff(root) or "nothing to do: it is installed like this\n", end="")
+        print(
+            plan.diff(root) or "nothing to do: this version and configuration are installed\n",
+            end="",
+        )
         return exits.OK
-    installation.install(root, plan, _tell, seconds=options.seconds)
-    print("nothing had to be changed" if plan.is_empty else "cri-proxy is on this node")
+    installation.install(root, plan, report, seconds=options.seconds)
+    print("nothing had to be changed" if plan.is_empty else "cri-proxy is installed on this node")
     return exits.OK
 
 
 def root_of(options: arguments.Invocation) -> Root:
-    """Return the node that is meant; raise NotFound for an image that is not there."""
+    """Return the file system that --root names; raise NotFound if it does not exist."""
     directory = Path(options.root).resolve()
     if not directory.is_dir():
         raise errors.NotFound(
-            f"there is no directory {directory}: name where the image of a node is unpacked"
+            f"there is no directory {directory}: set --root to the unpacked image of a node"
         )
     return Root(directory)
 
@@ -40,19 +43,19 @@ def root_of(options: arguments.Invocation) -> Root:
 def loaded_of(
     root: Root, options: arguments.Invocation, loaded: settings.Loaded
 ) -> settings.Loaded:
-    """Return the settings of that node: an image has a file of its own."""
+    """Return the settings of that node: an image has its own settings file."""
     if root.is_running or options.config is not None:
         return loaded
     file = root.real(str(settings.CONFIG_FILE))
     return settings.load(
-        flags=options.flags,
-        environment={key: value for key, value in os.environ.items() if key != _VARIABLE},
+        overrides=options.overrides,
+        environment={
+            key: value for key, value in os.environ.items() if key != settings.CONFIG_VARIABLE
+        },
         file=str(file) if file.exists() else os.devnull,
     )
 
 
-_VARIABLE = settings.CONFIG_VARIABLE
-
-
-def _tell(line: str) -> None:
+def report(line: str) -> None:
+    """Print a line of progress at once, also into a pipe."""
     print(line, flush=True)

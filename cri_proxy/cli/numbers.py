@@ -1,10 +1,10 @@
-"""Numbers as a person reads them."""
+"""Human-readable numbers: sizes, durations, ages, counts."""
 
 from __future__ import annotations
 
 
 def size(count: float) -> str:
-    """Return bytes with three digits or so: `999 B`, `1.2 MB`, `12.3 GB`."""
+    """Return a size of so many bytes: `999 B`, `1.2 MB`, `12.3 GB`."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
@@ -22,14 +22,14 @@ def duration(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as a clock counts it: `0:07`, `12:30`, `1:02:03`."""
+    """Return a duration as on a stopwatch: `0:07`, `12:30`, `1:02:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def ago(seconds: float) -> str:
-    """Return how long ago something was, in its largest unit: `just now`, `3 hours ago`."""
+    """Return an age in its largest unit: `just now`, `3 hours ago`."""
     for unit, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
         count = int(seconds // unit)
         if count >= 1:
@@ -38,5 +38,5 @@ def ago(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return `1 path`, `300 paths`."""
+    """Return a count with its noun: `1 path`, `300 paths`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

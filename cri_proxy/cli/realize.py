@@ -1,8 +1,8 @@
-"""`cri-proxy realize REF…`: environments put onto this node, exactly as for a pod.
+"""`cri-proxy realize REF…`: realize environments on this node, exactly as for a pod.
 
-All references are realized at the same time by one realizer, which shares the store paths that they
-have in common. Standard output gets the results in the order asked for, standard error what goes on
-meanwhile. One that fails does not stop the others.
+One realizer realizes all references at the same time and shares the store paths that they have in
+common. Results go to standard output in the order of the references, progress to standard error.
+One that fails does not stop the others.
 """
 
 from __future__ import annotations
@@ -16,14 +16,7 @@ from typing import assert_never
 import uvloop
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import (
-    arguments,
-    exits,
-    numbers,
-    quiet,
-    screen,
-    tracks,
-)
+from cri_proxy.cli import arguments, display, exits, numbers, screen, verbosity
 from cri_proxy.model import references
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.references import Reference
@@ -31,41 +24,46 @@ from cri_proxy.telemetry import logs
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
-    """Realize what was asked for; the code is that of the worst outcome."""
+    """Realize the references; the exit code is that of the worst outcome."""
     asked, problems = _parsed(options.references)
     if problems:
-        screen.refuse("\n".join(problems))
+        screen.print_error("\n".join(problems))
         return exits.USAGE
-    wanted = quiet.settings_of(loaded, "error")
+    wanted = verbosity.settings_of(loaded, "error")
     logs.setup(wanted.log)
-    found = uvloop.run(_realized(asked, Mode(options.mode), wanted))
+    attempts = uvloop.run(_realized(asked, Mode(options.mode), wanted))
     if options.is_json:
-        print(json.dumps([_record_of(track) for track in found], indent=2))
+        print(json.dumps([_record_of(attempt) for attempt in attempts], indent=2))
     else:
-        for track in found:
-            _tell(track)
-    return exits.of_several(_code_of(track) for track in found)
+        for attempt in attempts:
+            _print(attempt)
+    return exits.of_several(
+        exits.of_error(attempt.outcome)
+        if isinstance(attempt.outcome, errors.CriProxyError)
+        else exits.OK
+        for attempt in attempts
+    )
 
 
 async def _realized(
     asked: Sequence[Reference], mode: Mode, wanted: settings.Settings
-) -> list[tracks.Track]:
-    # Half a second of imports, which somebody who mistyped a reference need not wait for.
+) -> list[display.Attempt]:
+    # These imports take half a second, which a mistyped reference should not cost.
     from cri_proxy.daemon import parts
     from cri_proxy.interposer import tokens
 
     token = tokens.of_node(wanted.floxhub.token_file) if wanted.floxhub.token_file else None
     async with parts.realizer_of(wanted) as realizer:
-        found = [
-            tracks.Track(reference, realizer.begin(reference, token=token, mode=mode))
+        attempts = [
+            display.Attempt(reference, realizer.begin(reference, token=token, mode=mode))
             for reference in asked
         ]
-        await tracks.follow(found)
-        return found
+        await display.follow(attempts)
+        return attempts
 
 
 def _parsed(texts: Sequence[str]) -> tuple[list[Reference], list[str]]:
-    """Return the references, each once, and a sentence for every text that is none."""
+    """Return the references without repetitions, and an error for each text that is not one."""
     asked: dict[Reference, None] = {}
     problems = []
     for text in texts:
@@ -76,21 +74,25 @@ def _parsed(texts: Sequence[str]) -> tuple[list[Reference], list[str]]:
     return list(asked), problems
 
 
-def _tell(track: tracks.Track) -> None:
-    """Write the result of one reference: where it is, how large, how it came here."""
-    match track.outcome:
+def _print(attempt: display.Attempt) -> None:
+    """Print the result of one reference: directory, size and where its store paths came from."""
+    match attempt.outcome:
         case Environment() as environment:
             directory = str(environment.store.parent)
             facts = ", ".join(
                 [
                     numbers.counted(len(environment.closure), "path"),
                     numbers.size(environment.nar_bytes),
-                    _origin_of(track),
-                    numbers.duration(track.seconds),
-                    *(["FloxHub did not answer: last known state"] if environment.is_stale else []),
+                    _origin_of(attempt),
+                    numbers.duration(attempt.seconds),
+                    *(
+                        ["FloxHub did not answer: last known generation"]
+                        if environment.is_stale
+                        else []
+                    ),
                 ]
             )
-            if not screen.is_watched(sys.stdout):
+            if not screen.is_terminal(sys.stdout):
                 print(f"{environment.reference}: {directory}: {facts}")
                 return
             from rich.text import Text
@@ -103,37 +105,35 @@ def _tell(track: tracks.Track) -> None:
             )
             console.print(Text(f"  {directory}", "dim"), soft_wrap=True)
         case errors.CriProxyError() as error:
-            name, message = str(track.reference), str(error)
-            screen.refuse(message if name in message else f"{name}: {message}")
+            name, message = str(attempt.reference), str(error)
+            screen.print_error(message if name in message else f"{name}: {message}")
         case None:
-            raise AssertionError("a followed track has an outcome")
+            raise AssertionError("`follow` returns when every attempt has an outcome")
         case _:
-            assert_never(track.outcome)
+            assert_never(attempt.outcome)
 
 
-def _origin_of(track: tracks.Track) -> str:
-    """Return how many store paths were fetched, and how many were here."""
-    fetched, present = _counts_of(track)
+def _origin_of(attempt: display.Attempt) -> str:
+    """Return how many store paths were fetched and how many were on the node already."""
+    fetched, present = _counts_of(attempt)
     if not fetched:
-        return "all of it was here"
-    return f"{fetched} fetched" + (f" and {present} here before" if present else "")
+        return "all already present"
+    return f"{fetched} fetched" + (f", {present} already present" if present else "")
 
 
-def _counts_of(track: tracks.Track) -> tuple[int, int]:
-    progress = track.realization.progress
+def _counts_of(attempt: display.Attempt) -> tuple[int, int]:
+    progress = attempt.realization.progress
     return progress.paths_done - progress.paths_present, progress.paths_present
 
 
-def _code_of(track: tracks.Track) -> int:
-    outcome = track.outcome
-    return exits.of_error(outcome) if isinstance(outcome, errors.CriProxyError) else exits.OK
-
-
-def _record_of(track: tracks.Track) -> dict[str, object]:
-    record: dict[str, object] = {"asked": str(track.reference), "seconds": round(track.seconds, 3)}
-    match track.outcome:
+def _record_of(attempt: display.Attempt) -> dict[str, object]:
+    record: dict[str, object] = {
+        "asked": str(attempt.reference),
+        "seconds": round(attempt.seconds, 3),
+    }
+    match attempt.outcome:
         case Environment() as environment:
-            fetched, present = _counts_of(track)
+            fetched, present = _counts_of(attempt)
             return record | {
                 "reference": str(environment.reference),
                 "mode": str(environment.mode),
@@ -150,4 +150,4 @@ def _record_of(track: tracks.Track) -> dict[str, object]:
         case errors.CriProxyError() as error:
             return record | {"error": asdict(errors.to_wire(error))}
         case _:
-            raise AssertionError("a followed track has an outcome")
+            raise AssertionError("`follow` returns when every attempt has an outcome")

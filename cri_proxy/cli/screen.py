@@ -1,11 +1,12 @@
-"""The terminal, if there is one: who reads a stream decides what is written to it.
+"""Terminal output: what is written to a stream depends on whether it is a terminal.
 
-A person at a terminal gets colour, bars and tables (by rich, imported only then); a pipe, a file or
-a dumb terminal gets plain lines without an escape code. NO_COLOR is honoured, see no-color.org.
+A terminal gets colours, bars and tables (by rich, imported only then); a pipe, a file or a dumb
+terminal gets plain lines without escape codes. NO_COLOR is honoured, see no-color.org.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,21 +16,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _RED: Final = "\x1b[1;31m"
-_PLAIN: Final = "\x1b[0m"
+_RESET: Final = "\x1b[0m"
 
 
-def is_watched(stream: TextIO) -> bool:
-    """Whether a person sees `stream` on a terminal that can do more than print lines."""
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether `stream` is a terminal that understands escape codes."""
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def console(stream: TextIO) -> Console:
-    """Return rich's console for `stream`; it colours nothing that it is not told to."""
+    """Return a rich console for `stream` that adds no colour or markup of its own."""
     from rich.console import Console
 
     return Console(
         file=stream,
-        force_terminal=is_watched(stream),
+        force_terminal=is_terminal(stream),
         highlight=False,
         markup=False,
         emoji=False,
@@ -37,10 +38,17 @@ def console(stream: TextIO) -> Console:
     )
 
 
-def refuse(message: str) -> None:
-    """Write a refusal to standard error, each of its lines marked and on one line."""
-    is_red = is_watched(sys.stderr) and not os.environ.get("NO_COLOR")
-    mark = f"{_RED}error:{_PLAIN}" if is_red else "error:"
+def spinner(text: str) -> contextlib.AbstractContextManager[object]:
+    """Show a spinner with `text` on standard error, if it is a terminal, while the body runs."""
+    if not is_terminal(sys.stderr):
+        return contextlib.nullcontext()
+    return console(sys.stderr).status(text)
+
+
+def print_error(message: str) -> None:
+    """Print each line of an error message to standard error, with a mark in front."""
+    is_red = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
+    mark = f"{_RED}error:{_RESET}" if is_red else "error:"
     for line in message.splitlines():
         print(mark, line, file=sys.stderr)
 

@@ -11,7 +11,7 @@ from cri_proxy.telemetry import logs
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
-    """Run the daemon until it is told to stop."""
+    """Run the daemon until it is stopped or replaced."""
     logs.setup(loaded.settings.log)
     uvloop.run(main.serve(loaded.settings, is_replacing=options.is_replacing))
     return exits.OK

@@ -1,4 +1,4 @@
-"""`cri-proxy store verify`: every store path hashed again; `--repair` fetches what is damaged."""
+"""`cri-proxy store verify`: hash every store path again; `--repair` refetches damaged ones."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import (
-    arguments,
-    exits,
-    numbers,
-    quiet,
-    screen,
-)
+from cri_proxy.cli import arguments, exits, numbers, screen, verbosity
 from cri_proxy.telemetry import logs
 
 if TYPE_CHECKING:
@@ -26,20 +20,20 @@ if TYPE_CHECKING:
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
-    """Verify, repair if asked to, and tell; the code is FAILED while something is damaged."""
-    wanted = quiet.settings_of(loaded, "error")
+    """Verify, repair if asked to, and print the result; FAILED while anything is damaged."""
+    wanted = verbosity.settings_of(loaded, "error")
     logs.setup(wanted.log)
-    if not wanted.store.root.is_dir():  # it would be made, and an empty store is whole
+    if not wanted.store.root.is_dir():  # it would be created, and an empty store is undamaged
         raise errors.NotFound(
             f"there is no store at {wanted.store.root}, so nothing was verified: "
-            "name the right place by store.root, or realize an environment first"
+            "set store.root to the right directory, or realize an environment first"
         )
     with _progress() as on_progress:
         verified = uvloop.run(_verified(wanted, on_progress, does_repair=options.does_repair))
     if options.is_json:
         print(json.dumps(_record_of(verified), indent=2))
     else:
-        _tell(verified, was_repaired=options.does_repair)
+        _print(verified, was_repaired=options.does_repair)
     return exits.OK if verified.is_whole else exits.FAILED
 
 
@@ -49,7 +43,7 @@ async def _verified(
     *,
     does_repair: bool,
 ) -> Verified:
-    # Half a second of imports, which somebody who mistyped an option need not wait for.
+    # These imports take half a second, which a mistyped option should not cost.
     from cri_proxy.daemon import parts
     from cri_proxy.maintenance import verification
 
@@ -60,15 +54,15 @@ async def _verified(
         return verified
 
 
-def _tell(verified: Verified, *, was_repaired: bool) -> None:
-    """Write what was found, a line each, and the sum."""
+def _print(verified: Verified, *, was_repaired: bool) -> None:
+    """Print a line for each damaged path, and a summary."""
     for each in verified.findings:
         if each.path in verified.repaired:
             outcome = "repaired"
         elif each.path in verified.failed:
             outcome = f"not repaired: {verified.failed[each.path]}"
         else:
-            outcome = "in quarantine"
+            outcome = "quarantined"
         print(f"{each.path}: {each.why}; {outcome}")
         for identity in each.environments:
             print(f"    in {identity}")
@@ -80,11 +74,11 @@ def _tell(verified: Verified, *, was_repaired: bool) -> None:
     )
     if verified.mended:
         print(
-            "containers that run in mended environments and have damaged files open keep those "
-            "until they are restarted"
+            "containers in repaired environments keep using the damaged files that they have open: "
+            "restart them"
         )
     elif verified.findings and not was_repaired:
-        print("cri-proxy store verify --repair fetches what is damaged again")
+        print("to fetch damaged paths again, run cri-proxy store verify --repair")
 
 
 def _record_of(verified: Verified) -> dict[str, object]:
@@ -102,14 +96,14 @@ def _record_of(verified: Verified) -> dict[str, object]:
             }
             for each in verified.findings
         ],
-        "mended": verified.mended,
+        "repaired_environments": verified.mended,
     }
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[HashProgress], None]]:
-    """Give what takes reports: a bar if somebody watches, else nothing."""
-    if not screen.is_watched(sys.stderr):
+    """Yield a callback for progress reports, which draws a bar at a terminal."""
+    if not screen.is_terminal(sys.stderr):
         yield lambda _: None
         return
     from rich.progress import BarColumn, Progress, TextColumn

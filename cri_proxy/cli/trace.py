@@ -1,22 +1,16 @@
-"""`cri-proxy trace`: the last startups of this node's pods, and what each waited for.
+"""`cri-proxy trace`: show the latest pod startups on this node, and what each waited for.
 
-Reads what the daemon keeps on disk, with or without one running.
+Reads the traces that the daemon keeps on disk; the daemon need not be running.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import (
-    arguments,
-    exits,
-    numbers,
-    quiet,
-)
+from cri_proxy.cli import arguments, exits, numbers, verbosity
 from cri_proxy.cli.waterfall import html, rows, terminal
 from cri_proxy.daemon import observing
 from cri_proxy.model import traces
@@ -25,25 +19,28 @@ from cri_proxy.telemetry import logs, ring
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
-    """Show the startups that were asked for, the newest first."""
-    wanted = quiet.settings_of(loaded, "warning")
+    """Print the selected startups, the latest first."""
+    wanted = verbosity.settings_of(loaded, "warning")
     logs.setup(wanted.log)
     directory = observing.traces_below(wanted.store.root)
     kept = ring.load(directory)
     found = [trace for trace in kept if options.pod is None or _is_of(trace, options.pod)]
     none_kept = (
-        f"no startup is kept in {directory} yet: start a pod (and see that tracing.keep is not 0)"
+        f"no startup is recorded in {directory} yet: start a pod, and check that tracing.keep is "
+        "not 0"
     )
     if options.pod is not None and not found:
         if not kept:
             raise errors.NotFound(none_kept)
         raise errors.NotFound(
-            f"none of the {numbers.counted(len(kept), 'startup')} kept in {directory} is of a pod "
-            f"called {options.pod}: name it as pod, namespace/pod, or by its uid or trace id"
+            f"none of the {numbers.counted(len(kept), 'startup')} recorded in {directory} matches "
+            f"{options.pod}: give a pod's name, namespace/name or uid, or a trace id"
         )
     found = found[: options.count]
     if options.html is not None:
-        _write(found, Path(options.html))
+        Path(options.html).write_text(html.of_traces(found), encoding="utf-8")
+        written = numbers.counted(len(found), "startup")
+        print(f"{written} written to {options.html}", file=sys.stderr)
     if options.is_json:
         print(json.dumps([_record_of(trace) for trace in found], indent=2))
     elif options.html is None:
@@ -53,13 +50,8 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     return exits.OK
 
 
-def _write(found: Sequence[StoredTrace], place: Path) -> None:
-    place.write_text(html.of_traces(found), encoding="utf-8")
-    print(f"{numbers.counted(len(found), 'startup')} written to {place}", file=sys.stderr)
-
-
 def _is_of(trace: StoredTrace, pod: str) -> bool:
-    """Whether `pod` means the pod of a trace: its name, namespace/name, uid, or the trace's id."""
+    """Return whether `pod` is the name, namespace/name or uid of the trace's pod, or its id."""
     startup = trace.startup
     return pod in (startup.name, startup.pod, startup.uid, startup.trace_id)
 

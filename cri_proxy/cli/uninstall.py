@@ -1,4 +1,4 @@
-"""`cri-proxy uninstall`: kubelet back to the runtime, and every file as it was."""
+"""`cri-proxy uninstall`: point kubelet back to the runtime and restore every changed file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     loaded = install.loaded_of(root, options, loaded)
     if options.is_purging:
         installation.refuse_in_use(root, loaded.settings)
-    installation.uninstall(root, str(loaded.settings.serve.listen), _tell, seconds=options.seconds)
+    installation.uninstall(
+        root, str(loaded.settings.serve.listen), install.report, seconds=options.seconds
+    )
     if options.is_purging:
         installation.purge(root, loaded.settings)
         print(f"removed {loaded.settings.store.root}")
     return exits.OK
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)

@@ -1,4 +1,4 @@
-"""`cri-proxy version`: what to write into a report, whether or not a daemon runs."""
+"""`cri-proxy version`: the versions to put into a bug report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cri_proxy.cli import arguments, exits, screen
 
 
 def run(options: arguments.Invocation) -> int:
-    """Write the versions to standard output."""
+    """Print the versions."""
     versions = {
         "cri-proxy": cri_proxy.__version__,
         "cri": "runtime.v1",

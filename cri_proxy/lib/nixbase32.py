@@ -1,6 +1,6 @@
-"""Nix's base 32: the alphabet of store path digests and of hashes in narinfo files.
+"""Nix's base 32, the encoding of store path digests and of hashes in narinfo files.
 
-Digits run over the bytes from the last to the first, and the letters e, o, t and u are absent.
+Bytes are encoded from the last to the first, and the alphabet lacks the letters e, o, t and u.
 Source of the format: Nix manual, "Store path specification", and libutil's hash.cc.
 """
 
@@ -17,7 +17,7 @@ _LETTERS: Final = frozenset(ALPHABET)
 
 
 def encode(data: bytes) -> str:
-    """Return the base-32 text of `data`: ceil(8·len/5) letters."""
+    """Encode `data` in ceil(8·len/5) letters."""
     length = (len(data) * 8 + 4) // 5
     groups = (length + 7) // 8
     usual = base64.b32hexencode(int.from_bytes(data, "little").to_bytes(5 * groups, "big"))
@@ -25,10 +25,10 @@ def encode(data: bytes) -> str:
 
 
 def decode(text: str) -> bytes:
-    """Return the bytes of base-32 `text`.
+    """Decode base-32 `text`.
 
-    Raises ValueError for a letter outside the alphabet, a length that no byte string has, or
-    padding bits that are not zero.
+    Raises ValueError for a letter outside the alphabet, an impossible length, or non-zero padding
+    bits.
     """
     if not _LETTERS.issuperset(text):
         letter = next(each for each in text if each not in _LETTERS)
@@ -36,7 +36,7 @@ def decode(text: str) -> bytes:
     number = int(text.translate(_TO_USUAL), 32) if text else 0
     size = len(text) * 5 // 8
     if len(text) != (size * 8 + 4) // 5:
-        raise ValueError(f"{len(text)} letters are no whole number of bytes in Nix's base 32")
+        raise ValueError(f"{len(text)} letters are not a whole number of bytes in Nix's base 32")
     if number >> (size * 8):
         raise ValueError("padding bits of a base-32 text must be zero")
     return number.to_bytes(size, "little")

@@ -1,7 +1,7 @@
-"""What must not be shown: passwords inside URLs, and values whose name says that they are secret.
+"""Redaction of secrets: credentials in URLs, and values with the name of a secret.
 
-Logs, refusals and the settings view pass their values through here. This is the second line: the
-first is that tokens are read where they are used and handed to nobody.
+Logs, errors and the output of `check` pass their values through here. This is the second line of
+defence: the first is that tokens are read where they are used and not passed on.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _SECRET_NAME: Final = re.compile(
 
 
 def text(value: str) -> str:
-    """Return `value` with the credentials of every URL in it hidden."""
+    """Return `value` with the credentials in all its URLs replaced by `***`."""
     return _CREDENTIALS.sub(HIDDEN, value) if "://" in value else value
 
 
 def is_secret(name: str) -> bool:
-    """Whether a value called `name` is a secret itself; `token_file` is only where one lies."""
+    """Return whether a value called `name` is a secret: `token` is, `token_file` is not."""
     return _SECRET_NAME.search(name) is not None

@@ -1,24 +1,23 @@
-"""A unix socket's place in the file system, taken so that nobody ever finds it half made.
+"""Listening unix sockets that appear atomically, and can be taken over from a running process.
 
-Whoever is to listen binds to a staged name beside the place; then the socket gets mode and owner of
-the runtime's own, and is renamed into the place. Whoever could talk to the runtime can talk to the
-proxy, and a file left by a dead proxy is replaced. A rename is also how a place is taken over: the
-connections of the old process stay with it, new ones come to the new. The old one notices by
-itself that another socket stands in its place (`Taken.is_lost`), so no process need be found or
-told, be it in another container; and it leaves that socket alone when it ends.
+A server binds to a temporary name in the same directory; then the socket gets the mode and owner of
+the runtime's socket and is renamed into place. So the proxy is open to the same users as the
+runtime, and a socket file left by a dead proxy is replaced. Renaming also takes over a place: the
+old process keeps its connections, new ones reach the new process. The old process detects by itself
+that another socket is in its place (`Taken.is_lost`), even from another container, and does not
+remove that socket when it exits.
 
     /run/cri-proxy/
       cri-proxy.sock            the place
-      cri-proxy.sock.3f2a1c     staged, for the moment between bind and rename
-      cri-proxy.sock.lock       held for that moment, so that of two starting proxies one wins
+      cri-proxy.sock.3f2a1c     staged, between bind and rename
+      cri-proxy.sock.lock       locked meanwhile, so that only one of two starting proxies succeeds
 
-A place where somebody listens is refused, unless it is to be replaced, and then, too, if it never
-was a proxy's: a proxy's has a lock beside it. Two proxies that start at the same moment are told
-apart by the lock; the risk that remains is a listener that is not a proxy and binds between the
-look and the rename.
+A place with a listener is refused unless it is to be replaced, and even then if the listener was
+never a proxy: a proxy's place has a lock file. The remaining risk is a listener other than a proxy
+that binds between the check and the rename.
 
-With socket activation systemd keeps the socket and passes it in (`inherited`): a restart refuses no
-connection, and there is no place to take.
+With socket activation, systemd holds the socket and passes it in (`inherited`): no connection is
+refused during a restart, and no place is taken.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may connect: permission bits, and owner and group by number."""
+    """Permission bits, owner and group of a socket: who may connect."""
 
     mode: int
     uid: int
@@ -59,23 +58,23 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A place and the socket that was put there, by its inode.
+    """A place and the inode of the socket that was put there.
 
-    As long as the socket is open, no other gets this inode.
+    The inode is not reused while the socket is open.
     """
 
     place: Path
     inode: int
 
     def is_lost(self) -> bool:
-        """Return whether another stands there; if there is nothing, nobody has taken the place."""
+        """Return whether another socket is there; an empty place is not lost."""
         try:
             return self.place.lstat().st_ino != self.inode
         except OSError:
             return False
 
     def withdraw(self) -> None:
-        """Remove the file, unless another socket stands there."""
+        """Remove the file, unless another socket is there."""
         with _lock(self.place, is_waiting=True):
             try:
                 if self.place.lstat().st_ino == self.inode:
@@ -86,18 +85,18 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """The name to bind to, and what will have been taken when it has been renamed."""
+    """The temporary name to bind to, and the place that it is renamed to."""
 
     name: Path
     place: Path
 
     def taken(self) -> Taken:
-        """Return the place with what is bound to the name now."""
+        """Return the place with the socket that is bound to the temporary name."""
         return Taken(self.place, self.name.lstat().st_ino)
 
 
 def access_of(path: Path) -> Access:
-    """Return the access of the socket at `path`; if there is none, 0660 for this process's user."""
+    """Return the access of the socket at `path`, or 0660 for this user if there is none."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -107,18 +106,18 @@ def access_of(path: Path) -> Access:
 
 @contextmanager
 def staged(place: Path, access: Access, *, is_replacing: bool = False) -> Iterator[Staged]:
-    """Yield the name to bind to; on leaving, what was bound there is put into `place`.
+    """Yield a temporary name to bind to; on exit, the socket bound there is renamed to `place`.
 
-    Creates the place's directory. Raises RequestInvalid if the place cannot be had: its path is
-    too long, it holds something that is no socket, or somebody listens there who is not to be
-    replaced or cannot be. If the body raises, the place stays as it was.
+    Creates the directory of `place`. Raises RequestInvalid if the path is too long, if it is a file
+    other than a socket, or if it has a listener that must not be replaced. If the body raises, the
+    place stays as it was.
     """
     name = place.with_name(f"{place.name}.{secrets.token_hex(_SUFFIX_BYTES)}")
     excess = len(os.fsencode(name)) - PATH_BYTES
     if excess > 0:
         raise errors.RequestInvalid(
-            f"the socket path {place} is {excess} bytes too long: with the name that it is "
-            f"staged under, a unix socket's path has at most {PATH_BYTES} bytes"
+            f"the socket path {place} is {excess} bytes too long: the temporary name that it is "
+            f"bound under must fit into {PATH_BYTES} bytes"
         )
     try:
         place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -142,9 +141,9 @@ def staged(place: Path, access: Access, *, is_replacing: bool = False) -> Iterat
 def listening(
     place: Path, access: Access, *, is_replacing: bool = False
 ) -> Iterator[tuple[socket.socket, Taken]]:
-    """Yield a socket that listens, and on leaving is put into `place` as `staged` does.
+    """Yield a listening socket that is put into `place` on exit, as by `staged`.
 
-    If the body raises the socket is closed, and the place stays whose it was.
+    If the body raises, the socket is closed, and the place stays as it was.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -158,10 +157,10 @@ def listening(
 
 
 def inherited(environ: MutableMapping[str, str]) -> list[socket.socket]:
-    """Return the sockets that systemd passed to this process, none if it passed none.
+    """Return the sockets that systemd passed to this process, if any.
 
-    Takes their variables out of the environment, so that no child believes them to be its own.
-    Raises RequestInvalid if one of them is not a listening unix stream socket.
+    Removes their variables from the environment, so that child processes do not see them. Raises
+    RequestInvalid if one of them is not a listening unix stream socket.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
@@ -192,14 +191,14 @@ def _lock_of(place: Path) -> Path:
 
 @contextmanager
 def _lock(place: Path, *, is_waiting: bool = False) -> Iterator[None]:
-    """Keep other proxies from taking the same place meanwhile."""
+    """Keep other proxies from taking the same place in the body."""
     descriptor = os.open(_lock_of(place), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if is_waiting else fcntl.LOCK_NB))
         except BlockingIOError as failure:
             raise errors.RequestInvalid(
-                f"another cri-proxy is just starting at {place}: stop one of them"
+                f"another cri-proxy is starting at {place}: stop one of them"
             ) from failure
         yield
     finally:
@@ -207,46 +206,47 @@ def _lock(place: Path, *, is_waiting: bool = False) -> Iterator[None]:
 
 
 def _check_free(place: Path, *, is_replacing: bool, was_ours: bool) -> None:
-    """Raise RequestInvalid if something at `place` may not be replaced."""
+    """Raise RequestInvalid if `place` must not be replaced."""
     try:
         mode = place.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
         raise errors.RequestInvalid(
-            f"{place} is not a socket: move it away or choose another socket path"
+            f"{place} exists and is not a socket: remove or rename it, or set another socket path"
         )
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # a full backlog is a listener too
+        probe.setblocking(False)  # with a full backlog, connecting would block
         holder = 0
         try:
             probe.connect(os.fsencode(place))
             raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            holder, _, _ = _CREDENTIALS.unpack(raw)  # 0: of a PID namespace that we do not see
+            # The process id is 0 if the listener is in a PID namespace that is not visible here.
+            holder, _, _ = _CREDENTIALS.unpack(raw)
         except ConnectionRefusedError:
             return
         except BlockingIOError:
             pass
-    who = f"process {holder}" if holder else "somebody"
+    who = f"process {holder}" if holder else "another process"
     if not is_replacing:
         raise errors.RequestInvalid(
-            f"{who} listens at {place} already: stop that cri-proxy, take over from it with "
-            "--replace, or choose another socket path"
+            f"{who} is listening at {place}: stop that cri-proxy, take over from it with "
+            "--replace, or set another socket path"
         )
     if holder == _SYSTEMD and os.getpid() != _SYSTEMD:
         raise errors.RequestInvalid(
-            f"systemd listens at {place} and would not notice another socket there: restart the "
-            "service that its socket unit starts, without --replace"
+            f"systemd is listening at {place} and would not notice another socket there: restart "
+            "the service of its socket unit without --replace"
         )
     if not was_ours:
         raise errors.RequestInvalid(
-            f"{who} listens at {place}, which never was a cri-proxy's socket, so it is not "
-            "replaced: choose another socket path"
+            f"{who} is listening at {place}, which was never a cri-proxy's socket, so it is not "
+            "replaced: set another socket path"
         )
 
 
 def _grant(path: Path, access: Access) -> None:
-    """Set owner before mode, for a change of owner may clear bits of the mode."""
+    """Set owner, then mode: changing the owner may clear bits of the mode."""
     found = path.stat()
     if (found.st_uid, found.st_gid) != (access.uid, access.gid):
         os.chown(path, access.uid, access.gid)

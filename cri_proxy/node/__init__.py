@@ -1,12 +1,13 @@
-"""The node: what `cri-proxy install` changes on it, and how each change is taken back.
+"""The node: what `cri-proxy install` changes on it, and how each change is undone.
 
-    unitfiles, kubelets, runtimes     read how kubelet is started, and what it speaks to
-    texts, units                      decide, purely, what files are to say
-    changes                           does it, with the originals kept before anything is touched
-    release                           the program itself, one directory for each version
-    host, readiness                   systemd, and whether the node is Ready
-    installation                      in which order, and back again if it does not work
+    unitfiles, kubelets, runtimes     find how kubelet is started and which runtime it uses
+    editing, units                    return the new text of files; pure
+    changes                           writes them, and keeps the originals in a journal
+    release                           the program's files, a directory per version
+    systemd, readiness                the services, and whether the node is healthy
+    installation                      the order of all this, and the rollback if it fails
+    root                              the node's file system
 
-Every path goes through a `Root`, so that all but what needs a running systemd also works on the
-unpacked image of a node. Nothing here is imported by the daemon.
+All paths go through a `Root`, so that everything except systemd also works on the unpacked image of
+a node. The daemon imports nothing of this package.
 """

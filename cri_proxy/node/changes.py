@@ -1,13 +1,13 @@
-"""Changes to a node, each with its way back on disk before it is made.
+"""Changes to a node's files, recorded in a journal so that each can be undone.
 
     /var/lib/cri-proxy-install/
-        journal.json        steps in their order: which path, what was there, what we put there
-        originals/<n>       a file as it was
+        journal.json        steps in their order: path, what was there before, what we wrote
+        originals/<n>       the original of a changed file
 
-A step is written down and on disk before the node is touched, so that whoever comes after a crash
-can take back whatever was done. Taken back is in the opposite order, byte for byte with mode, owner
-and time of change. What somebody else has changed since is not overwritten: of such a file only
-our own words are replaced by those that stood there before.
+A step is in the journal and on disk before the node is changed, so that any later run can undo it
+after a crash. Steps are undone in reverse order, restoring content, mode, owner and modification
+time. A file that another program has changed since is not overwritten: only our own words in it are
+replaced by the original ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -35,18 +35,18 @@ Kind = Literal["absent", "file", "link", "directory"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One path of the node: what was there before, and the digest of what we wrote."""
+    """A change to one path: what was there before, and the digest of what we wrote."""
 
     path: str
     was: Kind
     original: str | None = None
-    """Of a file: its copy's name. Of a link: its target."""
+    """The name of the copy of a file, or the target of a link."""
     mode: int = 0
     owner: tuple[int, int] = (0, 0)
     modified_ns: int = 0
     digest: str = ""
     words: tuple[str, str] | None = None
-    """Our words in a file of others, and what stood there before."""
+    """Our words in another program's file, and the original ones."""
 
 
 @dataclass(slots=True)
@@ -57,10 +57,10 @@ class _Record:
 
 
 class Journal:
-    """The changes to one node, made and taken back."""
+    """The changes to one node, made and undone."""
 
     def __init__(self, root: Root) -> None:
-        """Read what earlier installations have left."""
+        """Load the journal of earlier installations."""
         self._root: Final = root
         self._directory: Final = root.real(DIRECTORY)
         self._record = _Record()
@@ -68,8 +68,8 @@ class Journal:
             raw = json.loads((self._directory / "journal.json").read_text())
             if raw["edition"] != _EDITION:
                 raise errors.RequestInvalid(
-                    f"{DIRECTORY} was written by another version of cri-proxy: install or "
-                    "uninstall with that one"
+                    f"{DIRECTORY} was written by another version of cri-proxy: use that version to "
+                    "install or uninstall"
                 )
             steps = [
                 Step(
@@ -85,31 +85,31 @@ class Journal:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of ours is on the node."""
+        """Whether nothing is installed on the node."""
         return not self._record.steps
 
     @property
     def runtime(self) -> str | None:
-        """The runtime's socket that an earlier installation found."""
+        """The runtime's socket, as found by an earlier installation."""
         return self._record.runtime
 
     @property
     def length(self) -> int:
-        """How many steps were made; see `take_back`."""
+        """The number of steps so far, as an argument for `undo`."""
         return len(self._record.steps)
 
     @property
     def settings(self) -> str | None:
-        """The digest of the settings that the daemon was started with."""
+        """The digest of the settings file that the daemon was started with."""
         return self._record.settings
 
     def remember(self, *, runtime: str, settings: str | None) -> None:
-        """Write down what the next installation wants to know."""
+        """Record what the next installation needs to know."""
         self._record.runtime, self._record.settings = runtime, settings
         self._save()
 
     def settle(self) -> None:
-        """Keep of several steps at a path the way back over all of them: an upgrade has worked."""
+        """Merge the steps of each path into one that undoes them all: an upgrade succeeded."""
         first: dict[str, Step] = {}
         for step in self._record.steps:
             first.setdefault(step.path, step)
@@ -123,7 +123,7 @@ class Journal:
     def write(
         self, path: str, content: bytes, *, mode: int = 0o644, words: tuple[str, str] | None = None
     ) -> None:
-        """Write a file; one that is there keeps its mode and owner."""
+        """Write a file; an existing one keeps its mode and owner."""
         place = self._root.real(path)
         self._begin(path, place, digest=hashlib.sha256(content).hexdigest(), words=words)
         before = place.stat() if place.exists() else None
@@ -137,7 +137,7 @@ class Journal:
         _sync(place.parent)
 
     def link(self, path: str, target: str) -> None:
-        """Make a symbolic link, or change where it points, in one go."""
+        """Create or retarget a symbolic link atomically."""
         place = self._root.at(path)
         self._begin(path, place, digest=f"-> {target}")
         staged = _staged(place)
@@ -147,7 +147,7 @@ class Journal:
         _sync(place.parent)
 
     def directory(self, path: str, fill: Callable[[Path], None]) -> None:
-        """Make a directory that must not be there yet; `fill` puts into it what belongs there."""
+        """Create a directory, which must not exist yet, with the content that `fill` gives it."""
         place = self._root.at(path)
         self._begin(path, place, digest="directory")
         staged = _staged(place)
@@ -158,27 +158,27 @@ class Journal:
         _sync(place.parent)
 
     def forget(self, path: str) -> None:
-        """Remove a directory of ours for good."""
+        """Remove a directory of ours permanently."""
         self._record.steps = [each for each in self._record.steps if each.path != path]
         self._save()
         shutil.rmtree(self._root.at(path), ignore_errors=True)
 
     def directories(self) -> list[str]:
-        """Return the directories that we made with what is in them, the latest last."""
+        """Return the directories that `directory` created, the latest last."""
         return [each.path for each in self._record.steps if each.digest == "directory"]
 
-    def take_back(self, down_to: int = 0) -> list[str]:
-        """Take back all steps but the first `down_to`; return the paths that others had changed."""
-        return self._take_back(lambda index, _: index >= down_to)
+    def has_edits(self, since: int = 0) -> bool:
+        """Return whether a step from index `since` on changed another program's file."""
+        return any(step.words is not None for step in self._record.steps[since:])
 
-    def take_back_words(self) -> list[str]:
-        """Take back only what was changed in files of others, as `take_back` does."""
-        return self._take_back(lambda _, step: step.words is not None)
+    def undo(self, since: int = 0, *, only_edits: bool = False) -> list[str]:
+        """Undo all steps from index `since` on; return the paths that other programs had changed.
 
-    def _take_back(self, is_meant: Callable[[int, Step], bool]) -> list[str]:
+        With `only_edits`, only the changes to other programs' files are undone.
+        """
         foreign = []
         for index, step in reversed(list(enumerate(self._record.steps))):
-            if not is_meant(index, step):
+            if index < since or (only_edits and step.words is None):
                 continue
             if not self._restore(step):
                 foreign.append(step.path)
@@ -191,7 +191,7 @@ class Journal:
     def _begin(
         self, path: str, place: Path, *, digest: str, words: tuple[str, str] | None = None
     ) -> None:
-        """Write down what is there now, and the directories that have to be made before."""
+        """Record what is at `path` now, and create the directories above it."""
         for parent in reversed(PurePosixPath(path).parents):
             directory = self._root.real(parent)
             if not directory.exists():
@@ -200,12 +200,13 @@ class Journal:
         if place.is_symlink():
             step = Step(path, "link", original=str(place.readlink()), digest=digest)
         elif place.is_dir():
-            raise errors.RequestInvalid(f"{path} is there and a directory: move it away")
+            raise errors.RequestInvalid(f"{path} is a directory: remove or rename it")
         elif place.exists():
             status = place.stat()
             originals = self._directory / "originals"
             name = next(str(each) for each in count() if not (originals / str(each)).exists())
-            originals.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            originals.mkdir(mode=0o700, exist_ok=True)
             shutil.copyfile(place, originals / name)
             _sync(originals / name)
             step = Step(
@@ -223,21 +224,24 @@ class Journal:
         self._add(step)
 
     def _restore(self, step: Step) -> bool:
-        """Take one step back; return False if somebody else's words had to be spared."""
+        """Undo one step; return False if another program had changed the file."""
         is_link = step.was == "link" or step.digest.startswith("-> ")
         place = self._root.at(step.path) if is_link else self._root.real(step.path)
         if step.digest == "parent":
-            with contextlib.suppress(OSError):  # something of others is in it
+            with contextlib.suppress(OSError):  # not empty: other programs use it, too
                 place.rmdir()
             return True
-        _removed(_staged(place))
+        staged = _staged(place)
+        if staged.is_dir() and not staged.is_symlink():  # left by an interrupted run
+            shutil.rmtree(staged)
+        else:
+            staged.unlink(missing_ok=True)
         match step.was:
             case "absent" if place.is_dir() and not place.is_symlink():
                 shutil.rmtree(place)
             case "absent":
                 place.unlink(missing_ok=True)
             case "link":
-                staged = _staged(place)
                 staged.symlink_to(step.original or "")
                 staged.rename(place)
             case _:
@@ -275,37 +279,27 @@ class Journal:
         _sync(staged)
         staged.rename(self._directory / "journal.json")
         _sync(self._directory)
+        used = {step.original for step in self._record.steps if step.was == "file"}
+        for copy in (self._directory / "originals").glob("*"):
+            if copy.name not in used:
+                copy.unlink()
 
 
 def _staged(place: Path) -> Path:
-    """Return where something is made before it is renamed into its place."""
+    """Return the temporary name of a file before it is renamed to `place`."""
     return place.with_name(f".{place.name}.cri-proxy")
 
 
 def _write(staged: Path, content: bytes) -> None:
-    """Write a file that nobody else reads before it has the mode of the one it replaces."""
+    """Write a file that is private until it gets the mode of the one it replaces."""
     staged.unlink(missing_ok=True)
     staged.touch(mode=0o600)
     staged.write_bytes(content)
 
 
-def _removed(path: Path) -> None:
-    """Remove what an interrupted run has left, if it has."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _sync(path: Path) -> None:
-    with _opened(path) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield descriptor
+        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -1,14 +1,14 @@
-"""Installing and taking off: in which order, and back again by itself if it does not work.
+"""Installation and uninstallation: their order, and the rollback if the node does not work.
 
-    1. program, units, settings       nobody uses them yet
-    2. the proxy is started           and the runtime has to answer through it
-    3. kubelet's configuration        one line of it, as `kubelets` finds
-    4. kubelet is restarted           and the node has to be Ready again
+    1. program, units, settings       not used by anything yet
+    2. the proxy is started           and the runtime must answer through it
+    3. kubelet's configuration        one line of it is changed, see `kubelets`
+    4. kubelet is restarted           and the node must become Ready again
 
-Whatever fails, or interrupts, has all steps of this run taken back, the latest first, and kubelet
-restarted if it had been touched. Installing once more is an upgrade: what is the same already is
-left alone, the daemon is restarted behind its socket, and kubelet is not touched. Uninstalling is 4
-to 1 with the originals.
+If anything fails or is interrupted, all steps of this run are undone, the latest first, and kubelet
+is restarted if its configuration was changed. Installing again is an upgrade: what is the same is
+left alone, the daemon restarts behind its socket, and kubelet is not touched. Uninstalling goes
+from 4 to 1 with the original files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pwd
 import shutil
 import stat
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,22 +33,22 @@ from cri_proxy import errors
 from cri_proxy.cri import api_pb2, channels
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.interposer import adjustment
-from cri_proxy.node import kubelets, readiness, release, runtimes, texts, units
+from cri_proxy.node import editing, kubelets, readiness, release, runtimes, units
 from cri_proxy.node.changes import Journal
-from cri_proxy.node.host import Host
 from cri_proxy.node.kubelets import Kubelet
 from cri_proxy.node.release import Release
 from cri_proxy.node.root import Root
+from cri_proxy.node.systemd import Systemd
 from cri_proxy.settings import CONFIG_FILE, Settings, kinds
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 _DEFAULT_RUNTIME: Final = "/run/containerd/containerd.sock"
 _SOCKET_MODE: Final = 0o660
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that is to say `text`; `words` are ours, and what stood there before."""
+    """A file and its new text; `words` are our part of another program's file, and the original."""
 
     path: str
     text: str
@@ -57,7 +57,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class InstallationPlan:
-    """All that an installation changes; what is so already is not in it."""
+    """All changes that an installation makes; what is already as it should be is left out."""
 
     kubelet: Kubelet
     runtime: str
@@ -69,12 +69,17 @@ class InstallationPlan:
     kubelet_files: list[File] = field(default_factory=list)
 
     @property
+    def changes_proxy(self) -> bool:
+        """Whether the daemon's program, units or settings change."""
+        return bool(self.is_new_release or self.files or self.links)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.is_new_release or self.files or self.links or self.kubelet_files)
+        return not (self.changes_proxy or self.kubelet_files)
 
     def diff(self, root: Root) -> str:
-        """Return it as a person reads it before it is done."""
+        """Return the changes as text for --dry-run."""
         lines = []
         if self.is_new_release:
             lines.append(f"copy {self.release.tree} to {self.release.place}\n")
@@ -93,172 +98,139 @@ class InstallationPlan:
 
 
 def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> InstallationPlan:
-    """Return what an installation would change; nothing is changed.
+    """Return what an installation would change, without changing anything.
 
-    Raises NotFound without kubelet or runtime, RequestInvalid for a configuration that cannot be
-    changed safely.
+    `is_runtime_set` says that runtime.endpoint is not its default. Raises NotFound without kubelet
+    or runtime, RequestInvalid for a configuration that cannot be changed safely.
     """
-    journal = Journal(root)
     kubelet = kubelets.find(root)
     listen = str(settings.serve.listen)
+    endpoint = f"unix://{listen}"
     found = release.present()
     if is_runtime_set:
         runtime = str(settings.runtime.endpoint)
     else:
-        runtime = runtimes.find(root, kubelet.endpoint, ours=listen, remembered=journal.runtime)
-    mode, user, group = _access_of(root, runtime)
-    wanted = [
-        File(
-            f"{units.DIRECTORY}/{units.SOCKET}",
-            units.socket_of(listen, mode=mode, user=user, group=group),
-        ),
-        File(f"{units.DIRECTORY}/{units.SERVICE}", units.service_of(found.program)),
-    ]
-    configured = _configured_runtime(root)
-    if configured is not None and configured != runtime:
-        raise errors.RequestInvalid(
-            f"{CONFIG_FILE}, which the daemon reads, says that the runtime is at {configured}, and "
-            f"this command that it is at {runtime}: name the same in both"
-        )
-    if configured is None and runtime != _DEFAULT_RUNTIME:
-        text = texts.with_toml_value(
-            root.text(str(CONFIG_FILE)) or "", "runtime", "endpoint", runtime
-        )
-        wanted.append(File(str(CONFIG_FILE), text))
-    links = units.enablement()
-    if found.tree is not None:
-        links |= {
-            release.CURRENT: f"releases/{found.name}",
-            release.COMMAND: f"{release.CURRENT}/bin/cri-proxy",
-        }
-    endpoint = f"unix://{listen}"
-    edited = [] if kubelet.endpoint == endpoint else kubelets.edits(root, kubelet, endpoint)
+        remembered = Journal(root).runtime
+        runtime = runtimes.find(root, kubelet.endpoint, ours=listen, remembered=remembered)
+    links = units.enablement() | found.links
+    edits = [] if kubelet.endpoint == endpoint else kubelets.edits(root, kubelet, endpoint)
+    words = (endpoint, kubelet.endpoint)
     return InstallationPlan(
         kubelet,
         runtime,
         listen,
         found,
         is_new_release=found.tree is not None and not root.at(found.place).exists(),
-        files=[each for each in wanted if root.text(each.path) != each.text],
+        files=_changed(
+            root, [*_units(root, found, runtime, listen), *_settings_files(root, runtime)]
+        ),
         links={path: target for path, target in links.items() if _target(root, path) != target},
-        kubelet_files=[
-            File(each.path, each.text, (endpoint, kubelet.endpoint))
-            for each in edited
-            if root.text(each.path) != each.text
-        ],
+        kubelet_files=_changed(root, [File(each.path, each.text, words) for each in edits]),
     )
 
 
-def install(root: Root, plan: InstallationPlan, tell: Tell, *, seconds: float) -> None:
-    """Do what the plan says; raise with everything taken back if the node does not work then.
+def install(root: Root, plan: InstallationPlan, report: Report, *, seconds: float) -> None:
+    """Carry out a plan; if the node does not work then, undo everything and raise.
 
-    `seconds` is how long each of runtime and kubelet may take to be well again.
+    `seconds` is how long the runtime and kubelet may each take to become healthy.
     """
-    host = Host(root)
-    host.check()
+    systemd = Systemd(root)
+    systemd.check()
     journal = Journal(root)
     is_first, begun = journal.is_empty, journal.length
     previous = _target(root, release.CURRENT)
-    settings: str | None = None
-    is_touched = False
-    restarted: datetime | None = None
     try:
         _put_in_place(journal, plan)
-        settings = _settings_digest(root)
-        host.reload()
+        digest = _settings_digest(root)
+        systemd.reload()
         if root.is_running:
-            if is_first or not host.is_active(units.SOCKET):
-                host.start_proxy()
-            elif plan.is_new_release or plan.files or plan.links or settings != journal.settings:
-                host.restart_proxy()
+            is_running = not is_first and systemd.is_active(units.SOCKET)
+            if is_running and (plan.changes_proxy or digest != journal.settings):
+                systemd.restart_proxy()
             else:
-                host.start_proxy()
+                systemd.start_proxy()
             name = readiness.await_answer(plan.listen, seconds=seconds)
-            tell(f"the proxy runs, {name} answers through it at {plan.listen}")
-        if plan.kubelet_files:
-            is_touched = True
-            for file in plan.kubelet_files:
-                journal.write(file.path, _bytes(file.text), words=file.words)
-                tell(f"changed {file.path}")
-            host.reload()
-            restarted = datetime.now(UTC)
-            host.restart(plan.kubelet.unit)
+            report(f"the proxy is running: {name} answers at {plan.listen}")
+        restarted = _point_kubelet(journal, plan, systemd, report) if plan.kubelet_files else None
         if root.is_running:
-            for seen in readiness.await_node(
+            for condition in readiness.await_node(
                 root, plan.kubelet, plan.listen, since=restarted, seconds=seconds
             ):
-                tell(seen)
+                report(condition)
     except BaseException as error:
-        tell(f"taking everything back: {str(error) or type(error).__name__}")
-        journal.take_back(begun)
-        with contextlib.suppress(errors.CriProxyError):  # the first failure is the one to tell
-            host.reload()
-            if is_touched:
-                host.restart(plan.kubelet.unit)
+        report(f"rolling back: {str(error) or type(error).__name__}")
+        is_kubelet_changed = journal.has_edits(begun)
+        journal.undo(begun)
+        with contextlib.suppress(errors.CriProxyError):  # the first error is the one to report
+            systemd.reload()
+            if is_kubelet_changed:
+                systemd.restart(plan.kubelet.unit)
             if is_first:
-                host.stop_proxy()
+                systemd.stop_proxy()
                 _remove_runtime_directory(root, plan.listen)
             else:
-                host.restart_proxy()
+                systemd.restart_proxy()
         if isinstance(error, errors.CriProxyError):
             raise type(error)(f"{error}; the node is as it was before") from error
         raise
     journal.settle()
     for path in release.outdated(journal.directories(), plan.release, previous):
         journal.forget(path)
-    journal.remember(runtime=plan.runtime, settings=settings)
+    journal.remember(runtime=plan.runtime, settings=digest)
 
 
-def uninstall(root: Root, listen: str, tell: Tell, *, seconds: float) -> None:
-    """Take off what was installed: kubelet goes back to the runtime first."""
+def uninstall(root: Root, listen: str, report: Report, *, seconds: float) -> None:
+    """Undo the installation; kubelet is pointed back to the runtime first."""
     journal = Journal(root)
     if journal.is_empty:
         raise errors.NotFound("cri-proxy is not installed on this node: there is nothing to do")
-    host = Host(root)
-    host.check()
+    systemd = Systemd(root)
+    systemd.check()
     kubelet = kubelets.find(root)
-    foreign = journal.take_back_words()
-    host.reload()
+    foreign = journal.undo(only_edits=True)
+    systemd.reload()
     if root.is_running and kubelet.endpoint == f"unix://{listen}":
         restarted = datetime.now(UTC)
-        host.restart(kubelet.unit)
-        for seen in readiness.await_node(
+        systemd.restart(kubelet.unit)
+        for condition in readiness.await_node(
             root, kubelets.find(root), None, since=restarted, seconds=seconds
         ):
-            tell(seen)
-    host.stop_proxy()
-    foreign += journal.take_back()
-    host.reload()
+            report(condition)
+    systemd.stop_proxy()
+    foreign += journal.undo()
+    systemd.reload()
     _remove_runtime_directory(root, listen)
     for path in foreign:
-        tell(f"{path} was changed by somebody else meanwhile: only our own words were taken out")
-    tell("cri-proxy is off this node")
+        report(f"{path} was changed by another program meanwhile: only our part was removed")
+    report("cri-proxy is removed from this node")
 
 
 def refuse_in_use(root: Root, settings: Settings) -> None:
-    """Raise RequestInvalid while a container on this node runs in an environment."""
+    """Raise RequestInvalid if a container on this node is running in an environment."""
     if not root.is_running:
         return
     count = asyncio.run(_containers(settings.runtime.endpoint))
     if count:
         raise errors.RequestInvalid(
-            f"containers on this node run in an environment, whose files would go ({count} of "
-            "them): drain the node first, or uninstall without --purge"
+            f"environments are in use on this node (running containers: {count}), and --purge "
+            "would remove their files: drain the node first, or uninstall without --purge"
         )
 
 
 def purge(root: Root, settings: Settings) -> None:
-    """Remove all that the daemon kept on disk; call `refuse_in_use` before."""
+    """Remove the daemon's data from disk; call `refuse_in_use` first."""
     directory = root.real(str(settings.store.root))
     mounted = [each for each in directory.glob("mutable/*/store") if each.is_mount()]
     if mounted:
-        raise errors.RequestInvalid(f"{mounted[0]} is still mounted: unmount it, then remove it")
+        raise errors.RequestInvalid(
+            f"{mounted[0]} is still mounted: unmount it, then remove {directory}"
+        )
     if directory.is_dir():
         shutil.rmtree(directory)
 
 
 async def _containers(endpoint: Path) -> int:
-    """Return how many containers run in an environment."""
+    """Return the number of running containers with an environment."""
     async with channels.dial(endpoint) as channel:
         found = await Runtime(channel).containers()
     running = api_pb2.ContainerState.CONTAINER_RUNNING
@@ -277,8 +249,53 @@ def _put_in_place(journal: Journal, plan: InstallationPlan) -> None:
         journal.link(path, target)
 
 
+def _point_kubelet(
+    journal: Journal, plan: InstallationPlan, systemd: Systemd, report: Report
+) -> datetime:
+    """Change kubelet's configuration and restart it; return when."""
+    for file in plan.kubelet_files:
+        journal.write(file.path, _bytes(file.text), words=file.words)
+        report(f"changed {file.path}")
+    systemd.reload()
+    restarted = datetime.now(UTC)
+    systemd.restart(plan.kubelet.unit)
+    return restarted
+
+
+def _changed(root: Root, files: Iterable[File]) -> list[File]:
+    return [each for each in files if root.text(each.path) != each.text]
+
+
+def _units(root: Root, found: Release, runtime: str, listen: str) -> list[File]:
+    mode, user, group = _access_of(root, runtime)
+    socket = units.socket_of(listen, mode=mode, user=user, group=group)
+    return [
+        File(f"{units.DIRECTORY}/{units.SOCKET}", socket),
+        File(f"{units.DIRECTORY}/{units.SERVICE}", units.service_of(found.program)),
+    ]
+
+
+def _settings_files(root: Root, runtime: str) -> list[File]:
+    """Return the settings file with the runtime's socket, if the daemon would use another one."""
+    text = root.text(str(CONFIG_FILE)) or ""
+    endpoint = tomllib.loads(text).get("runtime", {}).get("endpoint")
+    if endpoint is None:
+        if runtime == _DEFAULT_RUNTIME:
+            return []
+        return [
+            File(str(CONFIG_FILE), editing.with_toml_value(text, "runtime", "endpoint", runtime))
+        ]
+    configured = str(kinds.unix_socket().of_toml(endpoint))
+    if configured != runtime:
+        raise errors.RequestInvalid(
+            f"{CONFIG_FILE} sets runtime.endpoint to {configured}, but this installation found "
+            f"{runtime}: set both to the same socket"
+        )
+    return []
+
+
 def _access_of(root: Root, runtime: str) -> tuple[int, str, str]:
-    """Return mode, user and group of the runtime's socket: whoever may use it may use ours."""
+    """Return mode, user and group of the runtime's socket, which ours gets as well."""
     try:
         status = root.real(runtime).stat()
     except FileNotFoundError:
@@ -295,13 +312,6 @@ def _target(root: Root, path: str) -> str | None:
     return os.fspath(place.readlink()) if place.is_symlink() else None
 
 
-def _configured_runtime(root: Root) -> str | None:
-    """Return the path of the runtime's socket that the node's settings file names."""
-    table = tomllib.loads(root.text(str(CONFIG_FILE)) or "")
-    endpoint = table.get("runtime", {}).get("endpoint")
-    return None if endpoint is None else str(kinds.unix_socket().of_toml(endpoint))
-
-
 def _settings_digest(root: Root) -> str | None:
     text = root.text(str(CONFIG_FILE))
     return None if text is None else hashlib.sha256(_bytes(text)).hexdigest()
@@ -309,7 +319,7 @@ def _settings_digest(root: Root) -> str | None:
 
 def _remove_runtime_directory(root: Root, listen: str) -> None:
     directory = Path(listen).parent
-    if directory.name == "cri-proxy":  # as by default; another may be somebody else's
+    if directory.name == "cri-proxy":  # the default; another directory may be shared
         shutil.rmtree(root.at(str(directory)), ignore_errors=True)
 
 

@@ -1,16 +1,15 @@
-"""kubelet: where it is told which runtime to use, and the least change that tells it another.
+"""kubelet's configuration: which runtime it uses, and the smallest change that sets another.
 
-    a flag on its command line      wins over every file; changed where it is written, or, if that
+    a flag on its command line      overrides every file; changed where it is written, or, if that
                                     is a vendor's unit, in a drop-in that repeats the command
     a drop-in directory             --config-dir: a file of our own
-    its configuration file          --config: the key containerRuntimeEndpoint; kubeadm's source
-                                    for it, instance-config.yaml, says the same
-    none of these                   a flag in KUBELET_EXTRA_ARGS, if the unit takes it
+    its configuration file          --config: the key containerRuntimeEndpoint, and the same in
+                                    instance-config.yaml, from which kubeadm generates the file
+    none of these                   a flag in KUBELET_EXTRA_ARGS, if the unit uses it
     k3s                             a file of our own in config.yaml.d: kubelet is a part of k3s,
-                                    which goes on to bring its own containerd
+                                    which keeps starting its own containerd
 
-Finding is one half (`find`), deciding the other (`edits`): what files are to say, by their path on
-the node. Nothing is written here.
+`find` returns the current configuration, `edits` the new text of files. Nothing is written here.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.node import texts, unitfiles
+from cri_proxy.node import editing, unitfiles
 from cri_proxy.node.root import Root
 
 DROPIN: Final = "90-cri-proxy.conf"
@@ -41,7 +40,7 @@ _VENDOR: Final = ("/usr/", "/lib/", "/run/")
 
 @dataclass(frozen=True, slots=True)
 class Kubelet:
-    """A kubelet as it would be started now; `endpoint` is the runtime's, a URL."""
+    """A kubelet as systemd would start it now; `endpoint` is the URL of its runtime."""
 
     unit: str
     endpoint: str
@@ -51,7 +50,7 @@ class Kubelet:
 
     @property
     def is_k3s(self) -> bool:
-        """Whether it is a part of k3s."""
+        """Whether it is part of k3s."""
         return self.unit in _K3S
 
     @property
@@ -62,7 +61,7 @@ class Kubelet:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A file of the node and what it is to say."""
+    """A file of the node and its new text."""
 
     path: str
     text: str
@@ -75,24 +74,25 @@ def find(root: Root) -> Kubelet:
         if service is not None and service.words:
             return _kubelet_of(root, service)
     raise errors.NotFound(
-        f"no unit of systemd starts a kubelet here (looked for {', '.join((*_UNITS, *_K3S))}): "
+        f"no systemd unit starts kubelet here (looked for {', '.join((*_UNITS, *_K3S))}): "
         "point kubelet's containerRuntimeEndpoint to the proxy by hand"
     )
 
 
 def endpoint_of(root: Root, words: Sequence[str]) -> str | None:
-    """Return the runtime's endpoint for a kubelet of that command line, None if it is not said."""
-    endpoint = texts.flag_of(words, _RUNTIME[0])
+    """Return the runtime's endpoint of a kubelet with this command line, None if not configured."""
+    endpoint = editing.flag_of(words, _RUNTIME[0])
     if endpoint is not None:
         return endpoint
-    directory = texts.flag_of(words, "config-dir")
-    return _configured(root, texts.flag_of(words, "config"), directory, _RUNTIME[1])
+    directory = editing.flag_of(words, "config-dir")
+    return _configured(root, editing.flag_of(words, "config"), directory, _RUNTIME[1])
 
 
 def edits(root: Root, kubelet: Kubelet, endpoint: str) -> list[Edit]:
-    """Return what to write, so that kubelet speaks to `endpoint`.
+    """Return the edits that make kubelet use `endpoint`.
 
-    Raises RequestInvalid for a configuration that cannot be changed safely, NotFound for none.
+    Raises RequestInvalid for a configuration that cannot be edited safely, NotFound for a missing
+    one.
     """
     if kubelet.is_k3s:
         flag = f"container-runtime-endpoint={endpoint}"
@@ -100,7 +100,7 @@ def edits(root: Root, kubelet: Kubelet, endpoint: str) -> list[Edit]:
     found: dict[str, str] = {}
     for flag, key in (_RUNTIME, _IMAGES):
         is_wanted = flag == _RUNTIME[0] or _image_endpoint_of(root, kubelet) is not None
-        if texts.flag_of(kubelet.words, flag) is not None:
+        if editing.flag_of(kubelet.words, flag) is not None:
             _change_flag(root, kubelet, flag, endpoint, found)
         elif is_wanted:
             _change_key(root, kubelet, key, endpoint, found)
@@ -112,21 +112,22 @@ def _kubelet_of(root: Root, service: unitfiles.Service) -> Kubelet:
     if service.name in _K3S:
         ours = re.search(r"container-runtime-endpoint=([^\s\"']+)", root.text(_K3S_CONFIG) or "")
         return Kubelet(service.name, ours[1] if ours else _K3S_ENDPOINT, service)
-    config = texts.flag_of(words, "config")
-    directory = texts.flag_of(words, "config-dir")
-    endpoint = endpoint_of(root, words)
-    return Kubelet(service.name, _url_of(endpoint or _DEFAULT_ENDPOINT), service, config, directory)
+    config = editing.flag_of(words, "config")
+    directory = editing.flag_of(words, "config-dir")
+    endpoint = endpoint_of(root, words) or _DEFAULT_ENDPOINT
+    url = endpoint if "://" in endpoint else f"unix://{endpoint}"
+    return Kubelet(service.name, url, service, config, directory)
 
 
 def _image_endpoint_of(root: Root, kubelet: Kubelet) -> str | None:
     flag, key = _IMAGES
-    return texts.flag_of(kubelet.words, flag) or _configured(
+    return editing.flag_of(kubelet.words, flag) or _configured(
         root, kubelet.config, kubelet.config_directory, key
     )
 
 
 def _configured(root: Root, config: str | None, directory: str | None, key: str) -> str | None:
-    """Return a key as kubelet's files have it: the last file of the drop-in directory wins."""
+    """Return a key of kubelet's files: the last file of the drop-in directory wins."""
     files = [config] if config else []
     if directory:
         files += [f"{directory}/{each}" for each in root.names(directory) if each.endswith(".conf")]
@@ -141,7 +142,7 @@ def _configured(root: Root, config: str | None, directory: str | None, key: str)
 def _change_flag(
     root: Root, kubelet: Kubelet, flag: str, endpoint: str, found: dict[str, str]
 ) -> None:
-    """Change a flag in every file that the command line takes it from."""
+    """Change a flag in every file that contributes it to the command line."""
     files = {
         word.file
         for word in kubelet.service.words
@@ -150,18 +151,18 @@ def _change_flag(
     for file in sorted(files):
         if not file.startswith(_VENDOR):
             text = found.get(file) or root.text(file) or ""
-            changed = texts.with_flag(text, flag, endpoint)
+            changed = editing.with_flag(text, flag, endpoint)
             if changed is None:
                 raise errors.RequestInvalid(
-                    f"{file} has --{flag} in a way that cannot be changed: set it by hand to "
+                    f"{file} has --{flag} in a form that cannot be edited: set it by hand to "
                     f"{endpoint}"
                 )
             found[file] = changed
             continue
         dropin = f"/etc/systemd/system/{kubelet.unit}.d/{DROPIN}"
         text = found.get(dropin) or f"[Service]\nExecStart=\nExecStart={kubelet.service.command}\n"
-        changed = texts.with_flag(text, flag, endpoint)
-        if changed is None:  # in an Environment= of the vendor's: a later flag wins
+        changed = editing.with_flag(text, flag, endpoint)
+        if changed is None:  # in an Environment= of the vendor: the last flag wins
             changed = f"{text.rstrip()} --{flag}={endpoint}\n"
         found[dropin] = changed
 
@@ -169,12 +170,12 @@ def _change_flag(
 def _change_key(
     root: Root, kubelet: Kubelet, key: str, endpoint: str, found: dict[str, str]
 ) -> None:
-    """Set a key where kubelet's files have room for it."""
+    """Set a key in the drop-in directory, the configuration file, or as a flag without either."""
     if kubelet.config_directory:
         path = f"{kubelet.config_directory}/{DROPIN}"
         _refuse_later(root, kubelet.config_directory, key)
         head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
-        found[path] = texts.with_yaml_value(found.get(path, head), key, endpoint)
+        found[path] = editing.with_yaml_value(found.get(path, head), key, endpoint)
         return
     if kubelet.config is None:
         _add_flag(root, kubelet, key, endpoint, found)
@@ -187,19 +188,19 @@ def _change_key(
         text = found.get(file) or root.text(file)
         if text is None:
             raise errors.NotFound(
-                f"{file}, which kubelet is started with, is not there yet: join the node to its "
+                f"{file}, kubelet's configuration file, does not exist yet: join the node to its "
                 "cluster first"
             )
         found[file] = _with_value(file, text, key, endpoint)
 
 
 def _add_flag(root: Root, kubelet: Kubelet, key: str, endpoint: str, found: dict[str, str]) -> None:
-    """Give a kubelet without a configuration file one more flag."""
+    """Add a flag for a kubelet without a configuration file."""
     flag = next(flag for flag, name in (_RUNTIME, _IMAGES) if name == key)
     words = f"--{flag}={endpoint}"
     file = kubelet.service.variables_file(EXTRA)
     if file is not None:
-        found[file] = texts.with_words(found.get(file) or root.text(file) or "", EXTRA, words)
+        found[file] = editing.with_words(found.get(file) or root.text(file) or "", EXTRA, words)
         return
     dropin = f"/etc/systemd/system/{kubelet.unit}.d/{DROPIN}"
     text = found.get(dropin) or f"[Service]\nExecStart=\nExecStart={kubelet.service.command}"
@@ -207,12 +208,12 @@ def _add_flag(root: Root, kubelet: Kubelet, key: str, endpoint: str, found: dict
 
 
 def _refuse_later(root: Root, directory: str, key: str) -> None:
-    """Refuse when another drop-in, read after ours, says something else."""
+    """Raise RequestInvalid if a drop-in that is read after ours sets the key."""
     for name in root.names(directory):
         text = root.text(f"{directory}/{name}") if name > DROPIN else None
         if name.endswith(".conf") and text is not None and _value(name, text, key):
             raise errors.RequestInvalid(
-                f"{directory}/{name} sets {key} and is read after {DROPIN}: take it out there"
+                f"{directory}/{name} sets {key} and is read after {DROPIN}: remove it there"
             )
 
 
@@ -222,19 +223,15 @@ def _is_json(text: str) -> bool:
 
 def _value(file: str, text: str, key: str) -> str | None:
     try:
-        return texts.json_value(text, key) if _is_json(text) else texts.yaml_value(text, key)
+        return editing.json_value(text, key) if _is_json(text) else editing.yaml_value(text, key)
     except json.JSONDecodeError as error:
-        raise errors.RequestInvalid(f"{file} is no JSON: {error}; mend it") from error
+        raise errors.RequestInvalid(f"{file} is not valid JSON: {error}; fix it") from error
 
 
 def _with_value(file: str, text: str, key: str, value: str) -> str:
     if not _is_json(text):
-        return texts.with_yaml_value(text, key, value)
+        return editing.with_yaml_value(text, key, value)
     try:
-        return texts.with_json_value(text, key, value)
+        return editing.with_json_value(text, key, value)
     except ValueError as error:
         raise errors.RequestInvalid(f"{file}: {error}; set {key} by hand to {value}") from error
-
-
-def _url_of(endpoint: str) -> str:
-    return endpoint if "://" in endpoint else f"unix://{endpoint}"

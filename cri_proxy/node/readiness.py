@@ -1,13 +1,14 @@
-"""Whether the node works: the runtime answers through the proxy, kubelet is well and uses it.
+"""Readiness of the node: the runtime answers through the proxy, kubelet is healthy and uses it.
 
-Asked in this order, until all say yes or the time is over:
+Polled in this order, until each holds or its time is up:
 
 1. the proxy's socket answers the CRI's Version;
-2. kubelet runs, its healthz says ok, and somebody keeps a connection to the proxy's socket: at that
-   moment nobody else has reason to;
-3. if kubelet's own login to the API server can be read (kubeadm leaves it so), its node is Ready.
-   When kubelet was restarted, it has to have said so since: it does at its start. One that goes on
-   says nothing new for minutes while nothing changes, and at once when its node is not Ready.
+2. kubelet is running, its healthz says ok, and there is a connection to the proxy's socket: at this
+   point it can only be kubelet's;
+3. if kubelet's credentials for the API server are readable, as kubeadm leaves them, its node is
+   Ready. A restarted kubelet must have reported so since its restart, which it does when it starts.
+   One that was not restarted reports at once when its node becomes not Ready, and otherwise only
+   every few minutes.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from cri_proxy import errors
 from cri_proxy.cri import channels
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.lib import certificates
-from cri_proxy.node import texts
-from cri_proxy.node.host import Host
+from cri_proxy.node import editing
 from cri_proxy.node.kubelets import Kubelet
 from cri_proxy.node.root import Root
+from cri_proxy.node.systemd import Systemd
 
 _POLL_SECONDS: Final = 0.5
 _ANSWER_SECONDS: Final = 5.0
@@ -46,9 +47,9 @@ _LOGIN: Final = "/etc/kubernetes/kubelet.conf"
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """kubelet's own login to the API server, as kubeadm writes it.
+    """kubelet's credentials for the API server, as kubeadm writes them.
 
-    `authority` is PEM; certificate and key are a file that has both, or else the PEM of both.
+    `authority` is PEM text. Certificate and key are in one `file`, or else in `pem` as text.
     """
 
     server: str
@@ -57,7 +58,7 @@ class Login:
     pem: str = field(default="", repr=False)
 
     def is_ready(self, node: str, *, since: datetime | None) -> bool | None:
-        """Return whether the node is Ready, by a word not older than `since`; None: not to ask."""
+        """Return whether the node has been reported Ready since `since`, None if not permitted."""
         split = urllib.parse.urlsplit(self.server)
         connection = http.client.HTTPSConnection(
             split.hostname or "",
@@ -82,12 +83,15 @@ class Login:
         return said >= since.replace(microsecond=0)
 
     def context(self) -> ssl.SSLContext:
-        """Return what logs in. OpenSSL reads keys from files alone: one is there for a moment."""
+        """Return a TLS context with the credentials.
+
+        OpenSSL reads keys from files only, so an inline one is in a temporary file meanwhile.
+        """
         context = certificates.context(text=self.authority)
         if self.file is not None:
             context.load_cert_chain(self.file)
             return context
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # its owner alone may read it
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # mode 0600
             file.write(self.pem)
             file.flush()
             context.load_cert_chain(file.name)
@@ -95,7 +99,10 @@ class Login:
 
 
 def await_answer(listen: str, *, seconds: float) -> str:
-    """Return who answers at the socket; raise SourceUnreachable if nobody does in time."""
+    """Return the name and version of the runtime behind a socket, once it answers.
+
+    Raises SourceUnreachable if it does not answer in time.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -103,7 +110,7 @@ def await_answer(listen: str, *, seconds: float) -> str:
         except errors.SourceUnreachable as error:
             if time.monotonic() > deadline:
                 raise errors.SourceUnreachable(
-                    f"nobody answers at {listen} after {seconds:.0f} seconds: {error}"
+                    f"no answer at {listen} within {seconds:.0f} seconds: {error}"
                 ) from error
         time.sleep(_POLL_SECONDS)
 
@@ -111,16 +118,16 @@ def await_answer(listen: str, *, seconds: float) -> str:
 def await_node(
     root: Root, kubelet: Kubelet, listen: str | None, *, since: datetime | None, seconds: float
 ) -> list[str]:
-    """Return what was seen, once kubelet is well; raise SourceUnreachable if it is not in time.
+    """Return the conditions that hold once kubelet is healthy, a sentence each.
 
-    `listen` is the socket that kubelet has to be connected to, None when that does not matter;
-    `since` is when it was restarted, None if it was not.
+    `listen` is the socket that kubelet must be connected to, None for any; `since` is when it was
+    restarted, None if it was not. Raises SourceUnreachable if a condition does not hold in time.
     """
-    host = Host(root)
+    systemd = Systemd(root)
     deadline = time.monotonic() + seconds
-    node = texts.flag_of(kubelet.words, "hostname-override") or socket.gethostname().lower()
+    node = editing.flag_of(kubelet.words, "hostname-override") or socket.gethostname().lower()
     steps: list[tuple[str, Callable[[], bool | None]]] = [
-        (f"{kubelet.unit} runs", lambda: host.is_active(kubelet.unit)),
+        (f"{kubelet.unit} is running", lambda: systemd.is_active(kubelet.unit)),
         ("kubelet's healthz says ok", lambda: _is_healthy(_port_of(root, kubelet))),
     ]
     if listen is not None:
@@ -132,16 +139,17 @@ def await_node(
         while (result := _looked(look)) is False:
             if time.monotonic() > deadline:
                 raise errors.SourceUnreachable(
-                    f"not so after {seconds:.0f} seconds: {what}; see journalctl -u {kubelet.unit}"
+                    f"not true after {seconds:.0f} seconds: {what}; "
+                    f"see journalctl -u {kubelet.unit}"
                 )
             time.sleep(_POLL_SECONDS)
-        seen.append(what if result else f"{what}: could not be asked")
+        seen.append(what if result else f"{what}: not checked")
     return seen
 
 
 def login_of(root: Root, words: Sequence[str] = ()) -> Login | None:
-    """Return the login of a kubelet of that command line, None if there is none that we can use."""
-    text = root.text(texts.flag_of(words, "kubeconfig") or _LOGIN) or ""
+    """Return the credentials of a kubelet with this command line, None if we cannot use them."""
+    text = root.text(editing.flag_of(words, "kubeconfig") or _LOGIN) or ""
     server = re.search(r"^\s*server:\s*(\S+)", text, re.MULTILINE)
     authority = re.search(r"^\s*certificate-authority-data:\s*(\S+)", text, re.MULTILINE)
     certificate = re.search(r"^\s*client-certificate:\s*(\S+)", text, re.MULTILINE)
@@ -177,8 +185,8 @@ def _is_healthy(port: int) -> bool | None:
 
 
 def _port_of(root: Root, kubelet: Kubelet) -> int:
-    """Return the port of kubelet's healthz: a flag, its file, or its default."""
-    value = texts.flag_of(kubelet.words, "healthz-port")
+    """Return the port of kubelet's healthz from its flag or file, or the default."""
+    value = editing.flag_of(kubelet.words, "healthz-port")
     if value is None and kubelet.config:
         text = root.text(kubelet.config) or ""
         found = re.search(r"[\"']?healthzPort[\"']?\s*:\s*(\d+)", text)
@@ -187,7 +195,7 @@ def _port_of(root: Root, kubelet: Kubelet) -> int:
 
 
 def _connections(listen: str) -> int:
-    """Return how many connections the socket at `listen` has accepted that are still there."""
+    """Return the number of open connections to the socket at `listen`, on the server's side."""
     lines = Path("/proc/net/unix").read_text().splitlines()[1:]
     fields = (line.split() for line in lines)
     return sum(len(each) > 7 and each[5] == _CONNECTED and each[7] == listen for each in fields)

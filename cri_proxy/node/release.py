@@ -1,13 +1,13 @@
-"""The program on the node: a directory for each version, and a link that says which one runs.
+"""The program's files on the node: a directory per release, and a link to the current one.
 
     /opt/cri-proxy/
-        releases/<version>-<digest>/    the unpacked tarball, by what is in it
-        current -> releases/…           what the unit starts; moved in one go
+        releases/<version>-<digest>/    the unpacked tarball; the digest is of its content
+        current -> releases/…           what the unit starts; replaced atomically
     /usr/local/bin/cri-proxy -> /opt/cri-proxy/current/bin/cri-proxy
 
-A running daemon goes on in its own directory when `current` has moved. The release before the
-present one is kept, to go back to; older ones are removed. When the program does not come from a
-tarball (a virtual environment, say) it stays where it is, and the unit names it there.
+A running daemon continues in its own directory when `current` changes. The previous release is kept
+for a rollback; older ones are removed. A program that does not come from a tarball, but from a
+virtual environment for example, stays where it is, and the unit starts it there.
 """
 
 from __future__ import annotations
@@ -30,26 +30,33 @@ COMMAND: Final = "/usr/local/bin/cri-proxy"
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The program that runs this very code; `tree` is its unpacked tarball, if it has one."""
+    """The running program; `tree` is its unpacked tarball, None if it does not come from one."""
 
     tree: Path | None
     name: str
 
     @property
     def place(self) -> str:
-        """Return where the tree goes on a node."""
+        """Return the directory of the release on a node."""
         return f"{DIRECTORY}/releases/{self.name}"
 
     @property
     def program(self) -> str:
-        """Return the command line that starts it on the node."""
+        """Return the command line that starts the release on a node."""
         if self.tree is not None:
             return f"{CURRENT}/bin/cri-proxy"
         script = Path(sys.executable).with_name("cri-proxy")
         return str(script) if script.exists() else f"{sys.executable} -m cri_proxy"
 
+    @property
+    def links(self) -> dict[str, str]:
+        """Return the symbolic links to the release, path to target."""
+        if self.tree is None:
+            return {}
+        return {CURRENT: f"releases/{self.name}", COMMAND: f"{CURRENT}/bin/cri-proxy"}
+
     def copy(self, target: Path) -> None:
-        """Copy the tree into the empty directory `target`, and see to it that it lasts."""
+        """Copy the tree into the empty directory `target` and sync it to disk."""
         assert self.tree is not None
         shutil.copytree(self.tree, target, symlinks=True, dirs_exist_ok=True)
         for path in target.rglob("*"):
@@ -58,7 +65,7 @@ class Release:
 
 
 def present() -> Release:
-    """Return the release that is running."""
+    """Return the release of the running program."""
     tree = Path(sys.prefix)
     if not (tree / "libexec/cri-proxy").exists():
         return Release(None, cri_proxy.__version__)
@@ -66,7 +73,10 @@ def present() -> Release:
 
 
 def outdated(directories: list[str], current: Release, previous: str | None) -> list[str]:
-    """Return those of our directories that nobody goes back to; `previous` is a link's target."""
+    """Return the releases among `directories` that an upgrade from `previous` no longer needs.
+
+    `previous` is the target of the `current` link before the upgrade.
+    """
     before = None if previous is None else f"{DIRECTORY}/{previous}"
     if before in (None, current.place):  # no upgrade
         return []
@@ -79,7 +89,7 @@ def outdated(directories: list[str], current: Release, previous: str | None) -> 
 
 
 def _digest(tree: Path) -> str:
-    """Return a digest of names, modes and contents."""
+    """Return a digest of the names, modes and contents in a tree."""
     total = hashlib.sha256()
     for path in sorted(tree.rglob("*")):
         status = path.lstat()

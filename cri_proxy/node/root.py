@@ -1,4 +1,4 @@
-"""A node's file system: the one that runs, or one that lies unpacked in a directory."""
+"""A node's file system: that of this machine, or an image unpacked in a directory."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ _LINKS_AT_MOST: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The file system below `directory`; paths of the node are absolute, as the node sees them."""
+    """The file system below `directory`; paths are absolute, as the node itself sees them."""
 
     directory: Path = Path("/")
 
     @property
     def is_running(self) -> bool:
-        """Whether this is the machine that we run on."""
+        """Whether this is the file system of the running machine, not of an image."""
         return self.directory == Path("/")
 
     def at(self, place: str | PurePosixPath) -> Path:
-        """Return where a path of the node is for us, its last component not followed."""
+        """Return a node's path as one of this machine; a link at its end is not followed."""
         path = PurePosixPath(place)
         return self._real(path.parent) / path.name
 
     def real(self, place: str | PurePosixPath) -> Path:
-        """Return the same with every symbolic link followed, within this root."""
+        """Return the same with all symbolic links followed, within this root."""
         return self._real(PurePosixPath(place))
 
     def text(self, place: str | PurePosixPath) -> str | None:
-        """Return what a file says, None if there is none."""
+        """Return the text of a file, None if there is none."""
         try:
             return self.real(place).read_text(errors="surrogateescape")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     def names(self, place: str | PurePosixPath) -> list[str]:
-        """Return the sorted names in a directory, none if there is none."""
+        """Return the sorted names in a directory, an empty list if there is none."""
         try:
             return sorted(each.name for each in self.real(place).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
     def _real(self, place: PurePosixPath) -> Path:
-        """Follow symbolic links as the node would: absolute ones begin at this root."""
+        """Follow symbolic links as the node would: absolute ones start at this root."""
         done: list[str] = []
         waiting = list(reversed(place.parts[1:]))
         links = 0
@@ -61,11 +61,9 @@ class Root:
                 continue
             links += 1
             if links > _LINKS_AT_MOST:
-                raise errors.RequestInvalid(f"{path} is a symbolic link to itself: mend it")
+                raise errors.RequestInvalid(f"{path} is in a loop of symbolic links: fix it")
             target = path.readlink()
             if target.is_absolute():
                 done = []
-            waiting.extend(
-                reversed([each for each in target.parts if each not in (target.anchor, ".")])
-            )
+            waiting += [each for each in reversed(target.parts) if each != target.anchor]
         return self.directory.joinpath(*done)

@@ -1,7 +1,8 @@
-"""The runtime's socket: what kubelet used before us, or where runtimes have it."""
+"""The runtime's socket: the one that kubelet used before the proxy, or a well-known one."""
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -16,30 +17,30 @@ KNOWN: Final = (
 
 
 def socket_of(endpoint: str) -> str:
-    """Return the path in an endpoint such as kubelet has it; raise RequestInvalid for no socket."""
+    """Return the path of a kubelet endpoint; raise RequestInvalid if it is not a unix socket."""
     path = endpoint.removeprefix("unix://")
     if not path.startswith("/"):
         raise errors.RequestInvalid(
-            f"kubelet speaks to {endpoint}, which is no unix socket: the proxy needs one"
+            f"kubelet uses {endpoint}, which is not a unix socket: the proxy needs one"
         )
-    # /var/run is /run on every node, and the proxy's settings know one name for a socket.
-    return str(PurePosixPath(path)).replace("/var/run/", "/run/", 1)
+    # /var/run is a link to /run; the proxy's settings compare sockets by name.
+    return re.sub(r"^/var/run/", "/run/", str(PurePosixPath(path)))
 
 
 def find(root: Root, endpoint: str, *, ours: str, remembered: str | None) -> str:
     """Return the socket of the runtime behind the proxy at `ours`.
 
-    `endpoint` is what kubelet is told now, `remembered` what an earlier installation found.
+    `endpoint` is kubelet's current one, `remembered` what an earlier installation found.
     """
-    told = socket_of(endpoint)
-    if told != ours:
-        return told
+    current = socket_of(endpoint)
+    if current != ours:
+        return current
     if remembered is not None:
         return remembered
     for each in KNOWN:
         if root.at(each).exists():
             return each
     raise errors.NotFound(
-        f"kubelet speaks to the proxy already, and no runtime has a socket at {', '.join(KNOWN)}: "
+        f"kubelet uses the proxy already, and there is no runtime at {', '.join(KNOWN)}: "
         "set runtime.endpoint"
     )

@@ -1,9 +1,9 @@
-"""A service's command line as systemd makes it: unit, drop-ins, environment files.
+"""A service's command line as systemd assembles it from unit, drop-ins and environment files.
 
-Of each word of it is known which file it comes from: whoever wants to change a word has to change
-that file. The rules are systemd's, as far as kubelet's units in the field use them: files of one
-name hide each other by directory, drop-ins are read by name, an empty ExecStart= starts anew, a
-variable standing alone is split into words (systemd.service(5), systemd.unit(5)).
+Each word carries the file that it comes from, which is the one to edit to change the word. The
+rules are systemd's, as far as real kubelet units use them: a unit hides those of the same name in
+later directories, drop-ins are read in the order of their names, an empty assignment resets a list,
+and a variable that stands alone is split into words (systemd.service(5), systemd.unit(5)).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ DIRECTORIES: Final = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
-"""Where units are, the first wins."""
+"""The directories of units, in order of precedence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a command line; `file` is where it is written, in `variable` if not in the unit."""
+    """A word of a command line, and the file and variable, if any, that it comes from."""
 
     text: str
     file: str
@@ -38,18 +38,21 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a service runs."""
+    """A service and its command line."""
 
     name: str
     words: Sequence[Word]
     command: str
-    """The last ExecStart= as it is written."""
+    """The effective ExecStart=, unexpanded."""
     environment_files: Sequence[str]
     references: Sequence[str]
-    """The variables that the command names, in their order."""
+    """The variables that the command uses, in their order."""
 
     def variables_file(self, variable: str) -> str | None:
-        """Return the environment file that such a variable is meant to be in, by its usual name."""
+        """Return the environment file for such a variable, if the service reads a usual one.
+
+        None if the command does not use the variable.
+        """
         if variable not in self.references:
             return None
         usual = ("/etc/default/kubelet", "/etc/sysconfig/kubelet")
@@ -66,37 +69,42 @@ class _Line:
 def service_of(root: Root, name: str) -> Service | None:
     """Return the service of the unit `name`, None if there is no such unit.
 
-    Raises RequestInvalid for a command line that systemd could not read either.
+    Raises RequestInvalid for a command line with an unbalanced quote.
     """
     files = _files_of(root, name)
     if not files:
         return None
-    command: _Line | None = None
-    variables: dict[str, tuple[str, str]] = {}
-    environment_files: list[str] = []
-    for line in (each for file in files for each in _lines_of(root, file)):
-        match line.key:
-            case "ExecStart":
-                command = line if line.value else None
-            case "Environment":
-                variables |= {key: (value, line.file) for key, value in _assigned(line.value)}
-            case "EnvironmentFile" if line.value:
-                environment_files.append(line.value.lstrip("-"))
-            case "EnvironmentFile":
-                environment_files.clear()
-    for file in environment_files:
-        for each in (root.text(file) or "").splitlines():
-            if not each.lstrip().startswith(("#", ";")):
-                variables |= {key: (value, file) for key, value in _assigned(each)}
-    if command is None:
+    lines = [line for file in files for line in _lines_of(root, file)]
+    environment_files = [each.value.lstrip("-") for each in _effective(lines, "EnvironmentFile")]
+    assignments = [
+        *_effective(lines, "Environment"),
+        *(each for file in environment_files for each in _assignments_of(root, file)),
+    ]
+    variables = {
+        variable: (value, line.file)
+        for line in assignments
+        for variable, value in _assigned(line.value)
+    }
+    commands = _effective(lines, "ExecStart")
+    if not commands:
         return Service(name, (), "", environment_files, ())
+    command = commands[-1]
     words = list(_expanded(command, variables))
     references = re.findall(r"\$\{?(\w+)\}?", command.value)
     return Service(name, words, command.value, environment_files, references)
 
 
+def _effective(lines: Sequence[_Line], key: str) -> list[_Line]:
+    """Return the lines of a key that an empty assignment does not reset."""
+    found: list[_Line] = []
+    for line in lines:
+        if line.key == key:
+            found = [*found, line] if line.value else []
+    return found
+
+
 def _files_of(root: Root, name: str) -> list[str]:
-    """Return the unit's file and its drop-ins, in the order in which they count."""
+    """Return the unit's file and its drop-ins, in the order in which systemd reads them."""
     unit = next(
         (f"{each}/{name}" for each in DIRECTORIES if root.text(f"{each}/{name}") is not None), None
     )
@@ -121,14 +129,21 @@ def _lines_of(root: Root, file: str) -> Iterator[_Line]:
             yield _Line(key.strip(), value.strip(), file)
 
 
+def _assignments_of(root: Root, file: str) -> Iterator[_Line]:
+    """Yield the assignments of an environment file."""
+    for line in (root.text(file) or "").splitlines():
+        if not line.lstrip().startswith(("#", ";")):
+            yield _Line("Environment", line, file)
+
+
 def _assigned(text: str) -> list[tuple[str, str]]:
     """Return the assignments in a line: NAME=value, the whole or the value quoted."""
     try:
         words = shlex.split(text)
-    except ValueError:  # a quote without its other
+    except ValueError:  # an unbalanced quote
         words = text.split()
-    if words and len(words) > 1 and not any("=" in each for each in words[1:]):
-        words = [text]  # an environment file needs no quotes around words
+    if len(words) > 1 and not any("=" in each for each in words[1:]):
+        words = [text]  # values in environment files may contain unquoted blanks
     pairs = (each.partition("=") for each in words)
     return [(key.strip(), value) for key, equals, value in pairs if equals]
 
@@ -149,5 +164,5 @@ def _split(text: str, file: str) -> list[str]:
         return shlex.split(text)
     except ValueError as error:
         raise errors.RequestInvalid(
-            f"{file} has a quote without its other in what it adds to the command line: mend it"
+            f"{file} has an unbalanced quote in its part of the command line: fix it"
         ) from error

@@ -1,10 +1,10 @@
-"""The proxy's units: a socket that outlives the daemon, and the daemon.
+"""The proxy's systemd units: a socket that outlives the daemon, and the daemon.
 
-The socket belongs to systemd: while a daemon restarts or is upgraded, kubelet's connections wait in
-its queue. The service comes after the runtime and before kubelet, and neither requires nor binds to
-either: a runtime that restarts does not take the proxy with it. No option is used that would give
-the service a mount namespace of its own (PrivateTmp, ProtectSystem and their like): the overlays
-that it mounts for writable environments have to be seen by the runtime.
+systemd holds the socket: while the daemon restarts or is upgraded, kubelet's connections wait in
+its backlog. The service is ordered after the runtime and before kubelet, without Requires or
+BindsTo for either, so that a restart of the runtime does not stop the proxy. Options that would
+give the service its own mount namespace (PrivateTmp, ProtectSystem and similar) are not used: the
+runtime must see the overlays that the daemon mounts for writable environments.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SocketGroup={group}
 DirectoryMode=0755
 Backlog=1024
 RemoveOnStop=yes
-# It is tried again for as long as it takes: without it kubelet can start nothing.
+# Never give up: kubelet cannot start anything without this socket.
 TriggerLimitIntervalSec=0
 
 [Install]
@@ -37,12 +37,12 @@ WantedBy=sockets.target
 """
 
 _SERVICE: Final = """\
-# Written by cri-proxy install; settings go into /etc/cri-proxy/config.toml.
+# Written by cri-proxy install. Settings belong into /etc/cri-proxy/config.toml.
 [Unit]
 Description=CRI proxy for FloxHub environments
 Wants=network-online.target
 Requires={socket}
-# Neither Requires nor BindsTo for the runtime: its restart must not stop the proxy.
+# Only ordered after the runtime: a restart of the runtime must not stop the proxy.
 After={socket} network-online.target containerd.service crio.service
 Before=kubelet.service
 StartLimitIntervalSec=0
@@ -50,11 +50,11 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 ExecStart={program} serve
-# Ready when the runtime has answered; kubelet waits no longer for that than this.
+# The service is ready when the runtime has answered. kubelet waits for that, at most this long.
 TimeoutStartSec=90
-# Longer than serve.drain_seconds is by default: a drop-in has to raise it with that.
+# Longer than the default of serve.drain_seconds; raise it in a drop-in together with that.
 TimeoutStopSec=45
-# The daemon is told to end and drains; what is left in its group then is killed.
+# Only the daemon gets SIGTERM and drains; processes that remain after that are killed.
 KillMode=mixed
 Restart=always
 RestartSec=1
@@ -62,7 +62,7 @@ WatchdogSec=60
 OOMScoreAdjust=-999
 LimitNOFILE=1048576
 UMask=0022
-# It writes store paths as root, reads pods' Secrets, gives files their owners, mounts overlays.
+# For writing store paths as root, reading pods' Secrets, setting owners and mounting overlays.
 CapabilityBoundingSet=CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER
 CapabilityBoundingSet=CAP_FSETID CAP_KILL CAP_SYS_NICE CAP_SYS_PTRACE
 NoNewPrivileges=yes
@@ -81,7 +81,7 @@ WantedBy=multi-user.target
 
 
 def socket_of(listen: str, *, mode: int, user: str, group: str) -> str:
-    """Return the socket unit, for a socket with mode and owner of the runtime's."""
+    """Return the socket unit, for a socket with the mode and owner of the runtime's."""
     return _SOCKET.format(listen=listen, mode=mode, user=user, group=group)
 
 
@@ -91,7 +91,7 @@ def service_of(program: str) -> str:
 
 
 def enablement() -> dict[str, str]:
-    """Return the symbolic links that `systemctl enable` makes: path to target."""
+    """Return the symbolic links that `systemctl enable` creates, path to target."""
     return {
         f"{DIRECTORY}/sockets.target.wants/{SOCKET}": f"{DIRECTORY}/{SOCKET}",
         f"{DIRECTORY}/multi-user.target.wants/{SERVICE}": f"{DIRECTORY}/{SERVICE}",

@@ -2,9 +2,9 @@
 
 `schema` is the table: sections are frozen dataclasses, each key has a kind (`kinds`), a default and
 a line of help. `keys` derives every name from it mechanically, so that one word serves everywhere:
-`store.root` in the file is CRI_PROXY_STORE_ROOT in the environment and --store-root as a flag.
-`sources` reads defaults < file < environment < flags and remembers where each value came from;
-`contradictions` tells which values cannot all be meant; `page` writes docs/settings.md.
+`store.root` in the file is CRI_PROXY_STORE_ROOT in the environment and --set store.root=... on the
+command line. `sources` reads defaults < file < environment < --set and remembers where each value
+came from; `contradictions` tells which values cannot all be meant; `page` writes docs/settings.md.
 
 Nothing here reads the environment or a file at import: the CLI hands them in, once.
 """

@@ -1,7 +1,7 @@
 """Keys: every setting by name, derived from the sections of `schema`.
 
-One rule makes all names: key `k` of section `s` is `s.k`, CRI_PROXY_S_K and --s-k (with dashes for
-underscores). `toml_of` writes a default the way it would stand in the file.
+One rule makes all names: key `k` of section `s` is `s.k` in the file and after --set, and
+CRI_PROXY_S_K in the environment. `toml_of` writes a default the way it would stand in the file.
 """
 
 from __future__ import annotations
@@ -37,11 +37,6 @@ class Key:
     def variable(self) -> str:
         """Its name in the environment."""
         return f"{PREFIX}{self.section}_{self.name}".upper()
-
-    @property
-    def flag(self) -> str:
-        """Its name on the command line."""
-        return f"--{self.section}-{self.name}".replace("_", "-")
 
 
 def _keys_of(section: str, table: type) -> list[Key]:

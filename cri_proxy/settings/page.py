@@ -23,15 +23,16 @@ _HEAD: Final = """\
 
 A value comes from the first of these that has one:
 
-1. a flag: key `drain_seconds` of section `serve` is `--serve-drain-seconds`
+1. the command line: key `drain_seconds` of section `serve` is `--set serve.drain_seconds=...`
 2. the environment: the same key is `CRI_PROXY_SERVE_DRAIN_SECONDS`
 3. the file: `drain_seconds` below `[serve]` in `/etc/cri-proxy/config.toml`, or in the file that
    `--config` or `CRI_PROXY_CONFIG` names, which must exist then
 4. the default
 
-In the environment and in flags the elements of a list stand between commas or spaces, and those of
-a table are written `name=value`. An unknown section, key or variable is refused, and so is a value
-that does not fit: `cri-proxy check` tells all of it at once, and where each value came from.
+In the environment and after `--set` the elements of a list stand between commas or spaces, and
+those of a table are written `name=value`. `--set` may be repeated: lists and tables are joined, of
+other values the last one counts. Unknown sections, keys and variables and invalid values are
+refused: `cri-proxy check` reports all of them at once, and where each value came from.
 """
 
 
@@ -46,7 +47,7 @@ def listing() -> str:
     for section, table in keys.SECTIONS.items():
         lines += [f"[{section}]  {_doc_of(table)}", ""]
         for key in _keys_of(section):
-            lines.append(f"  {key.flag}   {key.variable}")
+            lines.append(f"  {key}   {key.variable}")
             lines += _wrapped(key.about, 6)
             lines += _wrapped(f"accepts {key.kind.accepted}", 6)
             lines += [*_wrapped(f"default {keys.toml_of(key.default)}", 6), ""]

@@ -1,4 +1,4 @@
-"""Sources: defaults < file < environment < flags, with every problem told at once.
+"""Sources: defaults < file < environment < --set, with all problems reported at once.
 
 Each source gives values by key; a later source replaces an earlier one's. What is not understood is
 never skipped: an unknown section, key or variable is refused with the name that was most likely
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -76,11 +76,11 @@ class _Given:
 
 
 def load(
-    *, flags: Mapping[str, str], environment: Mapping[str, str], file: str | None = None
+    *, overrides: Sequence[str] = (), environment: Mapping[str, str], file: str | None = None
 ) -> Loaded:
     """Return the settings of this invocation; raise RequestInvalid with a line per problem.
 
-    `flags` is by key name (`store.root`), `file` is what --config says.
+    `overrides` are the values of --set (`store.root=/x`), `file` is that of --config.
     """
     problems: list[str] = []
     path = _file_of(file, environment)
@@ -88,7 +88,7 @@ def load(
     for each in (
         *_of_file(path, problems.append),
         *_of_environment(environment, problems.append),
-        *_of_flags(flags),
+        *_of_overrides(overrides, problems.append),
     ):
         given[each.key] = each
     values: dict[str, dict[str, object]] = {section: {} for section in keys.SECTIONS}
@@ -163,10 +163,21 @@ def _of_environment(
             refuse(f"unknown variable {variable}{_hint(variable, _BY_VARIABLE)}")
 
 
-def _of_flags(flags: Mapping[str, str]) -> Iterator[_Given]:
-    for name, raw in flags.items():
-        key = _BY_NAME[name]
-        yield _Given(key, key.flag, key.flag, raw, is_text=True)
+def _of_overrides(overrides: Sequence[str], refuse: Callable[[str], None]) -> Iterator[_Given]:
+    """Yield the values of --set; a repeated list or table is joined, else the last value wins."""
+    found: dict[keys.Key, str] = {}
+    for override in overrides:
+        name, equals, raw = override.partition("=")
+        if name not in _BY_NAME:
+            refuse(f"--set: unknown key {name}{_hint(name, _BY_NAME)}")
+        elif not equals:
+            refuse(f"--set {name} has no value: write --set {name}=VALUE")
+        else:
+            key = _BY_NAME[name]
+            is_joined = key in found and isinstance(key.default, list | dict)
+            found[key] = f"{found[key]} {raw}" if is_joined else raw
+    for key, raw in found.items():
+        yield _Given(key, f"--set {key}", "--set", raw, is_text=True)
 
 
 def _unknown_section(name: str, value: object) -> str:

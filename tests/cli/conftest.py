@@ -1,4 +1,4 @@
-"""The command line as it is run: in a pipe, and at a terminal with somebody before it."""
+"""The command line as users run it: in a pipe, and at a terminal."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from hack.testbed.sites import Site
+from tests.node.conftest import NODES
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -120,6 +121,17 @@ def stand_in(commands: Commands) -> Callable[..., Ended]:
 
 
 @pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The unpacked image of a node that kubeadm has joined to a cluster."""
+    directory = tmp_path / "image"
+    for path, text in NODES["kubeadm-flags"].items():
+        file = directory / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return directory
+
+
+@pytest.fixture
 def site() -> Iterator[Site]:
     """A web server, which says that it is a binary cache."""
     with Site() as running:
@@ -140,7 +152,7 @@ def _read(controller: int, interrupt_at: str | None) -> str:
             continue
         try:
             chunk = os.read(controller, 65536)
-        except OSError:  # EIO: nobody has the terminal open any more
+        except OSError:  # EIO: no process has the terminal open any more
             break
         if not chunk:
             break

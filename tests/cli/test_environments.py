@@ -86,7 +86,7 @@ def test_json_of_none_is_an_empty_list(commands):
     assert json.loads(commands.in_pipe("environments", "--json").output) == []
 
 
-def test_one_that_cannot_be_read_is_told_and_the_others_are_listed(commands, root):
+def test_an_unreadable_one_is_reported_and_the_others_are_listed(commands, root):
     (root / "environments" / "acme-old-1" / "environment.json").write_text("{}")
 
     done = commands.in_pipe("environments")
@@ -95,7 +95,7 @@ def test_one_that_cannot_be_read_is_told_and_the_others_are_listed(commands, roo
     assert "acme-old-1" in done.errors
 
 
-def test_a_store_that_is_no_directory_is_told_without_a_traceback(commands):
+def test_a_store_that_is_not_a_directory_is_an_error_without_a_traceback(commands):
     commands.root.mkdir()
     (commands.root / "environments").touch()
 

@@ -14,7 +14,7 @@ def test_what_may_pass_by_itself_is_temporary(kind):
 @pytest.mark.parametrize(
     "kind", [errors.NotFound, errors.AccessDenied, errors.InternalFault, errors.RequestInvalid]
 )
-def test_what_needs_somebody_to_act_is_failed(kind):
+def test_what_a_retry_does_not_fix_is_failed(kind):
     assert exits.of_error(kind("x")) == exits.FAILED
 
 

@@ -13,14 +13,14 @@ from hack.testbed.fake_runtime import FakeRuntime
 from tests.cli.conftest import Commands
 from tests.cli.test_environments import place
 
-FLAGS = ("--garbage-grace-seconds", "0")
+FLAGS = ("--set", "garbage.grace_seconds=0")
 
 
 @pytest.fixture
 async def runtime(tmp_path: Path) -> AsyncIterator[str]:
     """The flag that names a runtime which answers every list with nothing."""
     async with FakeRuntime(tmp_path / "runtime.sock") as running:
-        yield f"--runtime-endpoint={running.socket}"
+        yield f"--set=runtime.endpoint={running.socket}"
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ async def test_what_was_started_a_moment_ago_stays_and_says_so(
 
 
 async def test_a_pin_holds_and_json_says_who(commands: Commands, runtime: str, root: Path) -> None:
-    pins = "--prewarm-environments=acme/web"
+    pins = "--set=prewarm.environments=acme/web"
     done = await asyncio.to_thread(commands.in_pipe, "gc", "--json", runtime, pins, *FLAGS)
 
     (said,) = json.loads(done.output)["environments"]
@@ -81,11 +81,11 @@ async def test_a_pin_holds_and_json_says_who(commands: Commands, runtime: str, r
 async def test_a_node_without_any_has_nothing_to_remove(commands: Commands, runtime: str) -> None:
     done = await asyncio.to_thread(commands.in_pipe, "gc", runtime)
 
-    assert done.output == "0 environments and 0 store paths removed, 0 B\n"
+    assert done.output == "0 environments and 0 store paths removed, 0 B freed\n"
 
 
 def test_without_a_runtime_nothing_is_done(commands: Commands, root: Path) -> None:
-    done = commands.in_pipe("gc", "--runtime-endpoint=/nonexistent/runtime.sock", *FLAGS)
+    done = commands.in_pipe("gc", "--set=runtime.endpoint=/nonexistent/runtime.sock", *FLAGS)
 
     assert done.code == 3
     assert "check that it is running" in done.errors

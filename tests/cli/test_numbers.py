@@ -7,7 +7,7 @@ from cri_proxy.cli import numbers
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (4_000_000, "4.0 MB"), (1.25e9, "1.2 GB")],
 )
-def test_bytes_are_told_in_their_largest_unit(count, text):
+def test_bytes_are_written_in_their_largest_unit(count, text):
     assert numbers.size(count) == text
 
 
@@ -15,7 +15,7 @@ def test_bytes_are_told_in_their_largest_unit(count, text):
     ("seconds", "text"),
     [(0.017, "0.02 s"), (12.34, "12.3 s"), (59.99, "60.0 s"), (185, "3 min 05 s")],
 )
-def test_durations_are_told_as_one_would(seconds, text):
+def test_durations_have_a_readable_precision(seconds, text):
     assert numbers.duration(seconds) == text
 
 
@@ -34,7 +34,7 @@ def test_a_clock_counts_hours_only_when_there_are_some(seconds, text):
         (90000, "1 day ago"),
     ],
 )
-def test_how_long_ago_is_told_in_the_largest_unit(seconds, text):
+def test_ages_are_written_in_their_largest_unit(seconds, text):
     assert numbers.ago(seconds) == text
 
 

@@ -17,19 +17,21 @@ def test_a_daemon_at_a_terminal_logs_text(commands):
 
 
 def test_the_log_can_be_set_like_any_setting(commands):
-    assert commands.in_pipe("serve", "--log-level=error", is_stand_in=True).errors == ""
+    assert commands.in_pipe("serve", "--set=log.level=error", is_stand_in=True).errors == ""
 
 
 def test_a_daemon_that_cannot_start_says_why_in_a_line(commands):
-    done = commands.in_pipe("serve", "--serve-listen=/run/taken.sock", is_stand_in=True)
+    done = commands.in_pipe("serve", "--set=serve.listen=/run/taken.sock", is_stand_in=True)
 
     assert done.code == 1
     assert done.errors == "error: /run/taken.sock is taken: set serve.listen\n"
 
 
-def test_the_router_is_in_front_unless_told_otherwise(commands):
+def test_the_router_is_in_front_by_default(commands):
     usual = json.loads(commands.in_pipe("serve", is_stand_in=True).errors)
-    alone = json.loads(commands.in_pipe("serve", "--no-router", is_stand_in=True).errors)
+    alone = json.loads(
+        commands.in_pipe("serve", "--set=serve.front=interposer", is_stand_in=True).errors
+    )
 
     assert (usual["front"], alone["front"]) == ("router", "interposer")
 

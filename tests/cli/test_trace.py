@@ -13,7 +13,7 @@ from tests.cli.conftest import Commands
 
 @pytest.fixture
 def kept(commands: Commands) -> Commands:
-    """A node with three startups, the last of which is under way."""
+    """A node with three startups, the last of which is in progress."""
     startups.write(
         commands.root,
         [
@@ -39,7 +39,7 @@ def test_startups_are_shown_newest_first(kept: Commands) -> None:
 def test_a_head_tells_duration_and_outcome(kept: Commands) -> None:
     new, web, old = heads(kept.in_pipe("trace").output)
 
-    assert "under way" in new
+    assert "in progress" in new
     assert "3.30 s  started" in web
     assert "failed" in old
 
@@ -62,11 +62,11 @@ def test_a_pod_is_found_by_name_uid_or_trace(kept: Commands, pod: str) -> None:
 
 
 def test_an_unknown_pod_is_refused_with_advice(kept: Commands) -> None:
-    done = kept.in_pipe("trace", "nobody")
+    done = kept.in_pipe("trace", "unknown")
 
     assert done.code == 1
     assert "none of the 3 startups" in done.errors
-    assert "namespace/pod" in done.errors
+    assert "namespace/name" in done.errors
 
 
 def test_a_count_limits_what_is_shown(kept: Commands) -> None:
@@ -74,12 +74,13 @@ def test_a_count_limits_what_is_shown(kept: Commands) -> None:
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
-def test_a_count_that_is_none_is_refused(kept: Commands, count: str) -> None:
+def test_an_invalid_count_is_refused(kept: Commands, count: str) -> None:
     done = kept.in_pipe("trace", f"--count={count}")
 
     assert done.code == 2
     assert (
-        f"error: argument --count: must be a whole number from 1 on, not '{count}'" in done.errors
+        f"error: argument --count: must be a whole number of at least 1, not '{count}'"
+        in done.errors
     )
 
 
@@ -120,4 +121,4 @@ def test_a_node_that_keeps_nothing_says_so(commands: Commands, pods: list[str], 
     done = commands.in_pipe("trace", *pods)
 
     assert (done.code, done.output) == (code, "")
-    assert "no startup is kept" in done.errors
+    assert "no startup is recorded" in done.errors

@@ -141,7 +141,7 @@ async def test_a_second_proxy_at_the_same_socket_is_refused_in_a_sentence(statio
     assert "Traceback" not in second.stderr
 
 
-@pytest.mark.parametrize("more", [(), ("--no-router",)], ids=["router", "alone"])
+@pytest.mark.parametrize("more", [(), ("--set", "serve.front=interposer")], ids=["router", "alone"])
 async def test_a_proxy_that_is_replaced_finishes_its_calls_and_ends(
     station: Station, more: tuple[str, ...]
 ) -> None:
@@ -199,7 +199,7 @@ def test_the_interposer_alone_refuses_a_socket_of_systemds(
     with socket.socket(socket.AF_UNIX) as kept:
         kept.bind(str(tmp_path / "kept.sock"))
         kept.listen()
-        with _activated(station, kept, "--no-router") as program:
+        with _activated(station, kept, "--set", "serve.front=interposer") as program:
             waiting.until(lambda: not program.is_running, what="the proxy to refuse")
 
     assert "set serve.front to router" in (tmp_path / "log-activated").read_text()

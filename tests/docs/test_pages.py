@@ -44,7 +44,7 @@ def test_samples_of_settings_are_accepted(page: Path, tmp_path: Path) -> None:
         file.write_text(sample)
 
         assert tomllib.loads(sample)
-        assert settings.load(flags={}, environment={}, file=str(file)).settings
+        assert settings.load(environment={}, file=str(file)).settings
 
 
 def test_operators_are_told_the_code_of_every_error() -> None:

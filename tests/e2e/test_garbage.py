@@ -181,7 +181,7 @@ def test_nothing_goes_while_the_runtime_cannot_be_asked(node: Node, tmp_path: Pa
     node.proxy.run("realize", "acme/web")
 
     done = subprocess.run(
-        node.proxy.argv("gc", "--runtime-endpoint", str(tmp_path / "nobody.sock")),
+        node.proxy.argv("gc", "--set", f"runtime.endpoint={tmp_path}/nobody.sock"),
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,

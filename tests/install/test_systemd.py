@@ -50,7 +50,7 @@ def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(nod
 
     assert "kubelet's healthz says ok" in said
     assert await_kubelet(node, PROXY)["failures"] == []
-    assert "speaks to the proxy" in node.run(COMMAND, "check")
+    assert "uses the proxy" in node.run(COMMAND, "check")
     assert node.run(COMMAND, "install", is_checked=True).endswith("nothing had to be changed\n")
 
     node.run(COMMAND, "uninstall", "--purge", is_checked=True)
@@ -61,7 +61,7 @@ def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(nod
     assert "cri-proxy" not in node.run("ls", "/run")
 
 
-def test_a_node_that_does_not_become_well_is_as_it_was_before(node: Machine) -> None:
+def test_a_node_that_does_not_become_healthy_is_as_it_was_before(node: Machine) -> None:
     node.write("/etc/kubelet-refuses", "")
     await_kubelet(node, CONTAINERD)
     before = node.snapshot()

@@ -51,7 +51,7 @@ async def test_socket_of_a_live_proxy_is_refused_and_it_goes_on(relays: Relays) 
     """Bound to directly, gRPC would take the place over without a word."""
     first = await relays.start()
 
-    with pytest.raises(errors.RequestInvalid, match="listens at"):
+    with pytest.raises(errors.RequestInvalid, match="is listening at"):
         await relays.start()
 
     assert await first.caller.unary_unary(VERSION)(b"x", timeout=DEADLINE_SECONDS) == b"x"

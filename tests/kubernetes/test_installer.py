@@ -171,7 +171,7 @@ def test_the_daemonset_puts_the_proxy_before_kubelet_and_takes_it_off_without_a_
 
     assert READY in installed
     assert installed[-1] == "installer: cri-proxy is on this node"
-    assert "speaks to the proxy" in checked
+    assert "uses the proxy" in checked
     assert set(changed) == {"config.yaml", "instance-config.yaml"}
     assert space.kubectl("logs", "annotated") == "hello\n"
     assert READY in removed
@@ -254,7 +254,7 @@ def test_a_node_that_is_not_ready_through_the_proxy_is_as_it_was_before(
         seconds=START_SECONDS,
     )
 
-    assert f"not so after 20 seconds: {READY}" in said
+    assert f"not true after 20 seconds: {READY}" in said
     assert said.endswith("; the node is as it was before\n")
     assert ready["status"]["nodeInfo"]["containerRuntimeVersion"]
     assert {path for path in left if not path.startswith(KEPT)} == set()

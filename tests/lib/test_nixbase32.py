@@ -40,7 +40,7 @@ def test_letter_outside_the_alphabet_is_refused(letter):
 
 @pytest.mark.parametrize("length", [1, 3, 6, 9, 33])
 def test_length_of_no_whole_number_of_bytes_is_refused(length):
-    with pytest.raises(ValueError, match="no whole number of bytes"):
+    with pytest.raises(ValueError, match="not a whole number of bytes"):
         nixbase32.decode("0" * length)
 
 

@@ -80,14 +80,14 @@ def test_socket_left_by_a_dead_proxy_is_replaced(tmp_path: Path) -> None:
     assert place.stat().st_ino != dead
 
 
-def test_place_where_somebody_listens_is_refused_and_stays(tmp_path: Path) -> None:
+def test_place_with_a_listener_is_refused_and_stays(tmp_path: Path) -> None:
     place = tmp_path / "proxy.sock"
     with _listening(place):
         live = place.stat().st_ino
 
         with pytest.raises(
             errors.RequestInvalid,
-            match=rf"process {os.getpid()} listens at .*/proxy\.sock already.*--replace",
+            match=rf"process {os.getpid()} is listening at .*/proxy\.sock: .*--replace",
         ):
             _take(place)
 
@@ -99,7 +99,7 @@ def test_place_whose_listener_is_too_busy_to_accept_is_refused(tmp_path: Path) -
     with _listening(place, backlog=0), socket.socket(socket.AF_UNIX) as waiting:
         waiting.connect(str(place))
 
-        with pytest.raises(errors.RequestInvalid, match="somebody listens at"):
+        with pytest.raises(errors.RequestInvalid, match="another process is listening at"):
             _take(place)
 
 
@@ -114,7 +114,7 @@ def test_something_that_is_no_socket_is_refused_and_stays(kind: str, tmp_path: P
         case _:
             place.symlink_to("elsewhere.sock")
 
-    with pytest.raises(errors.RequestInvalid, match="is not a socket: move it away"):
+    with pytest.raises(errors.RequestInvalid, match="is not a socket: remove or rename it"):
         _take(place)
 
     assert place.is_symlink() or place.exists()
@@ -142,7 +142,7 @@ def test_place_that_is_just_being_taken_by_another_is_refused(tmp_path: Path) ->
     with (
         sockets.staged(place, ACCESS) as stage,
         _listening(stage.name),
-        pytest.raises(errors.RequestInvalid, match="another cri-proxy is just starting"),
+        pytest.raises(errors.RequestInvalid, match="another cri-proxy is starting"),
     ):
         _take(place)
 
@@ -166,7 +166,7 @@ def test_failure_to_bind_leaves_the_place_as_it_was(tmp_path: Path) -> None:
     assert not stage.name.exists()
 
 
-def test_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(errors.RequestInvalid, match=r"cannot listen at .*Not a directory"):
@@ -202,7 +202,7 @@ def test_place_that_never_was_a_proxys_is_not_taken_over(tmp_path: Path) -> None
     place = tmp_path / "containerd.sock"
     with (
         _listening(place),
-        pytest.raises(errors.RequestInvalid, match="never was a cri-proxy's socket"),
+        pytest.raises(errors.RequestInvalid, match="was never a cri-proxy's socket"),
     ):
         _served(place, is_replacing=True)
 

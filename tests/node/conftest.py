@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -103,6 +107,20 @@ ExecStart=/usr/bin/kubelet --config=/etc/kubernetes/kubelet.conf --container-run
 Make = Callable[[str], Root]
 
 
+def snapshot(root: Root) -> dict[str, tuple[object, ...]]:
+    """Return all that there is: modes, owners, times of files, and contents."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(root.directory.rglob("*")):
+        status = path.lstat()
+        kept: tuple[object, ...] = (status.st_mode, status.st_uid, status.st_gid)
+        if stat.S_ISLNK(status.st_mode):
+            kept = (*kept, os.fspath(path.readlink()))
+        elif stat.S_ISREG(status.st_mode):
+            kept = (*kept, status.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        found[str(path.relative_to(root.directory))] = kept
+    return found
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
     """Return a function that makes a node of a kind."""
@@ -116,4 +134,66 @@ def make(tmp_path: Path) -> Make:
             file.write_text(text)
         return Root(directory)
 
+    return made
+
+
+class RunningRoot(Root):
+    """A directory that is treated as the file system of the running node."""
+
+    is_running = True
+
+
+class Systemctl:
+    """A stand-in for `systemctl` on PATH: it records its calls and which units are active."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory: Final = directory
+        self._calls: Final = directory / "calls"
+        (directory / "units").mkdir(parents=True)
+        self._calls.touch()
+        self.state("running")
+        program = directory / "systemctl"
+        program.write_text(f"""\
+#!/bin/sh
+cd {directory} && shift # --no-ask-password
+echo "$*" >>calls
+verb=$1 && shift
+case $verb in
+is-system-running) cat state ;;
+is-active) if [ -e "units/$1" ]; then echo active; else echo inactive && exit 3; fi ;;
+start | restart) touch "units/$1" ;;
+stop) for unit; do rm -f "units/$unit"; done ;;
+esac
+if [ "$(cat refused)" = "$verb" ]; then echo "Job failed." >&2 && exit 1; fi
+""")
+        program.chmod(0o755)
+        self.refuse("")
+
+    @property
+    def calls(self) -> list[str]:
+        """The arguments of all calls so far."""
+        return self._calls.read_text().splitlines()
+
+    def forget_calls(self) -> None:
+        """Start a new list of calls."""
+        self._calls.write_text("")
+
+    def state(self, state: str) -> None:
+        """Let the system be in this state."""
+        (self.directory / "state").write_text(state)
+
+    def activate(self, unit: str) -> None:
+        """Let a unit be active."""
+        (self.directory / "units" / unit).touch()
+
+    def refuse(self, verb: str) -> None:
+        """Let calls of this verb fail, and no other."""
+        (self.directory / "refused").write_text(verb)
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemctl:
+    """The systemctl that this test's systemd is controlled with."""
+    made = Systemctl(tmp_path / "systemctl")
+    monkeypatch.setenv("PATH", f"{made.directory}:{os.environ['PATH']}")
     return made

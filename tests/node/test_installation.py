@@ -1,35 +1,26 @@
-"""Installing into the images of nodes, and taking off again."""
+"""Installation and uninstallation, of the images of nodes and of a running one."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
+import asyncio
+import dataclasses
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from cri_proxy import errors
+from cri_proxy.cri import api_pb2, methods
+from cri_proxy.interposer import adjustment
 from cri_proxy.node import changes, installation, kubelets
 from cri_proxy.node.root import Root
 from cri_proxy.settings import Settings
-from tests.node.conftest import NODES, PROXY, Make
+from hack.testbed.fake_runtime import FakeRuntime
+from hack.testbed.sites import Site
+from tests.node.conftest import NODES, PROXY, Make, RunningRoot, Systemctl, snapshot
 
 SETTINGS = Settings()
-
-
-def snapshot(root: Root) -> dict[str, tuple[object, ...]]:
-    """Return all that there is: modes, owners, times of files, and contents."""
-    found: dict[str, tuple[object, ...]] = {}
-    for path in sorted(root.directory.rglob("*")):
-        status = path.lstat()
-        kept: tuple[object, ...] = (status.st_mode, status.st_uid, status.st_gid)
-        if stat.S_ISLNK(status.st_mode):
-            kept = (*kept, os.fspath(path.readlink()))
-        elif stat.S_ISREG(status.st_mode):
-            kept = (*kept, status.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
-        found[str(path.relative_to(root.directory))] = kept
-    return found
 
 
 def install(root: Root) -> installation.InstallationPlan:
@@ -107,14 +98,6 @@ def test_a_drop_in_is_used_where_kubelet_honours_one(make: Make) -> None:
     assert [each.path for each in plan.kubelet_files] == ["/etc/kubelet.d/90-cri-proxy.conf"]
 
 
-def test_a_later_drop_in_is_not_overruled_in_silence(make: Make) -> None:
-    root = make("drop-in-directory")
-    root.at("/etc/kubelet.d/95-late.conf").write_text("containerRuntimeEndpoint: unix:///x.sock\n")
-
-    with pytest.raises(errors.RequestInvalid, match=r"95-late\.conf"):
-        installation.plan_of(root, SETTINGS, is_runtime_set=False)
-
-
 def test_a_vendors_unit_is_not_written_to(make: Make) -> None:
     plan = install(make("vendor-unit"))
 
@@ -160,12 +143,12 @@ def test_what_others_changed_meanwhile_is_not_overwritten(make: Make) -> None:
     original = file.read_text()
     install(root)
     file.write_text(file.read_text() + "maxPods: 42\n")
-    told: list[str] = []
+    reported: list[str] = []
 
-    installation.uninstall(root, str(SETTINGS.serve.listen), told.append, seconds=1)
+    installation.uninstall(root, str(SETTINGS.serve.listen), reported.append, seconds=1)
 
     assert file.read_text() == original + "maxPods: 42\n"
-    assert any("/var/lib/kubelet/config.yaml" in line for line in told)
+    assert any("/var/lib/kubelet/config.yaml" in line for line in reported)
 
 
 def test_what_was_interrupted_is_taken_back_from_the_journal(make: Make) -> None:
@@ -177,7 +160,7 @@ def test_what_was_interrupted_is_taken_back_from_the_journal(make: Make) -> None
     edit = plan.kubelet_files[0]
     journal.write(edit.path, edit.text.encode(), words=edit.words)
 
-    changes.Journal(root).take_back()
+    changes.Journal(root).undo()
 
     assert snapshot(root) == before
 
@@ -209,11 +192,273 @@ def test_a_node_without_kubelet_is_refused(tmp_path: Path) -> None:
         installation.plan_of(Root(tmp_path), SETTINGS, is_runtime_set=False)
 
 
-def test_an_unknown_edition_of_the_journal_is_refused(make: Make) -> None:
-    root = make("kubeadm-flags")
-    install(root)
-    journal = root.at(f"{changes.DIRECTORY}/journal.json")
-    journal.write_text(journal.read_text().replace('"edition": 1', '"edition": 99'))
+@pytest.mark.parametrize("endpoint", ["/run/other.sock", "unix:///run/other.sock"])
+def test_a_runtime_that_contradicts_the_settings_file_is_refused(make: Make, endpoint: str) -> None:
+    root = make("crio")
+    file = root.at("/etc/cri-proxy/config.toml")
+    file.parent.mkdir(parents=True)
+    file.write_text(f'[runtime]\nendpoint = "{endpoint}"\n')
 
-    with pytest.raises(errors.RequestInvalid, match="another version"):
-        installation.plan_of(root, SETTINGS, is_runtime_set=False)
+    with pytest.raises(errors.RequestInvalid, match=r"/run/other\.sock, but this .* /run/crio/"):
+        install(root)
+
+
+def test_a_runtime_that_was_set_is_not_looked_for(make: Make) -> None:
+    root = make("crio")
+    runtime = dataclasses.replace(SETTINGS.runtime, endpoint=Path("/run/set.sock"))
+
+    plan = installation.plan_of(
+        root, dataclasses.replace(SETTINGS, runtime=runtime), is_runtime_set=True
+    )
+
+    assert plan.runtime == "/run/set.sock"
+    assert any('endpoint = "/run/set.sock"' in each.text for each in plan.files)
+
+
+def test_the_socket_of_the_proxy_is_as_open_as_that_of_the_runtime(make: Make) -> None:
+    root = make("kubeadm-flags")
+    runtime = root.at("/run/containerd/containerd.sock")
+    runtime.parent.mkdir(parents=True)
+    runtime.touch(mode=0o600)
+
+    install(root)
+
+    text = root.text("/etc/systemd/system/cri-proxy.socket") or ""
+    assert "SocketMode=0600\n" in text
+
+
+def test_purging_removes_the_store(make: Make) -> None:
+    root = make("kubeadm-flags")
+    file = root.at(f"{SETTINGS.store.root}/store/path")
+    file.parent.mkdir(parents=True)
+    file.touch()
+
+    installation.purge(root, SETTINGS)
+
+    assert not root.at(str(SETTINGS.store.root)).exists()
+
+
+def test_an_image_runs_no_containers(make: Make) -> None:
+    installation.refuse_in_use(make("kubeadm-flags"), SETTINGS)
+
+
+class Node:
+    """A running node: systemctl, the proxy's socket and kubelet's healthz are stand-ins."""
+
+    def __init__(self, root: Root, systemctl: Systemctl, healthz: Site, listen: Path) -> None:
+        self.root = root
+        self.systemctl = systemctl
+        self.healthz = healthz
+        self.settings = dataclasses.replace(
+            SETTINGS, serve=dataclasses.replace(SETTINGS.serve, listen=listen)
+        )
+        self.reported: list[str] = []
+
+    async def install(self) -> None:
+        self.systemctl.forget_calls()
+        plan = installation.plan_of(self.root, self.settings, is_runtime_set=False)
+        await asyncio.to_thread(
+            installation.install, self.root, plan, self.reported.append, seconds=0
+        )
+
+    async def uninstall(self) -> None:
+        self.systemctl.forget_calls()
+        await asyncio.to_thread(
+            installation.uninstall,
+            *(self.root, str(self.settings.serve.listen), self.reported.append),
+            seconds=0,
+        )
+
+
+@pytest.fixture
+async def node(make: Make, systemctl: Systemctl, tmp_path: Path) -> AsyncIterator[Node]:
+    """A node with a healthy kubelet, which is connected to what serves the proxy's socket."""
+    root = RunningRoot(make("kubeadm-flags").directory)
+    systemctl.activate("kubelet.service")
+    version = api_pb2.VersionResponse(runtime_name="containerd", runtime_version="2.1.5")
+    async with FakeRuntime(tmp_path / "proxy.sock") as proxy:
+        proxy.answer(methods.path_of("Version"), version)
+        with Site() as healthz, socket.socket(socket.AF_UNIX) as kubelet:
+            kubelet.connect(str(proxy.socket))
+            config = root.at("/var/lib/kubelet/config.yaml")
+            config.write_text(f"healthzPort: {healthz.url.rpartition(':')[2]}\n")
+            yield Node(root, systemctl, healthz, proxy.socket)
+
+
+def without_journal(found: Mapping[str, object]) -> dict[str, object]:
+    """Return a snapshot without the journal, which is written by every run."""
+    journal = changes.DIRECTORY.lstrip("/")
+    return {path: kept for path, kept in found.items() if path != f"{journal}/journal.json"}
+
+
+PUT_IN_PLACE = ["is-system-running", "daemon-reload"]
+START = ["start cri-proxy.socket", "start cri-proxy.service"]
+RESTART = ["reset-failed cri-proxy.service", "restart cri-proxy.service"]
+STOP = [f"{verb} cri-proxy.service cri-proxy.socket" for verb in ("stop", "reset-failed")]
+RESTART_KUBELET = ["daemon-reload", "try-restart kubelet.service"]
+LOOK_AT_KUBELET = ["is-active kubelet.service"]
+
+
+async def test_the_proxy_is_started_before_kubelet_is_pointed_to_it(node: Node) -> None:
+    await node.install()
+
+    assert node.systemctl.calls == [*PUT_IN_PLACE, *START, *RESTART_KUBELET, *LOOK_AT_KUBELET]
+    assert node.reported == [
+        f"the proxy is running: containerd 2.1.5 answers at {node.settings.serve.listen}",
+        "changed /var/lib/kubelet/kubeadm-flags.env",
+        "kubelet.service is running",
+        "kubelet's healthz says ok",
+        f"kubelet is connected to {node.settings.serve.listen}",
+    ]
+
+
+async def test_a_node_that_does_not_become_healthy_is_rolled_back(node: Node) -> None:
+    before = snapshot(node.root)
+    node.healthz.status = 500
+
+    with pytest.raises(errors.SourceUnreachable, match=r"healthz says ok.* as it was before$"):
+        await node.install()
+
+    assert snapshot(node.root) == before
+    assert node.systemctl.calls[-4:] == [*RESTART_KUBELET, *STOP]
+    assert node.reported[-1].startswith("rolling back: not true after 0 seconds")
+
+
+async def test_a_proxy_that_does_not_start_leaves_kubelet_alone(node: Node) -> None:
+    before = snapshot(node.root)
+    node.systemctl.refuse("start")
+
+    with pytest.raises(errors.SourceUnreachable, match=r"start cri-proxy\.socket failed"):
+        await node.install()
+
+    assert snapshot(node.root) == before
+    assert node.systemctl.calls == [*PUT_IN_PLACE, *START[:1], "daemon-reload", *STOP]
+
+
+async def test_installing_again_restarts_nothing(node: Node) -> None:
+    await node.install()
+    before = snapshot(node.root)
+
+    await node.install()
+
+    is_active = "is-active cri-proxy.socket"
+    assert node.systemctl.calls == [*PUT_IN_PLACE, is_active, *START, *LOOK_AT_KUBELET]
+    assert without_journal(snapshot(node.root)) == without_journal(before)
+
+
+async def test_changed_settings_restart_the_daemon_and_not_kubelet(node: Node) -> None:
+    await node.install()
+    file = node.root.at("/etc/cri-proxy/config.toml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('[log]\nlevel = "debug"\n')
+
+    await node.install()
+    calls = node.systemctl.calls
+    await node.install()
+
+    assert calls[3:] == [*RESTART, *LOOK_AT_KUBELET]
+    assert node.systemctl.calls[3:] == [*START, *LOOK_AT_KUBELET]
+
+
+async def test_a_changed_unit_restarts_the_daemon(node: Node) -> None:
+    await node.install()
+    unit = node.root.at("/etc/systemd/system/cri-proxy.service")
+    unit.write_text("[Service]\n")
+
+    await node.install()
+
+    assert node.systemctl.calls[3:] == [*RESTART, *LOOK_AT_KUBELET]
+    assert "ExecStart=" in unit.read_text()
+
+
+async def test_a_daemon_whose_socket_is_down_is_started(node: Node) -> None:
+    await node.install()
+    (node.systemctl.directory / "units/cri-proxy.socket").unlink()
+    node.root.at("/etc/systemd/system/cri-proxy.service").write_text("[Service]\n")
+
+    await node.install()
+
+    assert node.systemctl.calls[3:] == [*START, *LOOK_AT_KUBELET]
+
+
+async def test_a_failed_upgrade_restarts_the_old_daemon_and_not_kubelet(node: Node) -> None:
+    await node.install()
+    unit = node.root.at("/etc/systemd/system/cri-proxy.service")
+    unit.write_text("[Service]\n")
+    before = snapshot(node.root)
+    node.healthz.status = 500
+
+    with pytest.raises(errors.SourceUnreachable):
+        await node.install()
+
+    assert without_journal(snapshot(node.root)) == without_journal(before)
+    assert node.systemctl.calls[3:] == [*RESTART, *LOOK_AT_KUBELET, "daemon-reload", *RESTART]
+
+
+async def test_kubelet_is_back_at_the_runtime_before_the_proxy_is_stopped(node: Node) -> None:
+    before = snapshot(node.root)
+    await node.install()
+    node.reported.clear()
+
+    await node.uninstall()
+
+    assert node.systemctl.calls == [
+        *("is-system-running", *RESTART_KUBELET, *LOOK_AT_KUBELET, *STOP, "daemon-reload")
+    ]
+    assert node.reported[-1] == "cri-proxy is removed from this node"
+    assert snapshot(node.root) == before
+
+
+async def test_a_kubelet_that_does_not_use_the_proxy_is_not_restarted(node: Node) -> None:
+    await node.install()
+    node.root.at("/var/lib/kubelet/kubeadm-flags.env").write_text("KUBELET_KUBEADM_ARGS=\n")
+
+    await node.uninstall()
+
+    assert "try-restart kubelet.service" not in node.systemctl.calls
+    assert any("was changed by another program" in line for line in node.reported)
+
+
+async def test_the_proxy_stays_while_kubelet_is_not_healthy_without_it(node: Node) -> None:
+    await node.install()
+    node.healthz.status = 500
+
+    with pytest.raises(errors.SourceUnreachable):
+        await node.uninstall()
+
+    assert not any(call.startswith("stop") for call in node.systemctl.calls)
+    assert node.root.text("/etc/systemd/system/cri-proxy.service") is not None
+
+
+def container(state: int, *, has_environment: bool) -> api_pb2.Container:
+    annotations = {adjustment.IDENTITY_ANNOTATION: "x"} if has_environment else {}
+    return api_pb2.Container(id="a", state=state, annotations=annotations)
+
+
+@pytest.mark.parametrize(
+    ("states", "refusal"),
+    [
+        ([(api_pb2.CONTAINER_RUNNING, True)], "running containers: 1"),
+        ([(api_pb2.CONTAINER_RUNNING, True)] * 2, "running containers: 2"),
+        ([(api_pb2.CONTAINER_RUNNING, False), (api_pb2.CONTAINER_EXITED, True)], None),
+        ([], None),
+    ],
+)
+async def test_environments_in_use_are_not_purged(
+    tmp_path: Path, states: list[tuple[int, bool]], refusal: str | None
+) -> None:
+    listed = [container(state, has_environment=has) for state, has in states]
+    async with FakeRuntime(tmp_path / "r.sock") as runtime:
+        runtime.answer(
+            methods.path_of("ListContainers"), api_pb2.ListContainersResponse(containers=listed)
+        )
+        used = dataclasses.replace(SETTINGS.runtime, endpoint=runtime.socket)
+        look: Callable[[], None] = lambda: installation.refuse_in_use(  # noqa: E731
+            RunningRoot(tmp_path), dataclasses.replace(SETTINGS, runtime=used)
+        )
+
+        if refusal is None:
+            await asyncio.to_thread(look)
+        else:
+            with pytest.raises(errors.RequestInvalid, match=refusal):
+                await asyncio.to_thread(look)

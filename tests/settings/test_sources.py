@@ -11,16 +11,15 @@ def file(tmp_path):
     return tmp_path / "config.toml"
 
 
-def load(file: Path | None = None, environment: dict[str, str] | None = None, **flags: str):
-    named = {name.replace("__", "."): value for name, value in flags.items()}
+def load(file: Path | None = None, environment: dict[str, str] | None = None, *overrides: str):
     return settings.load(
-        flags=named, environment=environment or {}, file=str(file) if file else None
+        overrides=overrides, environment=environment or {}, file=str(file) if file else None
     )
 
 
-def refusal(file: Path | None = None, environment: dict[str, str] | None = None, **flags: str):
+def refusal(file: Path | None = None, environment: dict[str, str] | None = None, *overrides: str):
     with pytest.raises(errors.RequestInvalid) as caught:
-        load(file, environment, **flags)
+        load(file, environment, *overrides)
     return str(caught.value)
 
 
@@ -35,22 +34,22 @@ def test_nothing_given_is_all_defaults():
     assert all(origin.is_default for origin in loaded.origins)
 
 
-def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(file):
+def test_an_override_wins_over_the_environment_over_the_file_over_the_default(file):
     file.write_text("[store]\nworkers = 1\nconnections = 1\ntimeout_seconds = 1\n")
     environment = {"CRI_PROXY_STORE_WORKERS": "2", "CRI_PROXY_STORE_CONNECTIONS": "2"}
 
-    loaded = load(file, environment, store__workers="3")
+    loaded = load(file, environment, "store.workers=3")
 
     store = loaded.settings.store
     assert (store.workers, store.connections, store.timeout_seconds) == (3, 2, 1.0)
     assert store.root == settings.Settings().store.root
-    assert origin_of(loaded, "store.workers").source == "--store-workers"
+    assert origin_of(loaded, "store.workers").source == "--set"
     assert origin_of(loaded, "store.connections").source == "CRI_PROXY_STORE_CONNECTIONS"
     assert origin_of(loaded, "store.timeout_seconds").source == str(file)
     assert origin_of(loaded, "store.root").is_default
 
 
-def test_the_variable_names_the_file_and_the_flag_another(file, tmp_path):
+def test_the_variable_names_the_file_and_the_option_another(file, tmp_path):
     file.write_text('[log]\nlevel = "debug"\n')
     other = tmp_path / "other.toml"
     other.write_text('[log]\nlevel = "error"\n')
@@ -133,9 +132,9 @@ def test_a_wrong_value_is_told_with_its_place_and_what_is_accepted(file):
     file.write_text("[store]\nworkers = 'many'\n")
 
     assert refusal(
-        file, {"CRI_PROXY_LOG_LEVEL": "loud"}, serve__drain_seconds="-1"
+        file, {"CRI_PROXY_LOG_LEVEL": "loud"}, "serve.drain_seconds=-1"
     ).splitlines() == [
-        '--serve-drain-seconds must be a number of seconds from 0 to 3600, not "-1"',
+        '--set serve.drain_seconds must be a number of seconds from 0 to 3600, not "-1"',
         f'{file}: store.workers must be a whole number from 0 to 64, not "many"',
         'CRI_PROXY_LOG_LEVEL must be one of debug, info, warning, error, not "loud"',
     ]
@@ -145,6 +144,45 @@ def test_every_problem_is_told_at_once(file):
     file.write_text("[serv]\n[store]\nroots = '/x'\nworkers = -1\n")
 
     assert len(refusal(file, {"CRI_PROXY_X": "1"}).splitlines()) == 4
+
+
+def test_an_unknown_key_of_set_is_refused_with_the_one_that_was_meant():
+    message = refusal(None, None, "stroe.root=/x")
+
+    assert message == "--set: unknown key stroe.root; did you mean store.root?"
+
+
+def test_set_without_a_value_is_refused_with_how_to_write_it():
+    message = refusal(None, None, "store.root")
+
+    assert message == "--set store.root has no value: write --set store.root=VALUE"
+
+
+def test_a_value_of_set_may_contain_an_equals_sign():
+    loaded = load(None, None, "store.root=/a=b")
+
+    assert loaded.settings.store.root == Path("/a=b")
+
+
+def test_a_list_that_is_set_repeatedly_is_joined():
+    caches = ("https://a.example", "https://b.example", "https://c.example")
+    loaded = load(None, None, f"store.caches={caches[0]},{caches[1]}", f"store.caches={caches[2]}")
+
+    assert loaded.settings.store.caches == caches
+
+
+def test_a_table_that_is_set_repeatedly_is_joined():
+    loaded = load(None, None, "runtime.handlers=flox=runc", "runtime.handlers=gpu=nvidia")
+
+    assert loaded.settings.runtime.handlers == {"flox": "runc", "gpu": "nvidia"}
+
+
+def test_the_last_of_repeated_values_wins():
+    assert load(None, None, "store.workers=1", "store.workers=2").settings.store.workers == 2
+
+
+def test_an_empty_value_of_set_is_a_value():
+    assert load(None, None, "metrics.listen=").settings.metrics.listen == ""
 
 
 def test_a_date_where_none_is_accepted_is_told_like_any_wrong_value(file):
@@ -164,7 +202,7 @@ def test_credentials_in_a_url_are_shown_to_nobody(file):
 
 
 def test_contradictions_are_told_once_everything_else_is_right():
-    message = refusal(tracing__endpoint="http://localhost:4318")
+    message = refusal(None, None, "tracing.endpoint=http://localhost:4318")
 
     assert 'tracing.exporter is "none"' in message
 

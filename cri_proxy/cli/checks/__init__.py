@@ -1,7 +1,15 @@
-"""What `cri-proxy check` looks at: independent checks, a module per group.
+"""The checks of `cri-proxy check`, independent of each other, a module per group.
 
-A check is a name and a function that looks and returns a `Finding`: plain data with a status, what
-was found, and what to do about it. Checks change nothing on the node but for a file that one of
-them writes and removes at once. `running` runs them all at the same time, each with a deadline;
-`check` draws what they found.
+    node        processor, kernel, user, certificate authorities
+    endpoints   the runtime, the proxy's own socket, kubelet
+    disk        the store's file system
+    remotes     binary caches, trusted keys, FloxHub and its token, the clock
+    optional    the node's own Nix and peers, where the settings ask for them
+    http        the HTTP requests of `remotes`
+    findings    what a check returns
+    runner      runs them all concurrently, with a deadline
+
+A check is a name and a function that returns a `Finding`: a verdict, what was found, and how to fix
+it. Checks do not change the node; one writes a temporary file. The command `check` prints the
+findings.
 """

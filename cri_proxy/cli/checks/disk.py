@@ -1,4 +1,4 @@
-"""Checks of the store's place: it can be written to, linked in, executed from, and has room."""
+"""Checks of the store's directory: writable, hard links, executable files, free space."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REMOTE: Final = re.compile(r"nfs.*|cifs|smb.*|9p|ceph|fuse\..*")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file system where it is mounted; `options` are those of the mount and of itself."""
+    """A mounted file system; `options` are those of the mount and of the file system."""
 
     place: Path
     kind: str
@@ -44,36 +44,40 @@ def checks_of(settings: schema.Settings) -> list[Check]:
 
 
 def place(root: Path) -> Finding:
-    """Look whether the store's directory is there, or can be made."""
+    """Check that the store's directory exists or can be created."""
     nearest = existing(root)
     if not nearest.is_dir():
-        return findings.fail(f"{nearest} is not a directory", "move it away, or set store.root")
+        return findings.fail(
+            f"{nearest} is not a directory", "remove or rename it, or set store.root"
+        )
     if not os.access(nearest, os.W_OK | os.X_OK):
-        return findings.fail(f"{nearest} cannot be written to", "run as root, or set store.root")
-    return findings.ok(str(root) if nearest == root else f"{root} (made at the first start)")
+        return findings.fail(
+            f"{nearest} is not writable", "run the check as root, or set store.root"
+        )
+    return findings.ok(str(root) if nearest == root else f"{root} (created at the first start)")
 
 
 def file_system(root: Path, mounts: str) -> Finding:
-    """Look at the file system that `root` is or will be on; `mounts` is a mountinfo (proc(5))."""
+    """Check the file system of `root`; `mounts` is the text of a mountinfo file (proc(5))."""
     mount = mount_of(existing(root).resolve(), mounts)
     found = f"{mount.kind} on {mount.place}"
-    elsewhere = "set store.root to a place on a local disk"
+    elsewhere = "set store.root to a directory on a local disk"
     if "ro" in mount.options:
         return findings.fail(f"{found} is mounted read-only", elsewhere)
     if "noexec" in mount.options:
         return findings.fail(
-            f"{found} is mounted noexec, so programs of environments could not run",
+            f"{found} is mounted noexec, so programs in environments cannot run",
             f"mount it without noexec, or {elsewhere}",
         )
     if mount.kind in _VOLATILE:
-        return findings.warn(f"{found} is in memory and gone after a reboot", elsewhere)
+        return findings.warn(f"{found} is in memory: environments are lost at a reboot", elsewhere)
     if _REMOTE.fullmatch(mount.kind):
-        return findings.warn(f"{found} is not on this node", elsewhere)
+        return findings.warn(f"{found} is a network file system", elsewhere)
     return findings.ok(found)
 
 
 def hard_links(root: Path) -> Finding:
-    """Make a hard link where environments will be made of them."""
+    """Check that hard links work, of which the views of environments consist."""
     nearest = existing(root)
     try:
         with tempfile.TemporaryDirectory(prefix=".cri-proxy-check-", dir=nearest) as directory:
@@ -84,26 +88,26 @@ def hard_links(root: Path) -> Finding:
         return findings.fail(f"{nearest}: {error.strerror}", "run the check as root")
     except OSError as error:
         return findings.fail(
-            f"{nearest} takes none ({error.strerror})",
+            f"{nearest} does not support them ({error.strerror})",
             "set store.root to a file system with hard links, such as ext4, xfs or btrfs",
         )
     return findings.ok(f"work in {nearest}")
 
 
 def space(root: Path) -> Finding:
-    """Look how much room is left, in bytes and in files."""
+    """Check the free space and the number of free inodes."""
     status = os.statvfs(existing(root))
     free = status.f_bavail * status.f_frsize
     found = f"{numbers.size(free)} free of {numbers.size(status.f_blocks * status.f_frsize)}"
-    advice = "make room, or set store.root to a larger disk: an environment takes 0.2 to 2 GB"
+    advice = "free space, or set store.root to a larger disk: an environment takes 0.2 to 2 GB"
     if free < _TIGHT_BYTES:
         return findings.fail(found, advice)
     if free < _ROOMY_BYTES:
         return findings.warn(found, advice)
-    if status.f_files and status.f_favail < _ROOMY_FILES:  # btrfs and others have no such limit
+    if status.f_files and status.f_favail < _ROOMY_FILES:  # btrfs has no fixed number of inodes
         return findings.warn(
-            f"{found}, but only {status.f_favail} more files",
-            "set store.root to a file system with more inodes: an environment has 20,000 or so",
+            f"{found}, but only {status.f_favail} inodes",
+            "set store.root to a file system with more inodes: an environment takes about 20,000",
         )
     return findings.ok(found)
 
@@ -114,14 +118,14 @@ def existing(path: Path) -> Path:
 
 
 def mount_of(path: Path, mounts: str) -> Mount:
-    """Return the mount that `path` is on: the deepest above it, the latest where several are."""
+    """Return the mount that `path` is on: the deepest one, of several there the latest."""
     found = Mount(Path("/"), "unknown", frozenset())
     for line in mounts.splitlines():
         here, _, there = line.partition(" - ")
         fields, rest = here.split(), there.split()
         if len(fields) < 6 or len(rest) < 3:
             continue
-        # Blanks and backslashes in a path are written as three octal digits.
+        # Blanks and backslashes in paths are escaped as three octal digits.
         name = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
         mount = Path(name)
         if path.is_relative_to(mount) and len(mount.parts) >= len(found.place.parts):

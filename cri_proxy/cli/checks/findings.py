@@ -1,4 +1,4 @@
-"""A finding: what one check says, as data."""
+"""Findings: the results of checks, as data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """Whether what was found will do; only `fail` keeps pods from starting."""
+    """The outcome of a check; only with `fail` do pods with environments not start."""
 
     OK = "ok"
     WARN = "warn"
@@ -17,9 +17,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found, and what to do about it when that is not well.
+    """What a check found, and the advice how to fix it unless it is ok.
 
-    `clock_skew` is by how many seconds the clock of who answered was ahead of ours.
+    `clock_skew` is by how many seconds the clock of the server that answered is ahead of ours.
     """
 
     status: Verdict
@@ -30,22 +30,22 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look at; `look` may block and runs in a thread of its own."""
+    """A named check; `look` may block and runs in its own thread."""
 
     name: str
     look: Callable[[], Finding]
 
 
 def ok(found: str, *, clock_skew: float | None = None) -> Finding:
-    """Return the finding of something that is as it should be."""
+    """Return a finding that needs no attention."""
     return Finding(Verdict.OK, found, clock_skew=clock_skew)
 
 
 def warn(found: str, advice: str) -> Finding:
-    """Return the finding of something that works and should be looked at."""
+    """Return a finding that needs attention but does not keep pods from starting."""
     return Finding(Verdict.WARN, found, advice)
 
 
 def fail(found: str, advice: str) -> Finding:
-    """Return the finding of something without which pods with environments do not start."""
+    """Return a finding that keeps pods with environments from starting."""
     return Finding(Verdict.FAIL, found, advice)

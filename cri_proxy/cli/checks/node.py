@@ -1,4 +1,4 @@
-"""Checks of the node itself: processor, kernel, certificate authorities."""
+"""Checks of the node itself: processor, kernel, user, certificate authorities."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ def checks_of(settings: schema.Settings) -> list[Check]:
 
 
 def system(machine: str, release: str, systems: Collection[str]) -> Finding:
-    """Judge the processor and the kernel."""
+    """Check the processor and the kernel."""
     found = f"Linux {release} on {machine}"
     if f"{machine}-linux" not in systems:
         return findings.fail(
-            found, f"FloxHub has environments for {' and '.join(systems)} only: use such a node"
+            found, f"FloxHub only has environments for {' and '.join(systems)}: use such a node"
         )
     numbers = re.match(r"(\d+)\.(\d+)", release)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < _OLDEST_KERNEL:
         oldest = ".".join(map(str, _OLDEST_KERNEL))
-        return findings.warn(found, f"nobody has tried a kernel older than {oldest}: update it")
+        return findings.warn(found, f"kernels older than {oldest} are not tested: update it")
     return findings.ok(found)
 
 
 def user(number: int) -> Finding:
-    """Judge who runs this; the daemon is root."""
+    """Check that the user is root, as the daemon is."""
     if number == 0:
         return findings.ok("root")
-    return findings.warn(f"uid {number}", "run the check as root, as the daemon runs")
+    return findings.warn(f"uid {number}", "run the check as root, like the daemon")
 
 
 def authorities(certificate: str) -> Finding:
-    """Look for what environments without certificate authorities of their own will be given."""
+    """Check the certificate bundle for environments that have none of their own."""
     match certificate:
         case "none":
-            return findings.ok("environments are given none")
+            return findings.ok("not provided to environments (activation.certificates is none)")
         case "auto":
             bundle = certificates.bundle()
             if bundle is None:
                 return findings.warn(
-                    "this node has no bundle in a known place",
+                    "this node has no certificate bundle in a known location",
                     "install ca-certificates, or set activation.certificates",
                 )
             return findings.ok(str(bundle))
         case path:
             if not Path(path).is_file():
-                return findings.fail(f"there is no {path}", "mend activation.certificates")
+                return findings.fail(f"{path} does not exist", "correct activation.certificates")
             return findings.ok(path)

@@ -1,6 +1,6 @@
-"""The waterfall of a startup: when each span began, how long it took, and what all waited for.
+"""The waterfall of a pod's startup: when each span began, how long it took, the critical path.
 
-rows       a trace as rows, one below the other, with the critical path and notes; pure
-terminal   rows as lines with bars of characters
-page       rows as one page for a browser, which needs nothing else
+rows       a trace as rows, with the critical path and notes; pure
+terminal   rows as lines of text with bars
+html       rows as a self-contained HTML page
 """

@@ -1,7 +1,7 @@
-"""The waterfall as a page: one file with all in it, to keep, to send, to open anywhere.
+"""The waterfall as a self-contained HTML page, to keep, send and open anywhere.
 
-Everything is written into `page.html`, which shows it without a script too; the script adds the
-zoom. Nothing is loaded from elsewhere, and whatever a span says is text to the browser.
+The startups are inserted into `page.html`, whose script only adds zooming. Nothing is loaded from
+elsewhere, and all text from spans is escaped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _TICKS: Final = 5
 
 
 def of_traces(found: Sequence[StoredTrace]) -> str:
-    """Return the page of some startups, in their order."""
+    """Return the page of some startups, in the given order."""
     frame = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    body = "\n".join(map(_startup, found)) or "<p>No startup is kept on this node yet.</p>"
+    body = "\n".join(map(_startup, found)) or "<p>No startup is recorded on this node yet.</p>"
     return frame.replace(_HERE, body)
 
 
@@ -32,8 +32,8 @@ def _startup(trace: StoredTrace) -> str:
     startup = trace.startup
     lines = rows.of_trace(trace)
     failure = rows.failure_of(trace)
-    if rows.is_stopped_short(trace):
-        state = '<span class="state open">under way</span>'
+    if rows.is_in_progress(trace):
+        state = '<span class="state open">in progress</span>'
     elif failure:
         state = '<span class="state failed">failed</span>'
     else:
@@ -83,7 +83,7 @@ def _row(row: Row, whole: int) -> str:
 
 
 def _facts(row: Row) -> str:
-    """Return all that is known of a span, for whoever opens its row."""
+    """Return all facts about a span, shown when its row is opened."""
     span = row.span
     facts: Iterable[tuple[str, object]] = (
         ("span", span.name),

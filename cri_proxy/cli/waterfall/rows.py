@@ -1,12 +1,11 @@
-"""A trace as rows: the tree of its spans from top to bottom, what mattered, and a note to each.
+"""A trace as rows: its tree of spans from top to bottom, with the critical path and notes.
 
-Spans stand below their parents in the order of their beginning. A span whose parent is not here
-(kubelet's own, or one that was lost with a crash) stands below the startup.
+Children follow their parent in the order of their start. A span whose parent is missing (kubelet's
+own, or one that was lost in a crash) becomes a child of the startup.
 
-The critical path is what the startup waited for. It is followed backwards from the end: of the
-spans below one, the one that ended last, then what ended before that began, and so on, and the same
-within each. Somebody who waits for a realization waits for what that does: the path crosses the
-link.
+The critical path is what the startup waited for. It is traced backwards from the end: the child
+that ended last, then the one that ended last before that began, and so on, recursively. A span that
+waited for a realization links to it, and the path continues there.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _SERVICE = "runtime.v1."
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a waterfall; `start` and `end` are nanoseconds from the startup's beginning."""
+    """One line of a waterfall; `start` and `end` are nanoseconds since the startup began."""
 
     span: StoredSpan
     depth: int
@@ -35,7 +34,7 @@ class Row:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it is to be told as a failure."""
+        """Whether the span is shown as failed."""
         status = self.span.attributes.get("rpc.status_code", "OK")
         return self.span.status == "error" or status != "OK"
 
@@ -60,15 +59,15 @@ def of_trace(trace: StoredTrace) -> list[Row]:
 
 
 def failure_of(trace: StoredTrace) -> str:
-    """Return the words of the failure that a startup ended with; empty if it went well."""
+    """Return the error message that a startup ended with, empty if it succeeded."""
     root = trace.root
     if root is None or root.status != "error":
         return ""
     return root.message or "failed"
 
 
-def is_stopped_short(trace: StoredTrace) -> bool:
-    """Whether the startup has not ended, as far as the node knows."""
+def is_in_progress(trace: StoredTrace) -> bool:
+    """Return whether the startup has not ended, as far as the node knows."""
     return trace.root is None
 
 
@@ -84,7 +83,7 @@ class _Tree:
             self._below.setdefault(str(parent), []).append(span)
 
     def walk(self) -> Iterator[tuple[StoredSpan, int]]:
-        """Yield every span with its depth, from top to bottom; a cycle of parents is left out."""
+        """Yield every span with its depth, from top to bottom; cycles of parents are left out."""
         left = [(self._root, 0)]
         while left:
             span, depth = left.pop()
@@ -105,9 +104,9 @@ class _Tree:
         return found
 
     def _awaited(self, span: StoredSpan, until: int) -> Iterator[tuple[StoredSpan, int]]:
-        """Yield what `span` waited for up to a time, the last first."""
+        """Yield what `span` waited for until a time, the latest first."""
         linked = [self._by_id[link.span_id] for link in span.links if link.span_id in self._by_id]
-        # A repeated call has a link to the one before, for which it did not wait.
+        # A repeated call links to the previous one, for which it did not wait.
         working = [each for each in linked if each.kind == span.kind == "internal"]
         below = [*self._below.get(span.span_id, ()), *working]
         for child in sorted(below, key=lambda each: each.end, reverse=True):
@@ -118,7 +117,7 @@ class _Tree:
 
 
 def _unfinished(trace: StoredTrace) -> StoredSpan:
-    """Return what the root of a startup under way would be now."""
+    """Return the root span of a startup in progress, as if it ended now."""
     startup = trace.startup
     return StoredSpan(
         name=traces.ROOT,
@@ -131,7 +130,7 @@ def _unfinished(trace: StoredTrace) -> StoredSpan:
 
 
 def _label_of(span: StoredSpan) -> str:
-    """Return what a span is called on a line."""
+    """Return the label of a span."""
     if span.kind == "internal":
         return span.name
     method = span.name.removeprefix(_SERVICE).rpartition("/")[2]
@@ -142,7 +141,7 @@ def _label_of(span: StoredSpan) -> str:
 
 
 def _note_of(span: StoredSpan) -> str:
-    """Return what else is worth a glance: hits, bytes, repetitions, refusals."""
+    """Return the details shown beside a span: environment, store paths, retries, errors."""
     attributes = span.attributes
     notes: list[str] = []
     if reference := attributes.get("flox.environment.generation") or attributes.get(
@@ -177,8 +176,8 @@ def _paths_of(attributes: Mapping[str, traces.Value]) -> str:
     count = int(str(attributes.get("cri_proxy.paths", 0)))
     size = _size(attributes, "cri_proxy.bytes")
     if not fetched:
-        return f"on the node already: {numbers.counted(count, 'path')}, {size}"
-    return f"fetched {fetched} of {numbers.counted(count, 'path')}, {size} in all"
+        return f"already present: {numbers.counted(count, 'path')}, {size}"
+    return f"fetched {fetched} of {numbers.counted(count, 'path')}, {size} in total"
 
 
 def _size(attributes: Mapping[str, traces.Value], name: str) -> str:

@@ -1,4 +1,4 @@
-"""The waterfall on a terminal or in a pipe: a line a span, bars to scale, `●` where it mattered."""
+"""The waterfall as text: a line per span with a bar to scale, `●` on the critical path."""
 
 from __future__ import annotations
 
@@ -23,25 +23,21 @@ _COLOURS: Final = {"server": "cyan", "client": "blue", "internal": "green"}
 
 
 def show(found: Sequence[StoredTrace]) -> None:
-    """Write the traces to standard output, as they come."""
+    """Print the traces in the given order."""
     console = screen.console(sys.stdout)
-    width = console.width if screen.is_watched(sys.stdout) else _PIPE_COLUMNS
+    width = console.width if screen.is_terminal(sys.stdout) else _PIPE_COLUMNS
     for number, trace in enumerate(found):
         if number:
             console.print()
         console.print(_head(trace), soft_wrap=True)
         lines = rows.of_trace(trace)
+        names = min(_NAMES_AT_MOST, max(2 * row.depth + len(row.label) for row in lines))
         for row in lines:
-            text = _line(row, lines[0], width, _names_width(lines))
-            console.print(text, soft_wrap=True, crop=False)
-
-
-def _names_width(lines: Sequence[Row]) -> int:
-    return min(_NAMES_AT_MOST, max(2 * row.depth + len(row.label) for row in lines))
+            console.print(_line(row, lines[0], width, names), soft_wrap=True, crop=False)
 
 
 def _head(trace: StoredTrace) -> Text:
-    """Return the line above a waterfall: whose it is, how long it took, and how it ended."""
+    """Return the heading of a waterfall: pod, duration, outcome, age and trace."""
     from rich.text import Text
 
     startup = trace.startup
@@ -49,8 +45,8 @@ def _head(trace: StoredTrace) -> Text:
     text = Text()
     text.append(startup.pod, "bold")
     text.append(f"  {duration(trace.seconds)}  ", "bold")
-    if rows.is_stopped_short(trace):
-        text.append("under way", "yellow")
+    if rows.is_in_progress(trace):
+        text.append("in progress", "yellow")
     elif failure:
         text.append("failed", "bold red")
     else:
@@ -84,7 +80,7 @@ def _line(row: Row, whole: Row, width: int, names: int) -> Text:
 
 
 def bar(start: int, end: int, whole: int, width: int) -> str:
-    """Return `width` characters with a bar from `start` to `end` of `whole`; never quite empty."""
+    """Return `width` characters with a bar from `start` to `end` of `whole`, never empty."""
     first = min(max(0.0, start / whole), 1.0) * width
     last = min(max(first, min(end / whole, 1.0) * width), float(width))
     cells = []
@@ -97,7 +93,7 @@ def bar(start: int, end: int, whole: int, width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration with the resolution that a startup needs: `840 µs`, `12 ms`, `2.31 s`."""
+    """Return a duration down to microseconds: `840 µs`, `12 ms`, `2.31 s`."""
     if not seconds:
         return "0 s"
     if seconds < 0.001:

@@ -2,7 +2,7 @@
 
     load (Go) --> runtime (Go)                        directly
     load (Go) --> router (ours)        --> runtime    calls that are not interposed
-    load (Go) --> interposer (ours)    --> runtime    as with --no-router
+    load (Go) --> interposer (ours)    --> runtime    as with --set serve.front=interposer
     load (Go) --> siderolabs/grpc-proxy --> runtime   the other side
     load (Go) --> koord-runtime-proxy  --> runtime    another, if it can be built (`koordinator`)
 

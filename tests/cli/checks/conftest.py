@@ -1,4 +1,4 @@
-"""The checks ask nobody but who a test names."""
+"""Checks that only send requests to the servers of the test."""
 
 import pytest
 

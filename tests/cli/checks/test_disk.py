@@ -60,7 +60,7 @@ def test_a_store_that_is_not_there_yet_can_be_made(tmp_path):
     finding = disk.place(tmp_path / "a" / "b")
 
     assert finding.status is Verdict.OK
-    assert "made at the first start" in finding.found
+    assert "created at the first start" in finding.found
 
 
 def test_a_store_below_a_file_cannot_be_made(tmp_path):
@@ -78,7 +78,7 @@ def test_a_file_system_that_cannot_be_written_to_has_no_hard_links():
     assert disk.hard_links(Path("/proc")).status is Verdict.FAIL
 
 
-def test_free_space_is_told(tmp_path):
+def test_free_space_is_reported(tmp_path):
     assert " free of " in disk.space(tmp_path).found
 
 

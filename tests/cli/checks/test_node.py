@@ -19,7 +19,7 @@ def test_a_node_is_judged_by_processor_and_kernel(machine, release, status):
     assert node.system(machine, release, SYSTEMS).status == status
 
 
-def test_anybody_but_root_is_a_warning():
+def test_any_user_but_root_is_a_warning():
     assert [node.user(number).status for number in (0, 1000)] == ["ok", "warn"]
 
 

@@ -80,7 +80,7 @@ def test_what_a_span_says_is_text() -> None:
 
 
 def test_a_node_without_startups_has_a_page_too() -> None:
-    assert "No startup is kept on this node yet." in html.of_traces([])
+    assert "No startup is recorded on this node yet." in html.of_traces([])
 
 
 def test_a_browser_shows_every_span_to_scale(browser: str, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_what_is_noted_of_a_bar_never_hides_one(browser: str, tmp_path: Path) ->
     document = run(browser, tmp_path, html.of_traces([startups.startup()]), "--dump-dom")
 
     within = re.findall(r'<span class="note within"[^>]*>([^<]*)', document)
-    assert "acme/web:7, fetched 120 of 300 paths, 1.2 GB in all" in within
+    assert "acme/web:7, fetched 120 of 300 paths, 1.2 GB in total" in within
     (refused,) = re.findall(r'<span class="note"[^>]*style="([^"]*)"[^>]*>UNAVAILABLE', document)
     assert re.search(r"left: [\d.]+%; right: auto", refused)
 

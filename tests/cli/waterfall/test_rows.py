@@ -62,17 +62,17 @@ def test_what_nothing_waited_for_is_not_critical() -> None:
     assert not row(found, "store.survey").is_critical
 
 
-def test_notes_tell_of_fetched_paths_bytes_and_tries() -> None:
+def test_notes_have_fetched_paths_bytes_and_tries() -> None:
     found = rows.of_trace(startups.startup())
 
     realize = row(found, "realizer.realize")
-    assert realize.note == "acme/web:7, fetched 120 of 300 paths, 1.2 GB in all"
+    assert realize.note == "acme/web:7, fetched 120 of 300 paths, 1.2 GB in total"
     assert row(found, "store.fetch").note == "acme/web, 118 smaller paths, 90.0 MB"
     assert row(found, "store.fetch_path").note == "python3-3.12, 180.0 MB"
     assert row(found, "CreateContainer main", last=True).note == "try 2"
 
 
-def test_a_refused_call_is_told_with_its_words() -> None:
+def test_a_refused_call_is_shown_with_its_message() -> None:
     refused = row(rows.of_trace(startups.startup()), "CreateContainer main")
 
     assert refused.has_failed
@@ -84,7 +84,7 @@ def test_a_startup_under_way_ends_where_it_is_known_to_be() -> None:
 
     found = rows.of_trace(trace)
 
-    assert rows.is_stopped_short(trace)
+    assert rows.is_in_progress(trace)
     assert found[0].end == max(each.end for each in found[1:])
 
 

@@ -1,4 +1,4 @@
-"""Checks of both sides of the proxy: the runtime behind it, its own socket, kubelet before it."""
+"""Checks of the CRI endpoints: the runtime, the proxy's own socket, and kubelet's setting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,7 @@ from cri_proxy.settings.kinds import SOCKET_PATH_BYTES
 _ANSWER_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 2.0
 _STAGING_BYTES: Final = 16
-"""A socket is bound under a longer name beside its place, then renamed."""
+"""A socket is bound under a longer name in the same directory, then renamed."""
 
 
 def checks_of(settings: schema.Settings) -> list[Check]:
@@ -40,10 +40,10 @@ def checks_of(settings: schema.Settings) -> list[Check]:
 
 
 def runtime(endpoint: Path, handlers: Mapping[str, str]) -> Finding:
-    """Ask the runtime who it is and how it is."""
+    """Check that the runtime answers, is ready and has the handlers of the settings."""
     if not endpoint.exists():
         return findings.fail(
-            f"there is no {endpoint}",
+            f"{endpoint} does not exist",
             "start the container runtime, or set runtime.endpoint to its CRI socket",
         )
     if not endpoint.is_socket():
@@ -57,49 +57,49 @@ def runtime(endpoint: Path, handlers: Mapping[str, str]) -> Finding:
 
 
 def own(listen: Path) -> Finding:
-    """Look whether the proxy's socket is served, or can be bound."""
+    """Check that the proxy's socket is served, or can be created."""
     length = len(bytes(listen))
     if length + _STAGING_BYTES > SOCKET_PATH_BYTES:
         return findings.fail(
-            f"{listen} has {length} bytes, and there must be room for a longer name beside it",
+            f"{listen} has {length} bytes, too many for the temporary name that it is bound under",
             f"set serve.listen to a path of at most {SOCKET_PATH_BYTES - _STAGING_BYTES} bytes",
         )
     if not os.path.lexists(listen):
         nearest = existing(listen.parent)
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             return findings.fail(
-                f"{nearest} cannot be written to, so {listen} cannot be made",
-                "run as root, or set serve.listen",
+                f"{nearest} is not writable, so {listen} cannot be created",
+                "run the check as root, or set serve.listen",
             )
-        return findings.ok(f"{listen} (made at the start of the daemon)")
+        return findings.ok(f"{listen} (created when the daemon starts)")
     status = listen.lstat()
     if not stat.S_ISSOCK(status.st_mode):
-        return findings.fail(f"{listen} is there and is not a socket", "move it away")
+        return findings.fail(f"{listen} exists and is not a socket", "remove or rename it")
     if status.st_mode & stat.S_IWOTH:
         return findings.warn(
-            f"{listen} may be used by everybody on this node ({_owner_of(status)})",
-            f"chmod 660 {listen}: who reaches it can start containers",
+            f"{listen} is open to every user of this node ({_owner_of(status)})",
+            f"chmod 660 {listen}: anyone who can connect can start containers",
         )
-    served = "a daemon serves it" if _is_served(listen) else "left by a daemon that is gone"
+    served = "served by a daemon" if _is_served(listen) else "left behind by a stopped daemon"
     return findings.ok(f"{listen}, {served} ({_owner_of(status)})")
 
 
 def kubelet(listen: Path, proc: Path) -> Finding:
-    """Look which socket the kubelet that runs here was told to use; `proc` is /proc."""
+    """Check that the running kubelet is configured to use the proxy; `proc` is /proc."""
     arguments = _arguments_of_kubelet(proc)
     if arguments is None:
-        return findings.ok("none runs here")
+        return findings.ok("not running on this node")
     endpoint = kubelets.endpoint_of(Root(), arguments)
     if endpoint is None:
         return findings.warn(
-            "it does not say which runtime it uses",
+            "no runtime endpoint is configured for it",
             f"run cri-proxy install, or set its containerRuntimeEndpoint to unix://{listen}",
         )
     path = endpoint.removeprefix("unix://")
     if Path(path) == listen:
-        return findings.ok("speaks to the proxy")
+        return findings.ok("uses the proxy")
     return findings.warn(
-        f"speaks to {path}, past the proxy",
+        f"uses {path}, bypassing the proxy",
         f"run cri-proxy install, or set its containerRuntimeEndpoint to unix://{listen}",
     )
 
@@ -114,19 +114,19 @@ async def _asked(endpoint: Path, handlers: Mapping[str, str]) -> Finding:
 
 
 def _judged(found: str, status: api_pb2.StatusResponse, handlers: Mapping[str, str]) -> Finding:
-    """Judge a runtime by its status; one that lists no handlers is older than the list."""
+    """Judge a runtime by its status; old ones do not list their handlers."""
     known = {handler.name for handler in status.runtime_handlers}
     missing = sorted({real for real in handlers.values() if known and real not in known})
     if missing:
         return findings.fail(
             f"{found}, has no handler {', '.join(missing)}",
-            f"set runtime.handlers to what it has: {', '.join(sorted(filter(None, known)))}",
+            f"set runtime.handlers to those that it has: {', '.join(sorted(filter(None, known)))}",
         )
     for condition in status.status.conditions:
         if not condition.status:
             return findings.warn(
-                f"{found}, says {condition.type} is false: {condition.message or condition.reason}",
-                "pods will not start before that is mended",
+                f"{found}, reports {condition.type} false: {condition.message or condition.reason}",
+                "fix this first: pods do not start without it",
             )
     return findings.ok(found)
 
@@ -142,7 +142,7 @@ def _is_served(path: Path) -> bool:
 
 
 def _owner_of(status: os.stat_result) -> str:
-    """Return mode, owner and group as `0660 root:root`."""
+    """Return mode, owner and group, such as `0660 root:root`."""
     try:
         owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:
@@ -155,15 +155,11 @@ def _owner_of(status: os.stat_result) -> str:
 
 
 def _arguments_of_kubelet(proc: Path) -> list[str] | None:
-    """Return the command line of the kubelet that runs, None when none does."""
-    for process in _processes(proc):
+    """Return the command line of the running kubelet, None if none is running."""
+    for process in (each for each in sorted(proc.iterdir()) if each.name.isdecimal()):
         try:
             if (process / "comm").read_text().strip() == "kubelet":
                 return (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # gone meanwhile
+        except OSError:  # the process has ended
             continue
     return None
-
-
-def _processes(proc: Path) -> Iterator[Path]:
-    return (each for each in sorted(proc.iterdir()) if each.name.isdecimal())

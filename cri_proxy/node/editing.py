@@ -1,7 +1,7 @@
-"""Files of others, changed in one place: a flag, a key, a variable. All else stays byte for byte.
+"""Edits to other programs' files: one flag, key or variable is set, all other bytes stay the same.
 
-These are not parsers of YAML, JSON or shell: they find the one line that programs and people write
-in the same few ways, and leave a file alone that has it in another way.
+These are not parsers of YAML, TOML or shell: they find one line, in the few forms that programs and
+people write it, and leave alone a file that has it in another form.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 def flag_of(words: Iterable[str], flag: str) -> str | None:
-    """Return the value of the last `--flag` of a command line, None without one."""
+    """Return the value of the last `--flag` in a command line, None if there is none."""
     value = None
     is_next = False
     for word in words:
@@ -33,13 +33,13 @@ def with_flag(text: str, flag: str, value: str) -> str | None:
 
 
 def yaml_value(text: str, key: str) -> str | None:
-    """Return the value of a key at the top of a YAML file, None if it is not there or empty."""
+    """Return the value of a top-level key of a YAML file, None if it is absent or empty."""
     found = re.search(rf"^{key}:[ \t]*([\"']?)([^\s\"'#]*)\1", text, re.MULTILINE)
     return found[2] or None if found else None
 
 
 def with_yaml_value(text: str, key: str, value: str) -> str:
-    """Return a YAML file with a key at its top set, in its place or else in a line at the end."""
+    """Return a YAML file with a top-level key set, in its line or else in a new last line."""
     pattern = re.compile(rf"^({key}:)[ \t]*([\"']?)[^\s\"'#]*\2", re.MULTILINE)
     changed, count = pattern.subn(rf"\g<1> {value}", text)
     if count:
@@ -48,13 +48,16 @@ def with_yaml_value(text: str, key: str, value: str) -> str:
 
 
 def json_value(text: str, key: str) -> str | None:
-    """Return the value of a key at the top of a JSON file, None if it is not there or empty."""
+    """Return the value of a top-level key of a JSON file, None if it is absent or empty."""
     value = json.loads(text).get(key)
     return value if isinstance(value, str) and value else None
 
 
 def with_json_value(text: str, key: str, value: str) -> str:
-    """Return a JSON file with a key at its top set; its other bytes stay as they are."""
+    """Return a JSON file with a top-level key set; its other bytes stay as they are.
+
+    Raises ValueError if the key is there in a form that cannot be changed.
+    """
     wanted = {**json.loads(text), key: value}
     quoted = json.dumps(value)
     for match in re.finditer(rf'("{key}"\s*:\s*)"(?:[^"\\]|\\.)*"', text):
@@ -67,12 +70,12 @@ def with_json_value(text: str, key: str, value: str) -> str:
     comma = "" if rest.startswith("}") else ","
     changed = f'{text[: head.end()]}"{key}": {quoted}{comma}{head[1]}{rest}'
     if json.loads(changed) != wanted:
-        raise ValueError(f"{key} is there in a way that cannot be changed")
+        raise ValueError(f"{key} has a form that cannot be edited")
     return changed
 
 
 def with_toml_value(text: str, table: str, key: str, value: str) -> str:
-    """Return a TOML file with a string added to a table; the key must not be there yet."""
+    """Return a TOML file with a string added to a table, which must not have the key yet."""
     line = f"{key} = {json.dumps(value)}\n"
     header = re.compile(rf"^\[{table}\][^\n]*\n", re.MULTILINE)
     if match := header.search(text):
@@ -82,7 +85,7 @@ def with_toml_value(text: str, table: str, key: str, value: str) -> str:
 
 
 def with_words(text: str, variable: str, words: str) -> str:
-    """Return a file of shell assignments with `words` at the end of a variable's value."""
+    """Return a file of shell assignments with `words` appended to a variable's value."""
     pattern = re.compile(rf"^({variable}=)(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^\s\"']*))[ \t]*$", re.M)
 
     def longer(match: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
-"""Checks of where environments come from: FloxHub, the binary caches and whom they are trusted by.
+"""Checks of remote servers: binary caches and their keys, FloxHub and its token.
 
-Whether a clock is right is told by comparing it with those that answer.
+The clock is checked by comparing it with those of the servers that answer.
 """
 
 from __future__ import annotations
@@ -42,26 +42,27 @@ def checks_of(settings: schema.Settings) -> list[Check]:
 
 
 def cache(url: str, ca_file: Path | None) -> Finding:
-    """Look for a binary cache of /nix/store at `url`."""
+    """Check that `url` is a binary cache of /nix/store."""
     try:
         answer = _cache_information(url, ca_file)
     except http.Unanswered as problem:
         return findings.fail(str(problem), problem.advice)
     except OSError as error:
         return findings.fail(
-            f"{error.filename}: {error.strerror}", "mend store.caches, or mount what it names"
+            f"{error.filename}: {error.strerror}",
+            "correct store.caches, or mount the file system that it names",
         )
     if answer.status != 200:
         return findings.fail(
-            f"it answers nix-cache-info with {answer.status}",
-            "see that the URL in store.caches is that of a binary cache",
+            f"status {answer.status} for nix-cache-info",
+            "check that the URL in store.caches is that of a binary cache",
         )
     lines = (line.partition(":") for line in answer.body.decode("utf-8", "replace").splitlines())
     facts = {name.strip(): value.strip() for name, _, value in lines}
     if facts.get("StoreDir", _STORE) != _STORE or "StoreDir" not in facts:
         return findings.fail(
-            f"it is for the store {facts.get('StoreDir', 'that it does not name')!s:.200}",
-            f"only caches of {_STORE} can be used: take it out of store.caches",
+            f"its StoreDir is {facts.get('StoreDir', 'missing')!s:.200}",
+            f"only caches of {_STORE} can be used: remove it from store.caches",
         )
     priority = f", priority {facts['Priority']:.10}" if "Priority" in facts else ""
     return findings.ok(
@@ -70,7 +71,7 @@ def cache(url: str, ca_file: Path | None) -> Finding:
 
 
 def hub(git_base: str, ca_file: Path | None) -> Finding:
-    """Look whether FloxHub's git server answers; what it says does not matter."""
+    """Check that FloxHub's git server answers, with any status below 500."""
     shown = redaction.text(git_base)
     try:
         answer = http.get(git_base, ca_file)
@@ -78,8 +79,8 @@ def hub(git_base: str, ca_file: Path | None) -> Finding:
         return findings.fail(f"{shown}: {problem}", problem.advice)
     if answer.status >= 500:
         return findings.warn(
-            f"{shown} answers with {answer.status}",
-            "environments that this node knows go on starting in their last known generation",
+            f"{shown} answers with status {answer.status}",
+            "environments known to this node still start, in their last known generation",
         )
     return findings.ok(
         f"{shown} answers in {answer.seconds * 1000:.0f} ms", clock_skew=answer.clock_skew
@@ -87,7 +88,7 @@ def hub(git_base: str, ca_file: Path | None) -> Finding:
 
 
 def token(path: Path) -> Finding:
-    """Look at the file of the node-wide token: who may read it, and until when it is good."""
+    """Check the file of the node-wide token: its permissions and the token's expiry."""
     try:
         status = path.stat()
         text = path.read_text("ascii").strip()
@@ -96,7 +97,7 @@ def token(path: Path) -> Finding:
         return findings.fail(f"{path} cannot be read: {why}", "write a token to it")
     if not text or len(text.split()) != 1:
         return findings.fail(
-            f"{path} holds {'no token' if not text else 'more than a token'}",
+            f"{path} contains {'no token' if not text else 'more than one word'}",
             f"write one with: flox auth token > {path}",
         )
     expiry = _expiry_of(text)
@@ -105,34 +106,34 @@ def token(path: Path) -> Finding:
         return findings.fail(f"{path} has expired {numbers.ago(-left)}", "write a new token to it")
     if stat.S_IMODE(status.st_mode) & 0o077:
         return findings.warn(
-            f"{path} may be read by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"{path} is accessible to other users (mode {stat.S_IMODE(status.st_mode):04o})",
             f"chmod 600 {path}",
         )
     if left is not None and left < _EXPIRES_SOON_SECONDS:
         days = numbers.counted(int(left // 86400), "day")
         return findings.warn(f"{path} expires in {days}", "write a new token to it soon")
-    until = "" if expiry is None else time.strftime(", good until %Y-%m-%d", time.gmtime(expiry))
+    until = "" if expiry is None else time.strftime(", valid until %Y-%m-%d", time.gmtime(expiry))
     return findings.ok(f"{path}{until}")
 
 
 def public_keys(keys: Iterable[str]) -> Finding:
-    """Tell which keys are trusted; the settings have seen to it that they are keys."""
+    """Check that there are trusted keys; the settings have verified their format."""
     names = [key.partition(":")[0] for key in keys]
     if not names:
-        return findings.fail("none", "name the keys of your caches in store.public_keys")
+        return findings.fail("none", "add the keys of your caches to store.public_keys")
     return findings.ok(", ".join(names))
 
 
 def clock(skews: Iterable[float | None]) -> Finding:
-    """Compare the node's clock with those that answered; the middle one is believed."""
+    """Compare the node's clock with the median of those that answered."""
     known = sorted(skew for skew in skews if skew is not None)
     if not known:
-        return findings.warn("nobody answered whose clock could be compared", "see the lines above")
+        return findings.warn("no server answered to compare it with", "see the results above")
     skew = known[len(known) // 2]
     if abs(skew) <= _SKEW_SECONDS:
-        return findings.ok(f"right within {_SKEW_SECONDS:.0f} s")
+        return findings.ok(f"correct within {_SKEW_SECONDS:.0f} s")
     found = f"{numbers.duration(abs(skew))} {'slow' if skew > 0 else 'fast'}"
-    advice = "synchronize it: certificates and tokens are judged by it"
+    advice = "synchronize it: the validity of certificates and tokens depends on it"
     return (findings.fail if abs(skew) > _GRAVE_SKEW_SECONDS else findings.warn)(found, advice)
 
 
@@ -147,7 +148,7 @@ def _cache_information(url: str, ca_file: Path | None) -> http.CheckResponse:
 
 
 def _expiry_of(token: str) -> float | None:
-    """Return when a token ends that is a JSON web token, None for one that does not say."""
+    """Return the expiry of a JSON web token, None for other tokens."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

@@ -4,7 +4,7 @@ import socket
 import grpc
 import pytest
 
-from cri_proxy.cli.checks import sockets
+from cri_proxy.cli.checks import endpoints
 from cri_proxy.cli.checks.findings import Verdict
 from cri_proxy.cri import api_pb2, methods
 from hack.testbed.fake_runtime import FakeRuntime
@@ -15,7 +15,7 @@ STATUS = methods.path_of("Status")
 
 @pytest.fixture
 async def runtime(tmp_path):
-    """A runtime that is well and has the handlers runc and kata."""
+    """A healthy runtime with the handlers runc and kata."""
     async with FakeRuntime(tmp_path / "r.sock") as running:
         running.answer(
             VERSION,
@@ -45,10 +45,10 @@ def status(*, is_ready=True, handlers=("", "runc", "kata")):
 
 
 async def look(endpoint, handlers=None):
-    return await asyncio.to_thread(sockets.runtime, endpoint, handlers or {"flox": ""})
+    return await asyncio.to_thread(endpoints.runtime, endpoint, handlers or {"flox": ""})
 
 
-async def test_a_runtime_that_is_well_is_told_with_its_versions(runtime):
+async def test_a_healthy_runtime_is_reported_with_its_versions(runtime):
     finding = await look(runtime.socket)
 
     assert finding.status is Verdict.OK
@@ -75,7 +75,7 @@ async def test_a_runtime_that_is_not_ready_is_a_warning_with_its_own_words(runti
     finding = await look(runtime.socket)
 
     assert finding.status is Verdict.WARN
-    assert "NetworkReady is false: cni config uninitialized" in finding.found
+    assert "reports NetworkReady false: cni config uninitialized" in finding.found
 
 
 async def test_a_runtime_without_cri_v1_fails_with_what_to_do(runtime):
@@ -87,7 +87,7 @@ async def test_a_runtime_without_cri_v1_fails_with_what_to_do(runtime):
     assert "CRI v1" in finding.found
 
 
-async def test_a_socket_that_nobody_serves_fails(tmp_path):
+async def test_a_socket_without_a_server_fails(tmp_path):
     with _left_behind(tmp_path / "r.sock") as path:
         finding = await look(path)
 
@@ -103,52 +103,52 @@ async def test_a_real_runtime_is_recognized(containerd):
 
 
 async def test_a_runtime_that_is_not_there_fails(tmp_path):
-    assert "there is no" in (await look(tmp_path / "none.sock")).found
+    assert "does not exist" in (await look(tmp_path / "none.sock")).found
     (tmp_path / "file").touch()
     assert "is not a socket" in (await look(tmp_path / "file")).found
 
 
 def test_a_socket_of_our_own_that_can_be_made_is_fine(tmp_path):
-    finding = sockets.own(tmp_path / "run" / "p.sock")
+    finding = endpoints.own(tmp_path / "run" / "p.sock")
 
     assert finding.status is Verdict.OK
-    assert "made at the start" in finding.found
+    assert "created when the daemon starts" in finding.found
 
 
 def test_a_path_without_room_for_a_name_beside_it_fails(tmp_path):
     path = tmp_path / ("x" * (95 - len(str(tmp_path))))
 
-    assert sockets.own(path).status is Verdict.FAIL
+    assert endpoints.own(path).status is Verdict.FAIL
 
 
 def test_a_file_in_the_place_of_our_socket_fails(tmp_path):
     (tmp_path / "p.sock").write_text("mine")
 
-    assert "is not a socket" in sockets.own(tmp_path / "p.sock").found
+    assert "is not a socket" in endpoints.own(tmp_path / "p.sock").found
 
 
 def test_a_place_below_a_file_fails(tmp_path):
     (tmp_path / "file").touch()
 
-    assert sockets.own(tmp_path / "file" / "p.sock").status is Verdict.FAIL
+    assert endpoints.own(tmp_path / "file" / "p.sock").status is Verdict.FAIL
 
 
-def test_a_socket_that_a_daemon_serves_is_told_apart_from_one_left_behind(tmp_path):
+def test_a_served_socket_differs_from_one_left_behind(tmp_path):
     path = tmp_path / "p.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         path.chmod(0o660)
         server.listen()
-        assert "a daemon serves it (0660 " in sockets.own(path).found
+        assert "served by a daemon (0660 " in endpoints.own(path).found
 
-    assert "left by a daemon that is gone" in sockets.own(path).found
+    assert "left behind by a stopped daemon" in endpoints.own(path).found
 
 
 def test_a_socket_that_everybody_may_use_is_a_warning(tmp_path):
     with _left_behind(tmp_path / "p.sock") as path:
         path.chmod(0o666)
 
-        assert sockets.own(path).status is Verdict.WARN
+        assert endpoints.own(path).status is Verdict.WARN
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,16 @@ def test_the_kubelet_that_runs_here_is_asked_by_its_command_line(tmp_path, words
     _process(tmp_path, "7", "bash", ["bash"])
     _process(tmp_path, "42", "kubelet", ["/usr/bin/kubelet", *filled])
 
-    assert sockets.kubelet(listen, tmp_path / "proc").status == status
+    assert endpoints.kubelet(listen, tmp_path / "proc").status == status
 
 
 def test_a_node_without_kubelet_is_fine(tmp_path):
     (tmp_path / "proc").mkdir()
 
-    assert sockets.kubelet(tmp_path / "p.sock", tmp_path / "proc").found == "none runs here"
+    assert (
+        endpoints.kubelet(tmp_path / "p.sock", tmp_path / "proc").found
+        == "not running on this node"
+    )
 
 
 def _process(directory, number, name, arguments):
@@ -186,7 +189,7 @@ def _process(directory, number, name, arguments):
 
 
 class _left_behind:  # noqa: N801 - a context manager
-    """A socket file that nobody listens at."""
+    """A socket file without a listener."""
 
     def __init__(self, path):
         self.path = path

@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from cri_proxy.cli.checks import others
+from cri_proxy.cli.checks import optional
 from cri_proxy.settings import schema
 from cri_proxy.store.peers.addresses import Addresses
 from hack.testbed.node_nix import VARIABLE, NodeNix
 
 
 def test_nothing_is_looked_at_that_the_settings_do_not_ask_for():
-    assert others.checks_of(schema.Settings()) == []
+    assert optional.checks_of(schema.Settings()) == []
 
 
 @pytest.mark.nix
@@ -21,7 +21,7 @@ def test_a_nix_that_answers_is_fine(tmp_path, monkeypatch):
     store = schema.StoreSettings(root=tmp_path, kind="nix", nix_remote=nix.remote)
     if VARIABLE in os.environ:
         store = replace(store, nix_directory=os.environ[VARIABLE])
-    (check,) = others.checks_of(schema.Settings(store=store))
+    (check,) = optional.checks_of(schema.Settings(store=store))
 
     finding = check.look()
 
@@ -31,7 +31,7 @@ def test_a_nix_that_answers_is_fine(tmp_path, monkeypatch):
 
 def test_without_nix_the_finding_says_what_to_do(tmp_path):
     store = schema.StoreSettings(root=tmp_path, kind="nix", nix_directory=tmp_path)
-    (check,) = others.checks_of(schema.Settings(store=store))
+    (check,) = optional.checks_of(schema.Settings(store=store))
 
     assert check.look().status == "fail"
     assert "install Nix" in check.look().found
@@ -47,6 +47,6 @@ def test_without_nix_the_finding_says_what_to_do(tmp_path):
     ],
 )
 def test_names_must_lead_to_nodes_and_to_this_one_if_it_serves(names, listen, status):
-    found = others.peers(Addresses(names, listen), is_listening=bool(listen))
+    found = optional.peers(Addresses(names, listen), is_listening=bool(listen))
 
     assert found.status == status

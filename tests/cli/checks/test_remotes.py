@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cri_proxy.cli.checks import sources
+from cri_proxy.cli.checks import remotes
 from cri_proxy.cli.checks.findings import Verdict
 from cri_proxy.settings import Settings
 from hack.testbed import ports
 
 
-def test_a_cache_that_answers_is_told_with_its_priority(site):
-    finding = sources.cache(site.url, None)
+def test_a_cache_that_answers_is_reported_with_its_priority(site):
+    finding = remotes.cache(site.url, None)
 
     assert finding.status is Verdict.OK
     assert finding.found.endswith(", priority 40")
@@ -30,7 +30,7 @@ def test_a_cache_that_answers_is_told_with_its_priority(site):
 def test_the_user_of_a_cache_is_sent_to_it_as_a_header(site):
     url = f"{site.url}/x".replace("//", "//me:p%40ss@")
 
-    assert sources.cache(url, None).status is Verdict.OK
+    assert remotes.cache(url, None).status is Verdict.OK
     assert site.asked == [("/x/nix-cache-info", f"Basic {base64.b64encode(b'me:p@ss').decode()}")]
 
 
@@ -38,13 +38,13 @@ def test_the_user_of_a_cache_is_sent_to_it_as_a_header(site):
 def test_a_cache_of_another_store_is_of_no_use(site, body):
     site.body = body
 
-    assert sources.cache(site.url, None).status is Verdict.FAIL
+    assert remotes.cache(site.url, None).status is Verdict.FAIL
 
 
-def test_an_address_that_has_no_cache_is_told_with_its_answer(site):
+def test_an_address_without_a_cache_is_reported_with_its_status(site):
     site.status = 404
 
-    finding = sources.cache(site.url, None)
+    finding = remotes.cache(site.url, None)
 
     assert finding.status is Verdict.FAIL
     assert "404" in finding.found
@@ -53,26 +53,26 @@ def test_an_address_that_has_no_cache_is_told_with_its_answer(site):
 def test_a_cache_in_a_directory_is_read(tmp_path):
     (tmp_path / "nix-cache-info").write_text("StoreDir: /nix/store\n")
 
-    assert sources.cache(tmp_path.as_uri(), None).status is Verdict.OK
-    assert sources.cache(f"file://{tmp_path}/none", None).status is Verdict.FAIL
+    assert remotes.cache(tmp_path.as_uri(), None).status is Verdict.OK
+    assert remotes.cache(f"file://{tmp_path}/none", None).status is Verdict.FAIL
 
 
-def test_a_closed_port_is_told_as_what_it_is():
+def test_a_closed_port_is_explained():
     with ports.kept() as port:
-        finding = sources.cache(f"http://127.0.0.1:{port}", None)
+        finding = remotes.cache(f"http://127.0.0.1:{port}", None)
 
     assert finding.status is Verdict.FAIL
     assert finding.found == "no connection to it (Connection refused)"
 
 
-def test_a_name_that_does_not_resolve_is_told_as_what_it_is():
-    finding = sources.cache("http://no-such-host.invalid", None)
+def test_a_name_that_does_not_resolve_is_explained():
+    finding = remotes.cache("http://no-such-host.invalid", None)
 
     assert finding.status is Verdict.FAIL
     assert finding.found == "its name does not resolve"
 
 
-def test_a_server_that_breaks_off_is_told_as_what_it_is():
+def test_a_closed_connection_is_explained():
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -81,7 +81,7 @@ def test_a_server_that_breaks_off_is_told_as_what_it_is():
             server.accept()[0].close()
 
         threading.Thread(target=hang_up).start()
-        finding = sources.cache(url, None)
+        finding = remotes.cache(url, None)
 
     assert finding.status is Verdict.FAIL
     assert finding.found.startswith("it broke off")
@@ -91,21 +91,21 @@ def test_a_certificate_is_refused_unless_its_authority_is_named(site, tmp_path):
     certificate, key = _self_signed(tmp_path)
     site.speak_tls(certificate, key)
 
-    refused = sources.cache(site.url, None)
+    refused = remotes.cache(site.url, None)
 
     assert refused.status is Verdict.FAIL
     assert "its certificate is refused" in refused.found
     assert "ca_file" in refused.advice
-    assert sources.cache(site.url, certificate).status is Verdict.OK
+    assert remotes.cache(site.url, certificate).status is Verdict.OK
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_file_of_authorities_that_is_none_is_told(site, tmp_path, content):
+def test_an_invalid_file_of_authorities_is_reported(site, tmp_path, content):
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
 
-    finding = sources.cache(site.url, file)
+    finding = remotes.cache(site.url, file)
 
     assert finding.status is Verdict.FAIL
     assert str(file) in finding.found
@@ -115,16 +115,16 @@ def test_a_file_of_authorities_that_is_none_is_told(site, tmp_path, content):
 def test_the_http_proxy_of_the_environment_is_asked(site, monkeypatch):
     monkeypatch.setenv("http_proxy", site.url)
 
-    assert sources.cache("http://cache.invalid", None).status is Verdict.OK
+    assert remotes.cache("http://cache.invalid", None).status is Verdict.OK
     assert site.asked[0][0] == "http://cache.invalid/nix-cache-info"
     monkeypatch.setenv("no_proxy", "cache.invalid")
-    assert sources.cache("http://cache.invalid", None).status is Verdict.FAIL
+    assert remotes.cache("http://cache.invalid", None).status is Verdict.FAIL
 
 
 def test_an_http_proxy_that_is_not_there_is_blamed_itself(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
 
-    finding = sources.cache("http://cache.invalid", None)
+    finding = remotes.cache("http://cache.invalid", None)
 
     assert finding.found.startswith("the HTTP proxy does not let us through")
     assert "HTTP_PROXY" in finding.advice
@@ -133,18 +133,18 @@ def test_an_http_proxy_that_is_not_there_is_blamed_itself(monkeypatch):
 @pytest.mark.parametrize(
     ("status", "expected"), [(200, "ok"), (404, "ok"), (401, "ok"), (503, "warn")]
 )
-def test_floxhub_is_well_as_long_as_it_answers_something(site, status, expected):
+def test_floxhub_is_healthy_with_any_status_below_500(site, status, expected):
     site.status = status
 
-    assert sources.hub(f"{site.url}/git", None).status == expected
+    assert remotes.hub(f"{site.url}/git", None).status == expected
 
 
 def test_credentials_in_urls_are_not_shown(site):
     url = site.url.replace("//", "//me:hush@")
     settings = Settings()
-    names = [check.name for check in sources.checks_of(_with_cache(settings, url))]
+    names = [check.name for check in remotes.checks_of(_with_cache(settings, url))]
 
-    assert "hush" not in sources.hub(url, None).found
+    assert "hush" not in remotes.hub(url, None).found
     assert not any("hush" in name for name in names)
 
 
@@ -154,28 +154,28 @@ def test_credentials_in_urls_are_not_shown(site):
 def test_the_clock_is_compared_with_those_that_answer(site, skew, status):
     site.skew = skew
 
-    finding = sources.clock([sources.cache(site.url, None).clock_skew])
+    finding = remotes.clock([remotes.cache(site.url, None).clock_skew])
 
     assert finding.status == status
     assert skew == 0 or ("slow" if skew > 0 else "fast") in finding.found
 
 
 def test_one_wrong_clock_among_three_is_not_believed():
-    assert sources.clock([0.0, 9000.0, 1.0, None]).status is Verdict.OK
+    assert remotes.clock([0.0, 9000.0, 1.0, None]).status is Verdict.OK
 
 
-def test_a_clock_that_nobody_confirms_is_a_warning():
-    assert sources.clock([None]).status is Verdict.WARN
+def test_a_clock_without_a_comparison_is_a_warning():
+    assert remotes.clock([None]).status is Verdict.WARN
 
 
-def test_keys_are_told_by_name():
-    finding = sources.public_keys(Settings().store.public_keys)
+def test_keys_are_listed_by_name():
+    finding = remotes.public_keys(Settings().store.public_keys)
 
     assert finding.found == "cache.nixos.org-1, flox-cache-public-1"
 
 
 def test_no_keys_at_all_fail():
-    assert sources.public_keys([]).status is Verdict.FAIL
+    assert remotes.public_keys([]).status is Verdict.FAIL
 
 
 @pytest.fixture
@@ -186,22 +186,26 @@ def token_file(tmp_path):
     return path
 
 
-def test_a_token_that_says_nothing_of_its_end_is_fine(token_file):
+def test_a_token_without_an_expiry_is_ok(token_file):
     token_file.write_text("flox_pat_abc\n")
 
-    assert sources.token(token_file).status is Verdict.OK
+    assert remotes.token(token_file).status is Verdict.OK
 
 
 @pytest.mark.parametrize(
     ("days", "status", "words"),
-    [(-1, "fail", "expired 1 day ago"), (2, "warn", "expires in 2 days"), (20, "ok", "good until")],
+    [
+        (-1, "fail", "expired 1 day ago"),
+        (2, "warn", "expires in 2 days"),
+        (20, "ok", "valid until"),
+    ],
 )
-def test_the_end_of_a_json_web_token_is_told(token_file, days, status, words):
+def test_the_expiry_of_a_json_web_token_is_reported(token_file, days, status, words):
     claims = json.dumps({"exp": time.time() + days * 86400 + 60 * (1 if days > 0 else -1)})
     body = base64.urlsafe_b64encode(claims.encode()).decode().rstrip("=")
     token_file.write_text(f"eyJhbGciOiJub25lIn0.{body}.c2ln")
 
-    finding = sources.token(token_file)
+    finding = remotes.token(token_file)
 
     assert finding.status == status
     assert words in finding.found
@@ -212,7 +216,7 @@ def test_a_token_that_others_may_read_is_a_warning(token_file):
     token_file.write_text("flox_pat_abc")
     token_file.chmod(0o644)
 
-    finding = sources.token(token_file)
+    finding = remotes.token(token_file)
 
     assert finding.status is Verdict.WARN
     assert finding.advice == f"chmod 600 {token_file}"
@@ -222,11 +226,11 @@ def test_a_token_that_others_may_read_is_a_warning(token_file):
 def test_a_file_without_a_token_in_it_fails(token_file, content):
     token_file.write_text(content)
 
-    assert sources.token(token_file).status is Verdict.FAIL
+    assert remotes.token(token_file).status is Verdict.FAIL
 
 
 def test_a_token_file_that_is_not_there_fails(tmp_path):
-    assert sources.token(tmp_path / "none").status is Verdict.FAIL
+    assert remotes.token(tmp_path / "none").status is Verdict.FAIL
 
 
 def _with_cache(settings, url):

@@ -1,4 +1,4 @@
-"""systemd on the node that runs; on a node's image there is nobody to tell, so nothing is done."""
+"""systemd on the node: units started, stopped and reloaded; on the image of a node a no-op."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cri_proxy.node.root import Root
 _SECONDS: Final = 180
 
 
-class Host:
-    """The services of one node."""
+class Systemd:
+    """systemd of one node."""
 
     def __init__(self, root: Root) -> None:
-        """Ask nothing yet."""
+        """Do nothing yet."""
         self._is_running: Final = root.is_running
 
     def check(self) -> None:
@@ -26,34 +26,34 @@ class Host:
             "offline",
         ):
             raise errors.NotFound(
-                "systemd does not run here: run this on the node itself, or use --root for an image"
+                "systemd is not running: run this on the node itself, or use --root for an image"
             )
 
     def reload(self) -> None:
-        """Have systemd read its units anew."""
+        """Reload all units."""
         self._systemctl("daemon-reload")
 
     def start_proxy(self) -> None:
-        """Start the socket, then the daemon; return when the runtime has answered it."""
+        """Start the socket and the daemon; return when the daemon has reached the runtime."""
         self._systemctl("start", units.SOCKET)
         self._systemctl("start", units.SERVICE)
 
     def restart_proxy(self) -> None:
-        """Start the daemon anew; its socket stays."""
+        """Restart the daemon; its socket stays."""
         self._systemctl("reset-failed", units.SERVICE, checked=False)
         self._systemctl("restart", units.SERVICE)
 
     def stop_proxy(self) -> None:
-        """Stop the daemon and its socket, if they are there."""
+        """Stop the daemon and its socket, if they exist."""
         self._systemctl("stop", units.SERVICE, units.SOCKET, checked=False)
         self._systemctl("reset-failed", units.SERVICE, units.SOCKET, checked=False)
 
     def restart(self, unit: str) -> None:
-        """Start a service anew, if it runs: one that was stopped before us stays so."""
+        """Restart a service if it is running: one that was stopped before stays stopped."""
         self._systemctl("try-restart", unit)
 
     def is_active(self, unit: str) -> bool:
-        """Return whether a unit runs; nothing does on an image."""
+        """Return whether a unit is active; on an image none is."""
         return self._systemctl("is-active", unit, checked=False) == "active"
 
     def _systemctl(self, *words: str, checked: bool = True) -> str:
@@ -65,10 +65,12 @@ class Host:
                 argv, capture_output=True, text=True, check=False, timeout=_SECONDS
             )
         except FileNotFoundError as error:
-            raise errors.NotFound("there is no systemctl here: use --root for an image") from error
+            raise errors.NotFound(
+                "systemctl is not installed here: use --root for an image"
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise errors.SourceUnreachable(
-                f"{' '.join(argv)} has not ended in {_SECONDS} seconds: see journalctl -xe"
+                f"{' '.join(argv)} did not finish in {_SECONDS} seconds: see journalctl -xe"
             ) from error
         if checked and done.returncode:
             raise errors.SourceUnreachable(

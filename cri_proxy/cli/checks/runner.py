@@ -1,7 +1,7 @@
-"""Runs checks: all at once, none longer than its deadline, in the order given.
+"""The runner of checks: all concurrently, with a common deadline, results in the given order.
 
-Threads are daemons: one that hangs, in a dead NFS mount say, is reported and left behind, and does
-not keep the program from ending.
+Threads are daemon threads: one that hangs, on a dead NFS mount for example, is reported and
+abandoned, and does not keep the program from exiting.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEADLINE_SECONDS: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A check's name and its finding."""
+    """The name of a check and its finding."""
 
     name: str
     finding: Finding
@@ -60,4 +60,6 @@ def _finding_of(answer: Future[Finding], end: float) -> Finding:
     try:
         return answer.result(timeout=max(0.0, end - time.monotonic()))
     except TimeoutError:
-        return findings.fail("gave no answer in time", "see what it hangs on")
+        return findings.fail(
+            "timed out", "find out what it is waiting for, such as a dead network mount"
+        )

@@ -1,4 +1,4 @@
-"""Changing one place of somebody else's file."""
+"""Edits of one place in another program's file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from cri_proxy.node import texts
+from cri_proxy.node import editing
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ from cri_proxy.node import texts
     ],
 )
 def test_a_flag_is_changed_where_it_stands(before: str, after: str) -> None:
-    assert texts.with_flag(before, "end", "NEW") == after
+    assert editing.with_flag(before, "end", "NEW") == after
 
 
 def test_a_longer_flag_is_another() -> None:
-    assert texts.with_flag("--end-later=1 --no--end=2", "end", "NEW") is None
+    assert editing.with_flag("--end-later=1 --no--end=2", "end", "NEW") is None
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_longer_flag_is_another() -> None:
     ],
 )
 def test_the_last_flag_wins(text: str, value: str | None) -> None:
-    assert texts.flag_of(text.split(), "end") == value
+    assert editing.flag_of(text.split(), "end") == value
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_the_last_flag_wins(text: str, value: str | None) -> None:
     ],
 )
 def test_a_key_of_yaml_is_set(before: str, after: str) -> None:
-    assert texts.with_yaml_value(before, "key", "NEW") == after
-    assert texts.yaml_value(after, "key") == "NEW"
+    assert editing.with_yaml_value(before, "key", "NEW") == after
+    assert editing.yaml_value(after, "key") == "NEW"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_key_of_yaml_is_set(before: str, after: str) -> None:
     ],
 )
 def test_a_key_of_json_is_set_and_nothing_else(before: str) -> None:
-    after = texts.with_json_value(before, "key", "NEW")
+    after = editing.with_json_value(before, "key", "NEW")
 
     assert json.loads(after) == {**json.loads(before), "key": "NEW"}
 
@@ -83,4 +83,4 @@ def test_a_key_of_json_is_set_and_nothing_else(before: str) -> None:
     ],
 )
 def test_words_are_added_to_a_variable(before: str, after: str) -> None:
-    assert texts.with_words(before, "V", "NEW") == after
+    assert editing.with_words(before, "V", "NEW") == after

@@ -1,4 +1,4 @@
-"""Checks of what else store paths may come from: the node's own Nix, and other nodes."""
+"""Checks of optional sources of store paths: the node's own Nix, and peers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANY: Final = "/nix/store/" + "0" * 32 + "-cri-proxy-check"
 
 
 def checks_of(settings: schema.Settings) -> list[Check]:
-    """Return the checks of this group, none unless the settings ask for such things."""
+    """Return the checks of this group, none if the settings use neither."""
     found = []
     if settings.store.kind == "nix":
         programs = Programs(settings.store.root / "nix", parts.store_options_of(settings, 1))
@@ -30,30 +30,31 @@ def checks_of(settings: schema.Settings) -> list[Check]:
 
 
 def nix(programs: Programs) -> Finding:
-    """See that there is a Nix, new enough, that answers and lets us keep its paths."""
+    """Check that Nix is installed, recent enough, answers, and lets us keep its paths."""
     try:
         program = programs.find()
         programs.query("--check-validity", "--print-invalid", paths=[_ANY])
     except errors.CriProxyError as error:
-        return findings.fail(str(error), "mend that, or set store.kind to own")
+        return findings.fail(str(error), "fix this, or set store.kind to own")
     if not programs.state.is_dir():
-        return findings.fail(f"there is no {programs.state}", "start Nix once on this node")
+        return findings.fail(f"{programs.state} does not exist", "run Nix once on this node")
     if not os.access(programs.state, os.W_OK):
-        return findings.fail(f"{programs.state} cannot be written to", "run as root")
+        return findings.fail(f"{programs.state} is not writable", "run the check as root")
     return findings.ok(f"{program}, store {programs.store}")
 
 
 def peers(known: Addresses, *, is_listening: bool) -> Finding:
-    """See that the names lead somewhere, and to this node as well if it serves."""
+    """Check that peer.names resolve, and to this node as well if it serves peers."""
     addresses = known.all
     if not addresses:
         return findings.warn(
-            "peer.names lead nowhere", "see that this node's resolver knows them: caches are asked"
+            "peer.names do not resolve, so only caches are used",
+            "check the names and this node's DNS resolver",
         )
     found = f"{len(addresses)} address{'es' if len(addresses) > 1 else ''}"
     if is_listening and known.own is None:
         return findings.warn(
-            f"{found}, none of them this node's",
-            "have peer.names lead to every node: what is here is not found by others",
+            f"{found}, none of them of this node, so peers cannot fetch from it",
+            "make peer.names resolve to every node",
         )
     return findings.ok(found)

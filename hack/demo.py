@@ -35,11 +35,11 @@ from rich.table import Table
 
 from hack.testbed import containerd, environments, images, waiting
 from hack.testbed.binary_cache import Publisher
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.kubelet import Spec
 from hack.testbed.pods import Container, Pod, Pods
 from hack.testbed.proxy import Proxy
+from hack.testbed.web import FileServer
 
 REFERENCE: Final = "demo/web"
 PORT: Final = 8080

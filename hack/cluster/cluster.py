@@ -24,7 +24,7 @@ from hack.cluster import programs
 from hack.cluster.kubectl import Kubectl, condition
 from hack.cluster.kubelet import Kubelet
 from hack.cluster.plane import ControlPlane
-from hack.testbed import containerd, environments, file_server, floxhub
+from hack.testbed import containerd, environments, floxhub, web
 from hack.testbed.proxy import Proxy
 
 NODE: Final = "node"
@@ -44,7 +44,7 @@ class Cluster:
         self.is_direct: Final = is_direct
         self.hub: floxhub.FloxHub
         self.published: environments.Published
-        self.cache: file_server.FileServer
+        self.cache: web.FileServer
         self.proxy: Proxy
         self.plane: ControlPlane
         self.kubelet: Kubelet
@@ -128,7 +128,7 @@ class Cluster:
         address = self.runtime.traces.network.gateway
         self.published = environments.published(self.directory / "cache")
         self.cache = self._stack.enter_context(
-            file_server.FileServer(self.published.publisher.directory, address=address)
+            web.FileServer(self.published.publisher.directory, address=address)
         )
         self.hub = self._stack.enter_context(
             floxhub.FloxHub(self.directory / "floxhub", address=address)

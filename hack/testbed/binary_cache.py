@@ -6,7 +6,7 @@
 
 Trees come from disk or from a mapping; store paths get digests derived from contents, name and
 references, as Nix's would be, so that the same tree is the same path in every run. The directory is
-a cache by itself (`file://`); `file_server` offers it over HTTP, with faults on demand.
+a cache by itself (`file://`); `web` serves it over HTTP, with faults on demand.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Two kinds serve the same repositories. `git` puts git's own http-backend behind a small HTTP server,
 which is as real as it gets without FloxHub itself, in protocol 2 or 0. `dulwich` needs no git on
 the machine, and speaks protocol 0. What a test or a demo pushes is visible at once; what may go
-wrong with a server is told in `faulty`.
+wrong with a server is told in `web`.
 
     with FloxHub(directory) as hub:
         hub.push("alice", "web", lockfile)
@@ -25,13 +25,13 @@ from dulwich.repo import Repo
 from dulwich.server import Backend
 from dulwich.web import HTTPGitApplication
 
-from hack.testbed.faulty import WAIT_SECONDS, Answer, FaultyServer, Request
 from hack.testbed.floxmeta import Floxmeta
+from hack.testbed.web import WAIT_SECONDS, Request, Server, Status
 
 Kind = Literal["git", "dulwich"]
 
 
-class FloxHub(FaultyServer):
+class FloxHub(Server):
     """A FloxHub, on 127.0.0.1 if not told; a context manager that serves while it is entered."""
 
     def __init__(
@@ -107,9 +107,9 @@ class FloxHub(FaultyServer):
     @property
     def packs_sent(self) -> int:
         """How many fetches were asked for, whatever the protocol."""
-        return sum(b"want " in each.body for each in list(self.requests))
+        return sum(b"want " in each.body for each in self.requests)
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Status:
         """Return what a request deserves."""
         path, _, query = request.path.partition("?")
         if path == "/api/v1/catalog/store":
@@ -117,34 +117,36 @@ class FloxHub(FaultyServer):
         if path.startswith("/packages/"):
             return self._answer_package(request, path.removeprefix("/packages/"))
         if not path.startswith("/git/"):
-            return 404, "text/plain", b"nothing here"
+            return Status(404, b"nothing here")
         path = path.removeprefix("/git")
         owner = path.split("/")[1]
         tokens, status = self._tokens.get(owner, (None, 0))
         if tokens is not None and request.password not in tokens:
-            return status, "text/plain", b"token wanted"
+            return Status(status, b"token wanted")
         if self.meta.find(owner) is None:
-            return (401 if self._hides_missing else 404), "text/plain", b"no such repository"
+            return Status(401 if self._hides_missing else 404, b"no such repository")
         if self.kind == "git":
             return self._run_git(request, path, query)
         return self._call_dulwich(request, path, query)
 
-    def _answer_catalog(self, request: Request) -> Answer:
+    def _answer_catalog(self, request: Request) -> Status:
         if self._catalog_tokens is not None and request.bearer not in self._catalog_tokens:
-            return 401, "application/json", b"{}"
+            return Status(401, b"{}", {"Content-Type": "application/json"})
         asked = json.loads(request.body)["outpaths"]
         items = {each: self._published[each] for each in asked if each in self._published}
-        return 200, "application/json", json.dumps({"items": items}).encode()
+        return Status(
+            200, json.dumps({"items": items}).encode(), {"Content-Type": "application/json"}
+        )
 
-    def _answer_package(self, request: Request, name: str) -> Answer:
+    def _answer_package(self, request: Request, name: str) -> Status:
         if request.password not in self._packages_tokens:
-            return 401, "text/plain", b"token wanted"
+            return Status(401, b"token wanted")
         file = None if self._packages is None else self._packages / name
         if file is None or ".." in file.parts or not file.is_file():
-            return 404, "text/plain", b"no such file"
-        return 200, "application/octet-stream", file.read_bytes()
+            return Status(404, b"no such file")
+        return Status(200, file, {"Content-Type": "application/octet-stream"})
 
-    def _run_git(self, request: Request, path: str, query: str) -> Answer:
+    def _run_git(self, request: Request, path: str, query: str) -> Status:
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.root),
@@ -154,9 +156,9 @@ class FloxHub(FaultyServer):
             "PATH_INFO": path,
             "QUERY_STRING": query,
             "REQUEST_METHOD": request.method,
-            "CONTENT_TYPE": request.content_type,
+            "CONTENT_TYPE": request.headers.get("content-type", ""),
             "CONTENT_LENGTH": str(len(request.body)),
-            "GIT_PROTOCOL": request.protocol if self._protocol == 2 else "",
+            "GIT_PROTOCOL": request.headers.get("git-protocol", "") if self._protocol == 2 else "",
         }
         done = subprocess.run(
             ["git", "http-backend"],
@@ -169,9 +171,9 @@ class FloxHub(FaultyServer):
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode("latin-1").split("\r\n") if line)
         status = int(headers.get("Status", "200").split()[0])
-        return status, headers.get("Content-Type", "text/plain"), body
+        return Status(status, body, {"Content-Type": headers.get("Content-Type", "text/plain")})
 
-    def _call_dulwich(self, request: Request, path: str, query: str) -> Answer:
+    def _call_dulwich(self, request: Request, path: str, query: str) -> Status:
         begun: list[tuple[str, str]] = []
         body = bytearray()
 
@@ -185,7 +187,7 @@ class FloxHub(FaultyServer):
             "REQUEST_METHOD": request.method,
             "PATH_INFO": path,
             "QUERY_STRING": query,
-            "CONTENT_TYPE": request.content_type,
+            "CONTENT_TYPE": request.headers.get("content-type", ""),
             "CONTENT_LENGTH": str(len(request.body)),
             "wsgi.input": BytesIO(request.body),
         }
@@ -195,7 +197,7 @@ class FloxHub(FaultyServer):
         except GitProtocolError as error:  # git tells it so, dulwich would say nothing
             body = bytearray(pkt_line(f"ERR upload-pack: {error}".encode()))
         status, kind = begun[0]
-        return int(status.split()[0]), kind, bytes(body)
+        return Status(int(status.split()[0]), bytes(body), {"Content-Type": kind})
 
 
 class _Repositories(Backend):

@@ -13,8 +13,8 @@ from hack.testbed import environments
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.bucket import Bucket, Login
 from hack.testbed.environments import Package
-from hack.testbed.file_server import FileServer
 from hack.testbed.private import away, output, refusal, run_pod
+from hack.testbed.web import FileServer
 from tests.e2e.conftest import Node
 
 PERSONAL = "flox_pat_0123456789abcdefghijABCDEFGHIJ"

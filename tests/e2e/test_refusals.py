@@ -20,7 +20,7 @@ from cri_proxy.store.disk.local import Store
 from hack.testbed import environments, images, kubelet, waiting
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.environments import Package
-from hack.testbed.file_server import Corruption, FileServer, Truncation
+from hack.testbed.web import Corruption, FileServer, Truncation
 from tests.e2e.conftest import Node, spec
 
 OTHER_SYSTEM = "aarch64-darwin"

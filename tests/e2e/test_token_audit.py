@@ -25,9 +25,9 @@ from hack.testbed.binary_cache import Publisher
 from hack.testbed.bucket import Bucket, Login
 from hack.testbed.collector import Collector
 from hack.testbed.environments import Package
-from hack.testbed.file_server import FileServer, Status
 from hack.testbed.pods import Container
 from hack.testbed.private import away, create, output, refusal, renew, run_pod
+from hack.testbed.web import FileServer, Status
 from tests.e2e.conftest import Node
 
 MOUNTED = "flox_pat_canary-of-the-secret-0123456789"

@@ -9,8 +9,8 @@ import pytest
 
 from cri_proxy.cri import api_pb2
 from hack.testbed import cri, kubelet, waiting
-from hack.testbed.file_server import Hang
 from hack.testbed.pods import Pod
+from hack.testbed.web import Hang
 from tests.e2e.conftest import Node, spec
 
 

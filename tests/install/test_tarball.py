@@ -15,9 +15,9 @@ import pytest
 
 import cri_proxy
 from hack.testbed import environments, images, machine
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.proxy import toml_of
+from hack.testbed.web import FileServer
 from tests.install.conftest import REPOSITORY, missing
 
 CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"

@@ -16,8 +16,8 @@ from typing import Literal
 import pytest
 import urllib3
 
-from hack.testbed.faulty import Break, Status
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.web import Reset, Status
 
 LOCK = {"lockfile-version": 1, "manifest": {"version": 1}, "packages": []}
 WAIT_SECONDS = 60
@@ -117,7 +117,7 @@ def test_what_was_pushed_is_there_after_a_restart(hub: FloxHub, tmp_path: Path) 
 
 
 def test_faults_are_for_so_many_requests_of_their_kind(hub: FloxHub) -> None:
-    hub.fail(Status(503), times=2, only="GET /a")
+    hub.fail("GET /a", Status(503), times=2)
     with urllib3.PoolManager() as pool:
         said = [
             pool.request("GET", hub.url + path, retries=False).status
@@ -127,10 +127,10 @@ def test_faults_are_for_so_many_requests_of_their_kind(hub: FloxHub) -> None:
         assert said == [503, 404, 503, 404]
         assert hub.count("GET /a") == 3
 
-        hub.fail(Break())
+        hub.fail("*", Reset())
         with pytest.raises(urllib3.exceptions.ProtocolError):
             pool.request("GET", f"{hub.url}/a", retries=False)
-        hub.calm()
+        hub.heal()
         assert pool.request("GET", f"{hub.url}/a", retries=False).status == 404
 
 

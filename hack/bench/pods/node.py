@@ -20,9 +20,9 @@ from hack.bench.figures import Figure, Options
 from hack.testbed import environments
 from hack.testbed.environments import Published
 from hack.testbed.fake_runtime import FakeRuntime
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.proxy import Proxy
+from hack.testbed.web import FileServer
 
 PODS: Final = 110
 ENVIRONMENTS: Final = 20

@@ -26,8 +26,8 @@ from hack.bench.material import Material, Shape
 from hack.bench.store import sides
 from hack.testbed import environments
 from hack.testbed.environments import Package
-from hack.testbed.faulty import Request
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.web import Request
 
 DELAY_SECONDS: Final = 0.02
 
@@ -217,7 +217,8 @@ def _round_trip(hub: FloxHub, requests: Sequence[Request]) -> float:
     connection.connect()
     begun = time.perf_counter()
     for each in requests:
-        headers = {"Git-Protocol": each.protocol, "Content-Type": each.content_type}
+        wanted = ("git-protocol", "content-type")
+        headers = {name: each.headers[name] for name in wanted if name in each.headers}
         connection.request(each.method, each.path, each.body or None, headers)
         connection.getresponse().read()
     seconds = time.perf_counter() - begun

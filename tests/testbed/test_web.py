@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 import urllib3
 
-from hack.testbed.file_server import Corruption, FileServer, Hang, Status, Truncation
+from hack.testbed.web import Corruption, FileServer, Hang, Status, Truncation
 
 WAIT_SECONDS = 30
 DATA = bytes(range(256)) * 4000

@@ -1,4 +1,4 @@
-"""A recording of the calls that the container runtime receives, for comparing two versions.
+"""Record the calls that the container runtime receives, and compare two versions of the proxy.
 
     python -m hack.recording OUT.json [--page docs/pods.md]
     python -m hack.recording --compare BEFORE.json AFTER.json
@@ -57,7 +57,7 @@ _PLAIN: Final = Sample(
     {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "plain", "annotations": {"example.com/owner": "somebody else"}},
+        "metadata": {"name": "plain", "annotations": {"example.com/owner": "another team"}},
         "spec": {
             "initContainers": [{"name": "first", "image": images.BUSYBOX, "command": ["true"]}],
             "containers": [
@@ -83,7 +83,7 @@ _CONTAINERD_REQUESTS: Final[Mapping[str, type[Message]]] = {
     "/containerd.services.images.v1.Images/Create": containerd_pb2.CreateImageRequest,
 }
 _IMAGE_CREATED: Final = "/containerd.services.images.v1.Images/Create"
-_UNKNOWN_METHOD: Final = "/runtime.v9.RuntimeService/MethodOfTomorrow"
+_UNKNOWN_METHOD: Final = "/runtime.v9.RuntimeService/FutureMethod"
 _VARIABLE: Final = (
     re.compile(rb"(?<=/\.flox-activation-)[0-9a-f]{16}"),
     re.compile(rb"(?<=cri-proxy-)[0-9a-f]{16}"),
@@ -162,7 +162,7 @@ def differences(before: Recording, after: Recording) -> Iterator[str]:
 
 
 def normalized(path: str, payload: bytes, uids: Mapping[bytes, bytes]) -> bytes:
-    """Return a payload with sorted maps, and zeros where each recording has something else."""
+    """Return a payload with sorted maps, and zeros in place of values that always differ."""
     kind = methods.ALL[path].request if path in methods.ALL else _CONTAINERD_REQUESTS.get(path)
     if kind is not None:
         payload = kind.FromString(payload).SerializeToString(deterministic=True)
@@ -209,7 +209,7 @@ def _record(
 
 
 def _run(pods: Pods, sample: Sample) -> str:
-    """Run a pod, do with it what the page does, remove it, and return its uid."""
+    """Run a pod and the commands of the page, remove it, and return its uid."""
     running = manifests.run(pods, sample.manifest, documented.SECRETS)
     for container, place in documented.handlers(sample.manifest):
         running.execute(container, place)
@@ -226,7 +226,7 @@ def _run(pods: Pods, sample: Sample) -> str:
 
 
 def _relayed(runtime: FakeRuntime, socket: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Call every method with a field of tomorrow's CRI, and one with what is no message at all."""
+    """Call every method with an unknown field, and CreateContainer with an invalid message."""
     create = methods.path_of("CreateContainer")
     payloads = {
         path: _field(1000, f"to {path}".encode()) for path in (*methods.ALL, _UNKNOWN_METHOD)
@@ -252,7 +252,7 @@ def _relayed(runtime: FakeRuntime, socket: Path) -> Iterator[tuple[str, list[dic
                     {"path": path, "payload": base64.b64encode(received).decode()}
                     for call in runtime.calls[first:]
                     for received in call.payloads
-                    # The daemon asks questions of its own at any time; none has such a payload.
+                    # The daemon makes calls of its own at any time, but not with such payloads.
                     if call.path == path and received == payload
                 ],
             )
@@ -280,7 +280,7 @@ def _received(calls: list[Recorded], uids: Mapping[bytes, bytes]) -> Iterator[di
 
 
 def _is_reading(path: str) -> bool:
-    """Return whether a method only asks; the daemon itself calls such methods at any time."""
+    """Return whether a method only reads; the daemon itself calls such methods at any time."""
     name = path.rpartition("/")[2]
     return (
         name in ("Version", "Status", "ImageFsInfo", "RuntimeConfig")
@@ -351,7 +351,7 @@ class _Containers:
             async for payload in payloads:
                 message = answer(payload)
                 if message is None:
-                    await context.abort(grpc.StatusCode.NOT_FOUND, "no such thing was recorded")
+                    await context.abort(grpc.StatusCode.NOT_FOUND, "not found")
                 else:
                     await context.write(message.SerializeToString())
 
@@ -443,7 +443,7 @@ class _Containers:
 
 
 def _decoded(kind: type[_Request], payload: bytes) -> _Request:
-    """Return the message; an empty one where there is none, as for what is only relayed."""
+    """Return the message, or an empty one for payloads that are only relayed."""
     try:
         return kind.FromString(payload)
     except DecodeError:

@@ -1,12 +1,12 @@
-"""What kubelet says to a runtime and lays on a node's disk for a pod, without a kubelet.
+"""The messages that kubelet sends to a runtime for a pod, and the files that it writes on the node.
 
     <directory>/kubelet/pods/<uid>/volumes/kubernetes.io~secret/<name>/<key>
                                    etc-hosts, containers/<name>/<attempt>   (termination logs)
     <directory>/logs/<namespace>_<name>_<uid>/<container>/<attempt>.log
 
-`lay_pod` and `lay_container` write these; the messages name them. Labels, annotations and the
-security context are kubelet's (pkg/kubelet/kuberuntime), so that who reads them downstream finds
-what a node shows. The calls themselves are made by `pods`.
+`lay_pod` and `lay_container` write the files, and the messages refer to them. Labels, annotations
+and the security context are kubelet's (pkg/kubelet/kuberuntime), so that readers find the same as
+on a node. `pods` makes the calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cri_proxy.cri import api_pb2
 from hack.testbed import images
 
 NAMESPACE: Final = "default"
-_FIRST_ID: Final = 65536 * 1000  # of a pod with a user namespace, on the host
+_FIRST_ID: Final = 65536 * 1000  # the host's id for root in a pod with a user namespace
 _IDS: Final = 65536
 _MASKED: Final = (
     "/proc/asound",
@@ -48,10 +48,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """A container as a pod's author writes it.
+    """A container as in a pod's manifest.
 
-    `command` and `args` mean what they mean in a pod: none at all leaves Entrypoint and Cmd to
-    the image. `envs` keeps order and duplicates. `user` is a number or a name of the image.
+    `command` and `args` have the meaning that they have in a pod: without them, the image's
+    Entrypoint and Cmd apply. `envs` keeps order and duplicates. `user` is a number or a name.
     `has_default_seccomp` is seccompProfile RuntimeDefault, `drops_capabilities` drop: [ALL] with
     allowPrivilegeEscalation: false.
     """
@@ -73,7 +73,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """What has been laid on disk for one pod: its volumes' parent and its logs' parent."""
+    """The files of one pod: the parent directories of its volumes and of its logs."""
 
     uid: str
     files: Path
@@ -84,14 +84,14 @@ class Laid:
         return self.files / "volumes" / "kubernetes.io~secret" / name
 
     def termination_log(self, container: str, attempt: int) -> Path:
-        """Return the file that a container finds as /dev/termination-log."""
+        """Return the file that is mounted as /dev/termination-log in a container."""
         return self.files / "containers" / container / f"{attempt:08x}"
 
 
 def lay_pod(
     directory: Path, name: str, uid: str, *, secrets: Mapping[str, Mapping[str, bytes]]
 ) -> Laid:
-    """Write what a pod's mounts show; `secrets` is volume name → key → content."""
+    """Write the files that a pod mounts; `secrets` is volume name → key → content."""
     laid = Laid(
         uid=uid,
         files=directory / "kubelet" / "pods" / uid,
@@ -106,7 +106,7 @@ def lay_pod(
 
 
 def lay_container(laid: Laid, spec: Spec) -> None:
-    """Write what every container's mounts show, make room for its log."""
+    """Write the files that every container mounts, and create the directory of its log."""
     (laid.logs / spec.name).mkdir(exist_ok=True)
     termination_log = laid.termination_log(spec.name, spec.attempt)
     termination_log.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def sandbox_config(
     has_user_namespace: bool = False,
     cgroup_parent: str,
 ) -> api_pb2.PodSandboxConfig:
-    """Return a best-effort pod's sandbox; its control group is below `cgroup_parent`, if given."""
+    """Return the sandbox of a best-effort pod, with a control group below `cgroup_parent`."""
     return api_pb2.PodSandboxConfig(
         metadata=api_pb2.PodSandboxMetadata(name=name, uid=laid.uid, namespace=NAMESPACE),
         hostname="" if is_host_networked else name,
@@ -150,7 +150,7 @@ def sandbox_config(
 def container_config(
     laid: Laid, sandbox: api_pb2.PodSandboxConfig, spec: Spec, *, image_id: str
 ) -> api_pb2.ContainerConfig:
-    """Return a container's configuration; kubelet names the image by its id."""
+    """Return a container's configuration; kubelet refers to the image by its id."""
     mounts = (
         *spec.mounts,
         Mount(laid.files / "etc-hosts", "/etc/hosts"),

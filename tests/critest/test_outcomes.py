@@ -64,4 +64,4 @@ def test_another_state_is_a_difference_and_so_is_a_test_that_is_missing() -> Non
 def test_outcomes_are_counted() -> None:
     found = {name: Outcome(name, "") for name in ("passed", "failed", "panicked", "skipped")}
 
-    assert outcomes.count(found) == "1 passed, 2 failed, 1 left out"
+    assert outcomes.count(found) == "1 passed, 2 failed, 1 skipped"

@@ -40,7 +40,7 @@ def test_awaiting_a_program_that_is_never_ready_tells_what_it_said(tmp_path: Pat
     with processes.Program(_TALKS_THEN_SLEEPS, log=tmp_path / "log") as it:
         it.await_output("ready")
 
-        with pytest.raises(waiting.NeverHappened, match=r"(?s)for its socket; .*\nready"):
+        with pytest.raises(waiting.DeadlineExceeded, match=r"(?s)for its socket; .*\nready"):
             it.await_ready(lambda: False, what="its socket", seconds=0.01)
 
 

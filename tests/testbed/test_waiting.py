@@ -10,7 +10,7 @@ def test_the_first_value_that_is_there_is_returned() -> None:
 
 
 def test_a_deadline_that_passes_says_what_was_awaited_and_what_there_was() -> None:
-    with pytest.raises(waiting.NeverHappened, match=r"waited 0.01 s for rain; the sky is blue"):
+    with pytest.raises(waiting.DeadlineExceeded, match=r"waited 0.01 s for rain; the sky is blue"):
         waiting.until(lambda: None, what="rain", seconds=0.01, explain=lambda: "the sky is blue")
 
 

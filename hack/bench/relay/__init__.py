@@ -1,14 +1,15 @@
-"""Relaying a call, against a transparent proxy in Go, by clients and before a runtime in Go.
+"""Forwarding a call, compared with a transparent proxy in Go; client and runtime are in Go, too.
 
     load (Go) --> runtime (Go)                        directly
     load (Go) --> router (ours)        --> runtime    calls that are not interposed
     load (Go) --> interposer (ours)    --> runtime    as with --no-router
     load (Go) --> siderolabs/grpc-proxy --> runtime   the other side
-    load (Go) --> koord-runtime-proxy  --> runtime    another, if it can be built (`koordinator`)
+    load (Go) --> koord-runtime-proxy  --> runtime    a third, if it can be built (`koordinator`)
 
-All are processes of their own, measured in turns within one run. What a proxy adds is its time
-less that of the direct way in the same round. Needs `go`; the modules are pinned in go.mod. Above
-350 lines, since it is one list of figures and the one way to measure them.
+All are separate processes, measured in turns within one run. The added latency of a proxy is its
+time less that of the direct connection in the same round. Needs `go`; the modules are pinned in
+go.mod. The file has more than 350 lines because it is one list of figures with one way to measure
+them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hack.bench import figures, grounds, material
+from hack.bench import figures, filesystems, material
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Material, Shape
 from hack.bench.relay import koordinator
@@ -46,7 +47,7 @@ _BUSY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of the load generator saw; microseconds, and what its proxy computed."""
+    """One run of the load generator; times in microseconds, with its proxy's processor time."""
 
     p50: float
     p99: float
@@ -57,7 +58,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A way to the runtime: its socket, and the process whose computing counts."""
+    """A way to the runtime: its socket, and the process whose processor time counts."""
 
     socket: Path
     process: int
@@ -136,7 +137,7 @@ def _large(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[
 
 
 def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
-    """As beside the realizer's workers: with a niceness of 10, giving way now and then."""
+    """Measure beside processes like the realizer's workers, with niceness 10 and regular yields."""
     two = {name: sides[name] for name in ("router", GO)}
     idle = _rounds(options, program, two)
     with contextlib.ExitStack() as stack:
@@ -163,7 +164,7 @@ def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Ite
 
 
 def _beside_realizing(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
-    """While the daemon's workers fetch, unpack and prove a closure of a gigabyte."""
+    """Measure while the daemon's workers fetch, unpack and verify a closure of a gigabyte."""
     scale = 10 if options.is_quick else 1
     shape = Shape(paths=100, files=20_000 // scale, bytes=1_000_000_000 // scale)
     made = material.published(options, shape, "zstd")
@@ -173,7 +174,7 @@ def _beside_realizing(options: Options, program: Path, sides: dict[str, Side]) -
     for _ in range(3 if options.is_quick else 5):
         for name, side in two.items():
             busy[name] += _while_fetching(program, side, made)
-            options.tell(f"beside realizing: {name} p99 {_median(busy[name], 'p99'):.0f} us")
+            options.log(f"beside realizing: {name} p99 {_median(busy[name], 'p99'):.0f} us")
     what = f"p99 while {shape.bytes // 1_000_000} MB are realized"
     router = _median(busy["router"], "p99")
     yield Figure(
@@ -197,7 +198,7 @@ def _beside_realizing(options: Options, program: Path, sides: dict[str, Side]) -
 def _empty(
     options: Options, program: Path, sides: dict[str, Side], directory: Path
 ) -> Iterator[Figure]:
-    """Empty answers, against koordinator's proxy; nothing if it cannot be had."""
+    """Measure empty answers, compared with koordinator's proxy, if that can be built."""
     name, found = koordinator.NAME, koordinator.built(options)
     if found is None:
         return
@@ -243,14 +244,14 @@ def _computing(name: str, found: dict[str, list[Load]], other: str, limit: float
 
 
 def _while_fetching(program: Path, side: Side, made: Material) -> list[Load]:
-    """Load a side for as long as a fetch lasts, a second at a time; the last, partly idle, is left.
+    """Load a side while a fetch runs, one second at a time; drop the last, partly idle second.
 
-    A fetch that is over within the first second counts with that.
+    If the fetch ends within the first second, that second counts.
     """
     loads: list[Load] = []
     with (
-        grounds.fresh() as ground,
-        sides_of_stores.ours(ground, cache=made.url, key=made.public_key) as realizing,
+        filesystems.fresh() as scratch,
+        sides_of_stores.ours(scratch, cache=made.url, key=made.public_key) as realizing,
         ThreadPoolExecutor(1) as pool,
     ):
         fetching = pool.submit(realizing.fetch, made.roots)
@@ -270,7 +271,7 @@ def _rounds(
         for name, side in sides.items():
             load = _load(program, side, f"-duration={seconds}s", *arguments)
             found[name].append(load)
-            options.tell(
+            options.log(
                 f"round {turn + 1} {' '.join(arguments)}: {name} p50 {load.p50:.0f} us, "
                 f"p99 {load.p99:.0f} us, {load.per_second:.0f} calls/s"
             )
@@ -301,7 +302,7 @@ def _computed_by(process: int) -> float:
 
 
 def _added(found: dict[str, list[Load]], side: str) -> float:
-    """Return the median, over the rounds, of what the side's p50 is above the direct way's."""
+    """Return the median over the rounds of the side's p50 less that of the direct connection."""
     pairs = zip(found[side], found["directly"], strict=True)
     return statistics.median(ours.p50 - directly.p50 for ours, directly in pairs)
 
@@ -331,7 +332,7 @@ def _ways(program: Path, directory: Path) -> Iterator[dict[str, Side]]:
 
 @contextlib.contextmanager
 def running(*argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the context is left."""
+    """Run a program while the context lasts."""
     with subprocess.Popen(argv, cwd=_REPOSITORY) as process:
         try:
             yield process
@@ -340,18 +341,18 @@ def running(*argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the process has made its socket, or has failed to."""
+    """Wait until the process has created its socket; fail if it ends instead."""
     while not socket.exists():
         with contextlib.suppress(subprocess.TimeoutExpired):
             raise RuntimeError(f"{process.args!r} ended with {process.wait(0.05)}")
 
 
 def built(options: Options) -> Path:
-    """Return the Go program, built once for the sources as they are."""
+    """Return the Go program; build it if its sources have changed."""
     sources = sorted(each for each in _PACKAGE.iterdir() if each.suffix in (".go", ".mod", ".sum"))
     digest = hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:16]
     program = Path(tempfile.gettempdir()) / f"cri-proxy-bench-relay-{digest}"
     if not program.exists():
-        options.tell("building the Go programs")
+        options.log("building the Go programs")
         subprocess.run(["go", "build", "-o", program, "."], cwd=_PACKAGE, check=True)
     return program

@@ -20,13 +20,13 @@ CONTAINERD = "unix:///run/containerd/containerd.sock"
 
 
 def kubelet(node: Machine) -> dict[str, Any]:
-    """Return what kubelet says of its calls."""
+    """Return kubelet's record of its calls."""
     said: dict[str, Any] = json.loads(node.run("cat", "/run/kubelet.json", is_checked=True))
     return said
 
 
 def await_kubelet(node: Machine, endpoint: str, *, after: int = -1) -> dict[str, Any]:
-    """Wait until a kubelet makes calls at `endpoint`, more than `after` of them."""
+    """Wait until kubelet has made more than `after` calls to `endpoint`."""
 
     def seen() -> dict[str, Any] | None:
         try:
@@ -61,7 +61,7 @@ def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(nod
     assert "cri-proxy" not in node.run("ls", "/run")
 
 
-def test_a_node_that_does_not_become_well_is_as_it_was_before(node: Machine) -> None:
+def test_a_node_that_does_not_become_healthy_is_restored(node: Machine) -> None:
     node.write("/etc/kubelet-refuses", "")
     await_kubelet(node, CONTAINERD)
     before = node.snapshot()
@@ -88,7 +88,7 @@ def test_an_upgrade_loses_no_call(node: Machine) -> None:
     assert after["failures"] == []
 
 
-def test_a_killed_daemon_comes_back_behind_its_socket(node: Machine) -> None:
+def test_a_killed_daemon_is_restarted_behind_its_socket(node: Machine) -> None:
     node.run(*INSTALL, is_checked=True)
     daemon = main_pid(node, "cri-proxy.service")
 

@@ -1,4 +1,4 @@
-"""A registry that stands in for others."""
+"""The registry as a mirror of other registries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hack.testbed.registry import Registry
 
 
 @pytest.mark.e2e
-def test_a_runtime_pulls_from_the_mirror_of_a_registry_what_runs() -> None:
+def test_a_runtime_runs_an_image_pulled_from_a_mirror() -> None:
     (busybox,) = (each for each in images.of_testbed() if each.name == images.BUSYBOX)
     name = "registry.example/some/where/linux:3"
     image = images.Image(name=name, layers=busybox.layers, cmd=("echo", "pulled"))
@@ -32,7 +32,7 @@ def test_a_runtime_pulls_from_the_mirror_of_a_registry_what_runs() -> None:
             assert container.logs().stdout == b"pulled\n"
 
 
-def test_critests_images_are_named_once_and_offered() -> None:
+def test_critests_images_have_unique_names_and_are_served() -> None:
     names = [each.name for each in fixtures.all_images()]
 
     assert len(names) == len(set(names))

@@ -74,8 +74,8 @@ class _Connection(asyncio.Protocol):
 
     def _load(self, target: bytes) -> bytes:
         if target == f"/{SENT}".encode():
-            told = json.dumps(self._sent).encode()
-            return _FOUND + str(len(told)).encode() + b"\r\n\r\n" + told
+            totals = json.dumps(self._sent).encode()
+            return _FOUND + str(len(totals)).encode() + b"\r\n\r\n" + totals
         file = self._directory / unquote(target.decode()).lstrip("/")
         if ".." in file.parts or not file.is_file():
             return _MISSING

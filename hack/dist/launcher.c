@@ -50,16 +50,16 @@ static char *append(char *end, const char *text) {
   return end;
 }
 
-static void tell(const char *text) {
+static void print(const char *text) {
   long length = 0;
   while (text[length]) length++;
   kernel(WRITE, 2, (long)text, length, 0);
 }
 
 __attribute__((noreturn)) static void fail(const char *what, const char *why) {
-  tell("cri-proxy: ");
-  tell(what);
-  tell(why);
+  print("cri-proxy: ");
+  print(what);
+  print(why);
   for (;;) kernel(EXIT, 127, 0, 0, 0);
 }
 

@@ -117,8 +117,8 @@ class Floxmeta:
         self, owner: str, name: str, files: dict[str, bytes], live: int, version: int
     ) -> None:
         total = sum(path.endswith("manifest.toml") for path in files)
-        said = json.loads(files.get("metadata.json", b"{}"))
-        made = _version_1(total, live) if version == 1 else _version_2(said, total, live)
+        metadata = json.loads(files.get("metadata.json", b"{}"))
+        made = _version_1(total, live) if version == 1 else _version_2(metadata, total, live)
         files["metadata.json"] = json.dumps(made).encode()
         self.write(owner, name, files)
 
@@ -143,8 +143,8 @@ def _version_1(total: int, live: int) -> dict[str, Any]:
     return {"version": 1, "currentGen": str(live), "generations": known}
 
 
-def _version_2(said: Mapping[str, Any], total: int, live: int) -> dict[str, Any]:
-    history = list(said.get("history", []))
+def _version_2(metadata: Mapping[str, Any], total: int, live: int) -> dict[str, Any]:
+    history = list(metadata.get("history", []))
     entry: dict[str, Any] = {
         "kind": "edit" if history else "initialize",
         "author": "testbed",

@@ -76,7 +76,7 @@ def run(pods: Pods, manifest: Mapping[str, Any], secrets: Secrets | None = None)
         runtime_handler=spec.get("runtimeClassName", ""),
         secrets={name: (secrets or {})[each["secretName"]] for name, each in of_secrets.items()},
     )
-    places = {name: _lay_volume(pod, each) for name, each in volumes.items()}
+    places = {name: _volume_directory(pod, each) for name, each in volumes.items()}
     running = Running(manifest, pod)
     for each in spec.get("initContainers", ()):
         container = running.containers[each["name"]] = pod.run(_spec(each, spec, places))
@@ -87,12 +87,12 @@ def run(pods: Pods, manifest: Mapping[str, Any], secrets: Secrets | None = None)
     return running
 
 
-def _lay_volume(pod: Pod, volume: Mapping[str, Any]) -> Path:
+def _volume_directory(pod: Pod, volume: Mapping[str, Any]) -> Path:
     """Return the directory of a volume; a secret's exists already, others are created."""
     _only(volume, "name", "secret", "emptyDir")
     if "secret" in volume:
-        return pod.laid.volume(volume["name"])
-    place: Path = pod.laid.files / "volumes" / "kubernetes.io~empty-dir" / volume["name"]
+        return pod.files.volume(volume["name"])
+    place: Path = pod.files.directory / "volumes" / "kubernetes.io~empty-dir" / volume["name"]
     place.mkdir(parents=True)
     place.chmod(0o777)
     return place

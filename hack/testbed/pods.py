@@ -63,9 +63,11 @@ class Pods:
         secrets: Mapping[str, Mapping[str, bytes]] | None = None,
     ) -> Pod:
         """Write the pod's secrets and run its sandbox; `secrets` is volume name → key → content."""
-        laid = kubelet.lay_pod(self.directory, name, str(uuid.uuid4()), secrets=secrets or {})
+        files = kubelet.write_pod_files(
+            self.directory, name, str(uuid.uuid4()), secrets=secrets or {}
+        )
         config = kubelet.sandbox_config(
-            laid,
+            files,
             name,
             annotations=annotations or {},
             is_host_networked=host_network,
@@ -78,7 +80,7 @@ class Pods:
             api_pb2.RunPodSandboxResponse,
             seconds=cri.SANDBOX_SECONDS,
         )
-        pod = Pod(self.client, reply.pod_sandbox_id, config, laid)
+        pod = Pod(self.client, reply.pod_sandbox_id, config, files)
         self._running.append(pod)
         return pod
 
@@ -97,11 +99,15 @@ class Pod:
     """A running sandbox: its `id`, the `config` it was created with, and its files."""
 
     def __init__(
-        self, client: cri.Client, pod_id: str, config: api_pb2.PodSandboxConfig, laid: kubelet.Laid
+        self,
+        client: cri.Client,
+        pod_id: str,
+        config: api_pb2.PodSandboxConfig,
+        files: kubelet.PodFiles,
     ) -> None:
         self.id: Final = pod_id
         self.config: Final = config
-        self.laid: Final = laid
+        self.files: Final = files
         self._client: Final = client
 
     def __enter__(self) -> Self:
@@ -113,11 +119,11 @@ class Pod:
     @property
     def uid(self) -> str:
         """The pod's uid, which the API server would have assigned."""
-        return self.laid.uid
+        return self.files.uid
 
     def secret_mount(self, volume: str, container_path: str) -> kubelet.Mount:
         """Return the mount of a secret volume of the pod."""
-        return kubelet.Mount(self.laid.volume(volume), container_path, is_read_only=True)
+        return kubelet.Mount(self.files.volume(volume), container_path, is_read_only=True)
 
     def image_id(self, image: str) -> str:
         """Return the runtime's id of the image; pull it if the runtime does not have it."""
@@ -137,8 +143,8 @@ class Pod:
     def create(self, spec: kubelet.Spec) -> Container:
         """Ensure the image as kubelet would, and create the container without starting it."""
         image_id = self.image_id(spec.image)
-        kubelet.lay_container(self.laid, spec)
-        config = kubelet.container_config(self.laid, self.config, spec, image_id=image_id)
+        kubelet.write_container_files(self.files, spec)
+        config = kubelet.container_config(self.files, self.config, spec, image_id=image_id)
         reply = self._client.call(
             "CreateContainer",
             api_pb2.CreateContainerRequest(
@@ -146,7 +152,9 @@ class Pod:
             ),
             api_pb2.CreateContainerResponse,
         )
-        return Container(self._client, reply.container_id, config, self.laid.logs / config.log_path)
+        return Container(
+            self._client, reply.container_id, config, self.files.logs / config.log_path
+        )
 
     def run(self, spec: kubelet.Spec) -> Container:
         """Create and start a container, as kubelet does for each container of a pod."""

@@ -29,7 +29,7 @@ def run_pod(pods: Pods, environment: str, token: str | bytes | None, *, key: str
 
 def create(pod: Pod, *command: str, attempt: int = 0, place: str = MOUNT) -> Container:
     """Create a container of the empty image that mounts the pod's Secret, if it has one."""
-    mounts = [pod.secret_mount(VOLUME, place)] if pod.laid.volume(VOLUME).exists() else []
+    mounts = [pod.secret_mount(VOLUME, place)] if pod.files.volume(VOLUME).exists() else []
     return pod.create(
         kubelet.Spec(image=images.EMPTY, command=command, mounts=mounts, attempt=attempt)
     )
@@ -60,7 +60,7 @@ def refusal(pod: Pod, code: grpc.StatusCode, *words: str) -> str:
 
 def renew(pod: Pod, token: str) -> None:
     """Update the pod's Secret as kubelet does: write a new version, then replace `..data`."""
-    volume = pod.laid.volume(VOLUME)
+    volume = pod.files.volume(VOLUME)
     version = volume / f"..renewed-{next(_numbers)}"
     version.mkdir()
     (version / FILE).write_text(token)
@@ -70,7 +70,7 @@ def renew(pod: Pod, token: str) -> None:
 
 
 @contextmanager
-def away(hub: FloxHub) -> Iterator[None]:
+def unavailable(hub: FloxHub) -> Iterator[None]:
     """Make FloxHub unavailable while the context lasts."""
     hub.stop()
     try:

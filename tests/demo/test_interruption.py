@@ -97,7 +97,7 @@ def test_a_killed_demo_leaves_nothing_either(place: Path) -> None:
 
 def test_a_kept_demo_prints_commands_that_work_and_ends_successfully(place: Path) -> None:
     with running_demo(place, until=KEPT, DEMO_KEEP="1") as (demo, traces):
-        offered = demo.output().partition("Look around")[2]
+        offered = demo.output().partition("Everything keeps running")[2]
         *commands, shell = re.findall(r"^  (\S.+)$", offered, re.MULTILINE)
         page, listed, checked, files, log, containers = map(_run, commands)
 

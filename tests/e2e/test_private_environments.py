@@ -15,7 +15,7 @@ import pytest
 from cri_proxy.interposer.tokens import FILE, MOUNT
 from hack.testbed import environments, kubelet, waiting
 from hack.testbed.pods import Pod
-from hack.testbed.private import VOLUME, away, output, refusal, renew, run_pod
+from hack.testbed.private import VOLUME, output, refusal, renew, run_pod, unavailable
 from hack.testbed.web import Hang, Status
 from tests.e2e.conftest import Node, spec
 
@@ -47,7 +47,7 @@ def test_a_token_in_the_pods_secret_opens_a_private_environment(
 
 def test_the_tokens_file_may_be_mounted_alone(private: Node) -> None:
     pod = run_pod(private.pods, "acme/web", PERSONAL)
-    file = pod.laid.volume(VOLUME) / FILE
+    file = pod.files.volume(VOLUME) / FILE
     mount = kubelet.Mount(file.resolve(), f"{MOUNT}/{FILE}", is_read_only=True)
 
     container = pod.run(spec(*SAY, mounts=[mount]))
@@ -125,7 +125,7 @@ def test_a_container_that_restarts_keeps_the_environment_whatever_became_of_the_
     assert run(pod, attempt=1) == b"private\n"
     private.proxy.restart()
     assert run(pod, attempt=2) == b"private\n"
-    (pod.laid.volume(VOLUME) / "..data").unlink()
+    (pod.files.volume(VOLUME) / "..data").unlink()
     assert run(pod, attempt=3) == b"private\n"
     refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.PERMISSION_DENIED)
 
@@ -243,7 +243,7 @@ def test_without_floxhub_a_token_that_was_accepted_gets_the_last_known_generatio
     private: Node,
 ) -> None:
     assert run(run_pod(private.pods, "acme/web", PERSONAL))
-    with away(private.hub):
+    with unavailable(private.hub):
         assert run(run_pod(private.pods, "acme/web", PERSONAL)) == b"private\n"
         for token in (None, "wrong", MACHINE):
             refusal(
@@ -267,7 +267,7 @@ def test_a_token_that_floxhub_has_refused_gets_nothing_in_an_outage(private: Nod
     private.hub.require_token("acme", MACHINE)
     refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.PERMISSION_DENIED)
 
-    with away(private.hub):
+    with unavailable(private.hub):
         refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.UNAVAILABLE)
 
 

@@ -206,7 +206,7 @@ def test_malformed_bytes_in_the_annotations(node: Node) -> None:
         pod_sandbox_id=pod.id,
         sandbox_config=pod.config,
         config=kubelet.container_config(
-            pod.laid, pod.config, spec("true"), image_id=images.PLACEHOLDER
+            pod.files, pod.config, spec("true"), image_id=images.PLACEHOLDER
         ),
     ).SerializeToString()
     broken = request.replace(b"acme/web", b"acme/\xff\xfe\xfd")

@@ -89,9 +89,9 @@ def test_it_realizes_an_environment(root: Path, tmp_path: Path) -> None:
         }
         (root / "config.toml").write_text(toml_of(settings))
 
-        said = run(root, "realize", "acme/web", "--config", "/config.toml")
+        output = run(root, "realize", "acme/web", "--config", "/config.toml")
 
-    assert "acme/web:1: /var/lib/cri-proxy/environments/" in said
+    assert "acme/web:1: /var/lib/cri-proxy/environments/" in output
     assert list((root / "var/lib/cri-proxy/store").glob("*-busybox-static/bin/busybox"))
 
 

@@ -95,9 +95,9 @@ def pod(
 
     `container` is merged into that one, `containers` are added, the rest is the pod's `spec`.
     """
-    said = dict(annotations or {})
+    own = dict(annotations or {})
     if environment is not None:
-        said["flox.dev/environment"] = environment
+        own["flox.dev/environment"] = environment
     main = {
         "name": "main",
         "image": images.BUSYBOX if environment is None else images.PLACEHOLDER,
@@ -108,7 +108,7 @@ def pod(
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "annotations": said, "labels": {"app": name}},
+        "metadata": {"name": name, "annotations": own, "labels": {"app": name}},
         "spec": {"terminationGracePeriodSeconds": 1, "containers": [main, *containers], **spec},
     }
 

@@ -197,15 +197,15 @@ def test_pods_and_node_survive_other_settings_and_an_upgrade_of_the_image(
     overlay.apply(log={"level": "debug"})
     daemons.append(main_pid(node, "cri-proxy.service"))
     releases.append(release(node))
-    said = [overlay.log()]
+    output = [overlay.log()]
 
     overlay.apply(tag=newer_image)
     daemons.append(main_pid(node, "cri-proxy.service"))
     releases.append(release(node))
-    said.append(overlay.log())
+    output.append(overlay.log())
     run(space, "later", environment="test/upgraded", runtimeClassName="flox")
 
-    assert all(READY in each.splitlines() for each in said), said
+    assert all(READY in each.splitlines() for each in output), output
     assert len(set(daemons)) == 3
     assert releases[0] == releases[1] != releases[2]
     assert 'level = "debug"' in node.machine.read("/etc/cri-proxy/config.toml")
@@ -219,10 +219,10 @@ def test_installing_the_installed_release_again_succeeds(node: Worker, overlay: 
     overlay.apply()
     daemon = main_pid(node, "cri-proxy.service")
 
-    said = node.machine.run(COMMAND, "install", is_checked=True).splitlines()
+    output = node.machine.run(COMMAND, "install", is_checked=True).splitlines()
 
-    assert READY in said
-    assert said[-1] == "nothing had to be changed"
+    assert READY in output
+    assert output[-1] == "nothing had to be changed"
     assert main_pid(node, "cri-proxy.service") == daemon
 
 
@@ -240,7 +240,7 @@ def test_a_node_that_is_not_ready_through_the_proxy_is_restored(node: Worker, sp
     root, files = machine.snapshot(), node.kubelets_files()
 
     try:
-        said = machine.run("/testbed/tree/bin/cri-proxy", "install", "--within", "20")
+        output = machine.run("/testbed/tree/bin/cri-proxy", "install", "--within", "20")
     finally:
         machine.run("systemctl", "stop", "other")
     left = difference(root, machine.snapshot())
@@ -250,8 +250,8 @@ def test_a_node_that_is_not_ready_through_the_proxy_is_restored(node: Worker, sp
         seconds=START_SECONDS,
     )
 
-    assert f"not so after 20 seconds: {READY}" in said
-    assert said.endswith("; the node is as it was before\n")
+    assert f"not so after 20 seconds: {READY}" in output
+    assert output.endswith("; the node is as it was before\n")
     assert ready["status"]["nodeInfo"]["containerRuntimeVersion"]
     assert {path for path in left if not path.startswith(KEPT)} == set()
     assert difference(files, node.kubelets_files()) == {}

@@ -18,11 +18,11 @@ def test_exec_runs_inside_and_passes_arguments_input_and_exit_code(space: Space)
     space.push("exec", variables={"GREETING": "hello"})
     space.run("exec", environment="test/exec")
 
-    said = space.kubectl("exec", "exec", "--", "sh", "-c", 'echo "$GREETING $0"', "a  b")
+    output = space.kubectl("exec", "exec", "--", "sh", "-c", 'echo "$GREETING $0"', "a  b")
     echoed = space.kubectl("exec", "exec", "-i", "--", "cat", text="through standard input\n")
     code = space.kubectl("exec", "exec", "--", "sh", "-c", "sh -c 'exit 7'; echo $?")
 
-    assert said == "hello a  b\n"
+    assert output == "hello a  b\n"
     assert echoed == "through standard input\n"
     assert code == "7\n"
 

@@ -27,9 +27,9 @@ def test_the_api_server_accepts_every_object(kubectl: Kubectl, name: str) -> Non
     kubectl.apply(RUNTIME_CLASS, *spaces)
 
     strict = ["--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts"]
-    said = kubectl("apply", *strict, "-f", "-", text=built)
+    output = kubectl("apply", *strict, "-f", "-", text=built)
 
-    assert len(said.splitlines()) == len(documents)
+    assert len(output.splitlines()) == len(documents)
 
 
 def test_every_manifest_belongs_to_a_kustomization() -> None:

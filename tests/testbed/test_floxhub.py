@@ -119,12 +119,12 @@ def test_pushes_survive_a_restart(hub: FloxHub, tmp_path: Path) -> None:
 def test_faults_apply_to_the_given_number_of_matching_requests(hub: FloxHub) -> None:
     hub.fail("GET /a", Status(503), times=2)
     with urllib3.PoolManager() as pool:
-        said = [
+        statuses = [
             pool.request("GET", hub.url + path, retries=False).status
             for path in ("/a", "/b", "/a", "/a")
         ]
 
-        assert said == [503, 404, 503, 404]
+        assert statuses == [503, 404, 503, 404]
         assert hub.count("GET /a") == 3
 
         hub.fail("*", Reset())

@@ -16,7 +16,7 @@ def test_a_timeout_has_the_awaited_condition_and_the_last_state() -> None:
 
 def test_an_exception_of_the_probe_ends_the_wait() -> None:
     def probe() -> None:
-        raise LookupError("nobody knows")
+        raise LookupError("not found")
 
     with pytest.raises(LookupError):
         waiting.until(probe, what="an answer")

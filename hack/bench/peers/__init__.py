@@ -44,7 +44,7 @@ def _measure(options: Options) -> Iterable[Figure]:
     together = _run(made, nodes, has_peers=True)
     name = f"{nodes} nodes at once, {paths} paths of 100 KB"
     yield Figure(
-        name=f"{name}: bytes asked of the origin",
+        name=f"{name}: bytes requested from the origin",
         unit="MB",
         ours=together.bytes / 1e6,
         theirs=alone.bytes / 1e6,

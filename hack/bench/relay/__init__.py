@@ -283,14 +283,16 @@ def _load(program: Path, side: Side, *arguments: str) -> Load:
     done = subprocess.run(
         [program, "load", side.socket, *arguments], capture_output=True, text=True, check=True
     )
-    said = json.loads(done.stdout)
-    if said["failures"] or said["wrong"]:
-        raise RuntimeError(f"{said['failures']} calls failed, {said['wrong']} were wrong: {said}")
+    result = json.loads(done.stdout)
+    if result["failures"] or result["wrong"]:
+        raise RuntimeError(
+            f"{result['failures']} calls failed, {result['wrong']} were wrong: {result}"
+        )
     return Load(
-        p50=said["p50_us"],
-        p99=said["p99_us"],
-        per_second=said["calls_per_second"],
-        calls=said["calls"],
+        p50=result["p50_us"],
+        p99=result["p99_us"],
+        per_second=result["calls_per_second"],
+        calls=result["calls"],
         computed=_computed_by(side.process) - before,
     )
 

@@ -61,7 +61,7 @@ async def _main(binaries: Binaries, runtime: Path) -> int:
             router = Router(
                 [listener],
                 upstream=runtime,
-                interposer=Path(name) / "nobody.sock",
+                interposer=Path(name) / "unused.sock",
                 interposed=frozenset(),
             )
             await router.start()
@@ -98,8 +98,8 @@ async def _h2spec(runtime: Path, place: Path, directory: Path) -> list[str]:
 
 
 async def _old_client(runtime: Path, place: Path) -> list[str]:
-    code, said = await _output("go", "run", ".", runtime, place, cwd=_OLD)
-    print(said.strip())
+    code, output = await _output("go", "run", ".", runtime, place, cwd=_OLD)
+    print(output.strip())
     return ["the old client of gRPC"] if code else []
 
 
@@ -110,8 +110,8 @@ async def _crictl(runtime: Path, place: Path) -> list[str]:
         answers = []
         for socket in runtime, place:
             options = ("-r", f"unix://{socket}", "-i", f"unix://{socket}", "-t", "20s")
-            code, said = await _output(program, *options, *command)
-            answers.append((code, sorted(_CHANGING.sub("*", said).splitlines())))
+            code, output = await _output(program, *options, *command)
+            answers.append((code, sorted(_CHANGING.sub("*", output).splitlines())))
         if answers[0] != answers[1]:
             faults.append(f"crictl {' '.join(command)}: {answers[1]}, directly {answers[0]}")
     print(f"crictl: {len(_ASKED)} commands, {len(faults)} with another answer")
@@ -120,10 +120,10 @@ async def _crictl(runtime: Path, place: Path) -> list[str]:
 
 async def _built() -> Path:
     """Return crictl; build it if necessary. The script prints the path last."""
-    code, said = await _output(_REPOSITORY / "hack" / "critools.sh", "v1.36.0")
+    code, output = await _output(_REPOSITORY / "hack" / "critools.sh", "v1.36.0")
     if code:
-        raise RuntimeError(f"crictl cannot be built: {said}")
-    return Path(said.splitlines()[-1]) / "crictl"
+        raise RuntimeError(f"crictl cannot be built: {output}")
+    return Path(output.splitlines()[-1]) / "crictl"
 
 
 async def _output(*argv: str | Path, cwd: Path | None = None) -> tuple[int, str]:
@@ -133,9 +133,9 @@ async def _output(*argv: str | Path, cwd: Path | None = None) -> tuple[int, str]
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, said.decode(errors="replace")
+    return process.returncode, output.decode(errors="replace")
 
 
 async def _failures(

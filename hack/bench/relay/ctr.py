@@ -73,7 +73,7 @@ class Answer:
 
     command: str
     code: int
-    said: tuple[str, ...]
+    output: tuple[str, ...]
 
 
 async def faults(binaries: Binaries, runtime: Path, place: Path, directory: Path) -> list[str]:
@@ -96,10 +96,10 @@ async def faults(binaries: Binaries, runtime: Path, place: Path, directory: Path
         ]
     for step, answer in zip(steps, directly, strict=False):
         if bool(answer.code) != step.fails:
-            raise RuntimeError(f"{answer.command} ended with {answer.code}: {answer.said}")
+            raise RuntimeError(f"{answer.command} ended with {answer.code}: {answer.output}")
     found = [
-        f"{ours.command}: {ours.code} {sorted({*ours.said} - {*theirs.said})}, "
-        f"directly {theirs.code} {sorted({*theirs.said} - {*ours.said})}"
+        f"{ours.command}: {ours.code} {sorted({*ours.output} - {*theirs.output})}, "
+        f"directly {theirs.code} {sorted({*theirs.output} - {*ours.output})}"
         for ours, theirs in zip(through, directly, strict=True)
         if ours != theirs
     ]
@@ -132,14 +132,14 @@ class Client:
         assert process.returncode is not None
         match step.compared:
             case Compared.WORDS:
-                said = _words(complaint) + _words(data)
+                output = _words(complaint) + _words(data)
             case Compared.BYTES:
-                said = (*_words(complaint), hashlib.sha256(data).hexdigest())
+                output = (*_words(complaint), hashlib.sha256(data).hexdigest())
             case Compared.NOTHING:
-                said = ()
+                output = ()
         if step.written is not None:
-            said += (hashlib.sha256(step.written.read_bytes()).hexdigest(),)
-        return Answer(f"ctr {' '.join(step.argv)}", process.returncode, said)
+            output += (hashlib.sha256(step.written.read_bytes()).hexdigest(),)
+        return Answer(f"ctr {' '.join(step.argv)}", process.returncode, output)
 
 
 async def _session(client: Client, steps: tuple[Step, ...]) -> list[Answer]:

@@ -39,8 +39,8 @@ def built(options: Options) -> Path | None:
         _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(made), f"./cmd/{NAME}", cwd=source)
         made.rename(program)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or getattr(error, "stdout", None) or error
-        options.log(f"skipping {NAME}, which could not be built: {str(said).strip()[-300:]}")
+        reason = getattr(error, "stderr", None) or getattr(error, "stdout", None) or error
+        options.log(f"skipping {NAME}, which could not be built: {str(reason).strip()[-300:]}")
         return None
     return program
 

@@ -47,10 +47,10 @@ async def _interposer(place: Path, runtime: Path) -> None:
 
 
 async def _told_to_stop() -> None:
-    told = asyncio.Event()
+    stopped = asyncio.Event()
     for each in signal.SIGTERM, signal.SIGINT:
-        asyncio.get_running_loop().add_signal_handler(each, told.set)
-    await told.wait()
+        asyncio.get_running_loop().add_signal_handler(each, stopped.set)
+    await stopped.wait()
 
 
 def main() -> None:

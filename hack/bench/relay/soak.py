@@ -75,10 +75,10 @@ def _soak(directory: Path, seconds: int, restart_every: int, *, pace: float) -> 
                 )  # fmt: skip
                 time.sleep(min(restart_every, max(1.0, until - time.monotonic())))
             runtime.unlink(missing_ok=True)
-            said = json.loads(load.communicate()[0])
-            calls += said["calls"]
-            failures += said["failures"]
-            wrong += said["wrong"]
+            result = json.loads(load.communicate()[0])
+            calls += result["calls"]
+            failures += result["failures"]
+            wrong += result["wrong"]
             memories.append(_memory_of(process.pid))
             print(
                 f"{calls} calls, {failures} unavailable, {wrong} wrong, {memories[-1]:.1f} MiB",

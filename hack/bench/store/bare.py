@@ -26,9 +26,11 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 def main() -> None:
     """Run once."""
-    asked = json.loads(sys.argv[1])
+    request = json.loads(sys.argv[1])
     begun = time.perf_counter()
-    children = [_started(share, Path(asked["target"]), asked["files"]) for share in asked["shares"]]
+    children = [
+        _started(share, Path(request["target"]), request["files"]) for share in request["shares"]
+    ]
     failed = [child for child in children if os.waitpid(child, 0)[1]]
     print(json.dumps({"seconds": time.perf_counter() - begun}), flush=True)
     sys.exit(bool(failed))

@@ -123,8 +123,8 @@ def bare(root: Path, made: Material, *, files: int, python: str) -> float:
         least = sizes.index(min(sizes))
         shares[least].append((archive, size))
         sizes[least] += size
-    asked = {"shares": shares, "target": str(root), "files": files // len(made.closure)}
-    argv = (*_NICE, python, str(Path(__file__).with_name("bare.py")), json.dumps(asked))
+    request = {"shares": shares, "target": str(root), "files": files // len(made.closure)}
+    argv = (*_NICE, python, str(Path(__file__).with_name("bare.py")), json.dumps(request))
     done = subprocess.run(argv, input="\n", capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 

@@ -37,10 +37,10 @@ async def _serve(socket: Path) -> None:
         runtime.answer(methods.path_of("StartContainer"), api_pb2.StartContainerResponse())
         runtime.answer(methods.path_of("ListContainers"), api_pb2.ListContainersResponse())
         runtime.answer(methods.path_of("Version"), _VERSION)
-        told = asyncio.Event()
+        stopped = asyncio.Event()
         for each in signal.SIGTERM, signal.SIGINT:
-            asyncio.get_running_loop().add_signal_handler(each, told.set)
-        await told.wait()
+            asyncio.get_running_loop().add_signal_handler(each, stopped.set)
+        await stopped.wait()
 
 
 if __name__ == "__main__":

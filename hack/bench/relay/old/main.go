@@ -119,11 +119,11 @@ func outcome(conn *grpc.ClientConn, each call) string {
 		request = []byte{}
 	}
 	err := conn.Invoke(ctx, each.path, &request, &answer)
-	told := fmt.Sprintf("%v %s", status.Code(err), status.Convert(err).Message())
+	text := fmt.Sprintf("%v %s", status.Code(err), status.Convert(err).Message())
 	if each.stable && !bytes.Contains(answer, []byte("uptime")) {
-		told += fmt.Sprintf(" %x", answer)
+		text += fmt.Sprintf(" %x", answer)
 	}
-	return told
+	return text
 }
 
 // cancelled opens and cancels an endless stream many times on one connection.

@@ -38,7 +38,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -370,22 +370,12 @@ class _Containers:
         config = self._sandboxes.get(request.pod_sandbox_id)
         if config is None:
             return None
-        status = api_pb2.PodSandboxStatus(
-            id=request.pod_sandbox_id,
-            metadata=config.metadata,
-            labels=config.labels,
-            annotations=config.annotations,
-        )
+        status = api_pb2.PodSandboxStatus(id=request.pod_sandbox_id, **_common(config))
         return api_pb2.PodSandboxStatusResponse(status=status)
 
     def _list_pod_sandbox(self, _: api_pb2.ListPodSandboxRequest) -> Message:
         items = [
-            api_pb2.PodSandbox(
-                id=each,
-                metadata=config.metadata,
-                labels=config.labels,
-                annotations=config.annotations,
-            )
+            api_pb2.PodSandbox(id=each, **_common(config))
             for each, config in self._sandboxes.items()
         ]
         return api_pb2.ListPodSandboxResponse(items=items)
@@ -405,24 +395,15 @@ class _Containers:
             return None
         status = api_pb2.ContainerStatus(
             id=request.container_id,
-            metadata=config.metadata,
             state=api_pb2.CONTAINER_EXITED,
             image=config.image,
-            labels=config.labels,
-            annotations=config.annotations,
-            log_path=config.log_path,
+            **_common(config),
         )
         return api_pb2.ContainerStatusResponse(status=status)
 
     def _list_containers(self, _: api_pb2.ListContainersRequest) -> Message:
         containers = [
-            api_pb2.Container(
-                id=each,
-                metadata=config.metadata,
-                image=config.image,
-                labels=config.labels,
-                annotations=config.annotations,
-            )
+            api_pb2.Container(id=each, image=config.image, **_common(config))
             for each, config in self._containers.items()
         ]
         return api_pb2.ListContainersResponse(containers=containers)
@@ -440,6 +421,15 @@ class _Containers:
     def _import_image(self, _: bytes) -> Message:
         self._has_placeholder = True
         return containerd_pb2.CreateImageRequest()
+
+
+def _common(config: api_pb2.PodSandboxConfig | api_pb2.ContainerConfig) -> dict[str, Any]:
+    """Return the fields that the answers repeat from the configuration."""
+    return {
+        "metadata": config.metadata,
+        "labels": config.labels,
+        "annotations": config.annotations,
+    }
 
 
 def _decoded(kind: type[_Request], payload: bytes) -> _Request:

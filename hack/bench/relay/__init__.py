@@ -8,8 +8,7 @@
 
 All are separate processes, measured in turns within one run. The added latency of a proxy is its
 time less that of the direct connection in the same round. Needs `go`; the modules are pinned in
-go.mod. The file has more than 350 lines because it is one list of figures with one way to measure
-them.
+go.mod.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from hack.bench import figures, filesystems, material
+from hack.bench import figures, filesystems, material, processes
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Material, Shape
 from hack.bench.relay import koordinator
@@ -64,6 +63,10 @@ class Side:
     process: int
 
 
+Loads = dict[str, list[Load]]
+"""The runs of each side, in order."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Measure all figures of the relay."""
     return figures.main("relay", argv, _measure)
@@ -84,56 +87,27 @@ def _measure(options: Options) -> Iterable[Figure]:
 
 def _one_at_a_time(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
     found = _rounds(options, program, sides)
-    for side in "router", "interposer":
-        yield Figure(
-            name=f"small call, added p50 by the {side}",
-            unit="us",
-            ours=_added(found, side),
-            theirs=_added(found, GO),
-            against=GO,
-            limit=0.4 if side == "router" else None,
-        )
-    yield Figure(
-        name="small call, p99 through the router",
-        unit="us",
-        ours=_median(found["router"], "p99"),
-        theirs=_median(found[GO], "p99"),
-        against=GO,
-        limit=1.0,
-    )
-    yield Figure(
-        name="small call, p50 directly",
-        unit="us",
-        ours=_median(found["directly"], "p50"),
-    )
+    yield _compared("small call, added p50 by the router", found, _added, limit=0.4)
+    yield _compared("small call, added p50 by the interposer", found, _added, side="interposer")
+    yield _compared("small call, p99 through the router", found, _p99, limit=1.0)
+    yield Figure(name="small call, p50 directly", unit="us", ours=_median(found["directly"], "p50"))
 
 
 def _in_flight(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
     found = _rounds(options, program, sides, "-in-flight", "16")
-    yield Figure(
-        name="16 in flight",
-        unit="calls/s",
-        ours=_median(found["router"], "per_second"),
-        theirs=_median(found[GO], "per_second"),
-        against=GO,
-        limit=1.8,
+    note = f"directly {_per_second(found, 'directly'):.0f}, interposer "
+    yield replace(
+        _compared("16 in flight", found, _per_second, unit="calls/s", limit=1.8),
         is_floor=True,
-        note=f"directly {_median(found['directly'], 'per_second'):.0f}, "
-        f"interposer {_median(found['interposer'], 'per_second'):.0f}",
+        note=f"{note}{_per_second(found, 'interposer'):.0f}",
     )
-    yield _computing("computing of the proxy for 10,000 calls, 16 in flight", found, GO, limit=0.5)
+    name = "computing of the proxy for 10,000 calls, 16 in flight"
+    yield _compared(name, found, _computing, unit="s", limit=0.5)
 
 
 def _large(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
     found = _rounds(options, program, sides, "-answer-bytes", str(1 << 20))
-    yield Figure(
-        name="answer of 1 MiB, added p50 by the router",
-        unit="us",
-        ours=_added(found, "router"),
-        theirs=_added(found, GO),
-        against=GO,
-        limit=1.0,
-    )
+    yield _compared("answer of 1 MiB, added p50 by the router", found, _added, limit=1.0)
 
 
 def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
@@ -144,23 +118,7 @@ def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Ite
         for _ in range(len(os.sched_getaffinity(0))):
             stack.enter_context(running(sys.executable, "-c", _BUSY))
         busy = _rounds(options, program, two)
-    router = _median(busy["router"], "p99")
-    yield Figure(
-        name="p99 beside nice work on all processors",
-        unit="us",
-        ours=router,
-        theirs=_median(idle["router"], "p99"),
-        against="the same without",
-        limit=3.0,
-    )
-    yield Figure(
-        name="p99 beside nice work on all processors",
-        unit="us",
-        ours=router,
-        theirs=_median(busy[GO], "p99"),
-        against=GO,
-        limit=1.0,
-    )
+    yield from _beside("p99 beside nice work on all processors", busy, idle)
 
 
 def _beside_realizing(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
@@ -170,29 +128,12 @@ def _beside_realizing(options: Options, program: Path, sides: dict[str, Side]) -
     made = material.published(options, shape, "zstd")
     two = {name: sides[name] for name in ("router", GO)}
     idle = _rounds(options, program, two)
-    busy: dict[str, list[Load]] = {name: [] for name in two}
+    busy: Loads = {name: [] for name in two}
     for _ in range(3 if options.is_quick else 5):
         for name, side in two.items():
             busy[name] += _while_fetching(program, side, made)
-            options.log(f"beside realizing: {name} p99 {_median(busy[name], 'p99'):.0f} us")
-    what = f"p99 while {shape.bytes // 1_000_000} MB are realized"
-    router = _median(busy["router"], "p99")
-    yield Figure(
-        name=what,
-        unit="us",
-        ours=router,
-        theirs=_median(idle["router"], "p99"),
-        against="the same without",
-        limit=3.0,
-    )
-    yield Figure(
-        name=what,
-        unit="us",
-        ours=router,
-        theirs=_median(busy[GO], "p99"),
-        against=GO,
-        limit=1.0,
-    )
+            options.log(f"beside realizing: {name} p99 {_p99(busy, name):.0f} us")
+    yield from _beside(f"p99 while {shape.bytes // 1_000_000} MB are realized", busy, idle)
 
 
 def _empty(
@@ -211,36 +152,48 @@ def _empty(
         empty = ("-answer-bytes", "0")
         one = _rounds(options, program, three, *empty)
         many = _rounds(options, program, three, *empty, "-in-flight", "16")
-    yield Figure(
-        name="empty answer, added p50 by the router",
-        unit="us",
-        ours=_added(one, "router"),
-        theirs=_added(one, name),
-        against=name,
-    )
-    yield Figure(
-        name="empty answer, p99 through the router",
-        unit="us",
-        ours=_median(one["router"], "p99"),
-        theirs=_median(one[name], "p99"),
-        against=name,
-    )
-    yield Figure(
-        name="empty answers, 16 in flight",
-        unit="calls/s",
-        ours=_median(many["router"], "per_second"),
-        theirs=_median(many[name], "per_second"),
-        against=name,
-    )
-    yield _computing("computing for 10,000 empty answers, 16 in flight", many, name, limit=None)
+    yield _compared("empty answer, added p50 by the router", one, _added, other=name)
+    yield _compared("empty answer, p99 through the router", one, _p99, other=name)
+    each = "empty answers, 16 in flight"
+    yield _compared(each, many, _per_second, other=name, unit="calls/s")
+    each = "computing for 10,000 empty answers, 16 in flight"
+    yield _compared(each, many, _computing, other=name, unit="s")
 
 
-def _computing(name: str, found: dict[str, list[Load]], other: str, limit: float | None) -> Figure:
-    ours, theirs = (
-        statistics.median(each.computed / each.calls for each in found[side]) * 10_000
-        for side in ("router", other)
-    )
-    return Figure(name=name, unit="s", ours=ours, theirs=theirs, against=other, limit=limit)
+def _beside(name: str, busy: Loads, idle: Loads) -> Iterator[Figure]:
+    """Compare the router's p99 on a busy machine with that on an idle one, and with the other's."""
+    ours, theirs = _p99(busy, "router"), _p99(idle, "router")
+    against = "the same without"
+    yield Figure(name=name, unit="us", ours=ours, theirs=theirs, against=against, limit=3.0)
+    yield _compared(name, busy, _p99, limit=1.0)
+
+
+def _compared(
+    name: str,
+    found: Loads,
+    measure: Callable[[Loads, str], float],
+    *,
+    side: str = "router",
+    other: str = GO,
+    unit: str = "us",
+    limit: float | None = None,
+) -> Figure:
+    """Return the figure that compares two sides by one measure."""
+    ours, theirs = measure(found, side), measure(found, other)
+    return Figure(name=name, unit=unit, ours=ours, theirs=theirs, against=other, limit=limit)
+
+
+def _p99(found: Loads, side: str) -> float:
+    return _median(found[side], "p99")
+
+
+def _per_second(found: Loads, side: str) -> float:
+    return _median(found[side], "per_second")
+
+
+def _computing(found: Loads, side: str) -> float:
+    """Return the processor time for 10,000 calls, in seconds."""
+    return statistics.median(each.computed / each.calls for each in found[side]) * 10_000
 
 
 def _while_fetching(program: Path, side: Side, made: Material) -> list[Load]:
@@ -261,12 +214,10 @@ def _while_fetching(program: Path, side: Side, made: Material) -> list[Load]:
     return loads[:-1] or loads
 
 
-def _rounds(
-    options: Options, program: Path, sides: dict[str, Side], *arguments: str
-) -> dict[str, list[Load]]:
+def _rounds(options: Options, program: Path, sides: dict[str, Side], *arguments: str) -> Loads:
     """Load all sides in turns."""
     seconds, times = (1, 3) if options.is_quick else (3, 5)
-    found: dict[str, list[Load]] = {name: [] for name in sides}
+    found: Loads = {name: [] for name in sides}
     for turn in range(times):
         for name, side in sides.items():
             load = _load(program, side, f"-duration={seconds}s", *arguments)
@@ -279,7 +230,7 @@ def _rounds(
 
 
 def _load(program: Path, side: Side, *arguments: str) -> Load:
-    before = _computed_by(side.process)
+    before = processes.computed_by(side.process)
     done = subprocess.run(
         [program, "load", side.socket, *arguments], capture_output=True, text=True, check=True
     )
@@ -293,17 +244,11 @@ def _load(program: Path, side: Side, *arguments: str) -> Load:
         p99=result["p99_us"],
         per_second=result["calls_per_second"],
         calls=result["calls"],
-        computed=_computed_by(side.process) - before,
+        computed=processes.computed_by(side.process) - before,
     )
 
 
-def _computed_by(process: int) -> float:
-    """Return the processor time of a process and all its threads, in seconds: proc(5)."""
-    behind_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(behind_name[11]) + int(behind_name[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _added(found: dict[str, list[Load]], side: str) -> float:
+def _added(found: Loads, side: str) -> float:
     """Return the median over the rounds of the side's p50 less that of the direct connection."""
     pairs = zip(found[side], found["directly"], strict=True)
     return statistics.median(ours.p50 - directly.p50 for ours, directly in pairs)

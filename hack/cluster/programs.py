@@ -126,7 +126,7 @@ def _run(argv: list[str], what: str, *, cwd: Path, env: dict[str, str] | None = 
     try:
         done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise Unavailable(f"{what}: there is no program {error.filename}") from error
+        raise Unavailable(f"{what}: the program {error.filename} is missing") from error
     if done.returncode != 0:
         raise Unavailable(f"{what}: {argv[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
 

@@ -44,7 +44,7 @@ state = "/run/other"
   conf_dir = "/run/other/none"
 """
 KEPT: Final = ("var/lib/cri-proxy", "var/lib/cni")
-"""What an uninstallation leaves, and what comes and goes with pods."""
+"""Paths that an uninstallation leaves, and paths that change with pods."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def made(
 
 @pytest.fixture
 def node(made: Worker, kubectl: Kubectl) -> Iterator[Worker]:
-    """That node, the only one with the label; without cri-proxy before and after the test."""
+    """The only node with the label; without cri-proxy before and after the test."""
     kubectl("label", "node", "node", "flox.dev/enabled-")
     kubectl("label", "node", worker.NAME, "flox.dev/enabled=true", "--overwrite")
     yield made

@@ -48,7 +48,7 @@ _CHANGING: Final = re.compile(
 
 
 class Compared(Enum):
-    """What is compared of an answer besides the exit code."""
+    """The part of an answer that is compared besides the exit code."""
 
     WORDS = 0
     BYTES = 1
@@ -83,7 +83,7 @@ async def faults(binaries: Binaries, runtime: Path, place: Path, directory: Path
     """
     program = binaries.path_of("ctr")
     if program is None:
-        raise RuntimeError("there is no ctr beside this containerd")
+        raise RuntimeError("this containerd has no ctr")
     layer = images.layer({"large": File(random.Random(1).randbytes(LARGE_BYTES))})
     large = Image(name=LARGE, layers=(layer,))
     images.write(large, directory / "large.tar")

@@ -1,1 +1,1 @@
-"""Programs for those who work on cri-proxy; no part of what is installed."""
+"""Programs for developing cri-proxy; not part of the release."""

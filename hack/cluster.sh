@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # A real Kubernetes of one node on this host, without Docker: kubelet -> cri-proxy -> containerd.
 #
-#   hack/cluster.sh up       build what is missing, start, wait until the node is Ready   (as root)
-#   hack/cluster.sh status   say whether it runs, and how to speak to it
-#   hack/cluster.sh down     end it; nothing is left
+#   hack/cluster.sh up       build missing programs, start, wait until the node is Ready   (as root)
+#   hack/cluster.sh status   print whether it runs, and how to use it
+#   hack/cluster.sh down     stop it and remove everything
 #
-# The first time, Kubernetes is built from its Go modules: tens of minutes on two cores. The programs are kept in
-# ${XDG_CACHE_HOME:-~/.cache}/cri-proxy. What a cluster is made of: hack/cluster/cluster.py.
+# The first time, Kubernetes is built from its Go modules, which takes tens of minutes on two cores. The programs are
+# kept in ${XDG_CACHE_HOME:-~/.cache}/cri-proxy. For the parts of a cluster, see hack/cluster/cluster.py.
 set -euo pipefail
 
 REPO_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Build crictl and critest of sigs.k8s.io/cri-tools; print where they are.
+# Build crictl and critest of sigs.k8s.io/cri-tools; print their directories.
 #
-#   hack/critools.sh            every version that the tests know
+#   hack/critools.sh            every version that the tests use
 #   hack/critools.sh v1.36.0    this version
 #
-#   $CRI_PROXY_CACHE/cri-tools/v1.36.0/crictl     what people look at a node with
-#   $CRI_PROXY_CACHE/cri-tools/v1.36.0/critest    Kubernetes' own tests of a runtime
+#   $CRI_PROXY_CACHE/cri-tools/v1.36.0/crictl     a command-line client for the CRI
+#   $CRI_PROXY_CACHE/cri-tools/v1.36.0/critest    Kubernetes' tests for container runtimes
 #
-# Needs go, and a module proxy that has them. What is there is left as it is. CRI_PROXY_CACHE is ~/.cache/cri-proxy if it
-# is not set. One package is compiled at a time, at low priority: it takes some minutes.
+# Needs go and a module proxy. Existing programs are kept. The default of CRI_PROXY_CACHE is ~/.cache/cri-proxy. One
+# package is compiled at a time, at low priority, which takes some minutes.
 set -euo pipefail
 
 readonly CACHE="${CRI_PROXY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cri-proxy}/cri-tools"
@@ -28,20 +28,20 @@ staged=""
 cleanup() { [[ -z "$staged" ]] || rm -rf -- "$staged"; }
 trap cleanup EXIT
 
-# Print where go has unpacked the module. It is built there as the main module: `go install` of a version would ask the
-# proxy which versions there are, which not every proxy tells.
+# Print the directory in which go has unpacked the module. It is built there as the main module, because `go install` of
+# a version lists the available versions, which not every module proxy supports.
 source_of() {
   local cached
   cached="$(go env GOMODCACHE)/$MODULE@$1"
   [[ -d "$cached" ]] || (cd "$staged" && go mod download "$MODULE@$1") ||
-    fail "$MODULE@$1 could not be fetched; GOPROXY names a module proxy"
+    fail "could not download $MODULE@$1: set GOPROXY to a module proxy"
   echo "$cached"
 }
 
 build() {
   local version="$1" source
   [[ -x "$CACHE/$version/crictl" && -x "$CACHE/$version/critest" ]] && return
-  command -v go >/dev/null || fail "go is missing: install a Go of this year"
+  command -v go >/dev/null || fail "go is missing: install a recent version of Go"
   mkdir -p "$CACHE"
   staged="$(mktemp -d "$CACHE/.stage-XXXXXX")"
   source="$(source_of "$version")"
@@ -55,7 +55,7 @@ build() {
     local -a flags=(-ldflags "-s -w -X $MODULE/pkg/version.Version=${version#v}")
     nice -n 15 go build "${flags[@]}" -o "$staged/made/crictl" ./cmd/crictl
     nice -n 15 go test -c "${flags[@]}" -o "$staged/made/critest" ./cmd/critest
-  ) || fail "$version could not be built; mend what go says above"
+  ) || fail "could not build $version: fix the error above"
   rm -rf -- "${CACHE:?}/$version"
   mv -- "$staged/made" "$CACHE/$version"
   rm -rf -- "$staged"

@@ -1,16 +1,16 @@
-"""The demo: a pod without an image, from nothing to an answer over HTTP, on this machine.
+"""The demo: start a pod without an image on this machine, and get an answer from it over HTTP.
 
-    make demo                 what there is to see, in a minute; leaves nothing behind
-    DEMO_KEEP=1 make demo     the same, then everything stays until Ctrl-C
+    make demo                 run the demo, which takes a minute and leaves nothing behind
+    DEMO_KEEP=1 make demo     the same, but keep everything running until Ctrl-C
 
 Everything is real and local: a private containerd with runc and a bridge network, a FloxHub (git
-over smart HTTP), a signed binary cache over HTTP, and cri-proxy between all of them. The demo plays
-kubelet: it makes the calls that kubelet makes, through cri-proxy's socket. What it prints has been
-checked: it exits with 0 only if all of it held.
+over smart HTTP), a signed binary cache over HTTP, and cri-proxy between them. The demo plays
+kubelet: it makes kubelet's calls through cri-proxy's socket. It verifies everything that it prints,
+and exits with 0 only if all of it is true.
 
-All of its files are in the directory of the private containerd, which nothing outlives: Ctrl-C,
-SIGTERM and a closed terminal take everything down at once, and after SIGKILL the testbed's guard
-does. What is printed fits 80 columns; only lines that are there to be copied may be longer.
+All of its files are in the directory of the private containerd, which is always removed: on Ctrl-C,
+SIGTERM and a closed terminal by the demo, after SIGKILL by the testbed's guard. The output fits
+into 80 columns; only lines that are meant to be copied may be longer.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from rich.table import Table
 
 from hack.testbed import containerd, environments, images, waiting
 from hack.testbed.binary_cache import Publisher
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.kubelet import Spec
 from hack.testbed.pods import Container, Pod, Pods
 from hack.testbed.proxy import Proxy
+from hack.testbed.web import FileServer
 
 REFERENCE: Final = "demo/web"
 PORT: Final = 8080
@@ -49,13 +49,13 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOG_BYTES: Final = 3000
 
 
-class NotAsPromised(Exception):
-    """Something that the demo shows does not hold."""
+class DemoFailure(Exception):
+    """Something that the demo shows is not as expected."""
 
 
 @dataclass(slots=True)
 class Startup:
-    """How long the steps of one pod's start took, in seconds."""
+    """The durations of the steps of one pod's start, in seconds."""
 
     title: str
     steps: dict[str, float] = field(default_factory=dict)
@@ -80,10 +80,10 @@ class Running:
 
 
 class Interruption:
-    """Makes the first signal to stop a KeyboardInterrupt, and has the others wait for the end.
+    """Turns the first signal to stop into a KeyboardInterrupt, and ignores later ones.
 
-    While it is `held` the signal is put off: what is just being started would not be known yet to
-    those who take it down.
+    While it is `held`, the signal is deferred: a program that is just being started would not be
+    known yet to the clean-up.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Put the signal off until the end of the block."""
+        """Defer the signal until the end of the block."""
         self._is_held = True
         try:
             yield
@@ -115,21 +115,21 @@ def main() -> int:
     console = Console(highlight=False, soft_wrap=True)
     if missing := containerd.lacks():
         console.print(f"[red]This machine lacks {escape('; '.join(missing))}.[/]")
-        console.print("Run 'make demo' as root: it installs what a Debian machine lacks.")
+        console.print("Run 'make demo' as root: on Debian and Ubuntu it installs what is missing.")
         return 1
     interruption = Interruption()
     try:
         _demonstrate(console, interruption)
     except KeyboardInterrupt:
-        console.print("\nInterrupted. Nothing of the demo is left on this machine.")
+        console.print("\nInterrupted. Everything that the demo started has been removed.")
         return 130
-    except (NotAsPromised, AssertionError) as error:
-        console.print(f"\n[red]Not as promised:[/] {escape(str(error))}")
+    except (DemoFailure, AssertionError) as error:
+        console.print(f"\n[red]Failed:[/] {escape(str(error))}")
         return 1
     except grpc.RpcError as error:
-        console.print(f"\n[red]Not as promised:[/] {escape(f'{error.code()}: {error.details()}')}")
+        console.print(f"\n[red]Failed:[/] {escape(f'{error.code()}: {error.details()}')}")
         return 1
-    console.print("[green]All of this was verified,[/] and nothing of it is left on this machine.")
+    console.print("[green]All of this was verified,[/] and everything has been removed again.")
     return 0
 
 
@@ -156,11 +156,11 @@ def _demonstrate(console: Console, interruption: Interruption) -> None:
         waiting.until(proxy.socket.exists, what="cri-proxy to listen")
         pods = stack.enter_context(runtime.pods(proxy.socket))
         console.print(f"  containerd    {runtime.version()}, with runc and a bridge network")
-        console.print("  cri-proxy     in front of it, on a CRI socket of its own")
-        console.print(f"  FloxHub       {hub.url}, has the environment {REFERENCE}")
-        console.print(f"  binary cache  {cache.url}, signs as {publisher.key.public.name}\n")
+        console.print("  cri-proxy     in front of it, with its own CRI socket")
+        console.print(f"  FloxHub       {hub.url}, with the environment {REFERENCE}")
+        console.print(f"  binary cache  {cache.url}, signed by {publisher.key.public.name}\n")
 
-        console.print(f"[bold]1. A pod annotated flox.dev/environment: {REFERENCE}[/], image empty")
+        console.print(f"[bold]1. A pod annotated flox.dev/environment: {REFERENCE}[/], empty image")
         cold = _start(pods, "web", "cold")
         _show_answer(console, cold, PAGE.format(REFERENCE))
         _show_inside(console, cold.container, paths)
@@ -169,23 +169,23 @@ def _demonstrate(console: Console, interruption: Interruption) -> None:
         plain = _start_ordinary(pods)
         _show_answer(console, plain, ORDINARY)
 
-        console.print("\n[bold]3. The annotated pod once more[/]: its environment is on the node")
+        console.print("\n[bold]3. The annotated pod again[/]: its environment is on the node")
         requests = cache.count()
         warm = _start(pods, "web-again", "warm")
-        _expect(cache.count() == requests, "the second start asked the binary cache again")
+        _expect(cache.count() == requests, "the second start made requests to the binary cache")
         _show_answer(console, warm, PAGE.format(REFERENCE))
-        console.print("  The binary cache was not asked for anything.")
+        console.print("  No request was made to the binary cache.")
 
-        console.print("\n[bold]From nothing to the first answer[/]")
+        console.print("\n[bold]Time to the first answer[/]")
         console.print(_timings(cold.startup, warm.startup, plain.startup))
-        console.print("  cold, warm  the annotated pod, when none or all of it was on the node")
+        console.print("  cold, warm  the annotated pod, with nothing or everything on the node")
         console.print("  ordinary    the pod with an image, which was on the node\n")
         if os.environ.get("DEMO_KEEP") == "1":
             _keep(console, runtime, proxy, cold)
 
 
 def _push(publisher: Publisher, hub: FloxHub) -> set[str]:
-    """Publish the packages, push the environment; return the names of its store paths."""
+    """Publish the packages, and push the environment; return the names of its store paths."""
     site = {"share/site/index.html": PAGE.format(REFERENCE).encode()}
     packages = [environments.tools(publisher), environments.package(publisher, "demo-site", site)]
     owner, _, name = REFERENCE.partition("/")
@@ -203,7 +203,7 @@ def _start(pods: Pods, name: str, title: str) -> Running:
 
 
 def _start_ordinary(pods: Pods) -> Running:
-    """Start a pod that does not know cri-proxy."""
+    """Start a pod without annotations."""
     startup = Startup("ordinary")
     serve = f"echo {ORDINARY.strip()!r} >/tmp/index.html; exec httpd -f -p {PORT} -h /tmp"
     with startup.step("RunPodSandbox"):
@@ -212,7 +212,7 @@ def _start_ordinary(pods: Pods) -> Running:
 
 
 def _serve(startup: Startup, pod: Pod, spec: Spec) -> Running:
-    """Create and start the container of a pod, and ask it over HTTP."""
+    """Create and start the container of a pod, and make an HTTP request to it."""
     with startup.step("CreateContainer"):
         container = pod.create(spec)
     with startup.step("StartContainer"):
@@ -224,7 +224,7 @@ def _serve(startup: Startup, pod: Pod, spec: Spec) -> Running:
 
 
 def _get(url: str) -> str | None:
-    """Return what `url` answers, None while nobody listens."""
+    """Return the answer of `url`; None while it refuses connections."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return str(answer.read().decode())
@@ -233,14 +233,14 @@ def _get(url: str) -> str | None:
 
 
 def _show_answer(console: Console, running: Running, expected: str) -> None:
-    """Show what a pod answers over HTTP, if that is what it should."""
+    """Show a pod's answer over HTTP, if it is the expected one."""
     _expect(running.answer == expected, f"{running.url} answered {running.answer!r}")
     console.print(f"  GET {running.url}")
     console.print(f"      [green]{escape(running.answer.strip())}[/]")
 
 
 def _show_inside(console: Console, container: Container, paths: set[str]) -> None:
-    """Show what the program sees: the closure, all of it and nothing else, and read-only."""
+    """Show what the program sees: exactly the closure, and read-only."""
     listed = container.exec_sync(["ls", "/nix/store"]).stdout.decode().split()
     environment = [name for name in listed if name.endswith("-environment-run")]
     _expect(set(listed) == {*paths, *environment}, f"/nix/store lists {listed}")
@@ -258,7 +258,7 @@ def _show_inside(console: Console, container: Container, paths: set[str]) -> Non
 
 
 def _timings(*startups: Startup) -> Table:
-    """Return the startups side by side, a row for each step."""
+    """Return the startups side by side, with a row for each step."""
     table = Table("", *(startup.title for startup in startups), box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify, column.width = "right", 9
@@ -274,12 +274,12 @@ def _duration(seconds: float) -> str:
 
 
 def _keep(console: Console, runtime: containerd.Containerd, proxy: Proxy, cold: Running) -> None:
-    """Leave everything running until somebody interrupts."""
+    """Keep everything running until an interrupt."""
     script = Path(sys.executable).with_name("cri-proxy")
     cri_proxy = script if script.exists() else f"{sys.executable} -m cri_proxy"
     fetch = "curl" if shutil.which("curl") else "busybox wget -qO -"
     ctr = f"ctr --address {runtime.socket} --namespace k8s.io"
-    console.print("[bold]Everything keeps running. Look around from another terminal:[/]\n")
+    console.print("[bold]Everything keeps running. Try these in another terminal:[/]\n")
     for line in (
         f"{fetch} {cold.url}",
         f"{cri_proxy} environments --config {proxy.config}",
@@ -290,7 +290,7 @@ def _keep(console: Console, runtime: containerd.Containerd, proxy: Proxy, cold: 
         f"{ctr} tasks exec --tty --exec-id me {cold.container.id} sh",
     ):
         console.print(f"  {escape(line)}")
-    console.print("\n[bold]Ctrl-C takes everything down.[/]")
+    console.print("\n[bold]Press Ctrl-C to stop and remove everything.[/]")
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
     console.print()
@@ -298,7 +298,7 @@ def _keep(console: Console, runtime: containerd.Containerd, proxy: Proxy, cold: 
 
 @dataclass(frozen=True, slots=True)
 class _Explanation:
-    """On the way out of a demo that failed, the end of the proxy's log."""
+    """Prints the end of the proxy's log when the demo has failed."""
 
     console: Console
     proxy: Proxy
@@ -314,9 +314,9 @@ class _Explanation:
 
 
 def _expect(holds: bool, otherwise: str) -> None:
-    """Go on only if what is shown holds."""
+    """Fail the demo unless `holds` is true."""
     if not holds:
-        raise NotAsPromised(otherwise)
+        raise DemoFailure(otherwise)
 
 
 if __name__ == "__main__":

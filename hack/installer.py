@@ -1,11 +1,11 @@
-"""The installer's image without Docker: the distribution, a busybox and a script, as an OCI layout.
+"""Build the installer's image without Docker: distribution, busybox and script, as an OCI layout.
 
     python -m hack.installer dist/cri-proxy-1.2.3-linux-x86_64.tar.gz installer.tar
 
-The same inputs give the same bytes: the tarball, manifests/installer/install.sh and this machine's
-static busybox. What comes out is a tar of an OCI image layout, which `ctr images import`, `kind
-load image-archive` and `skopeo copy oci-archive:` take. manifests/installer/Dockerfile makes an
-image of the same contents where there is Docker.
+The inputs are the tarball, manifests/installer/install.sh and this machine's static busybox; the
+same inputs give the same bytes. The output is a tar of an OCI image layout for `ctr images import`,
+`kind load image-archive` and `skopeo copy oci-archive:`. manifests/installer/Dockerfile builds an
+image with the same content with Docker.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _DISTRIBUTION: Final = re.compile(r"cri-proxy-(?P<version>.+)-linux-(?P<machine>
 
 
 class Unsuitable(Exception):
-    """The image cannot be made of that; the message says why."""
+    """The image cannot be built; the message says why."""
 
 
 def image_of(distribution: Path) -> images.Image:
-    """Return the image that installs what is in the tarball."""
+    """Return the image that installs the tarball."""
     match = _DISTRIBUTION.fullmatch(distribution.name)
     if match is None:
-        raise Unsuitable(f"{distribution} is not called cri-proxy-VERSION-linux-MACHINE.tar.gz")
+        raise Unsuitable(f"{distribution} is not named cri-proxy-VERSION-linux-MACHINE.tar.gz")
     if match["machine"] != platform.machine():
-        raise Unsuitable(f"{distribution} is for {match['machine']}, this is {platform.machine()}")
+        raise Unsuitable(f"{distribution} is for {match['machine']}, not {platform.machine()}")
     (busybox,) = (each for each in images.of_testbed() if each.name == images.BUSYBOX)
     script = images.File(SCRIPT.read_bytes(), 0o755)
     return images.Image(
@@ -51,7 +51,7 @@ def image_of(distribution: Path) -> images.Image:
 
 
 def _files_of(distribution: Path) -> dict[str, images.File]:
-    """Return what is in the tarball's one directory, below cri-proxy/."""
+    """Return the files of the tarball's single directory, below cri-proxy/."""
     found: dict[str, images.File] = {}
     with tarfile.open(distribution) as tar:
         for member in tar.getmembers():
@@ -66,7 +66,7 @@ def _files_of(distribution: Path) -> dict[str, images.File]:
                 assert content is not None
                 found[path] = images.File(content.read(), member.mode)
             else:
-                raise Unsuitable(f"{distribution} has {member.name}, which is no file")
+                raise Unsuitable(f"{distribution} contains {member.name}, which is not a file")
     return dict(sorted(found.items()))
 
 

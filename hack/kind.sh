@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# A cluster in Docker, whose nodes have cri-proxy: for trying it, and for trying changes to it.
+# A cluster in Docker whose nodes have cri-proxy, to try it out and to test changes.
 #
 #   hack/kind.sh up      build the node image from dist/ (see make dist), create the cluster
-#   hack/kind.sh demo    two services without images: apply manifests/demo, ask the web application for a quote
+#   hack/kind.sh demo    two services without images: apply manifests/demo, get a quote from the web application
 #   hack/kind.sh down    delete the cluster and the node image
 #
-# Needs docker, kind and kubectl. KIND_NAME names the cluster (cri-proxy), KIND_NODE the image of the nodes below ours.
+# Needs docker, kind and kubectl. KIND_NAME is the name of the cluster (default: cri-proxy), KIND_NODE the base image of
+# the nodes.
 set -euo pipefail
 
 REPO_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -29,7 +30,7 @@ usage() {
 need() {
   local program
   for program in "$@"; do
-    command -v "$program" >/dev/null || fail "there is no $program on PATH: install it, then run this again"
+    command -v "$program" >/dev/null || fail "$program is missing: install it, then run this again"
   done
 }
 
@@ -41,7 +42,7 @@ trap cleanup EXIT
 
 kubectl_() { kubectl --context "kind-$NAME" "$@"; }
 
-# On failure, what explains it.
+# On failure, print the relevant logs.
 explain() {
   kubectl_ get nodes,pods --all-namespaces -o wide || true
   docker exec "$NAME-control-plane" journalctl --no-pager --lines 40 --unit cri-proxy --unit kubelet || true
@@ -50,14 +51,14 @@ explain() {
 up() {
   need docker kind kubectl
   compgen -G "$REPO_ROOT/dist/cri-proxy-*-linux-*.tar.gz" >/dev/null ||
-    fail "dist/ has no distribution: make dist, or put a released cri-proxy-VERSION-linux-ARCH.tar.gz there"
+    fail "no release in dist/: run make dist, or put a released cri-proxy-VERSION-linux-ARCH.tar.gz there"
   docker build --file "$REPO_ROOT/manifests/kind/Dockerfile" --build-arg "NODE=$NODE" --tag "$IMAGE" "$REPO_ROOT"
   kind create cluster --name "$NAME" --image "$IMAGE" --config "$REPO_ROOT/manifests/kind/cluster.yaml" --wait "$TIMEOUT" || {
     explain
-    fail "the cluster did not come up; what its node says is above"
+    fail "the cluster did not start: see the logs of its node above"
   }
   kubectl_ apply --kustomize "$REPO_ROOT/manifests/kind"
-  say "up; kubectl --context kind-$NAME, then hack/kind.sh demo"
+  say "the cluster is ready: use kubectl --context kind-$NAME, or run hack/kind.sh demo"
 }
 
 demo() {
@@ -67,7 +68,7 @@ demo() {
   for each in redis quotes; do
     kubectl_ rollout status "deployment/$each" --timeout "$TIMEOUT" || {
       kubectl_ describe pods --selector "app=$each"
-      fail "$each did not start; why is in its events above"
+      fail "$each did not start: see its events above"
     }
   done
   local log port
@@ -80,7 +81,7 @@ demo() {
     sleep 0.1
   done
   rm -f -- "$log"
-  [[ -n "$port" ]] || fail "no port was forwarded to the web application"
+  [[ -n "$port" ]] || fail "could not forward a port to the web application"
   say "GET /quotes"
   curl --fail --silent --show-error --max-time 30 "http://127.0.0.1:$port/quotes"
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Unpack the newest Nix of Debian beside everything else, for tests against it.
+# Unpack Debian's newest Nix without installing it, for tests.
 #
 #   hack/newest-nix.sh DIRECTORY
 #   TESTBED_NIX=DIRECTORY/bin python -m pytest tests/store
 #
-# It comes from the mirror that apt is configured with, and runs with the libraries of its own
-# release; nothing is installed.
+# It is downloaded from the mirror in apt's configuration, and runs with the libraries of its own
+# release.
 set -euo pipefail
 
 SUITE=sid
@@ -23,7 +23,7 @@ trap explain EXIT
 
 mkdir -p "$directory"/{etc,lists/partial,cache/archives/partial,debs,root,bin}
 : >"$directory/status"
-# shellcheck disable=SC2016 # apt-get is who expands it
+# shellcheck disable=SC2016 # expanded by apt-get
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 echo "deb [signed-by=$keyring] $mirror $SUITE main" >"$directory/etc/sources.list"

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Install what work on cri-proxy needs and this machine lacks; do nothing if it lacks nothing.
+# Install the missing prerequisites for working on cri-proxy.
 #
 #   hack/prerequisites.sh           Python, and the project with its tools in .venv
 #   hack/prerequisites.sh verify    also shellcheck
-#   hack/prerequisites.sh demo      also what runs pods: containerd, runc, CNI plugins, busybox, bash, ip
-#   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser to test against; as root also the
-#                                   other runtimes of hack/runtimes.sh, in a cache outside this tree
-#   hack/prerequisites.sh install   what runs pods, and debootstrap, which makes machines to install on
-#   hack/prerequisites.sh cluster   the same, and what builds Kubernetes (Go, see below)
+#   hack/prerequisites.sh demo      also the programs for pods: containerd, runc, CNI plugins, busybox, bash, ip
+#   hack/prerequisites.sh test      all of these, and nix, git, xz and a browser; as root also the other runtimes of
+#                                   hack/runtimes.sh, in a cache outside this tree
+#   hack/prerequisites.sh install   the programs for pods, and debootstrap, for test machines
+#   hack/prerequisites.sh cluster   the same, and Go to build Kubernetes (see below)
 #
-# Programs come by apt (Debian 12 or newer, Ubuntu 24.04 or newer), for which it must be root; one that is there
-# already, from wherever, is left as it is. Python packages come by pip, in the versions of hack/constraints.txt, and
-# only if pyproject.toml, that file or the interpreter has changed. PYTHON names an interpreter to prefer.
-# Go is installed only where the release has one that is new enough; else it is asked for.
+# Programs are installed with apt (Debian 12 or newer, Ubuntu 24.04 or newer), which needs root; existing programs from
+# any source are used as they are. Python packages are installed with pip, in the versions of hack/constraints.txt, if
+# pyproject.toml, that file or the interpreter has changed. PYTHON is the preferred interpreter. If the distribution's
+# Go is too old, install Go yourself.
 #
-# Where systemd runs, Debian's containerd package starts containerd.service. The project never uses that one, nor does
-# it stop or configure it: `systemctl disable --now containerd` does no harm to the tests.
+# With systemd, Debian's containerd package starts containerd.service. The project does not use, stop or configure that
+# service; you can disable it with `systemctl disable --now containerd`.
 set -euo pipefail
 
 REPO_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -40,7 +40,7 @@ log="$(mktemp)"
 cleanup() { rm -f -- "$log"; }
 trap cleanup EXIT
 
-# Run a command; what it says is of interest only if it fails.
+# Run a command; print its output only if it fails.
 quietly() {
   "$@" >"$log" 2>&1 || {
     tail -n 40 "$log" >&2
@@ -48,7 +48,7 @@ quietly() {
   }
 }
 
-# --- What is missing -------------------------------------------------------------------------------------------------
+# --- Missing prerequisites -------------------------------------------------------------------------------------------
 
 has_program() { command -v "$1" >/dev/null; }
 
@@ -61,7 +61,7 @@ has_static_program() {
   program="$(command -v "$1")" && ! ldd "$program" 2>&1 | grep -q -e '=>' -e '/ld-'
 }
 
-# Whether Kubernetes was built here already: then nothing more is needed.
+# Return whether Kubernetes has been built already, so that Go is not needed.
 is_built() {
   local version
   version="$(sed -n 's,^require k8s.io/kubernetes \(v[^ ]*\)$,\1,p' "$REPO_ROOT/hack/cluster/go.mod")"
@@ -148,15 +148,15 @@ install_programs() {
   ((${#missing[@]})) || return 0
   local command="apt-get install --yes --no-install-recommends ${missing[*]}"
   is_apt_machine || fail "missing: ${missing[*]} (Debian's names of the packages); they are installed by apt only on" \
-    "Debian 12, Ubuntu 24.04 or newer: install them by your system's means, then run this again"
-  [[ "$(id -u)" == 0 ]] || fail "missing: ${missing[*]}; run this again as root, or as root: $command"
+    "Debian 12, Ubuntu 24.04 or newer: install them with your system's package manager, then run this again"
+  [[ "$(id -u)" == 0 ]] || fail "missing: ${missing[*]}; run this again as root, or run as root: $command"
   say "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  quietly apt-get update || say "not all package lists could be renewed; going on with those that are there"
-  # shellcheck disable=SC2086  # the words of a command line made above
-  quietly $command || fail "apt could not install ${missing[*]}; mend what it says above, then by hand: $command"
+  quietly apt-get update || say "could not update all package lists; continuing with the existing ones"
+  # shellcheck disable=SC2086  # the words of the command line above
+  quietly $command || fail "apt could not install ${missing[*]}: fix the error above, then run: $command"
   find_missing
-  ((${#missing[@]} == 0)) || fail "still missing after installing: ${missing[*]}; this release may be too old"
+  ((${#missing[@]} == 0)) || fail "still missing after the installation: ${missing[*]}; this release may be too old"
 }
 
 # --- Python packages -------------------------------------------------------------------------------------------------
@@ -175,14 +175,14 @@ install_packages() {
   fi
   say "installing the project and its tools into .venv ($("$interpreter" -V))"
   rm -f -- "$VENV/.installed"
-  local by_hand="run this again (PIP_INDEX_URL and PIP_CERT name a mirror of PyPI and its certificate)"
-  quietly "$interpreter" -m venv --clear "$VENV" || fail "no virtual environment could be made in .venv"
+  local then_retry="then run this again (for a mirror of PyPI, set PIP_INDEX_URL and PIP_CERT)"
+  quietly "$interpreter" -m venv --clear "$VENV" || fail "could not create a virtual environment in .venv"
   local -a pip=("$VENV/bin/python" -m pip --disable-pip-version-check install --constraint "$CONSTRAINTS")
-  quietly "${pip[@]}" --upgrade pip setuptools || fail "pip could not renew itself; mend what it says above, then $by_hand"
+  quietly "${pip[@]}" --upgrade pip setuptools || fail "pip could not update itself: fix the error above, $then_retry"
   cd "$REPO_ROOT"
-  # No isolation: the build, too, is done by the setuptools of the constraints.
+  # Without isolation, so that the build uses the setuptools of the constraints.
   quietly "${pip[@]}" --no-build-isolation --editable . --group dev ||
-    fail "pip could not install the project's packages; mend what it says above, then $by_hand"
+    fail "pip could not install the project's packages: fix the error above, $then_retry"
   echo "$wanted" >"$VENV/.installed"
 }
 
@@ -204,10 +204,10 @@ for set in "$@"; do
   esac
 done
 
-# Other runtimes are for a few tests, which tell if they lack them: the rest need not wait for Debian's archive.
+# Only a few tests need the other runtimes, and report if they are missing: a failure must not block the rest.
 install_runtimes() {
   is_apt_machine && [[ "$(id -u)" == 0 ]] || return 0
-  quietly "$REPO_ROOT/hack/runtimes.sh" || say "going on without other runtimes: hack/runtimes.sh tells more"
+  quietly "$REPO_ROOT/hack/runtimes.sh" || say "continuing without other runtimes: run hack/runtimes.sh for the error"
 }
 
 install_programs

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Generate messages, each with its typed stub:
+# Generate the protobuf messages with their type stubs:
 #
 #   api/cri/runtime/v1/api.proto   -> cri_proxy/cri/api_pb2.py         the CRI
-#   api/containerd/api.proto       -> cri_proxy/containerd/api_pb2.py  containerd's own API, a little of it
+#   api/containerd/api.proto       -> cri_proxy/containerd/api_pb2.py  a part of containerd's own API
 #
 #   hack/protos.sh            write the files
-#   hack/protos.sh --check    write nothing; print what differs, exit 1 if something does
+#   hack/protos.sh --check    write nothing; print the differences, and exit with 1 if there are any
 #
-# PYTHON names the interpreter that has grpcio-tools and mypy-protobuf (default: .venv/bin/python if it is there,
-# else python3). The generated files are committed, so both tools are pinned here: another version writes other
-# text, and its messages ask for another protobuf at run time.
+# PYTHON is an interpreter with grpcio-tools and mypy-protobuf (default: .venv/bin/python if it exists, else python3).
+# The generated files are committed, so both tools are pinned here: other versions generate different text, which
+# needs another version of protobuf at run time.
 set -euo pipefail
 
 readonly GRPCIO_TOOLS=1.85.1
@@ -42,7 +42,7 @@ need() {
   local found
   found="$(version_of "$1")"
   if [[ "$found" != "$2" ]]; then
-    echo "protos.sh: needs $1 $2, $PYTHON has $found; install it: $PYTHON -m pip install $1==$2" >&2
+    echo "protos.sh: needs $1 $2, but $PYTHON has $found: run $PYTHON -m pip install $1==$2" >&2
     exit 2
   fi
 }
@@ -57,7 +57,7 @@ trap cleanup EXIT
 plugin="$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')/protoc-gen-mypy"
 differs=false
 
-# generate ROOT PROTO PACKAGE: the proto is named relative to the root of its imports
+# generate ROOT PROTO PACKAGE: PROTO is relative to ROOT, the root of its imports
 generate() {
   local root="$REPO_ROOT/$1" proto="$2" package="$REPO_ROOT/$3" made="$out/$1" file
   mkdir -p "$made"
@@ -80,6 +80,6 @@ generate api/cri runtime/v1/api.proto cri_proxy/cri
 generate api containerd/api.proto cri_proxy/containerd
 
 if $differs; then
-  echo "protos.sh: the generated messages do not follow their api.proto: run hack/protos.sh and commit" >&2
+  echo "protos.sh: the generated messages differ from their api.proto: run hack/protos.sh and commit" >&2
   exit 1
 fi

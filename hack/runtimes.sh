@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Unpack other versions of containerd and runc than the system's, beside it; print where their programs are.
+# Unpack other versions of containerd and runc than the system's, without installing them; print their directories.
 #
-#   hack/runtimes.sh           all of them, a line each
+#   hack/runtimes.sh           all of them, one per line
 #   hack/runtimes.sh 1.7       containerd 1.7, with the system's runc
-#   hack/runtimes.sh 2         the newest containerd 2, with a runc that knows user namespaces
+#   hack/runtimes.sh 2         the newest containerd 2, with a runc that supports user namespaces
 #
 #   $CRI_PROXY_CACHE/runtimes/1.7/usr/bin    for the variable TESTBED_BINARIES, see hack/testbed/binaries.py
 #   $CRI_PROXY_CACHE/runtimes/2/usr/bin
 #
-# The packages are Debian's. apt fetches and verifies them, by a configuration of its own: the source of Debian in the
-# machine's configuration, another suite in it. Nothing is installed, apt's own lists are not touched, and no rights of
-# root are needed. What is in place is whole, and is used as long as it is there: remove the directory for a newer one.
-# CRI_PROXY_CACHE is ~/.cache/cri-proxy if it is not set. A machine without a source of Debian gets none of this.
+# The packages are Debian's. apt downloads and verifies them with a separate configuration: the Debian source in the
+# machine's configuration, with another suite. Nothing is installed, apt's own lists are not changed, and root is not
+# needed. Existing directories are complete and are kept: delete one to get a newer version. The default of
+# CRI_PROXY_CACHE is ~/.cache/cri-proxy. The machine must have a Debian source.
 #
-# Programs of a newer suite want that suite's C library. They get it from the same place, by a path in the program: a
-# wrapper would not do, since runc starts itself again as /proc/self/exe.
+# Programs of a newer suite need that suite's C library. Its path in the same directory is written into the programs: a
+# wrapper would not suffice, because runc restarts itself as /proc/self/exe.
 set -euo pipefail
 
 readonly CACHE="${CRI_PROXY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cri-proxy}/runtimes"
@@ -40,7 +40,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# Run a command; what it says is of interest only if it fails.
+# Run a command; print its output only if it fails.
 quietly() {
   "$@" >"$log" 2>&1 || {
     tail -n 40 "$log" >&2
@@ -50,14 +50,14 @@ quietly() {
 
 # --- Packages --------------------------------------------------------------------------------------------------------
 
-# Print the address of Debian's own archive (not of its security updates) that this machine is configured with.
+# Print the URL of the Debian archive (not of its security updates) in this machine's configuration.
 archive() {
   # shellcheck disable=SC2016  # apt's variables
   apt-get indextargets --format '$(SITE) $(RELEASE) $(REPO_URI) $(ORIGIN)' 'Created-By: Packages' |
     awk '$4 == "Debian" && $2 !~ /-security|-updates|-backports/ {print $3; exit}'
 }
 
-# Run apt for one suite, with nothing of its own but the means to fetch: lists, state and cache are in $staged.
+# Run apt for one suite with the machine's download configuration, but with lists, state and cache in $staged.
 apt_of_suite() {
   quietly apt-get -o Dir::Etc::SourceList="$staged/sources.list" -o Dir::Etc::SourceParts=- \
     -o Dir::State="$staged/state" -o Dir::State::status="$staged/status" -o Dir::Cache="$staged/cache" \
@@ -65,24 +65,24 @@ apt_of_suite() {
     -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
 }
 
-# Make `packages` of `suite` ready in $staged/packages.
+# Download `packages` of `suite` to $staged/packages.
 fetch() {
   local suite="$1" uri
   shift
   uri="$(archive)"
   if [[ -z "$uri" && "$(id -u)" == 0 ]]; then # a machine whose lists were never fetched
-    quietly apt-get update || say "not all package lists could be renewed; going on with those that are there"
+    quietly apt-get update || say "could not update all package lists; continuing with the existing ones"
     uri="$(archive)"
   fi
-  [[ -n "$uri" ]] || fail "apt knows no archive of Debian here: add one to its sources, then run apt-get update"
+  [[ -n "$uri" ]] || fail "apt has no Debian source: add one, then run apt-get update"
   mkdir -p "$staged/state/lists/partial" "$staged/cache/archives/partial" "$staged/packages"
   : >"$staged/status"
   local keyring=/usr/share/keyrings/debian-archive-keyring.gpg signed=""
   [[ ! -r "$keyring" ]] || signed="[signed-by=$keyring] "
   echo "deb ${signed}${uri} $suite main" >"$staged/sources.list"
-  apt_of_suite update || fail "the list of $suite's packages could not be fetched; mend what apt says above"
+  apt_of_suite update || fail "could not download the package list of $suite: fix the error above"
   (cd "$staged/packages" && apt_of_suite download "$@") ||
-    fail "$* of $suite could not be fetched; mend what apt says above"
+    fail "could not download $* of $suite: fix the error above"
 }
 
 unpack() {
@@ -92,7 +92,7 @@ unpack() {
   done
 }
 
-# Put the directory that was made in $staged in its place.
+# Move the directory that was built in $staged to its final place.
 commit() {
   rm -rf -- "${CACHE:?}/$1"
   mv -- "$staged/root" "$CACHE/$1"
@@ -101,7 +101,7 @@ commit() {
 }
 
 begin() {
-  command -v apt-get dpkg-deb >/dev/null || fail "only Debian's own packages are known: apt-get or dpkg-deb is missing"
+  command -v apt-get dpkg-deb >/dev/null || fail "apt-get or dpkg-deb is missing: only Debian packages are supported"
   mkdir -p "$CACHE"
   staged="$(mktemp -d "$CACHE/.stage-XXXXXX")"
   chmod 755 "$staged"
@@ -119,12 +119,12 @@ make_17() {
 
 make_2() {
   begin
-  # patchelf first, of the suite that runs here.
+  # First patchelf, of the suite that this machine runs.
   (
     cd "$staged" && mkdir patchelf && cd patchelf
     quietly apt-get -o APT::Sandbox::User= download patchelf
     quietly dpkg-deb --extract patchelf_*.deb .
-  ) || fail "patchelf could not be fetched; run apt-get update, then this again"
+  ) || fail "could not download patchelf: run apt-get update, then this again"
   fetch "$SUITE_OF_2" containerd runc libc6 libseccomp2
   unpack "$staged/root"
   local bin="$staged/root/usr/bin" patchelf="$staged/patchelf/usr/bin/patchelf" libraries loader program
@@ -138,7 +138,7 @@ make_2() {
   commit 2
 }
 
-# Make one if it is not there, and print where it is; only one process makes it.
+# Make one if it is missing, and print its directory; a lock ensures that only one process makes it.
 provide() {
   local name="$1" make="$2"
   mkdir -p "$CACHE"
@@ -149,7 +149,8 @@ provide() {
     "$make"
   fi
   exec {lock}>&-
-  "$CACHE/$name/usr/bin/containerd" --version >&2 || fail "$CACHE/$name does not run here: remove it, and tell"
+  "$CACHE/$name/usr/bin/containerd" --version >&2 ||
+    fail "$CACHE/$name does not run on this machine: delete it, and report a bug"
   echo "$CACHE/$name/usr/bin"
 }
 

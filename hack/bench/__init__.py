@@ -1,14 +1,14 @@
-"""Benchmarks: the figures that cri-proxy is to reach, measured side by side with what others do.
+"""Benchmarks of cri-proxy against comparable programs, with the figures to be reached.
 
-    store    fetching and keeping closures, against Nix
-    pods     starting pods, against images; what a node pays for the daemon
-    relay    passing calls on, against a transparent proxy in Go
+    store    fetching and storing closures, compared with Nix
+    pods     starting pods, compared with images; the daemon's cost on a node
+    relay    forwarding calls, compared with a transparent proxy in Go
 
-Each is a package with `main(argv) -> exit status`. Both sides of a comparison run in one go, one
-after the other in turns, on the same fresh file system, so that a busy machine is busy for both;
-what counts is the ratio. Nothing here is a test: a figure that is missed is printed, not failed.
+Each is a package with `main(argv) -> exit status`. Both sides of a comparison take turns within one
+run, on the same fresh file system, so that other load on the machine affects both alike; the ratio
+is what counts. Nothing here is a test: a missed figure is printed and does not fail the run.
 
-    grounds  file systems that no earlier run has worn
-    rounds   turns, medians
-    figures  what was measured against what was to be reached; the table and its JSON
+    filesystems  fresh file systems to measure on
+    rounds       turns, medians
+    figures      measured values and the limits for them; the table and its JSON
 """

@@ -2,8 +2,8 @@
 
 NAME is store, peers, pods, relay, tracing or cluster.
 
-Without a name all run but `cluster`, which needs Kubernetes to be built first. With --json each
-prints one document on a line of its own.
+Without a name, all of them run except `cluster`, which needs Kubernetes to be built first. With
+--json, each prints one document on a line of its own.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ NAMES: Final = (*USUAL, "cluster")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the benchmarks that are named, with the other arguments handed on; return the status."""
+    """Run the named benchmarks with the remaining arguments; return the exit status."""
     named = [each for each in argv if not each.startswith("-")]
     rest = [each for each in argv if each.startswith("-")]
     if unknown := [each for each in named if each not in NAMES]:
-        print(f"no benchmark {' '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
+        print(f"unknown benchmark {' '.join(unknown)}: use {', '.join(NAMES)}", file=sys.stderr)
         return 2
     return max(_run(each, rest) for each in named or USUAL)
 
 
 def _run(name: str, argv: Sequence[str]) -> int:
-    """Run one benchmark; its package is imported only now, for each needs other things."""
+    """Run one benchmark; its package is imported here because each has its own dependencies."""
     status: int = importlib.import_module(f"hack.bench.{name}").main(argv)
     return status
 

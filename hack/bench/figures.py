@@ -1,8 +1,8 @@
-"""Figures: what was measured, beside what is to be reached; the table and the JSON of them.
+"""Figures: measured values and the limits for them, as a table and as JSON.
 
-A bench yields its figures as it measures them and `main` does the rest: it takes the arguments
-that every bench has, tells what goes on, and prints. Seconds of two sides, or any other unit, give
-a ratio; a figure without another side is held against the limit by itself.
+A benchmark yields its figures as it measures them; `main` parses the common arguments, logs the
+progress and prints the result. The values of two sides, in seconds or another unit, give a ratio; a
+figure without another side is compared with the limit itself.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rich.table import Table
 class Figure:
     """One line of a report.
 
-    `ours` and `theirs` are in `unit`; `against` names the other side. `limit` is held against
-    `value`: at most that, or at least with `is_floor`. None: nothing is to be reached.
+    `ours` and `theirs` are in `unit`; `against` names the other side. `value` must be at most
+    `limit`, or at least `limit` with `is_floor`; None means no limit.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """The ratio of ours to theirs, or ours where there is no other side."""
+        """The ratio of ours to theirs, or ours if there is no other side."""
         return self.ours if self.theirs is None else self.ours / self.theirs
 
     @property
     def is_reached(self) -> bool | None:
-        """Whether the value is within the limit; None without one."""
+        """Whether the value is within the limit; None without a limit."""
         if self.limit is None:
             return None
         return self.value >= self.limit if self.is_floor else self.value <= self.limit
@@ -53,15 +53,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What every bench can be told."""
+    """The options common to all benchmarks."""
 
     is_quick: bool
     is_json: bool
     python: str = sys.executable
-    """The interpreter of our side, where a bench lets it be chosen: a release brings its own."""
+    """The interpreter of our side, where a benchmark supports it: a release contains its own."""
 
-    def tell(self, text: str) -> None:
-        """Say what is being done, on standard error."""
+    def log(self, text: str) -> None:
+        """Print progress on standard error."""
         print(f"  {text}", file=sys.stderr, flush=True)
 
 
@@ -69,23 +69,23 @@ Measure = Callable[[Options], Iterable[Figure]]
 
 
 def main(bench: str, argv: Sequence[str], measure: Measure) -> int:
-    """Measure what a bench's arguments ask for, and print it; return the exit status."""
+    """Run a benchmark with its arguments and print its figures; return the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m hack.bench {bench}")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer rounds")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--python",
         default=sys.executable,
-        help="the interpreter of our side of the store: bin/python3 of a release, as nodes have it",
+        help="the interpreter for our side of the store benchmark: bin/python3 of a release",
     )
     arguments = parser.parse_args(argv)
     options = Options(arguments.quick, arguments.json, arguments.python)
     begun, load = time.monotonic(), os.getloadavg()[0]
-    options.tell(f"{bench}, on {machine()}, load {load:.1f}")
+    options.log(f"{bench}, on {machine()}, load {load:.1f}")
     found = []
     for figure in measure(options):
         found.append(figure)
-        options.tell(f"{figure.name}: {_text_of(figure)}")
+        options.log(f"{figure.name}: {_text_of(figure)}")
     surroundings = {
         "bench": bench,
         "quick": options.is_quick,
@@ -101,7 +101,7 @@ def main(bench: str, argv: Sequence[str], measure: Measure) -> int:
 
 
 def machine() -> str:
-    """Return what this machine is: processors, memory, kernel."""
+    """Describe this machine: processors, memory, kernel."""
     cores = len(os.sched_getaffinity(0))
     kilobytes = int(_field_of(Path("/proc/meminfo"), "MemTotal").split()[0])
     model = _field_of(Path("/proc/cpuinfo"), "model name")
@@ -142,12 +142,12 @@ def _json_of(figure: Figure) -> dict[str, object]:
 
 
 def _number(value: float) -> str:
-    """Return three significant digits."""
+    """Format a number with three significant digits."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def _field_of(file: Path, name: str) -> str:
-    """Return what stands behind `name:` in one of the kernel's tables."""
+    """Return the value of the field `name:` in a file of /proc."""
     for line in file.read_text().splitlines():
         key, _, value = line.partition(":")
         if key.strip() == name:

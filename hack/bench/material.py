@@ -1,14 +1,14 @@
-"""Material: closures to fetch, published in a binary cache and kept for the next run.
+"""Closures to fetch, published in a binary cache and kept for later runs.
 
     /var/tmp/cri-proxy-bench/pool                bytes of this machine's own programs and libraries
-    /var/tmp/cri-proxy-bench/<shape>-<format>/   a binary cache, and material.json: what is in it
+    /var/tmp/cri-proxy-bench/<shape>-<format>/   a binary cache, and material.json: its contents
 
-Files are cut from the pool, so they compress as real ones do. Sizes are spread as they are in real
-closures, few large and many small, but the same in every run. Paths refer to each other in layers:
-a program to libraries, these to others. The last root exists in two generations, for measuring
-what a small change costs.
+Files are cut from the pool, so they compress as real ones do. Sizes are distributed as in real
+closures, few large and many small, and are the same in every run. Paths refer to each other in
+layers: programs to libraries, those to other libraries. The last root exists in two generations, to
+measure the cost of a small change.
 
-Publishing a gigabyte takes minutes of computing, most of it for xz: that is why it is kept.
+The caches are kept because publishing a gigabyte takes minutes, mostly for xz.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MEMORY: Final = Path("/dev/shm")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a closure is like; `is_even` gives all paths and files the same size."""
+    """The size of a closure; with `is_even`, all paths and files have the same size."""
 
     paths: int
     files: int
@@ -55,13 +55,13 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """A word for it that says all of it."""
+        """A unique name for the shape, for use in file names."""
         return f"{self.paths}-{self.files}-{self.bytes}{'-even' if self.is_even else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A published closure: the paths that nobody refers to are its `roots`.
+    """A published closure: `roots` are the paths that no other path refers to.
 
     `changed` are the roots of the next generation, which differs in one path.
     """
@@ -74,16 +74,16 @@ class Material:
 
     @property
     def url(self) -> str:
-        """The cache without a server."""
+        """The `file://` URL of the cache."""
         return f"file://{self.directory}"
 
     def describe(self) -> str:
-        """Return its size in words, for a figure's name."""
+        """Return the size of the closure in words, for the name of a figure."""
         paths, files, size = self.directory.name.split("-")[:3]
         return f"{paths} paths, {files} files, {int(size) // 1_000_000} MB"
 
     def warm(self) -> None:
-        """Have all of it in memory, so that no run pays for the disk."""
+        """Read all files into the page cache, so that no run waits for the disk."""
         for file in self.directory.rglob("*"):
             if file.is_file():
                 with file.open("rb") as opened:
@@ -93,7 +93,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """One path to be published; processes are told this much."""
+    """One path to be published by a process of the pool."""
 
     path: str
     references: tuple[str, ...]
@@ -101,10 +101,10 @@ class _Planned:
 
 
 def published(options: Options, shape: Shape, compressed: str) -> Material:
-    """Return the closure of a shape, published now if no earlier run has."""
+    """Return the closure of a shape; publish it unless an earlier run has done so."""
     directory = HOME / f"{shape.name}-{compressed}"
     if not (directory / "material.json").exists():
-        options.tell(f"publishing {shape.bytes // 1_000_000} MB as {compressed}, for this run "
+        options.log(f"publishing {shape.bytes // 1_000_000} MB as {compressed}, for this run "
                      "and later ones")  # fmt: skip
         _publish(shape, compressed, directory)
     made = _load(directory)
@@ -113,7 +113,7 @@ def published(options: Options, shape: Shape, compressed: str) -> Material:
 
 
 def files_of(sizes: Sequence[int], seed: str) -> Iterator[tuple[str, bytes]]:
-    """Return names and contents of the files of one path; no other path has the same names."""
+    """Yield names and contents of the files of one path; no other path has the same names."""
     pool, cut = _pool(), random.Random(seed)
     place = f"share/{seed.rpartition('/')[2]}"
     for number, size in enumerate(sizes):
@@ -122,7 +122,7 @@ def files_of(sizes: Sequence[int], seed: str) -> Iterator[tuple[str, bytes]]:
 
 
 def fetched(made: Material, path: StorePath, target: Path) -> None:
-    """Unpack a path of the cache to `target`, as whoever fetches it does."""
+    """Unpack a path of the cache to `target`."""
     found = narinfo.parse((made.directory / f"{path.digest}.narinfo").read_bytes(), path)
     with (made.directory / found.url).open("rb") as file:
         archive = compression.reader_of(file, found.compression, label=str(path))
@@ -151,7 +151,7 @@ def _publish(shape: Shape, compressed: str, directory: Path) -> None:
 
 
 def _publish_one(task: tuple[Path, str, str, _Planned]) -> None:
-    """Publish one path; in a process of its own."""
+    """Publish one path; runs in a process of the pool."""
     directory, compressed, key, plan = task
     publisher = Publisher(directory, compression=compressed, key=signatures.parse_secret(key))
     with tempfile.TemporaryDirectory(dir=_MEMORY) as scratch:
@@ -165,7 +165,7 @@ def _publish_one(task: tuple[Path, str, str, _Planned]) -> None:
 
 
 def _planned(shape: Shape) -> tuple[list[_Planned], list[str]]:
-    """Return all paths, those that are referred to first, and the roots among them."""
+    """Return all paths, each after the paths it refers to, and the roots among them."""
     rolled = random.Random(shape.name)
     paths = [_path_of(f"{shape.name}-{number}", f"package-{number}") for number in
              range(shape.paths)]  # fmt: skip
@@ -188,7 +188,7 @@ def _rest_of(plan: _Planned) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def _spread(rolled: random.Random, total: int, parts: int, is_even: bool) -> list[int]:
-    """Return `parts` numbers, at least 1, that add up to about `total`."""
+    """Return `parts` numbers of at least 1 that add up to about `total`."""
     weights = [1.0 if is_even else rolled.lognormvariate(0, _SPREAD) for _ in range(parts)]
     return [max(1, round(total * weight / sum(weights))) for weight in weights]
 
@@ -208,7 +208,7 @@ def _load(directory: Path) -> Material:
 
 
 def _make_pool() -> None:
-    """Gather the pool, once."""
+    """Collect the pool, unless it exists."""
     file = HOME / "pool"
     if file.exists() and file.stat().st_size >= _POOL_BYTES // 2:
         return

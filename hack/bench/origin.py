@@ -1,11 +1,12 @@
-"""A binary cache far away: a directory over HTTP, each answer after a delay, at little cost.
+"""A distant binary cache: serves a directory over HTTP, each answer after a delay.
 
     python -m hack.bench.origin DIRECTORY DELAY_SECONDS
 
-The first line of output is the URL. On a machine of few cores a server is part of what is measured:
-the testbed's own, with a thread for each connection, computes as long as those who ask. This one
-has a loop and keeps small files in memory; GET alone, HTTP/1.1, connections kept open. Asked for
-`SENT`, it tells how many bytes of files it has sent, and how many requests it has had.
+The first line of output is the URL. On a machine with few cores, the server is part of what is
+measured: the testbed's own server, with a thread per connection, uses as much processor time as its
+clients. This one is an event loop that keeps small files in memory; it supports only GET over
+persistent HTTP/1.1 connections. The answer to `SENT` has the number of bytes of files sent, and the
+number of requests.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _FOUND: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nC
 
 @contextlib.contextmanager
 def serving(directory: Path, *, delay: float) -> Iterator[str]:
-    """Serve a directory by a process of its own, for the time of a with statement; give its URL."""
+    """Serve a directory from a separate process; yield the URL."""
     argv = [sys.executable, "-m", __name__, str(directory), str(delay)]
     with (
         tempfile.TemporaryDirectory() as place,
@@ -42,7 +43,7 @@ def serving(directory: Path, *, delay: float) -> Iterator[str]:
 
 
 class _Connection(asyncio.Protocol):
-    """One client: answers each request head with a file."""
+    """A client's connection; answers each request with a file."""
 
     def __init__(
         self, directory: Path, delay: float, known: dict[bytes, bytes], sent: list[int]
@@ -73,8 +74,8 @@ class _Connection(asyncio.Protocol):
 
     def _load(self, target: bytes) -> bytes:
         if target == f"/{SENT}".encode():
-            told = json.dumps(self._sent).encode()
-            return _FOUND + str(len(told)).encode() + b"\r\n\r\n" + told
+            totals = json.dumps(self._sent).encode()
+            return _FOUND + str(len(totals)).encode() + b"\r\n\r\n" + totals
         file = self._directory / unquote(target.decode()).lstrip("/")
         if ".." in file.parts or not file.is_file():
             return _MISSING

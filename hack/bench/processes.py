@@ -1,4 +1,4 @@
-"""What a process has used, as the kernel counts it."""
+"""Memory and processor time of a process, as the kernel accounts them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 def peak_of(process: int) -> float:
-    """Return the largest memory that a process ever had resident, in MiB."""
+    """Return the peak resident memory of a process, in MiB."""
     return _memory_of(process, "VmHWM")
 
 
 def memory_of(process: int) -> float:
-    """Return the memory that a process has resident now, in MiB."""
+    """Return the resident memory of a process, in MiB."""
     return _memory_of(process, "VmRSS")
 
 

@@ -1,7 +1,7 @@
-"""Rounds: sides that run in turns, A B A B, so that what disturbs the machine disturbs them all.
+"""Rounds: sides that take turns, A B A B, so that other load on the machine affects all alike.
 
-A side is a function that prepares, does the work and returns the seconds (or whatever is compared)
-of the work alone. The median of its runs counts.
+A side is a function that prepares, does the work and returns the seconds (or another measure) of
+the work alone. The median of its runs counts.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Side = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What each side measured, in the order of its runs."""
+    """The measured values of each side, in the order of its runs."""
 
     samples: Mapping[str, tuple[float, ...]]
 
     def median(self, side: str) -> float:
-        """Return the middle one of a side's samples."""
+        """Return the median of a side's samples."""
         return statistics.median(self.samples[side])
 
     def worst(self, side: str) -> float:
@@ -31,15 +31,15 @@ class Results:
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the middle one."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def run(options: Options, sides: Mapping[str, Side], *, times: int) -> Results:
-    """Run all sides `times` times, in turns."""
+    """Run all sides `times` times, taking turns."""
     samples: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(times):
         for name, side in sides.items():
             samples[name].append(side())
-            options.tell(f"round {turn + 1}: {name} {samples[name][-1]:.3f}")
+            options.log(f"round {turn + 1}: {name} {samples[name][-1]:.3f}")
     return Results({name: tuple(values) for name, values in samples.items()})

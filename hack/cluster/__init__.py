@@ -1,1 +1,1 @@
-"""A real Kubernetes on this one host, with cri-proxy between kubelet and a private containerd."""
+"""A real Kubernetes on this host, with cri-proxy between kubelet and a private containerd."""

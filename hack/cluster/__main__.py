@@ -1,11 +1,11 @@
-"""`hack/cluster.sh`: a cluster that stays until it is taken down.
+"""`hack/cluster.sh`: start a cluster that runs until it is stopped.
 
-    /run/cri-proxy-cluster/      only while there is one
-        pid, log                 of the process that has started everything and ends it
+    /run/cri-proxy-cluster/      exists while a cluster runs
+        pid, log                 of the process that starts and stops everything
         kubeconfig, kubectl      links
 
-`up` starts that process in the background and waits for it; `down` asks it to end and waits.
-Should it die, all that it had started dies with it, and `down` takes away what is left here.
+`up` starts that process in the background and waits until the cluster is ready; `down` stops it. If
+it dies, everything that it has started dies as well, and `down` removes the directory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STOP_SECONDS: Final = 120.0
 
 
 def main() -> int:
-    """Do what is asked for, return the exit status."""
+    """Run the command; return the exit status."""
     match sys.argv[1:]:
         case ["up"]:
             return _up()
@@ -46,7 +46,7 @@ def _up() -> int:
     if _pid() is not None:
         return _status()
     if missing := programs.missing():
-        print(f"to be made first: {', '.join(missing)}; this takes a while, once", file=sys.stderr)
+        print(f"building first, once, which takes a while: {', '.join(missing)}", file=sys.stderr)
         try:
             programs.provide()
         except programs.Unavailable as error:
@@ -65,7 +65,7 @@ def _up() -> int:
     (_PLACE / "pid").write_text(str(process.pid))
     waiting.until(
         lambda: process.poll() is not None or (_PLACE / "kubeconfig").exists(),
-        what="the cluster to be up",
+        what="the cluster to be ready",
         seconds=_START_SECONDS,
         explain=(_PLACE / "log").read_text,
     )
@@ -82,7 +82,7 @@ def _down() -> int:
         os.kill(pid, signal.SIGTERM)
         waiting.until(
             lambda: _pid() is None,
-            what=f"process {pid} to take the cluster down",
+            what=f"process {pid} to stop the cluster",
             seconds=_STOP_SECONDS,
         )
     shutil.rmtree(_PLACE, ignore_errors=True)
@@ -91,7 +91,7 @@ def _down() -> int:
 
 def _status() -> int:
     if _pid() is None:
-        print("no cluster; hack/cluster.sh up starts one")
+        print("no cluster is running: start one with hack/cluster.sh up")
         return 3
     print(f"alias kubectl='{_PLACE}/kubectl --kubeconfig {_PLACE}/kubeconfig'")
     print("\n".join(f"# FloxHub has {each}" for each in samples.ENVIRONMENTS))
@@ -99,9 +99,9 @@ def _status() -> int:
 
 
 def _serve() -> int:
-    """Run a cluster until a signal comes."""
+    """Run a cluster until a signal arrives."""
     stopping = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    for number in stopping:  # until it is up a signal interrupts, and what was begun is undone
+    for number in stopping:  # during startup, a signal interrupts and undoes it
         signal.signal(number, _interrupt)
     try:
         with cluster.Cluster() as running:
@@ -116,12 +116,12 @@ def _serve() -> int:
 
 def _interrupt(_number: int, _frame: object) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the way down is not to be interrupted
+        signal.signal(number, signal.SIG_IGN)  # stopping must not be interrupted
     raise KeyboardInterrupt
 
 
 def _pid() -> int | None:
-    """Return the process that has the cluster, if it is there."""
+    """Return the process that runs the cluster, if there is one."""
     try:
         pid = int((_PLACE / "pid").read_text())
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

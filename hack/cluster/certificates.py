@@ -1,9 +1,9 @@
-"""Keys, certificates and kubeconfigs of one cluster, made anew for each.
+"""Keys, certificates and kubeconfigs of one cluster, generated for each.
 
-    <directory>/ca.crt, ca.key                 the one authority, of everybody in the cluster
+    <directory>/ca.crt, ca.key                 the only authority in the cluster
                 <name>.crt, <name>.key         servers and clients
-                <name>.kubeconfig              a client's way to the API server, all in one file
-                accounts.key, accounts.pub     what service account tokens are signed with
+                <name>.kubeconfig              a client's access to the API server, in one file
+                accounts.key, accounts.pub     the keys for service account tokens
 
 Kubernetes reads a client's user from the common name and its groups from the organizations
 (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates).
@@ -29,10 +29,10 @@ _SKEW: Final = datetime.timedelta(hours=1)
 
 
 class Authority:
-    """A certificate authority and the directory of what it has signed."""
+    """A certificate authority, and the directory of its certificates."""
 
     def __init__(self, directory: Path) -> None:
-        """Make the authority's own key and certificate, and the key for service accounts."""
+        """Generate the authority's key and certificate, and the key for service accounts."""
         directory.mkdir(mode=0o700, parents=True)
         self.directory: Final = directory
         self.certificate: Final = directory / "ca.crt"
@@ -51,7 +51,7 @@ class Authority:
     def sign(
         self, name: str, user: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()
     ) -> tuple[Path, Path]:
-        """Return certificate and key for a client `user`, and server if it has `hosts`."""
+        """Return certificate and key for the client `user`, and for a server at `hosts`, if any."""
         certificate, file = self.directory / f"{name}.crt", self.directory / f"{name}.key"
         key = _new_key(file)
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -67,7 +67,7 @@ class Authority:
         return certificate, file
 
     def kubeconfig(self, name: str, user: str, server: str, groups: Sequence[str] = ()) -> Path:
-        """Return a file that lets whoever has it be `user` at the API server."""
+        """Return a kubeconfig that authenticates as `user` at the API server."""
         certificate, key = self.sign(name, user, groups=groups)
         client = {
             "client-certificate-data": _base64(certificate),

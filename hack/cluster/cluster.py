@@ -1,4 +1,4 @@
-"""A Kubernetes cluster of one node on this host: real parts only, and nothing is left of them.
+"""A Kubernetes cluster of one node on this host, made of real components.
 
     kubectl ──> kube-apiserver ── etcd
                   │       └────── scheduler, controller manager
@@ -6,12 +6,12 @@
                                ├──> FloxHub (local)
                                └──> binary cache (local, signed)
 
-The containerd is the testbed's, and so is the way everything ends: all files are below its
-directory, all control groups below its own, and its guard sweeps even if this process is killed.
-There is no kube-proxy and no DNS: pods reach each other and this host by address. A second node,
-with a systemd of its own and nothing of cri-proxy's, joins by `worker`.
+The containerd is the testbed's, which also cleans up: all files are below its directory, all
+control groups below its own, and its guard sweeps even if this process is killed. There is no
+kube-proxy and no DNS: pods reach each other and this host by address. A second node, with its own
+systemd and without cri-proxy, joins with `worker`.
 
-`is_direct` leaves cri-proxy out, to compare with.
+With `is_direct`, kubelet uses containerd directly, for comparison.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hack.cluster import programs
 from hack.cluster.kubectl import Kubectl, condition
 from hack.cluster.kubelet import Kubelet
 from hack.cluster.plane import ControlPlane
-from hack.testbed import containerd, environments, file_server, floxhub
+from hack.testbed import containerd, environments, floxhub, web
 from hack.testbed.proxy import Proxy
 
 NODE: Final = "node"
@@ -32,7 +32,7 @@ _READY_SECONDS: Final = 180.0
 
 
 def lacks() -> list[str]:
-    """Return what this machine lacks for a cluster, as words for a sentence."""
+    """Return what this machine lacks for a cluster, as phrases for a message."""
     return [*containerd.lacks(), *(f"the program {name}" for name in programs.missing())]
 
 
@@ -44,7 +44,7 @@ class Cluster:
         self.is_direct: Final = is_direct
         self.hub: floxhub.FloxHub
         self.published: environments.Published
-        self.cache: file_server.FileServer
+        self.cache: web.FileServer
         self.proxy: Proxy
         self.plane: ControlPlane
         self.kubelet: Kubelet
@@ -59,7 +59,7 @@ class Cluster:
 
     @property
     def directory(self) -> Path:
-        """Where everything of it is."""
+        """The directory of all its files."""
         return self.runtime.directory / "cluster"
 
     @property
@@ -69,7 +69,7 @@ class Cluster:
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """What the proxy is told, beside what keeps it to its directory."""
+        """The settings of the proxy besides those that keep it to its directory."""
         return {
             "floxhub": {"url": self.hub.url, "git_url": self.hub.git_url, "remember_seconds": 0},
             "store": {
@@ -80,7 +80,7 @@ class Cluster:
         }
 
     def start(self) -> None:
-        """Start it all, and wait until the node is Ready and pods can be made."""
+        """Start everything, and wait until the node is Ready and pods can be created."""
         if missing := lacks():
             raise RuntimeError(
                 f"a cluster cannot run here, it lacks {'; '.join(missing)}: "
@@ -93,11 +93,11 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """End and remove it all."""
+        """Stop and remove everything."""
         self._stack.close()
 
     def node(self) -> Any:
-        """Return the node, as the API server has it."""
+        """Return the node object from the API server."""
         return self.kubectl.get("node", NODE)
 
     def _start(self) -> None:
@@ -128,7 +128,7 @@ class Cluster:
         address = self.runtime.traces.network.gateway
         self.published = environments.published(self.directory / "cache")
         self.cache = self._stack.enter_context(
-            file_server.FileServer(self.published.publisher.directory, address=address)
+            web.FileServer(self.published.publisher.directory, address=address)
         )
         self.hub = self._stack.enter_context(
             floxhub.FloxHub(self.directory / "floxhub", address=address)

@@ -1,4 +1,4 @@
-"""kubectl, as whoever administers the cluster types it: text in, text or JSON out."""
+"""kubectl, as an administrator of the cluster uses it: text in, text or JSON out."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Object = Mapping[str, Any]
 
 
 class Failed(AssertionError):
-    """kubectl ended with another status than 0; the message has what it wrote."""
+    """kubectl failed; the message has its output."""
 
 
 class Kubectl:
-    """One user's kubectl in one namespace; without one, objects say where they belong."""
+    """One user's kubectl in one namespace; without a namespace, manifests give it."""
 
     def __init__(self, program: Path, kubeconfig: Path, namespace: str | None = None) -> None:
         self.kubeconfig: Final = kubeconfig
@@ -40,7 +40,7 @@ class Kubectl:
     def __call__(
         self, *arguments: str, text: str | None = None, seconds: float = waiting.DEADLINE_SECONDS
     ) -> str:
-        """Return what a command writes; `text` is its standard input."""
+        """Return the output of a command; `text` is its standard input."""
         done = subprocess.run(
             self.argv(*arguments),
             input=text,
@@ -49,14 +49,14 @@ class Kubectl:
             text=True,
             check=False,
             timeout=seconds,
-            env={**os.environ, "HOME": str(self.kubeconfig.parent)},  # where it keeps its cache
+            env={**os.environ, "HOME": str(self.kubeconfig.parent)},  # for its cache
         )
         if done.returncode != 0:
             raise Failed(f"kubectl {' '.join(arguments)}: {done.stderr.strip()} {done.stdout}")
         return done.stdout
 
     def apply(self, *objects: Object, options: Sequence[str] = ()) -> None:
-        """Make objects what they are said to be."""
+        """Apply manifests."""
         items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         self("apply", "--server-side", *options, "-f", "-", text=json.dumps(items))
 
@@ -74,8 +74,8 @@ class Kubectl:
     ) -> Any:
         """Return the first state of `get(*what)` for which `holds` is true.
 
-        It need not be there at first. At the end of the patience the error tells what was seen
-        last, and the namespace's events.
+        The object need not exist at first. On a timeout, the error has the last state and the
+        namespace's events.
         """
         seen: Any = None
 
@@ -90,19 +90,19 @@ class Kubectl:
 
         return waiting.until(
             probe,
-            what=f"{' '.join(what)} to be as wanted",
+            what=f"{' '.join(what)} to be in the expected state",
             seconds=seconds,
             explain=lambda: f"{json.dumps(_brief(seen))}\n{self.events()}",
         )
 
     def events(self) -> str:
-        """Return the namespace's last events, as a person reads them."""
+        """Return the namespace's last events in readable form."""
         lines = self("get", "events", "--sort-by=.lastTimestamp").splitlines()
         return "\n".join(lines[-20:])
 
 
 def pod_is_ready(pod: Object) -> bool:
-    """Whether a pod is Ready."""
+    """Return whether a pod is Ready."""
     return condition(pod, "Ready") == "True"
 
 
@@ -113,12 +113,12 @@ def condition(thing: Object, kind: str) -> str | None:
 
 
 def restarts(pod: Object) -> int:
-    """Return how often containers of a pod were started again."""
+    """Return how often containers of a pod were restarted."""
     return sum(each["restartCount"] for each in pod["status"].get("containerStatuses", ()))
 
 
 def _brief(seen: Any) -> Any:
-    """Return the status of what was seen: the rest was known before."""
+    """Return the status part of an object."""
     if isinstance(seen, list):
         return [_brief(each) for each in seen]
     return seen.get("status", seen) if isinstance(seen, dict) else seen

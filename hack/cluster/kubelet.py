@@ -1,17 +1,17 @@
-"""The real kubelet of this host's node, pointed at a CRI socket.
+"""The real kubelet of this host's node, connected to a CRI socket.
 
     <directory>/            kubelet's root: pods/, volumes, plugins; a shared mount, as on a node
     <beside>/kubelet.json   its configuration
              kubelet.log    its log
-             own/           what it would have written elsewhere on this host
+             own/           files that it would have written elsewhere on this host
 
-Some of what kubelet does cannot be configured: links in /var/log/containers, a socket below
-/var/lib/kubelet, sysctls of the whole machine. So it runs in a mount namespace of its own, in which
-these places are ours and the sysctls are files that say already what it wants. What it mounts
-below its root, the volumes of pods, it shares with the runtime.
+Some effects of kubelet cannot be configured: links in /var/log/containers, a socket below
+/var/lib/kubelet, sysctls of the whole machine. So it runs in a mount namespace where these are
+private directories, and files that already have the expected values in place of the sysctls. Its
+mounts below its root, the volumes of pods, are shared with the runtime.
 
-The control groups of its pods are below one that has the testbed's name, by which they are found
-and removed whatever happens.
+The control groups of its pods are below one with the testbed's name, so that they are always found
+and removed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SYSCTLS: Final = {
     "kernel/keys/root_maxkeys": 1000000,
     "kernel/keys/root_maxbytes": 25000000,
 }
-"""What kubelet wants the sysctls of its whole machine to say."""
+"""The values of machine-wide sysctls that kubelet expects."""
 
 
 class Kubelet(Daemon):
@@ -57,7 +57,7 @@ class Kubelet(Daemon):
         cgroup: str,
         endpoint: Path,
     ) -> None:
-        """Write certificates and configuration, and lay what its namespace is made of."""
+        """Write certificates and configuration, and prepare the files of its namespace."""
         self.directory: Final = directory
         self.name: Final = name
         self._beside: Final = directory.parent
@@ -101,10 +101,10 @@ class Kubelet(Daemon):
             "protectKernelDefaults": True,
             "oomScoreAdj": 0,
             "resolvConf": "/etc/resolv.conf",
-            "clusterDNS": [address],  # nobody answers there; without one every pod has a warning
+            "clusterDNS": [address],  # no DNS server; without an entry, every pod gets a warning
             "podLogsDir": str(self._own / "pods"),
             "volumePluginDir": str(self._own / "plugins"),
-            # A full disk of the machine is not this node's business.
+            # A full disk of the machine must not evict pods.
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "0.5%"},
             "imageGCHighThresholdPercent": 100,
             "nodeStatusUpdateFrequency": "2s",
@@ -115,7 +115,7 @@ class Kubelet(Daemon):
 
     @property
     def log(self) -> Path:
-        """All that it has written."""
+        """Its log."""
         return self._beside / "kubelet.log"
 
     @property
@@ -123,7 +123,7 @@ class Kubelet(Daemon):
         return self._beside / "own"
 
     def configure(self, **settings: Any) -> None:
-        """Change its configuration from the next start on; None takes a setting back."""
+        """Change its configuration for the next start; None removes a setting."""
         for name, value in settings.items():
             if value is None:
                 self._settings.pop(name, None)
@@ -131,7 +131,7 @@ class Kubelet(Daemon):
                 self._settings[name] = value
 
     def launch(self) -> processes.Program:
-        """Lay its ground and its configuration, as it is by now, and start it."""
+        """Prepare its directories, write the current configuration, and start it."""
         self._prepare()
         (self._beside / "kubelet.json").write_text(json.dumps(self._settings, indent=2))
         argv = [str(programs.path_of("kubelet")), *argv_of(self._flags)]
@@ -141,7 +141,7 @@ class Kubelet(Daemon):
         )
 
     def _prepare(self) -> None:
-        """Lay its directories, and the control group whose children its pods' will be."""
+        """Create its directories, and the parent of its pods' control groups."""
         for name in ("lib", "log/containers", "pods", "plugins"):
             (self._own / name).mkdir(parents=True, exist_ok=True)
         if not self.directory.exists():
@@ -155,7 +155,7 @@ class Kubelet(Daemon):
         cgroups.create(self._cgroup)
 
     def _script(self, argv: list[str]) -> str:
-        """Return the shell script that makes its namespace, and becomes it."""
+        """Return the shell script that sets up its namespace and executes kubelet."""
         places = {"lib": "/var/lib", "log": "/var/log"}
         binds = [
             *((self._own / name, place) for name, place in places.items()),
@@ -166,7 +166,7 @@ class Kubelet(Daemon):
         return "\n".join([*lines, f"exec {shlex.join(argv)}"])
 
     def is_ready(self) -> bool:
-        """Whether it is healthy; the node is Ready a little later."""
+        """Return whether it is healthy; the node becomes Ready a little later."""
         url = f"http://127.0.0.1:{self._settings['healthzPort']}/healthz"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:

@@ -1,10 +1,10 @@
 """The control plane: etcd, API server, scheduler, controller manager, on addresses of this host.
 
     <directory>/certificates/    see `certificates`
-    <directory>/etcd/            what the cluster knows; gone with it
+    <directory>/etcd/            the state of the cluster
     <directory>/*.log            a log for each program
 
-All listen on the address that pods reach this host by, which is nobody else's, or on 127.0.0.1.
+All listen on 127.0.0.1 or on the private address under which pods reach this host.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from hack.cluster.certificates import Authority
 from hack.cluster.kubectl import Kubectl
 from hack.testbed import processes
 
-_SERVICES: Final = "10.160.0.0/16"  # addresses of Services: routed nowhere, there is no kube-proxy
+_SERVICES: Final = "10.160.0.0/16"  # of Services; not routed, without kube-proxy
 _KUBERNETES: Final = "10.160.0.1"
 _START_SECONDS: Final = 240.0
 
 
 class ControlPlane:
-    """One control plane, from `start` to `stop`; `address` is this host's for kubelet and pods."""
+    """One control plane; `address` is the one under which kubelet and pods reach this host."""
 
     def __init__(self, directory: Path, address: str) -> None:
         directory.mkdir(parents=True)
@@ -51,7 +51,7 @@ class ControlPlane:
         self._start_scheduler()
 
     def stop(self) -> None:
-        """End it all."""
+        """Stop all programs."""
         self._programs.close()
 
     def _start_etcd(self) -> str:
@@ -113,7 +113,7 @@ class ControlPlane:
         self._launch("kube-scheduler", **self._client("kube-scheduler"))
 
     def _client(self, name: str) -> Mapping[str, str | Path]:
-        """Return the flags of a program that is the API server's client, and the only one there."""
+        """Return the flags of a client of the API server that needs no leader election."""
         kubeconfig = self.authority.kubeconfig(name, f"system:{name}", self.server)
         return {
             "kubeconfig": kubeconfig,
@@ -144,12 +144,12 @@ class ControlPlane:
 
 
 def argv_of(flags: Mapping[str, str | Path]) -> Sequence[str]:
-    """Return flags as these programs take them."""
+    """Return command-line flags for settings."""
     return [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on; who comes first has it."""
+    """Return a free port; another program may take it before it is used."""
     with socket.socket() as trial:
         trial.bind((address, 0))
         return int(trial.getsockname()[1])

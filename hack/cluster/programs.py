@@ -1,15 +1,15 @@
-"""Kubernetes' own programs and etcd: built and fetched once, kept outside the tree.
+"""Kubernetes' own programs and etcd: built and fetched once, and kept outside the tree.
 
     ${XDG_CACHE_HOME:-~/.cache}/cri-proxy/
-        kubernetes/<version>/      kubelet, kube-apiserver, …: built from the Go module, as go.mod
-                                   and go.sum beside this file pin it
+        kubernetes/<version>/      kubelet, kube-apiserver, …: built from the Go module pinned in
+                                   go.mod and go.sum beside this file
         etcd/                      Debian's etcd-server, unpacked: nothing is installed or started
 
-A program is there whole or not at all. Building takes Go and, the first time, many minutes of two
-cores; after that nothing.
+A program is written completely or not at all. Building needs Go and takes many minutes of two
+cores, once.
 
-    python -m hack.cluster.programs             what is missing is built and fetched
-    python -m hack.cluster.programs --missing   what is missing is named, a line each
+    python -m hack.cluster.programs             build and fetch missing programs
+    python -m hack.cluster.programs --missing   list missing programs, one per line
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _OLDEST_GO: Final = (1, 24)
 
 
 class Unavailable(Exception):
-    """A program can be neither found nor made; the message says what to do."""
+    """A program is missing and cannot be built; the message says what to do."""
 
 
 def version() -> str:
-    """Return the version of Kubernetes, as go.mod pins it, for example v1.34.4."""
+    """Return the version of Kubernetes pinned in go.mod, for example v1.34.4."""
     match = re.search(r"k8s\.io/kubernetes (v\S+)", (_MODULE / "go.mod").read_text())
     assert match is not None, "go.mod requires k8s.io/kubernetes"
     return match[1]
 
 
 def path_of(name: str) -> Path:
-    """Return where a program is, or will be once `provide` was called."""
+    """Return the path of a program, which `provide` creates."""
     if name == "etcd":
         installed = shutil.which("etcd")
         return Path(installed) if installed else _cache() / "etcd" / "usr/bin/etcd"
@@ -56,12 +56,12 @@ def path_of(name: str) -> Path:
 
 
 def missing() -> list[str]:
-    """Return the names of the programs that are not there."""
+    """Return the names of the missing programs."""
     return [name for name in (*BUILT, "etcd") if not os.access(path_of(name), os.X_OK)]
 
 
 def provide() -> None:
-    """Build and fetch what is missing; say so on standard error."""
+    """Build and fetch missing programs, with progress on standard error."""
     for name in missing():
         began = time.monotonic()
         if name == "etcd":
@@ -72,7 +72,7 @@ def provide() -> None:
 
 
 def lacks() -> list[str]:
-    """Return what this machine lacks to provide what is missing, as words for a sentence."""
+    """Return what this machine lacks for `provide`, as phrases for a message."""
     wanted = missing()
     found = []
     if set(wanted) & set(BUILT) and _go_version() < _OLDEST_GO:
@@ -113,7 +113,7 @@ def _fetch_etcd() -> None:
         what = f"Debian's package {_ETCD_PACKAGE} could not be fetched"
         try:
             _run(["apt-get", "download", _ETCD_PACKAGE], what, cwd=Path(stage))
-        except Unavailable:  # the lists of packages may be too old, or not there yet
+        except Unavailable:  # the package lists may be outdated or missing
             _run(["apt-get", "update"], what, cwd=Path(stage))
             _run(["apt-get", "download", _ETCD_PACKAGE], what, cwd=Path(stage))
         (package,) = Path(stage).glob("*.deb")
@@ -126,7 +126,7 @@ def _run(argv: list[str], what: str, *, cwd: Path, env: dict[str, str] | None = 
     try:
         done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise Unavailable(f"{what}: there is no program {error.filename}") from error
+        raise Unavailable(f"{what}: the program {error.filename} is missing") from error
     if done.returncode != 0:
         raise Unavailable(f"{what}: {argv[0]} ended with {done.returncode}: {done.stderr[-2000:]}")
 
@@ -148,7 +148,7 @@ def _cache() -> Path:
 
 
 def main() -> int:
-    """Provide what is missing, or name it."""
+    """Provide missing programs, or list them."""
     if "--missing" in sys.argv[1:]:
         print("".join(f"{name}\n" for name in missing()), end="")
         return 0

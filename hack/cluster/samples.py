@@ -1,7 +1,7 @@
-"""The environments that the pods of manifests/ name, on a cluster's own FloxHub.
+"""The environments that the pods of manifests/ use, on a cluster's own FloxHub.
 
-They are made of this machine's static programs, so they are not what FloxHub has under these
-names; they have the commands, files and variables that those pods use.
+They are made of this machine's static programs, and so differ from the environments of these names
+on FloxHub; they have the commands, files and variables that the pods use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hack.cluster.cluster import Cluster
 
 TOKEN: Final = "flox_pat_sample"
-"""What opens the private environment."""
+"""The token for the private environment."""
 
 ENVIRONMENTS: Final = (
     *("acme/web", "acme/tasks", "acme/library", "acme-labs/model"),

@@ -7,14 +7,14 @@
     <directory>/machine/                see `machine`
                 disk/kubelet, disk/containerd, disk/images
 
-Nothing of it has heard of cri-proxy: it is the node that an installer finds. kubelet is the real
-one, and its files are those of `kubeadm join` in Kubernetes 1.34; it asks the cluster for its own
-certificate and writes /etc/kubernetes/kubelet.conf itself. It has a taint, by which the pods of
-others stay away, and reports as seldom as kubelets do.
+It has nothing of cri-proxy: it is the node that the installer finds. kubelet is the real one, with
+the files of `kubeadm join` in Kubernetes 1.34; it requests its own certificate from the cluster and
+writes /etc/kubernetes/kubelet.conf itself. The node has a taint that keeps other pods away, and
+reports at kubelet's default interval.
 
-What differs from a node: control groups are kubelet's own and not systemd's (one needs version 2
-for that), sysctls of the whole machine are files that say already what kubelet wants, and pods of
-this node reach nobody.
+Differences to a real node: control groups are managed by kubelet instead of systemd (which needs
+cgroup v2), machine-wide sysctls are files with the values that kubelet expects, and the node's pods
+have no network beyond it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hack.testbed import containerd, images, machine, network
 
 NAME: Final = "machine"
 TAINT: Final = "testbed"
-"""Pods that are to run there tolerate it."""
+"""The taint that pods for this node tolerate."""
 
 _PACKAGES: Final = ("systemd", "systemd-sysv")
 _PROGRAMS: Final = {
@@ -48,7 +48,7 @@ _PODS: Final = network.Network(bridge="cni0", subnet="10.191.0.0/24")
 _JOIN_SECONDS: Final = 180.0
 _IMPORT_SECONDS: Final = 180.0
 
-# The names of what kubeadm writes, and where Debian's package of kubelet has its unit.
+# The names of the files that kubeadm writes, and of the unit in Debian's package of kubelet.
 _UNIT: Final = """\
 [Unit]
 Description=kubelet: The Kubernetes Node Agent
@@ -144,7 +144,7 @@ WantedBy=multi-user.target
 """
 _PREPARE_UNIT: Final = """\
 [Unit]
-Description=What a machine has and a container lacks
+Description=Set up devices, mounts and sysctls that a container lacks
 Before=kubelet.service
 
 [Service]
@@ -155,14 +155,14 @@ ExecStart=/usr/lib/testbed/prepare
 _PREPARE: Final = """\
 #!/bin/sh
 set -e
-test -e /dev/kmsg || mknod /dev/kmsg c 1 11 # where kubelet reads of processes out of memory
+test -e /dev/kmsg || mknod /dev/kmsg c 1 11 # where kubelet reads out-of-memory kills
 mount --make-shared /
 cd /usr/lib/testbed/sysctl
 for each in $(find . -type f); do
   mount --bind "$each" "/proc/sys/$each"
 done
 """
-# As kubeadm binds them: who may ask for a node's certificate, and get it without a person.
+# As kubeadm binds them: who may request a node's certificate and get it approved automatically.
 _BINDINGS: Final = {
     "kubelet-bootstrap": ("system:node-bootstrapper", "system:bootstrappers"),
     "node-autoapprove-bootstrap": (
@@ -177,10 +177,10 @@ _BINDINGS: Final = {
 
 
 class Worker:
-    """One such node, Ready while it is entered; it leaves the cluster at the end."""
+    """A node that is Ready while the context lasts, and then leaves the cluster."""
 
     def __init__(self, cluster: Cluster, directory: Path, mounts: Mapping[str, Path]) -> None:
-        """Lay everything below `directory`; `mounts` are as for a machine."""
+        """Write everything below `directory`; `mounts` are those of the machine."""
         self._cluster: Final = cluster
         self._address: Final = str(ipaddress.ip_network(cluster.runtime.traces.network.subnet)[250])
         self._disk: Final = directory / "disk"
@@ -235,11 +235,11 @@ class Worker:
             tar.unlink()
 
     def node(self) -> Any:
-        """Return the node, as the API server has it."""
+        """Return the node object from the API server."""
         return self._cluster.kubectl.get("node", NAME)
 
     def kubelets_files(self) -> machine.Snapshot:
-        """Return what kubelet is configured by, beside the root: it is on a disk of its own."""
+        """Return a snapshot of kubelet's configuration files on its disk, which the root lacks."""
         names = ("config.yaml", "instance-config.yaml", "kubeadm-flags.env")
         return {name: machine.noted(self._disk / "kubelet" / name) for name in names}
 
@@ -277,11 +277,11 @@ class Worker:
             f'KUBELET_KUBEADM_ARGS="--pod-infra-container-image={images.PAUSE}"\n'
         )
         wants = self.machine.root / "etc/systemd/system/multi-user.target.wants"
-        for unit in ("containerd", "prepare"):  # kubelet is started when there is a network
+        for unit in ("containerd", "prepare"):  # kubelet is started once there is a network
             (wants / f"{unit}.service").symlink_to(f"/usr/lib/systemd/system/{unit}.service")
 
     def _plug_in(self) -> None:
-        """Give the machine a cable to the cluster's bridge."""
+        """Connect the machine to the cluster's bridge with a veth pair."""
         bridge = self._cluster.runtime.traces.network.bridge
         cable, pid = f"{bridge}w", str(self.machine.pid)
         inside = ["nsenter", "--net", f"--target={pid}", "ip"]
@@ -309,7 +309,7 @@ class Worker:
 
 
 def _installed() -> dict[str, Path]:
-    """Return this host's containerd and its companions, where a package would put them."""
+    """Return this host's containerd and related programs, by the paths that a package uses."""
     found = {place: Path(str(shutil.which(name))) for place, name in _PROGRAMS.items()}
     found["/usr/bin/kubelet"] = programs.path_of("kubelet")
     plugins = containerd.cni_plugins()

@@ -1,7 +1,7 @@
-"""Run critest directly and through the proxy, print where they differ; 1 if they do.
+"""Run critest directly and through the proxy, and print the differences; exit with 1 if any.
 
-A test whose outcomes differ is run again, alone, on both sides: the tests look at clocks, and on a
-busy machine one may fail for that. It counts if it differs every time.
+A test with different outcomes is run again by itself on both sides, because tests depend on timing
+and may fail on a busy machine. It counts as different if it differs every time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from hack.critest import grounds, outcomes
+from hack.critest import fixtures, outcomes
 from hack.critest.outcomes import Difference, Outcomes
 from hack.testbed import binaries, containerd, critools
 from hack.testbed.binaries import Binaries
@@ -35,7 +35,7 @@ _TooLong = subprocess.TimeoutExpired
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What is run: critest's version and arguments that all runs share."""
+    """The version of critest, and the arguments common to all runs."""
 
     version: str
     program: Path
@@ -44,13 +44,13 @@ class Chosen:
     reports: Path
 
     def run(self, socket: Path, name: str, *, only: Sequence[str] = ()) -> Outcomes:
-        """Run critest against a socket; return what became of its tests."""
+        """Run critest on a socket; return the outcomes of its tests."""
         report = self.reports / f"{name}.json"
         argv = [
             str(self.program),
             *("--runtime-endpoint", f"unix://{socket}", "--config", "/dev/null"),
             *("--ginkgo.seed", str(self.seed), "--ginkgo.json-report", str(report)),
-            *("--ginkgo.skip", "|".join(re.escape(each) for each in grounds.LEFT_OUT)),
+            *("--ginkgo.skip", "|".join(re.escape(each) for each in fixtures.LEFT_OUT)),
             "--ginkgo.no-color",
         ]
         for each in only:
@@ -73,7 +73,7 @@ class Chosen:
 
 
 def main() -> int:
-    """Run what the arguments name."""
+    """Run the tests chosen by the arguments; return the exit status."""
     arguments = _arguments()
     pairings = [
         (runtime, version)
@@ -83,11 +83,11 @@ def main() -> int:
     reports = Path(arguments.reports or tempfile.mkdtemp(prefix="cri-proxy-critest-"))
     reports.mkdir(parents=True, exist_ok=True)
     print(f"seed {arguments.seed}, reports in {reports}")
-    for part, reason in grounds.LEFT_OUT.items():
+    for part, reason in fixtures.LEFT_OUT.items():
         print(f"left out: {part!r} ({reason})")
     found = 0
     with Registry() as registry:
-        for image in grounds.all_images():
+        for image in fixtures.all_images():
             registry.offer(image)
         for runtime, version in pairings:
             found += _compare(runtime, version, registry.address, reports, arguments)
@@ -98,7 +98,7 @@ def main() -> int:
 def _compare(
     runtime: str, version: str, mirror: str, reports: Path, arguments: argparse.Namespace
 ) -> int:
-    """Run critest of one version on one runtime, all ways; return how many tests differ."""
+    """Run one version of critest on one runtime in all ways; return how many tests differ."""
     program = critools.program("critest", version)
     if program is None:
         sys.exit(f"critest {version} is not built: run hack/critools.sh {version}")
@@ -109,7 +109,7 @@ def _compare(
     place.mkdir(exist_ok=True)
     chosen = Chosen(version, program, arguments.seed, arguments.focus, place)
     found = 0
-    mirrors = dict.fromkeys(grounds.REGISTRIES, mirror)
+    mirrors = dict.fromkeys(fixtures.REGISTRIES, mirror)
     with Containerd(binaries=chosen_binaries, mirrors=mirrors) as running:
         print(f"\ncontainerd {running.version()}, critest {version}")
         directly = _timed(chosen, running.socket, "directly")
@@ -146,13 +146,13 @@ def _lasting(
     directly: Outcomes,
     through: Outcomes,
 ) -> list[Difference]:
-    """Return the differences that are there every time that their tests are run."""
+    """Return the differences that persist when their tests are run again."""
     found = outcomes.differences(directly, through)
     for trial in range(1, _TRIALS):
         if not found:
             break
         tests = [each.test for each in found]
-        print(f"  again, alone: {len(tests)} that differ through the {front}", flush=True)
+        print(f"  again, by themselves: {len(tests)} that differ through the {front}", flush=True)
         ours = chosen.run(proxy, f"{front}-{trial}", only=tests)
         theirs = chosen.run(runtime, f"directly-{front}-{trial}", only=tests)
         kept = {each.test: each for each in outcomes.differences(theirs, ours)}
@@ -168,9 +168,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runtime", choices=["system", *binaries.SERIES])
     parser.add_argument("--critest", choices=critools.VERSIONS)
     parser.add_argument("--front", choices=FRONTS, action="append")
-    parser.add_argument("--focus", default="", help="a regular expression of names of tests")
+    parser.add_argument("--focus", default="", help="a regular expression for the names of tests")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
-    parser.add_argument("--reports", help="a directory for reports and logs, kept")
+    parser.add_argument("--reports", help="a directory for reports and logs, which are kept")
     return parser.parse_args()
 
 

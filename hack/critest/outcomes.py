@@ -1,7 +1,8 @@
-"""The outcomes of one run of critest, and how two runs differ.
+"""The outcomes of a run of critest, and the differences of two runs.
 
-Read from Ginkgo's JSON report. A test is known by the words that lead to it, which are the same in
-every run; what it failed with is kept for people and not compared, since it has names and times.
+They are read from Ginkgo's JSON report. A test is identified by the texts that lead to it, which
+are the same in every run; failure messages are kept for display but not compared, because they
+contain names and times.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ _SKIPPED = "skipped"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one test; `state` is Ginkgo's word."""
+    """The outcome of one test; `state` is Ginkgo's."""
 
     state: str
     failure: str
 
     @property
     def is_failure(self) -> bool:
-        """Whether it neither passed nor was left out."""
+        """Whether it neither passed nor was skipped."""
         return self.state not in {_PASSED, _SKIPPED}
 
     def __str__(self) -> str:
@@ -33,7 +34,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A test that went otherwise through the proxy."""
+    """A test with a different outcome through the proxy."""
 
     test: str
     directly: Outcome
@@ -45,7 +46,7 @@ _MISSING = Outcome("missing", "the run had no such test")
 
 
 def load(report: Path) -> Outcomes:
-    """Return the outcomes in a report, by test."""
+    """Return the outcomes in a report by test."""
     (suite,) = json.loads(report.read_bytes())
     return {
         " ".join((*(each["ContainerHierarchyTexts"] or ()), each["LeafNodeText"])): _outcome(each)
@@ -55,7 +56,7 @@ def load(report: Path) -> Outcomes:
 
 
 def differences(directly: Outcomes, through: Outcomes) -> list[Difference]:
-    """Return the tests of other outcomes, by name; a test that one run lacks is one of them."""
+    """Return the tests with different outcomes, by name, including tests that one run lacks."""
     found = []
     for test in sorted({*directly, *through}):
         ours, theirs = through.get(test, _MISSING), directly.get(test, _MISSING)
@@ -65,10 +66,10 @@ def differences(directly: Outcomes, through: Outcomes) -> list[Difference]:
 
 
 def count(outcomes: Outcomes) -> str:
-    """Return a sentence's worth: how many passed, failed, were left out."""
+    """Return in words how many tests passed, failed and were skipped."""
     failed = sum(each.is_failure for each in outcomes.values())
     passed = sum(each.state == _PASSED for each in outcomes.values())
-    return f"{passed} passed, {failed} failed, {len(outcomes) - passed - failed} left out"
+    return f"{passed} passed, {failed} failed, {len(outcomes) - passed - failed} skipped"
 
 
 def _outcome(spec: Mapping[str, object]) -> Outcome:

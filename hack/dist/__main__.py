@@ -1,8 +1,8 @@
-"""`python -m hack.dist`: build the release, or renew what it is made of.
+"""`python -m hack.dist`: build the release, or update its pinned inputs.
 
-dist/cri-proxy-VERSION-linux-ARCH.tar.gz        the program, for each architecture asked for
-dist/cri-proxy-VERSION-linux-ARCH.cdx.json      what is in it
-dist/cri_proxy-VERSION-py3-none-any.whl         for those who have a Python
+dist/cri-proxy-VERSION-linux-ARCH.tar.gz        the program, for each requested architecture
+dist/cri-proxy-VERSION-linux-ARCH.cdx.json      its SBOM
+dist/cri_proxy-VERSION-py3-none-any.whl         for use with an installed Python
 dist/SHA256SUMS
 """
 
@@ -22,7 +22,7 @@ from hack.dist.architectures import Architecture
 
 
 def main() -> None:
-    """Do what the command line asks for."""
+    """Run the command."""
     options = _options()
     if options.renew:
         inputs.renew()
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _build(target: Architecture, wheel: Path, work: Path, out: Path, *, epoch: int) -> None:
-    """Build one architecture's tarball and list of parts."""
+    """Build the tarball and the SBOM for one architecture."""
     version = cri_proxy.__version__
     python = _python(work)
     launcher = work / f"launcher-{target.name}"
@@ -61,7 +61,7 @@ def _build(target: Architecture, wheel: Path, work: Path, out: Path, *, epoch: i
 
 
 def _python(work: Path) -> Path:
-    """Return the interpreter that the tarballs bring, as this machine can run it."""
+    """Return the interpreter of the tarball for this machine's architecture."""
     place = work / "python"
     if not place.exists():
         host = architectures.host()
@@ -72,7 +72,7 @@ def _python(work: Path) -> Path:
 
 
 def _epoch() -> int:
-    """Return the time that all files get: SOURCE_DATE_EPOCH, or that of the last commit."""
+    """Return the timestamp for all files: SOURCE_DATE_EPOCH, or that of the last commit."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
     argv = ["git", "-C", str(inputs.REPOSITORY), "log", "-1", "--format=%ct"]
@@ -88,7 +88,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=inputs.REPOSITORY / "dist")
     parser.add_argument(
-        "--renew", action="store_true", help="write inputs.json from what there is today; no build"
+        "--renew", action="store_true", help="update inputs.json to the current versions, without a build"
     )
     return parser.parse_args()
 

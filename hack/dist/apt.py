@@ -1,7 +1,8 @@
-"""Debian packages of a release, from the mirror that this machine uses, whatever it runs itself.
+"""Debian packages of any release and architecture, from the mirror that this machine uses.
 
-apt gets a directory of its own, so that the machine's lists, architecture and packages are neither
-asked nor touched: an arm64 package of Debian 13 is had on any machine with apt and Debian's keys.
+apt gets its own directory, so that the machine's package lists, architecture and packages are
+neither used nor changed: any machine with apt and Debian's keys can fetch an arm64 package of
+Debian 13.
 
     <directory>/sources.list  lists/  cache/  status
 """
@@ -23,17 +24,17 @@ _MIRROR: Final = re.compile(
 
 
 def mirror() -> str:
-    """Return the address of the Debian archive in this machine's configuration of apt."""
+    """Return the URL of the Debian archive in this machine's configuration of apt."""
     files = [_SOURCES / "sources.list", *sorted((_SOURCES / "sources.list.d").glob("*"))]
     for file in files:
         if file.is_file() and (match := _MIRROR.search(file.read_text())):
             return match.group(1).rstrip("/")
-    raise SystemExit(f"no Debian archive is named in {_SOURCES}: add the sources of one")
+    raise SystemExit(f"no Debian archive in {_SOURCES}: add one to the sources of apt")
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package as the archive has it; `name` is as dpkg knows it."""
+    """A package in the archive; `name` is dpkg's."""
 
     name: str
     version: str
@@ -44,7 +45,7 @@ class Apt:
     """One release and architecture of Debian."""
 
     def __init__(self, directory: Path, *, suite: str, architecture: str) -> None:
-        """Lay the directory out, and fetch the archive's lists."""
+        """Prepare the directory, and fetch the archive's package lists."""
         self._directory: Final = directory.absolute()
         self._architecture: Final = architecture
         for each in ("lists/partial", "cache/archives/partial", "parts", "preferences"):
@@ -70,7 +71,7 @@ class Apt:
         return [found[name] for name in names]
 
     def download(self, package: Package, directory: Path) -> Path:
-        """Return the file of the package, put into an empty `directory`."""
+        """Download the package into the empty `directory`; return the file."""
         self._run("apt-get", "download", f"{package.name}={package.version}", cwd=directory)
         return next(directory.glob("*.deb"))
 

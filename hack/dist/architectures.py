@@ -1,4 +1,4 @@
-"""The two architectures, by the names that everybody else has for them."""
+"""The two supported architectures, with the names that other projects use for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Architecture:
     loader: str
     """The dynamic loader's file in Debian's libc6."""
     compiler: str
-    """What the compiler of the launcher calls it."""
+    """The name used by the launcher's compiler."""
 
 
 ALL: Final = {
@@ -42,5 +42,5 @@ ALL: Final = {
 
 
 def host() -> Architecture:
-    """Return that of this machine; raise KeyError for one that no tarball is made for."""
+    """Return this machine's architecture; raise KeyError if it is not supported."""
     return ALL[platform.machine()]

@@ -1,4 +1,4 @@
-"""A tar archive whose bytes depend on nothing but the files: sorted, owned by root, of one time."""
+"""A reproducible tar archive: entries are sorted, owned by root, and have one timestamp."""
 
 from __future__ import annotations
 

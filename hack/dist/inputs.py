@@ -1,14 +1,14 @@
-"""What the tarballs are made of: pinned in inputs.json, fetched once, proved by SHA-256.
+"""The inputs of the tarballs: pinned in inputs.json, fetched once, verified by their SHA-256.
 
     inputs.json
-        architectures/<name>/debian     the interpreter, its standard library, the libraries below
-        architectures/<name>/wheels     what pyproject.toml asks for, as constraints.txt has it
-        compilers/<name>                the wheel of the compiler that makes the launcher, by the
-                                        architecture of the machine that builds
+        architectures/<name>/debian     the interpreter, its standard library and the libraries
+        architectures/<name>/wheels     pyproject.toml's dependencies, as in constraints.txt
+        compilers/<name>                the wheel of the launcher's compiler, by the architecture
+                                        of the machine that builds
 
-`renew` writes it from what Debian and the package index offer today; a build takes what it says and
-nothing else. What was fetched is kept in ~/.cache/cri-proxy/dist under its digest. Debian's archive
-keeps only the newest versions: when one is gone, `renew` is the way on, and a new release.
+`renew` pins the current versions of Debian and of the package index; a build uses only the pinned
+ones. Downloads are kept in ~/.cache/cri-proxy/dist under their digests. Debian's archive only has
+the newest versions: when a pinned one has disappeared, run `renew` and publish a new release.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ DEBIAN: Final = (
     f"libpython{PYTHON}-minimal",
     f"libpython{PYTHON}-stdlib",
     "libc6",
-    "libgcc-s1",  # grpcio's
-    "libstdc++6",  # grpcio's
-    "gcc-14-base",  # the licence of the two
-    "libexpat1",  # the interpreter's
-    "zlib1g",  # the interpreter's
+    "libgcc-s1",  # of grpcio
+    "libstdc++6",  # of grpcio
+    "gcc-14-base",  # the licence of both
+    "libexpat1",  # of the interpreter
+    "zlib1g",  # of the interpreter
     "libssl3t64",  # ssl and hashlib
-    "libzstd1",  # libssl3t64's
+    "libzstd1",  # of libssl3t64
     "libffi8",  # ctypes
     "libbz2-1.0",  # bz2
     "liblzma5",  # lzma
     "libuuid1",  # uuid
 )
-_COMPILER: Final = "ziglang==0.17.1"  # a C compiler for both architectures, from either
+_COMPILER: Final = "ziglang==0.17.1"  # cross-compiles C between both architectures
 _GLIBC: Final = range(
     41, 4, -1
 )  # minor versions of manylinux tags that the suite's C library can run
@@ -60,14 +60,14 @@ _GLIBC: Final = range(
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A wheel as the package index has it."""
+    """A wheel in the package index."""
 
     file: str
     sha256: str
 
     @property
     def name(self) -> str:
-        """Return the project's name, as in the file's."""
+        """Return the project's name, as in the file name."""
         return self.file.split("-")[0]
 
     @property
@@ -78,14 +78,14 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All that one tarball is made of, beside this repository."""
+    """The inputs of one tarball besides this repository."""
 
     debian: Sequence[apt.Package]
     wheels: Sequence[Wheel]
 
 
 def load(architecture: Architecture) -> Inputs:
-    """Return what inputs.json names for the architecture."""
+    """Return the inputs that inputs.json has for the architecture."""
     lock = json.loads(LOCK.read_text())["architectures"][architecture.name]
     return Inputs(
         debian=[apt.Package(**each) for each in lock["debian"]],
@@ -94,15 +94,15 @@ def load(architecture: Architecture) -> Inputs:
 
 
 def compiler(host: Architecture) -> Wheel:
-    """Return what inputs.json names for a machine of this architecture."""
+    """Return the compiler that inputs.json has for a machine of this architecture."""
     return Wheel(**json.loads(LOCK.read_text())["compilers"][host.name])
 
 
 class Fetcher:
-    """Brings inputs onto this machine, for one architecture."""
+    """Downloads inputs for one architecture."""
 
     def __init__(self, architecture: Architecture) -> None:
-        """Touch nothing yet."""
+        """Download nothing yet."""
         self._architecture: Final = architecture
 
     @cached_property
@@ -111,7 +111,7 @@ class Fetcher:
         return apt.Apt(_cache() / name, suite=SUITE, architecture=self._architecture.debian)
 
     def debian(self, package: apt.Package) -> Path:
-        """Return the .deb of the package."""
+        """Return the .deb file of the package."""
         return _kept(
             f"{package.name}.deb",
             package.sha256,
@@ -128,7 +128,7 @@ class Fetcher:
         return _kept(wheel.file, wheel.sha256, download)
 
     def renewed(self) -> dict[str, Any]:
-        """Return this architecture's part of inputs.json as of today."""
+        """Return this architecture's part of inputs.json with the current versions."""
         with tempfile.TemporaryDirectory() as directory:
             project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
             constraint = ("--constraint", str(REPOSITORY / "hack/constraints.txt"))
@@ -141,7 +141,7 @@ class Fetcher:
 
 
 def renew() -> None:
-    """Write inputs.json anew."""
+    """Write inputs.json with the current versions."""
     compilers = {}
     for architecture in architectures.ALL.values():
         with tempfile.TemporaryDirectory() as directory:
@@ -158,7 +158,7 @@ def renew() -> None:
 
 
 def _kept(name: str, sha256: str, fetch: Callable[[Path], Path]) -> Path:
-    """Return the file in the cache, fetched before if it is not there."""
+    """Return the file in the cache; download it if it is missing."""
     place = _cache() / sha256 / re.sub(r"[^\w.+-]", "_", name)
     if place.exists():
         return place
@@ -166,7 +166,7 @@ def _kept(name: str, sha256: str, fetch: Callable[[Path], Path]) -> Path:
     with tempfile.TemporaryDirectory(dir=place.parent) as directory:
         fetched = fetch(Path(directory))
         if _digest(fetched) != sha256:
-            raise SystemExit(f"{fetched.name} is not what inputs.json names: its SHA-256 differs")
+            raise SystemExit(f"the SHA-256 of {fetched.name} differs from inputs.json")
         fetched.rename(place)
     return place
 
@@ -182,7 +182,7 @@ def _pip(architecture: Architecture, directory: Path, *arguments: str) -> None:
     argv += [f"--platform={each}" for each in platforms]
     done = subprocess.run([*argv, f"--dest={directory}", *arguments], check=False)
     if done.returncode:
-        raise SystemExit("pip could not fetch what the tarball is made of; see above")
+        raise SystemExit("pip could not download the wheels: see its output above")
 
 
 def _cache() -> Path:

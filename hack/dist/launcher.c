@@ -1,16 +1,16 @@
-/* What a person or systemd starts: finds the tree that it lies in, and runs Python from there.
+/* The launcher: locates the tree that it is part of, and runs Python from it.
 
    TREE/bin/cri-proxy ARG...    runs  python -I -m cri_proxy ARG...
-   TREE/bin/python3 ARG...      runs  python -I ARG...; Python takes this for itself (sys.executable),
-                                so that the workers start in the same way
+   TREE/bin/python3 ARG...      runs  python -I ARG...; this is Python's sys.executable, so that
+                                workers are started in the same way
 
-   Python is started by the tree's own dynamic loader, with libraries from the tree alone: neither the
-   node's C library nor its cache of libraries is looked at. The loader's file is named cri-proxy, for
-   that is the name which ps and the kernel's log show. /proc/self/exe has symbolic links resolved: after
-   an upgrade has moved `current`, a running daemon still starts workers of its own version.
+   Python is started by the tree's own dynamic loader, only with libraries of the tree: neither the
+   node's C library nor its library cache is used. The loader's file is named cri-proxy because ps and
+   the kernel's log show that name. /proc/self/exe is free of symbolic links: after an upgrade has moved
+   `current`, a running daemon still starts workers of its own version.
 
-   It needs no C library, not even to be linked with: three calls of the kernel, and a stack that the
-   kernel has filled with the count of arguments, the arguments, a null, the environment, and a null. */
+   It is not linked with a C library: it uses three system calls, and the initial stack, on which the
+   kernel puts the number of arguments, the arguments, a null, the environment, and a null. */
 
 enum { LONGEST = 4096 };
 
@@ -50,20 +50,20 @@ static char *append(char *end, const char *text) {
   return end;
 }
 
-static void tell(const char *text) {
+static void print(const char *text) {
   long length = 0;
   while (text[length]) length++;
   kernel(WRITE, 2, (long)text, length, 0);
 }
 
 __attribute__((noreturn)) static void fail(const char *what, const char *why) {
-  tell("cri-proxy: ");
-  tell(what);
-  tell(why);
+  print("cri-proxy: ");
+  print(what);
+  print(why);
   for (;;) kernel(EXIT, 127, 0, 0, 0);
 }
 
-/* Cut the last component off a path; return it. */
+/* Remove the last component of a path; return it. */
 static char *cut(char *path) {
   char *slash = path;
   for (char *each = path; *each; each++)
@@ -106,11 +106,11 @@ __attribute__((noreturn, used)) void launch(long *stack) {
   for (long each = 1; each < count; each++) *next++ = arguments[each];
   *next = 0;
 
-  char **kept = environment; /* without what would have the loader bring the node's libraries in */
+  char **kept = environment; /* without variables that would make the loader use the node's libraries */
   for (char **each = environment; *each; each++)
     if (!is_loaders(*each)) *kept++ = *each;
   *kept = 0;
 
   kernel(EXECVE, (long)loader, (long)words, (long)environment, 0);
-  fail(loader, ": cannot be started; unpack the tarball anew\n");
+  fail(loader, ": cannot be started; unpack the tarball again\n");
 }

@@ -1,7 +1,7 @@
-"""The list of a tarball's parts (SBOM), as CycloneDX 1.6 in JSON.
+"""The SBOM of a tarball, as CycloneDX 1.6 in JSON.
 
-Every Debian package and every wheel is a component, with the name that scanners look for (a package
-URL) and the digest of the file that was fetched. https://cyclonedx.org/docs/1.6/json/
+Every Debian package and every wheel is a component, with the package URL that scanners search for
+and the digest of the downloaded file. https://cyclonedx.org/docs/1.6/json/
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMESPACE: Final = uuid.UUID("b0b6c1f4-5b2f-4a52-9f5e-3c8a7f0b9d11")
 
 
 def listing(version: str, architecture: Architecture, *, epoch: int) -> str:
-    """Return the document, which depends on the inputs and nothing else."""
+    """Return the document, which depends only on the inputs."""
     used = inputs.load(architecture)
     fetcher = inputs.Fetcher(architecture)
     components = [
@@ -80,7 +80,7 @@ def _component(name: str, version: str, purl: str, sha256: str) -> dict[str, Any
 
 
 def _licenses(wheel: Path) -> Sequence[dict[str, Any]]:
-    """Return what the wheel's metadata says of its licence."""
+    """Return the licence in the wheel's metadata."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
         metadata = email.parser.BytesParser().parsebytes(archive.read(name), headersonly=True)

@@ -1,17 +1,17 @@
-"""The unpacked tarball: an interpreter with all that it needs, and the project in it.
+"""The unpacked tarball: an interpreter with all of its libraries, and the project.
 
     cri-proxy-VERSION/
         bin/cri-proxy               the launcher
-        bin/python3                 the same, as Python
-        libexec/cri-proxy           the dynamic loader, under the name that ps is to show
+        bin/python3                 the same, as a Python interpreter
+        libexec/cri-proxy           the dynamic loader, under the name that ps shows
         libexec/python              the interpreter itself
         lib/*.so*                   C library and others, from Debian
         lib/python3.13/             standard library, from Debian
-        lib/python3/dist-packages/  the project and what it depends on, from wheels
-        licenses/<package>          Debian's copyright files; wheels have theirs beside them
+        lib/python3/dist-packages/  the project and its dependencies, from wheels
+        licenses/<package>          Debian's copyright files; wheels include theirs
 
-Every module has its bytecode beside it, marked as not to be checked against the source: the tree
-may lie on a read-only file system, and no time stamp is in it.
+Every module has its bytecode beside it, marked as not to be checked against the source, so that the
+tree contains no timestamps and can be on a read-only file system.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hack.dist.architectures import Architecture
 
 _PACKAGES: Final = Path("lib/python3/dist-packages")
 _DROPPED: Final = (
-    # of the standard library: what serves other programs, or needs libraries that we do not bring
+    # standard library: modules that we do not use, or that need libraries that we do not include
     "lib/python*/ensurepip",
     "lib/python*/idlelib",
     "lib/python*/pydoc_data",
@@ -44,14 +44,14 @@ _DROPPED: Final = (
     "lib/python*/lib-dynload/_curses*",
     "lib/python*/lib-dynload/_dbm.*",
     "lib/python*/lib-dynload/readline.*",
-    "lib/python*/_pyrepl/_minimal_curses.py",  # would load the node's
-    # and Python's tests of itself
+    "lib/python*/_pyrepl/_minimal_curses.py",  # would load the node's library
+    # Python's own tests
     "lib/python*/lib-dynload/_*test*",
     "lib/python*/lib-dynload/xx*",
-    # of the C library: character sets, and what the linker and debuggers read
+    # C library: character sets, and files for linkers and debuggers
     "lib/gconv",
     "lib/audit",
-    # of wheels: the slower of two bindings to zstd
+    # wheels: the slower of two bindings to zstd
     "lib/python3/dist-packages/zstandard/_cffi.*",
 )
 _COMPILE: Final = """
@@ -66,13 +66,13 @@ class Tree:
     """The tree in `directory`, filled step by step."""
 
     def __init__(self, directory: Path, architecture: Architecture) -> None:
-        """Make the empty directory."""
+        """Create the empty directory."""
         self.directory: Final = directory
         self._architecture: Final = architecture
         directory.mkdir(parents=True)
 
     def add_interpreter(self, launcher: Path) -> None:
-        """Put launcher, interpreter, standard library and C library in."""
+        """Add launcher, interpreter, standard library and C library."""
         for name in ("cri-proxy", "python3"):
             self._place(launcher, f"bin/{name}", mode=0o755)
         fetcher = inputs.Fetcher(self._architecture)
@@ -83,21 +83,21 @@ class Tree:
         )
 
     def add_packages(self, ours: Path) -> None:
-        """Put the project's wheel in, and all that it depends on."""
+        """Add the project's wheel and its dependencies."""
         fetcher = inputs.Fetcher(self._architecture)
         for wheel in inputs.load(self._architecture).wheels:
             self._unzip(fetcher.wheel(wheel))
         self._unzip(ours)
 
     def finish(self, python: Path) -> None:
-        """Leave out what nobody needs, and compile all modules with the interpreter `python`."""
+        """Remove unneeded files, and compile all modules with the interpreter `python`."""
         for pattern in _DROPPED:
             for path in self.directory.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         subprocess.run([python, "-c", _COMPILE, self.directory], check=True)
 
     def _unpack(self, package: Path, name: str) -> None:
-        """Take out of a .deb what belongs into the tree."""
+        """Extract the files of a .deb that belong in the tree."""
         argv = ["dpkg-deb", "--fsys-tarfile", str(package)]
         with (
             subprocess.Popen(argv, stdout=subprocess.PIPE) as dpkg,
@@ -114,7 +114,7 @@ class Tree:
         path = self.directory / place
         path.parent.mkdir(parents=True, exist_ok=True)
         if member.issym():
-            path.symlink_to(PurePosixPath(member.linkname).name)  # all are to a file beside it
+            path.symlink_to(PurePosixPath(member.linkname).name)  # all point to a file in the same directory
             return
         source = archive.extractfile(member)
         assert source is not None
@@ -123,7 +123,7 @@ class Tree:
         path.chmod(0o755 if member.mode & 0o111 else 0o644)
 
     def _place_of(self, path: PurePosixPath, package: str) -> str | None:
-        """Return where a file of a Debian package goes, None if it is not wanted."""
+        """Return the place in the tree for a file of a Debian package; None to leave it out."""
         text, multiarch = str(path), self._architecture.multiarch
         if text == f"/usr/bin/python{inputs.PYTHON}":
             return "libexec/python"
@@ -139,7 +139,7 @@ class Tree:
         return None
 
     def _unzip(self, wheel: Path) -> None:
-        """Unpack a wheel; programs and headers that it brings stay out."""
+        """Unpack a wheel without its programs and headers."""
         with zipfile.ZipFile(wheel) as archive:
             for member in sorted(archive.namelist()):
                 parts = PurePosixPath(member).parts
@@ -182,7 +182,7 @@ def compile_launcher(place: Path, target: Architecture, host: Architecture) -> N
 
 
 def build_wheel(directory: Path, epoch: int) -> Path:
-    """Build the project's wheel into `directory`, from a copy without anything that lies about."""
+    """Build the project's wheel into `directory`, from a copy that has only its sources."""
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "source"
         copy.mkdir()

@@ -1,5 +1,5 @@
-"""Real parts to test against, small enough for one machine: each module is one of them.
+"""Real components to test against, small enough for one machine; each module is one of them.
 
-Tests, the demo and the benchmarks share them. None knows of the part that is being tested, except
-by the formats that both speak.
+Tests, the demo and the benchmarks share them. They share only formats and protocols with the code
+under test.
 """

@@ -1,24 +1,24 @@
-"""NARs word by word, honest or not: what a hostile publisher could serve.
+"""NARs built word by word, valid or not, as a hostile publisher could serve them.
 
-The writer of the product cannot write a wrong archive, so tests that need one spell it out here.
-Nothing is checked, sorted or bounded.
+The product's writer cannot write an invalid archive, so tests that need one build it here. Nothing
+is checked, sorted or bounded.
 """
 
 from __future__ import annotations
 
 
 def word(data: bytes) -> bytes:
-    """Return one string of the format: length, bytes, zeros up to a multiple of 8."""
+    """Return one string in the format: length, bytes, zeros up to a multiple of 8."""
     return len(data).to_bytes(8, "little") + data + b"\0" * (-len(data) % 8)
 
 
 def words(*texts: str) -> bytes:
-    """Return several strings of the format."""
+    """Return several strings in the format."""
     return b"".join(word(text.encode()) for text in texts)
 
 
 def archive(node: bytes) -> bytes:
-    """Return a whole archive of a node."""
+    """Return the complete archive of a node."""
     return words("nix-archive-1") + node
 
 

@@ -1,12 +1,12 @@
-"""Which containerd and runc a testbed runs: the system's, or others that are unpacked beside it.
+"""The containerd and runc that a testbed runs: the system's, or others unpacked beside it.
 
-`hack/runtimes.sh` unpacks Debian's packages of other versions, once for all working trees:
+`hack/runtimes.sh` unpacks Debian packages of other versions, once for all working trees:
 
     $CRI_PROXY_CACHE/runtimes/1.7/usr/bin/     containerd 1.7, for use with the system's runc
-    $CRI_PROXY_CACHE/runtimes/2/usr/bin/       containerd 2 and a runc that knows user namespaces
+    $CRI_PROXY_CACHE/runtimes/2/usr/bin/       containerd 2 and a runc with user namespaces
 
-A whole run of the tests uses others if TESTBED_BINARIES names their directory; a single test asks
-for `unpacked("2")`.
+TESTBED_BINARIES names the directory of programs for a whole test run; a single test can use
+`unpacked("2")`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Binaries:
     directory: Path | None = field(default_factory=_directory_of_environment)
 
     def path_of(self, name: str) -> Path | None:
-        """Return where the program is, or None."""
+        """Return the path of the program, or None."""
         found = shutil.which(name, path=self.search_path)
         return None if found is None else Path(found)
 
     @property
     def search_path(self) -> str:
-        """What PATH is to containerd: it looks for shims there."""
+        """The PATH for containerd, which finds its shims there."""
         path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
         return path if self.directory is None else f"{self.directory}:{path}"
 
@@ -53,22 +53,22 @@ class Binaries:
         ).stdout
         match = re.search(r" v?(\d+\.\S+)", printed)
         if match is None:
-            raise RuntimeError(f"containerd --version says {printed!r}, which names no version")
+            raise RuntimeError(f"containerd --version printed {printed!r}, which has no version")
         return match[1]
 
     def major(self) -> int:
-        """Return the number that tells what it knows: 2 for user namespaces."""
+        """Return the major version, for example 2, which supports user namespaces."""
         return int(self.version().split(".")[0])
 
 
 def unpacked(series: str) -> Binaries | None:
-    """Return the programs of a series that `hack/runtimes.sh` has unpacked, or None."""
+    """Return the programs of a series unpacked by `hack/runtimes.sh`, or None."""
     directory = cache() / "runtimes" / series / "usr" / "bin"
     return Binaries(directory=directory) if directory.is_dir() else None
 
 
 def cache() -> Path:
-    """Return where programs to test with are kept between runs and for all working trees."""
+    """Return the directory for programs kept between runs and for all working trees."""
     named = os.environ.get("CRI_PROXY_CACHE")
     if named:
         return Path(named)

@@ -4,9 +4,9 @@
     <digest>.narinfo                signed with the publisher's key
     nar/<file hash>.nar[.xz|.zst|.gz|.bz2]
 
-Trees come from disk or from a mapping; store paths get digests derived from contents, name and
-references, as Nix's would be, so that the same tree is the same path in every run. The directory is
-a cache by itself (`file://`); `file_server` offers it over HTTP, with faults on demand.
+Trees come from disk or from a mapping. The digests of store paths are derived from content, name
+and references as in Nix, so that the same tree has the same path in every run. The directory can be
+used as a cache directly (`file://`); `web` serves it over HTTP, with faults on demand.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _DIGEST_BYTES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Executable:
-    """A file that can be run."""
+    """An executable file."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Symlink:
-    """A symlink; its target may be anything that is not empty."""
+    """A symlink; its target may be anything but empty."""
 
     target: str
 
@@ -53,7 +53,7 @@ Node = bytes | Executable | Symlink
 Files = Mapping[str, Node]
 """Files by their paths in the tree; the path of an empty directory ends with a slash."""
 Tree = Path | Node | Files
-"""What is published: something on disk, one file or symlink, or a directory of files."""
+"""A tree to publish: a path on disk, one file or symlink, or a directory of files."""
 
 
 def write_tree(target: Path, tree: Node | Files) -> None:
@@ -91,7 +91,7 @@ def path_of(name: str, nar_hash: bytes, references: Iterable[StorePath] = ()) ->
 
 
 class Publisher:
-    """Writes store paths to the cache in `directory`, signed with `key` (else a new one)."""
+    """Writes store paths to the cache in `directory`, signed with `key`, by default a new one."""
 
     def __init__(
         self, directory: Path, *, compression: str = "zstd", key: SecretKey | None = None
@@ -105,12 +105,12 @@ class Publisher:
 
     @property
     def public_key(self) -> str:
-        """The text of the key to trust."""
+        """The public key in text form, for the settings of trusted keys."""
         return str(self.key.public)
 
     @property
     def url(self) -> str:
-        """The cache without a server."""
+        """The `file://` URL of the cache."""
         return f"file://{self.directory}"
 
     def add(
@@ -121,7 +121,7 @@ class Publisher:
         *,
         refers_to_itself: bool = False,
     ) -> StorePath:
-        """Publish `tree` under the path derived from its contents; return that path."""
+        """Publish `tree` under the path derived from its content; return that path."""
         references = tuple(references)
         with _on_disk(tree) as source:
             nar_hash, _ = nar.digest_of(source)
@@ -130,7 +130,7 @@ class Publisher:
         return path
 
     def publish(self, path: StorePath, tree: Tree, references: Iterable[StorePath] = ()) -> NarInfo:
-        """Publish `tree` as `path`, whatever its contents are; return what the cache says of it."""
+        """Publish `tree` as `path`, regardless of its content; return the narinfo."""
         with _on_disk(tree) as source:
             nar_hash, nar_size = nar.digest_of(source)
             archive = self._archive(source)
@@ -156,23 +156,23 @@ class Publisher:
         return info
 
     def put(self, info: NarInfo) -> None:
-        """Write a narinfo as it is, for instance one that lies."""
+        """Write a narinfo as it is; it may be wrong."""
         self.narinfo_file(info.path).write_text(narinfo.text_of(info))
 
     def narinfo(self, path: StorePath) -> NarInfo:
-        """Return what the cache says of `path`."""
+        """Return the narinfo of `path`."""
         return narinfo.parse(self.narinfo_file(path).read_bytes(), path)
 
     def narinfo_file(self, path: StorePath) -> Path:
-        """Return where the narinfo of `path` is."""
+        """Return the narinfo file of `path`."""
         return self.directory / f"{path.digest}.narinfo"
 
     def archive_file(self, path: StorePath) -> Path:
-        """Return where the archive of `path` is."""
+        """Return the archive file of `path`."""
         return self.directory / self.narinfo(path).url
 
     def remove(self, path: StorePath) -> None:
-        """Take `path` out of the cache; an archive may be shared, so it stays."""
+        """Delete the narinfo of `path`; the archive stays, because it may be shared."""
         self.narinfo_file(path).unlink()
 
     def _archive(self, source: Path) -> Path:
@@ -186,7 +186,7 @@ class Publisher:
 
 
 def _compressor(file: IO[bytes], compression: str, stack: ExitStack) -> Callable[[bytes], object]:
-    """Return what takes plain bytes and writes them compressed to `file`; `stack` ends it."""
+    """Return a function that compresses bytes to `file`; closing `stack` completes the file."""
     match compression:
         case "none":
             return file.write
@@ -201,12 +201,12 @@ def _compressor(file: IO[bytes], compression: str, stack: ExitStack) -> Callable
         case "bzip2":
             return stack.enter_context(bz2.open(file, "wb")).write
         case _:
-            raise ValueError(f"no cache has the compression {compression!r}")
+            raise ValueError(f"unknown compression {compression!r}")
 
 
 @contextmanager
 def _on_disk(tree: Tree) -> Iterator[Path]:
-    """Give a tree as a path on disk, for the time of a with statement."""
+    """Yield a tree as a path on disk."""
     if isinstance(tree, Path):
         yield tree
         return

@@ -1,7 +1,7 @@
-"""A bucket behind S3: a directory whose files are given for requests that are signed right.
+"""An S3 bucket: a directory whose files are served to correctly signed requests.
 
-Signatures are checked by botocore, Amazon's own implementation, and not by the code under test.
-Answers have the codes that S3 has for them.
+Signatures are verified by botocore, Amazon's own implementation, and not by the code under test.
+Errors have S3's codes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from hack.testbed.file_server import FileServer, Request, Status
+from hack.testbed.web import FileServer, Request, Status
 
 _AUTHORIZATION: Final = re.compile(
     r"AWS4-HMAC-SHA256 Credential=(?P<key>[^/]+)/(?P<day>[0-9]{8})/(?P<region>[^/]+)/s3/"
@@ -26,7 +26,7 @@ _AUTHORIZATION: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who may read; a temporary login has a session token."""
+    """Credentials with access; temporary ones have a session token."""
 
     key_id: str
     secret: str
@@ -34,7 +34,7 @@ class Login:
 
     @property
     def variables(self) -> dict[str, str]:
-        """The login as FloxHub's catalog gives it."""
+        """The credentials in the form of FloxHub's catalog."""
         variables = {"AWS_ACCESS_KEY_ID": self.key_id, "AWS_SECRET_ACCESS_KEY": self.secret}
         if self.session_token is not None:
             variables["AWS_SESSION_TOKEN"] = self.session_token
@@ -42,7 +42,7 @@ class Login:
 
 
 class Bucket(FileServer):
-    """A bucket `name` in `region`, for `login` or, if that is None, for anybody."""
+    """The bucket `name` in `region`, readable with `login`, or publicly if that is None."""
 
     def __init__(
         self, directory: Path, name: str, *, login: Login | None, region: str = "us-east-1"
@@ -54,16 +54,16 @@ class Bucket(FileServer):
 
     @property
     def s3_url(self) -> str:
-        """The address as Nix has it."""
+        """The URL in Nix's form."""
         return f"s3://{self.name}?region={self.region}&endpoint=127.0.0.1:{self.port}&scheme=http"
 
     def file_of(self, path: str) -> Path:
-        """Return the file of an object: the first part of its path is the bucket."""
+        """Return the file of an object; the first part of its path is the bucket."""
         name, _, key = path.lstrip("/").partition("/")
         return self.directory / key if name == self.name else self.directory / "no such bucket"
 
     def refusal_of(self, request: Request) -> Status | None:
-        """Return what S3 answers a request that is not signed, or not right; None if it is."""
+        """Return S3's answer to a request without a valid signature; None if it has one."""
         if self.login is None:
             return None
         found = _AUTHORIZATION.fullmatch(request.headers.get("authorization", ""))
@@ -84,7 +84,7 @@ class Bucket(FileServer):
 
 
 def _signature(request: Request, signed: str, region: str, login: Login) -> str:
-    """Return the signature that a request should have, of the headers that it says it has."""
+    """Return the expected signature of a request over the headers that it declares as signed."""
     names = signed.split(";")
     url = f"http://{request.headers['host']}{request.path}"
     expected = AWSRequest(request.method, url, {name: request.headers[name] for name in names})

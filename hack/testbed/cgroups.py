@@ -1,8 +1,8 @@
-"""One control-group tree by name, in whatever hierarchies this machine has.
+"""A control-group tree by name, in all hierarchies of this machine.
 
-With cgroup v2 that is one directory; with v1 it is a directory of the same name in each of a
-dozen hierarchies. The testbed gives its pods a tree of their own, so that what belongs to it is
-known even after everything that could tell has been killed.
+With cgroup v2 that is one directory; with v1 it is a directory of the same name in each of a dozen
+hierarchies. The testbed gives its pods a tree of their own, so that their processes can be found
+even after the runtime has been killed.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ def processes(name: str) -> set[int]:
     return {
         int(pid)
         for tree in trees(name)
-        for directory, _, _ in os.walk(tree)  # which a group that goes meanwhile does not disturb
+        for directory, _, _ in os.walk(tree)  # tolerates groups that are removed meanwhile
         for pid in _text(Path(directory, "cgroup.procs")).split()
     }
 
 
 def create(name: str) -> None:
-    """Make the tree in every hierarchy, ready to have processes in it and groups below it."""
+    """Create the tree in every hierarchy, ready for processes and child groups."""
     for mount in _hierarchies():
         tree = mount / name
         tree.mkdir(exist_ok=True)
-        for inherited in ("cpuset.cpus", "cpuset.mems"):  # version 1 has them empty at first
+        for inherited in ("cpuset.cpus", "cpuset.mems"):  # empty at first in cgroup v1
             file = tree / inherited
             if file.exists() and not _text(file).strip() and (text := _text(mount / inherited)):
                 file.write_text(text)
 
 
 def remove(name: str) -> None:
-    """Remove the tree; its processes are dead, though the kernel may not have noted it yet."""
+    """Remove the tree; its processes are dead, but the kernel may still be cleaning up."""
     waiting.until(lambda: _has_removed(name), what=f"the control groups {name} to be removable")
 
 
@@ -68,5 +68,5 @@ def _hierarchies() -> list[Path]:
 def _text(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError:  # the group has just gone, or its controller does not list processes
+    except OSError:  # the group was just removed, or its controller does not list processes
         return ""

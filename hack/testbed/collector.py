@@ -1,12 +1,11 @@
-"""A collector of traces: receives OTLP as OpenTelemetry's own does, and keeps the spans.
+"""A trace collector: receives OTLP as OpenTelemetry's own does, and keeps the spans.
 
     with Collector() as collector:
-        ...                     # something that sends to collector.url, or by gRPC to grpc_url
+        ...                     # a program that exports to collector.url, or by gRPC to grpc_url
         span = collector.wait("pod.startup")
         assert collector.children(span) == [...]
 
-The messages are the published ones (opentelemetry-proto). It may be told to be slow to answer, or
-not to answer well.
+The messages are the published ones (opentelemetry-proto). `status` makes it answer with an error.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _ERROR: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span as it was received; ids are hexadecimal, times nanoseconds, `service` its sender."""
+    """A received span; ids are hexadecimal, times are in nanoseconds, `service` is the sender."""
 
     service: str
     name: str
@@ -52,9 +51,9 @@ class Span:
 
 
 class Collector:
-    """A collector at `url`, while the context lasts; `status` is what it answers with.
+    """A collector at `url` while the context lasts, which answers with `status`.
 
-    `bodies` are the messages as they came, for looking for what must not be in them.
+    `bodies` are the raw messages, to verify that they do not contain something.
     """
 
     def __init__(self) -> None:
@@ -82,13 +81,13 @@ class Collector:
         self._grpc.stop(None)
 
     def spans(self, name: str = "") -> list[Span]:
-        """Return the spans so far, all or those of a name, by their beginning."""
+        """Return the spans so far, all or those with `name`, by start time."""
         with self._lock:
             found = [span for span in self._spans if name in ("", span.name)]
         return sorted(found, key=lambda span: span.start)
 
     def wait(self, name: str, *, count: int = 1) -> Span:
-        """Wait until so many spans of `name` have come, and return the last that began."""
+        """Wait until `count` spans of `name` have arrived; return the one that started last."""
         return waiting.until(
             lambda: self.spans(name) if len(self.spans(name)) >= count else None,
             what=f"{count} spans {name} at the collector",
@@ -96,11 +95,11 @@ class Collector:
         )[-1]
 
     def children(self, parent: Span) -> list[Span]:
-        """Return the spans directly below `parent`, by their beginning."""
+        """Return the children of `parent`, by start time."""
         return [span for span in self.spans() if span.parent_id == parent.span_id]
 
     def tree(self, parent: Span) -> list[Any]:
-        """Return `parent` as [name, [children…]], for comparing with what is expected."""
+        """Return `parent` as [name, [children…]], for comparisons."""
         return [parent.name, [self.tree(child) for child in self.children(parent)]]
 
     def _take(self, path: str, request: ExportTraceServiceRequest) -> None:
@@ -114,7 +113,7 @@ class Collector:
                     self._spans.extend(_span_of(service, message) for message in scope.spans)
 
     def _rpc(self) -> grpc.GenericRpcHandler[Any, Any]:
-        """Return what serves the same over gRPC."""
+        """Return the handler that receives the same over gRPC."""
 
         def export(body: bytes, _: object) -> bytes:
             self.bodies.append(body)

@@ -1,11 +1,11 @@
 """The configuration file of a private containerd, as text.
 
-Two dialects: version 2 for containerd 1.6 and 1.7, where one plugin is the whole CRI, and version
-3 for 2.x, where it was divided into images and runtime. What both say: everything lives below one
-directory, images come from `ctr import`, or from where `registries` says, and runc is the only
-runtime, under as many handler names as wanted.
+There are two dialects: version 2 for containerd 1.6 and 1.7, where one plugin is the whole CRI, and
+version 3 for 2.x, where it is divided into images and runtime. In both, all files are below one
+directory, images come from `ctr import` or from the configured registries, and runc is the only
+runtime, with any number of handler names.
 
-Deciding only: what the machine can do (overlayfs, OOM scores) is asked by `containerd`.
+The module only decides: `containerd` finds out what the machine supports (overlayfs, OOM scores).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What differs between machines and tests."""
+    """The settings that differ between machines and tests."""
 
     directory: Path
     runc: Path
@@ -27,7 +27,7 @@ class Choices:
     snapshotter: str
     handlers: Sequence[str]  # the first one is the default
     is_oom_score_restricted: bool
-    registries: Path | None = None  # what says where to pull from, see containerd's hosts.toml
+    registries: Path | None = None  # a directory of containerd's hosts.toml files
 
 
 def text_of(choices: Choices, *, major: int) -> str:

@@ -1,16 +1,16 @@
-"""A private containerd: real pods on this machine, beside whatever else runs on it.
+"""A private containerd: real pods on this machine, isolated from everything else on it.
 
-    /tmp/cri-proxy-<token>/        one testbed; nothing of it is anywhere else, save what
-        containerd.sock            `sweeping` lists
+    /tmp/cri-proxy-<token>/        all files of one testbed; for everything else of it, see
+        containerd.sock            `sweeping`
         config.toml, cni/, log
         root/, state/, runc/       containerd's and runc's own
-        images/                    tars on their way into it
-        pods/, logs/               what kubelet would have laid out, see `pods`
+        images/                    tar archives during their import
+        kubelet/, logs/            kubelet's files, see `kubelet`
 
-It needs root, containerd, runc, the CNI plugins and a static busybox (`lacks` names what is not
-there), no network and no registry: its images are made and imported here. `kill` and `restart`
-leave the pods alone, as with a real node; `stop` leaves nothing at all. If the process that
-started it dies, even by SIGKILL, a guard does what `stop` would have done.
+It needs root, containerd, runc, the CNI plugins and a static busybox (`lacks` returns what is
+missing), but no network and no registry: its images are built and imported here. `kill` and
+`restart` do not affect pods, as on a real node; `stop` removes everything. If the process that
+started it dies, even by SIGKILL, a guard does the same.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LONGEST_SOCKET_PATH: Final = 104  # containerd refuses longer ones
 
 
 def lacks(binaries: Binaries | None = None) -> list[str]:
-    """Return what this machine lacks for a private containerd, as words for a sentence."""
+    """Return what this machine lacks for a private containerd, as phrases for a message."""
     binaries = binaries or Binaries()
     missing = [] if os.geteuid() == 0 else ["root's rights"]
     missing += [f"the program {name}" for name in _PROGRAMS if binaries.path_of(name) is None]
@@ -65,11 +65,11 @@ class Containerd(Daemon):
         mirrors: Mapping[str, str] | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Choose names, touch nothing. The first of `handlers` is the runtime's default.
+        """Choose names, without starting anything. The first of `handlers` is the default.
 
-        `mirrors` are the registries that images may be pulled from, by the names of those that
-        they stand in for; they speak plain HTTP. `variables` are the daemon's, such as those that
-        tell it where to send its traces.
+        `mirrors` are the plain HTTP registries to pull images from, by the names of the registries
+        that they replace. `variables` are environment variables of the daemon, for example for
+        exporting traces.
         """
         self._variables: Final = dict(variables or {})
         self._binaries: Final = binaries or Binaries()
@@ -87,21 +87,21 @@ class Containerd(Daemon):
 
     @property
     def binaries(self) -> Binaries:
-        """The programs it is of."""
+        """Its programs."""
         return self._binaries
 
     @property
     def directory(self) -> Path:
-        """Where everything of it is."""
+        """The directory of all its files."""
         return self.traces.directory
 
     @property
     def socket(self) -> Path:
-        """Where it serves the CRI and its own API."""
+        """The socket of the CRI and of containerd's own API."""
         return self.directory / "containerd.sock"
 
     def start(self, *, awaited: bool = True) -> None:
-        """Start it, wait until the CRI answers, import the testbed's images."""
+        """Start it, wait until the CRI answers, and import the testbed's images."""
         assert awaited, "images cannot be imported into a containerd that is not ready"
         if missing := lacks(self._binaries):
             raise RuntimeError(
@@ -122,13 +122,13 @@ class Containerd(Daemon):
             raise
 
     def pods(self, socket: Path | None = None) -> pods.Pods:
-        """Return a client for pods on it; `socket` is a proxy's, if they go through one."""
+        """Return a client for pods on it; `socket` is that of a proxy in front of it, if any."""
         return pods.Pods(
             socket or self.socket, directory=self.directory, cgroup_parent=f"/{self.traces.cgroup}"
         )
 
     def stop(self) -> None:
-        """End it and remove everything that came of it."""
+        """Stop it, and remove everything that it has created."""
         self._end()
         if self.directory.exists():
             sweeping.sweep(self.traces)
@@ -137,7 +137,7 @@ class Containerd(Daemon):
             self._guard = None
 
     def import_images(self, wanted: Sequence[images.Image]) -> None:
-        """Import images, wait until the CRI knows them."""
+        """Import images, and wait until the CRI knows them."""
         tars = self.directory / "images"
         tars.mkdir(exist_ok=True)
         for image in wanted:
@@ -148,7 +148,7 @@ class Containerd(Daemon):
             self._await_image(image.name)
 
     def ctr(self, *arguments: str) -> str:
-        """Run containerd's own client in the CRI's namespace, return what it prints."""
+        """Run containerd's own client in the CRI's namespace; return its output."""
         ctr = self._binary("ctr")
         done = subprocess.run(
             [ctr, "--address", self.socket, "--namespace", "k8s.io", *arguments],
@@ -188,7 +188,7 @@ class Containerd(Daemon):
         (self.directory / "config.toml").write_text(text)
 
     def _registries(self) -> Path | None:
-        """Return the directory that names the mirrors, if there are any."""
+        """Write the configuration of the mirrors, if any; return its directory."""
         if not self._mirrors:
             return None
         registries = self.directory / "registries"
@@ -201,7 +201,7 @@ class Containerd(Daemon):
         return registries
 
     def launch(self) -> processes.Program:
-        """Start the daemon itself; `start` has laid what it needs."""
+        """Start the daemon itself; `start` has prepared its files."""
         return processes.Program(
             [self._binary("containerd"), "--config", self.directory / "config.toml"],
             log=self.directory / "log",
@@ -209,7 +209,7 @@ class Containerd(Daemon):
         )
 
     def is_ready(self) -> bool:
-        """Whether the CRI is there (Version) and has taken over the pods it had (Status)."""
+        """Return whether the CRI answers (Version) and has recovered its pods (Status)."""
         client = cri.Client(self.socket)
         try:
             client.call("Version", api_pb2.VersionRequest(), api_pb2.VersionResponse, seconds=5)
@@ -221,7 +221,7 @@ class Containerd(Daemon):
         return True
 
     def _await_image(self, name: str) -> None:
-        """Wait for the CRI to know an image; it learns of imports a moment later, by an event."""
+        """Wait until the CRI knows an image; it learns about imports from an event."""
         request = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=name))
 
         def is_known() -> bool:
@@ -236,12 +236,12 @@ class Containerd(Daemon):
 
     def _binary(self, name: str) -> Path:
         path = self._binaries.path_of(name)
-        assert path is not None, f"{name} was there when lacks() looked"
+        assert path is not None, f"{name} was found by lacks()"
         return path
 
 
 def cni_plugins() -> Path | None:
-    """Return the directory that has all the plugins we need."""
+    """Return the directory that has all needed plugins."""
     for directory in _CNI_DIRECTORIES:
         if all((directory / name).is_file() for name in _CNI_PLUGINS):
             return directory
@@ -255,7 +255,7 @@ def _has_capability(number: int) -> bool:
 
 
 def can_overlay(directory: Path) -> bool:
-    """Whether overlayfs works on the directory's filesystem (not if that is an overlay, too)."""
+    """Return whether overlayfs works on the directory's file system (not if that is an overlay)."""
     with tempfile.TemporaryDirectory(dir=directory) as trial:
         parts = {name: Path(trial) / name for name in ("lower", "upper", "work", "merged")}
         for part in parts.values():

@@ -1,8 +1,8 @@
-"""A CRI client as kubelet's is: one channel to one socket, kubelet's options and deadlines.
+"""A CRI client like kubelet's: one channel to one socket, with kubelet's options and deadlines.
 
-It knows messages, not pods: `client.call("Version", request, reply_type)`. The options follow
-k8s.io/cri-client, pkg/remote_runtime.go: authority `localhost`, 16 MiB of message and as much of
-metadata, quick reconnection, no retries.
+It handles messages, not pods: `client.call("Version", request, reply_type)`. The options follow
+k8s.io/cri-client, pkg/remote_runtime.go: authority `localhost`, messages and metadata of up to
+16 MiB, quick reconnection, no retries.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 UNARY_SECONDS: Final = 120.0  # kubelet's runtimeRequestTimeout
-SANDBOX_SECONDS: Final = 240.0  # RunPodSandbox is given twice as long
+SANDBOX_SECONDS: Final = 240.0  # twice as long for RunPodSandbox
 
 _MEBIBYTE: Final = 1 << 20
 _OPTIONS: Final = (
@@ -26,7 +26,7 @@ _OPTIONS: Final = (
     ("grpc.absolute_max_metadata_size", 16 * _MEBIBYTE),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.min_reconnect_backoff_ms", 5000),  # how long one attempt may last, whatever its name
+    ("grpc.min_reconnect_backoff_ms", 5000),  # despite its name, the timeout of one attempt
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -41,7 +41,7 @@ class Client:
     """A connection to a CRI socket, the runtime's or a proxy's."""
 
     def __init__(self, socket: Path) -> None:
-        """Open the channel; the connection itself is made at the first call."""
+        """Open the channel; the connection is made on the first call."""
         self.socket: Final = socket
         self._channel: Final = grpc.insecure_channel(f"unix://{socket}", options=_OPTIONS)
 
@@ -65,5 +65,5 @@ class Client:
         return answer
 
     def close(self) -> None:
-        """Close the channel; calls on it end as cancelled."""
+        """Close the channel; its pending calls are cancelled."""
         self._channel.close()

@@ -1,8 +1,8 @@
-"""crictl and critest of sigs.k8s.io/cri-tools, as `hack/critools.sh` has built them.
+"""crictl and critest of sigs.k8s.io/cri-tools, built by `hack/critools.sh`.
 
     $CRI_PROXY_CACHE/cri-tools/v1.36.0/{crictl,critest}
 
-Both talk to a runtime as kubelet does, with the client library that kubelet has.
+Both use kubelet's client library.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ VERSIONS: Final = ("v1.30.0", "v1.36.0")
 
 
 def program(name: Literal["crictl", "critest"], version: str) -> Path | None:
-    """Return where a program of one version is, or None if it is not built."""
+    """Return the path of a program of one version, or None if it is not built."""
     found = binaries.cache() / "cri-tools" / version / name
     return found if found.is_file() else None

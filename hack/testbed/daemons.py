@@ -1,8 +1,8 @@
-"""A program under one name that is started, killed and started again, as daemons on a node are.
+"""A program that is started, killed and restarted, as daemons on a node are.
 
-A `Daemon` says how its program is launched and when it is ready; the rest is alike for all. It is
-usable from `start` (or `with`) to `stop`. What became of it in between is explained by the end of
-its log, and it ends with the process that started it: see `processes`.
+A subclass of `Daemon` defines how its program is launched and when it is ready. It can be used from
+`start` (or `with`) to `stop`. Errors include the end of its log, and it ends with the process that
+started it: see `processes`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hack.testbed import processes
 
 
 class Daemon(ABC):
-    """One daemon; `title` is what errors call it."""
+    """A daemon; `title` is its name in errors."""
 
     title: ClassVar[str]
     _program: processes.Program | None = None
@@ -36,40 +36,40 @@ class Daemon(ABC):
 
     @property
     def is_running(self) -> bool:
-        """Whether it is there."""
+        """Whether the process exists."""
         return self._program is not None and self._program.is_running
 
     @property
     def program(self) -> processes.Program:
-        """What runs, or has run since the last `start`."""
+        """The program of the last `start`, which may have ended."""
         if self._program is None:
             raise RuntimeError(f"{self.title} has not been started, or has been stopped")
         return self._program
 
     def start(self, *, awaited: bool = True) -> None:
-        """Start it, and wait until it is ready unless `awaited` is false; if it fails, end it."""
+        """Start it, and wait until it is ready unless `awaited` is false; on failure, stop it."""
         self._begin(awaited=awaited)
 
     def stop(self) -> None:
-        """Ask it to end, and see that it does; no harm when it has."""
+        """Stop it and wait until it has ended; do nothing if it is not running."""
         self._end()
 
     def kill(self) -> None:
-        """End it by SIGKILL, as a crash would."""
+        """Kill it by SIGKILL, like a crash."""
         self.program.kill()
 
     def restart(self) -> None:
-        """End it as `stop` does, and start it again; what it left on disk is not touched."""
+        """Stop it and start it again; its files on disk are kept."""
         self._end()
         self._begin()
 
     @abstractmethod
     def launch(self) -> processes.Program:
-        """Start its program, once all that it needs is laid."""
+        """Start its program, after everything has been prepared."""
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Whether it answers; asked as long as it runs."""
+        """Return whether it answers; called repeatedly while it runs."""
 
     def _begin(self, *, awaited: bool = True) -> None:
         self._program = self.launch()

@@ -1,17 +1,17 @@
-"""A disk whose power can be cut: an ext4 in a file, mounted, that forgets what was never synced.
+"""A disk whose power can be cut: a mounted ext4 image that loses data that was not synced.
 
     with Disk(tmp_path) as disk:
         (disk.place / "file").write_text("x")
         disk.cut()
         assert not (disk.place / "file").exists()
 
-`cut` uses ext4's own shutdown (EXT4_IOC_SHUTDOWN of the kernel's fs/ext4/ioctl.c): from one moment
-to the next nothing is written any more, not even the journal, and what is in memory is lost with
-the mount. What is on the disk at that moment goes on as another disk in the same place: somebody
-else's mount namespace may have a copy of the first mount, and with it the dead file system.
+`cut` uses ext4's own shutdown (EXT4_IOC_SHUTDOWN in the kernel's fs/ext4/ioctl.c): nothing is
+written any more, not even the journal, and data in memory is lost with the mount. The content of
+the disk at that moment is copied to a new disk at the same place, because another mount namespace
+may have a copy of the first mount, which keeps the dead file system in use.
 
-An `untidy` one writes its journal first and contents never before it, as a careless
-disk or mount option has it: names are there, and the bytes behind them may not be.
+An `untidy` disk writes its journal before the data, as with a careless disk or mount option: after
+a power failure, files exist whose data is missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WITH_JOURNAL, _WITHOUT_JOURNAL = 1, 2
 
 
 def lacks() -> str:
-    """Return what this machine lacks for such a disk; empty if nothing."""
+    """Return what this machine lacks for such a disk; empty if it lacks nothing."""
     if os.geteuid() != 0:
         return "root"
     if not Path("/dev/loop-control").exists():
@@ -37,7 +37,7 @@ def lacks() -> str:
 
 
 class Disk:
-    """One disk, from `with` to its end; `place` is where it is mounted."""
+    """A disk that is mounted at `place` while the context lasts."""
 
     def __init__(self, directory: Path, *, megabytes: int = 256, is_untidy: bool = False) -> None:
         self.place: Final = directory / "disk"
@@ -58,7 +58,7 @@ class Disk:
         self._image.unlink()
 
     def fail(self) -> None:
-        """Write nothing any more; whoever still works on it gets errors."""
+        """Stop all writes; processes that still use the disk get errors."""
         descriptor = os.open(self.place, os.O_RDONLY)
         try:
             how = _WITH_JOURNAL if self._is_untidy else _WITHOUT_JOURNAL
@@ -67,7 +67,7 @@ class Disk:
             os.close(descriptor)
 
     def restart(self) -> None:
-        """Have what is on the disk back, once nobody works on it any more."""
+        """Mount the content of the disk again, once no process uses it any more."""
         _run("umount", "--lazy", str(self.place))
         copy = self._image.with_suffix(".copy")
         _run("cp", "--sparse=always", str(self._image), str(copy))
@@ -75,7 +75,7 @@ class Disk:
         self._mount()
 
     def cut(self) -> None:
-        """Fail, and have what is on the disk back."""
+        """Cut the power, and mount the content of the disk again."""
         self.fail()
         self.restart()
 

@@ -1,11 +1,11 @@
-"""Environments made here: store paths with static programs of this machine, and their lockfiles.
+"""Environments for tests: store paths with static programs of this machine, and their lockfiles.
 
-    tools     busybox and all its applets in bin/, httpd and sh among them
-    bash      a bash, for environments with a hook
-    package   files of any kind, say a web page and the script that serves it
+    tools     busybox and all its applets in bin/, including httpd and sh
+    bash      bash, for environments with a hook
+    package   any files, for example a web page and the script that serves it
 
-A static program needs nothing but itself, so that a pod with an empty image and one of these is
-proof that everything it runs came from the environment. Packages are locked as a catalog's.
+A static program has no dependencies, so a pod with an empty image and one of these proves that
+everything it runs comes from the environment. Packages are locked as catalog packages.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _BASH = Path("/bin/bash-static")
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A published package, as `flox install` would have put it into a manifest.
+    """A published package, as `flox install` would add it to a manifest.
 
-    `catalog` is the organization's whose own catalog it comes from; None for Flox's.
+    `catalog` is the organization whose catalog it comes from; None for Flox's.
     """
 
     install_id: str
@@ -39,20 +39,20 @@ class Package:
 
     @property
     def pkg_path(self) -> str:
-        """What the manifest calls it."""
+        """Its name in the manifest."""
         return f"{self.catalog}/{self.install_id}" if self.catalog else self.install_id
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The packages that every environment may have, published once for many tests."""
+    """The packages that most environments use, published once for many tests."""
 
     publisher: Publisher
     tools: Package
     bash: Package
 
     def package(self, name: str, files: Files) -> Package:
-        """Publish one more."""
+        """Publish another package."""
         return package(self.publisher, name, files)
 
 
@@ -63,12 +63,12 @@ def published(directory: Path) -> Published:
 
 
 def tools(publisher: Publisher) -> Package:
-    """Publish busybox under its own name and those of its applets."""
+    """Publish busybox under its own name and the names of its applets."""
     return Package("tools", publisher.add("busybox-static", tools_files()))
 
 
 def tools_files() -> Files:
-    """Return what is in the tools."""
+    """Return the files of the tools."""
     busybox = images.static_busybox()
     if busybox is None:
         raise FileNotFoundError("a statically linked busybox: install busybox-static")
@@ -100,7 +100,7 @@ def lockfile(
     system: str | None = None,
     schema: str | None = "1.14.0",
 ) -> dict[str, Any]:
-    """Return a lockfile of `packages` as Flox writes it; `schema` None is the older manifest.
+    """Return a lockfile of `packages` as Flox writes it; without `schema`, the older format.
 
     `profile` is its `common` script, `services` name → command.
     """
@@ -124,7 +124,7 @@ def lockfile(
 
 
 def _locked(each: Package, system: str) -> dict[str, Any]:
-    """Return a package's entry in a lockfile; what no node reads is made up."""
+    """Return a package's entry in a lockfile; fields that nodes do not read have dummy values."""
     revision = hashlib.sha1(str(each.path).encode()).hexdigest()
     return {
         "attr_path": each.install_id,

@@ -1,9 +1,9 @@
-"""A runtime that records what it is sent, byte for byte, and answers as it is told.
+"""A fake runtime that records its calls byte for byte, and gives configured answers.
 
-It stands where containerd would: a gRPC server on a unix socket that takes every method of every
-service. A call is kept as `Recorded` from its first moment, so that a test can wait for it to
-arrive, to half-close or to be cancelled. Without instructions a method answers each payload with
-the same payload; `on` gives a method another behaviour, `answer` and `fail` the common ones.
+It replaces containerd: a gRPC server on a unix socket that accepts every method of every service. A
+call is `Recorded` as soon as it arrives, so that a test can wait for its arrival, half-close or
+cancellation. By default, a method echoes each payload; `on` sets another behaviour, `answer` and
+`fail` the common ones.
 
     async with FakeRuntime(directory / "runtime.sock") as runtime:
         runtime.answer("/runtime.v1.RuntimeService/Version", VersionResponse(...))
@@ -11,7 +11,7 @@ the same payload; `on` gives a method another behaviour, `answer` and `fail` the
         call = await runtime.called("/runtime.v1.RuntimeService/Version")
         assert call.payloads == [b""]
 
-It knows nothing of containers. What only a real runtime does is tested with a real one.
+It does not implement containers: what only a real runtime does is tested with a real one.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ else:  # the stubs are generic, the classes are not
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 DEADLINE_SECONDS: Final = 60.0
-"""How long to wait for something that should happen soon, on a machine that is busy."""
+"""The timeout for what should happen soon, on a busy machine."""
 
 
 @dataclass(eq=False, slots=True)
 class Recorded:
-    """One call as it was received; `seconds_left` is None without a deadline."""
+    """A received call; `seconds_left` is None without a deadline."""
 
     path: str
     metadata: Metadata
@@ -54,16 +54,16 @@ class Recorded:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def values_of(self, key: str) -> list[str | bytes]:
-        """Return all values that were sent with `key`, in order."""
+        """Return all metadata values of `key`, in order."""
         return [value for each, value in self.metadata if each == key]
 
 
 Behaviour: TypeAlias = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
-"""Takes the caller's payloads (each is recorded as it is taken) and answers on the context."""
+"""Reads the caller's payloads (each is recorded when read) and answers on the context."""
 
 
 class FakeRuntime(_Handler):
-    """A recording server at `socket`, while the context lasts; it may be stopped and started."""
+    """A recording server at `socket` while the context lasts; it can be stopped and started."""
 
     def __init__(self, socket: Path) -> None:
         self.socket = socket
@@ -80,7 +80,7 @@ class FakeRuntime(_Handler):
         await self.stop()
 
     async def start(self) -> None:
-        """Listen, as containerd does after a start: an old socket file is replaced."""
+        """Listen; like containerd, replace an old socket file."""
         self.socket.unlink(missing_ok=True)
         self._server = grpc.aio.server(options=channels.LIMITS)
         self._server.add_generic_rpc_handlers((self,))
@@ -88,13 +88,13 @@ class FakeRuntime(_Handler):
         await self._server.start()
 
     async def stop(self) -> None:
-        """Cancel all calls and go away, socket file included."""
+        """Cancel all calls, stop listening and delete the socket file."""
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
 
     def on(self, path: str, behaviour: Behaviour) -> None:
-        """Let `behaviour` serve the method from now on."""
+        """Serve the method with `behaviour` from now on."""
         self._behaviours[path] = behaviour
 
     def answer(
@@ -105,7 +105,7 @@ class FakeRuntime(_Handler):
         headers: Metadata = (),
         trailers: Metadata = (),
     ) -> None:
-        """Let the method answer every call with one payload, once the caller has half-closed."""
+        """Answer every call of the method with one payload, once the caller has half-closed."""
         data = payload.SerializeToString() if isinstance(payload, Message) else payload
 
         async def behaviour(payloads: AsyncIterator[bytes], context: Context) -> None:
@@ -120,7 +120,7 @@ class FakeRuntime(_Handler):
     def fail(
         self, path: str, code: grpc.StatusCode, message: str = "", *, trailers: Metadata = ()
     ) -> None:
-        """Let the method refuse every call, once the caller has half-closed."""
+        """Fail every call of the method, once the caller has half-closed."""
 
         async def behaviour(payloads: AsyncIterator[bytes], context: Context) -> None:
             async for _ in payloads:
@@ -130,7 +130,7 @@ class FakeRuntime(_Handler):
         self.on(path, behaviour)
 
     async def called(self, path: str, *, times: int = 1) -> Recorded:
-        """Wait until the method has been called so often, and return the call that made it so."""
+        """Wait until the method has been called `times` times, and return the last call."""
         async with asyncio.timeout(DEADLINE_SECONDS), self._changed:
             await self._changed.wait_for(lambda: len(self._calls_of(path)) >= times)
         return self._calls_of(path)[times - 1]
@@ -139,7 +139,7 @@ class FakeRuntime(_Handler):
         return [call for call in self.calls if call.path == path]
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> _MethodHandler:
-        """Take the call, whatever it is; every kind of method can be served as a stream."""
+        """Return the handler for any call; every kind of method can be served as a stream."""
         path = handler_call_details.method
 
         async def handle(payloads: AsyncIterator[bytes], context: Context) -> None:

@@ -1,9 +1,8 @@
 """A local FloxHub: environments in git over smart HTTP, and the catalog's store locations.
 
-Two kinds serve the same repositories. `git` puts git's own http-backend behind a small HTTP server,
-which is as real as it gets without FloxHub itself, in protocol 2 or 0. `dulwich` needs no git on
-the machine, and speaks protocol 0. What a test or a demo pushes is visible at once; what may go
-wrong with a server is told in `faulty`.
+Two kinds serve the same repositories. `git` runs git's own http-backend behind a small HTTP server,
+with protocol 2 or 0, which is as close to FloxHub as possible. `dulwich` works without git, and
+speaks protocol 0. Pushes are visible at once. For faults of the server, see `web`.
 
     with FloxHub(directory) as hub:
         hub.push("alice", "web", lockfile)
@@ -25,14 +24,14 @@ from dulwich.repo import Repo
 from dulwich.server import Backend
 from dulwich.web import HTTPGitApplication
 
-from hack.testbed.faulty import WAIT_SECONDS, Answer, FaultyServer, Request
 from hack.testbed.floxmeta import Floxmeta
+from hack.testbed.web import WAIT_SECONDS, Request, Server, Status
 
 Kind = Literal["git", "dulwich"]
 
 
-class FloxHub(FaultyServer):
-    """A FloxHub, on 127.0.0.1 if not told; a context manager that serves while it is entered."""
+class FloxHub(Server):
+    """A FloxHub, by default on 127.0.0.1; serves while the context lasts."""
 
     def __init__(
         self,
@@ -66,16 +65,16 @@ class FloxHub(FaultyServer):
 
     @property
     def git_url(self) -> str:
-        """What `floxhub.hub.Hub` takes."""
+        """The URL for `floxhub.hub.Hub`."""
         return f"{self.url}/git"
 
     @property
     def api_url(self) -> str:
-        """What `floxhub.catalog.Catalog` takes."""
+        """The URL for `floxhub.catalog.Catalog`."""
         return self.url
 
     def require_token(self, owner: str, *tokens: str, status: int = 401) -> None:
-        """Give an owner's environments only to bearers of these tokens; with none, to nobody."""
+        """Require one of these tokens for an owner's environments; without any, always refuse."""
         self._tokens[owner] = (frozenset(tokens), status)
 
     def open_to_all(self, owner: str) -> None:
@@ -83,68 +82,70 @@ class FloxHub(FaultyServer):
         self._tokens.pop(owner, None)
 
     def hide_missing(self) -> None:
-        """Ask for a token where there is no repository, as public git hosts do."""
+        """Require a token for missing repositories, as public git hosts do."""
         self._hides_missing = True
 
     def publish(self, path: str, *locations: Mapping[str, Any]) -> None:
-        """Tell of a store path where it is: `{"url", "auth", "public_keys", …}` each."""
+        """Set the catalog's locations of a store path: `{"url", "auth", "public_keys", …}` each."""
         self._published[path] = locations
 
     def require_catalog_token(self, *tokens: str) -> None:
-        """Answer about published packages only to these bearer tokens; with none, to nobody."""
+        """Require one of these bearer tokens for the catalog; without any, always refuse."""
         self._catalog_tokens = frozenset(tokens)
 
     @property
     def packages_url(self) -> str:
-        """A binary cache of FloxHub's own; see `keep_packages`."""
+        """The URL of FloxHub's own binary cache; see `keep_packages`."""
         return f"{self.url}/packages"
 
     def keep_packages(self, directory: Path, *tokens: str) -> None:
-        """Serve a binary cache at `packages_url`, to those who log in with one of the tokens."""
+        """Serve a binary cache at `packages_url`, with one of the tokens as password."""
         self._packages = directory
         self._packages_tokens = frozenset(tokens)
 
     @property
     def packs_sent(self) -> int:
-        """How many fetches were asked for, whatever the protocol."""
-        return sum(b"want " in each.body for each in list(self.requests))
+        """The number of fetches, with any protocol."""
+        return sum(b"want " in each.body for each in self.requests)
 
-    def answer(self, request: Request) -> Answer:
-        """Return what a request deserves."""
+    def answer(self, request: Request) -> Status:
+        """Return the answer to a request."""
         path, _, query = request.path.partition("?")
         if path == "/api/v1/catalog/store":
             return self._answer_catalog(request)
         if path.startswith("/packages/"):
             return self._answer_package(request, path.removeprefix("/packages/"))
         if not path.startswith("/git/"):
-            return 404, "text/plain", b"nothing here"
+            return Status(404, b"not found")
         path = path.removeprefix("/git")
         owner = path.split("/")[1]
         tokens, status = self._tokens.get(owner, (None, 0))
         if tokens is not None and request.password not in tokens:
-            return status, "text/plain", b"token wanted"
+            return Status(status, b"token required")
         if self.meta.find(owner) is None:
-            return (401 if self._hides_missing else 404), "text/plain", b"no such repository"
+            return Status(401 if self._hides_missing else 404, b"no such repository")
         if self.kind == "git":
             return self._run_git(request, path, query)
         return self._call_dulwich(request, path, query)
 
-    def _answer_catalog(self, request: Request) -> Answer:
+    def _answer_catalog(self, request: Request) -> Status:
         if self._catalog_tokens is not None and request.bearer not in self._catalog_tokens:
-            return 401, "application/json", b"{}"
+            return Status(401, b"{}", {"Content-Type": "application/json"})
         asked = json.loads(request.body)["outpaths"]
         items = {each: self._published[each] for each in asked if each in self._published}
-        return 200, "application/json", json.dumps({"items": items}).encode()
+        return Status(
+            200, json.dumps({"items": items}).encode(), {"Content-Type": "application/json"}
+        )
 
-    def _answer_package(self, request: Request, name: str) -> Answer:
+    def _answer_package(self, request: Request, name: str) -> Status:
         if request.password not in self._packages_tokens:
-            return 401, "text/plain", b"token wanted"
+            return Status(401, b"token required")
         file = None if self._packages is None else self._packages / name
         if file is None or ".." in file.parts or not file.is_file():
-            return 404, "text/plain", b"no such file"
-        return 200, "application/octet-stream", file.read_bytes()
+            return Status(404, b"no such file")
+        return Status(200, file, {"Content-Type": "application/octet-stream"})
 
-    def _run_git(self, request: Request, path: str, query: str) -> Answer:
+    def _run_git(self, request: Request, path: str, query: str) -> Status:
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.root),
@@ -154,9 +155,9 @@ class FloxHub(FaultyServer):
             "PATH_INFO": path,
             "QUERY_STRING": query,
             "REQUEST_METHOD": request.method,
-            "CONTENT_TYPE": request.content_type,
+            "CONTENT_TYPE": request.headers.get("content-type", ""),
             "CONTENT_LENGTH": str(len(request.body)),
-            "GIT_PROTOCOL": request.protocol if self._protocol == 2 else "",
+            "GIT_PROTOCOL": request.headers.get("git-protocol", "") if self._protocol == 2 else "",
         }
         done = subprocess.run(
             ["git", "http-backend"],
@@ -169,9 +170,9 @@ class FloxHub(FaultyServer):
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode("latin-1").split("\r\n") if line)
         status = int(headers.get("Status", "200").split()[0])
-        return status, headers.get("Content-Type", "text/plain"), body
+        return Status(status, body, {"Content-Type": headers.get("Content-Type", "text/plain")})
 
-    def _call_dulwich(self, request: Request, path: str, query: str) -> Answer:
+    def _call_dulwich(self, request: Request, path: str, query: str) -> Status:
         begun: list[tuple[str, str]] = []
         body = bytearray()
 
@@ -185,21 +186,21 @@ class FloxHub(FaultyServer):
             "REQUEST_METHOD": request.method,
             "PATH_INFO": path,
             "QUERY_STRING": query,
-            "CONTENT_TYPE": request.content_type,
+            "CONTENT_TYPE": request.headers.get("content-type", ""),
             "CONTENT_LENGTH": str(len(request.body)),
             "wsgi.input": BytesIO(request.body),
         }
         try:
             for chunk in self._git(environment, start):
                 body += chunk
-        except GitProtocolError as error:  # git tells it so, dulwich would say nothing
+        except GitProtocolError as error:  # as git does; dulwich would not answer
             body = bytearray(pkt_line(f"ERR upload-pack: {error}".encode()))
         status, kind = begun[0]
-        return int(status.split()[0]), kind, bytes(body)
+        return Status(int(status.split()[0]), bytes(body), {"Content-Type": kind})
 
 
 class _Repositories(Backend):
-    """The owners' repositories, as dulwich's server asks for them."""
+    """The owners' repositories, for dulwich's server."""
 
     def __init__(self, meta: Floxmeta) -> None:
         self._meta = meta

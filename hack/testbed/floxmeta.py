@@ -1,8 +1,8 @@
 """The git repositories of a local FloxHub, written as Flox writes them.
 
-One bare repository per owner (`<root>/<owner>/floxmeta`), one branch per environment, on it
-metadata.json and `<generation>/env/manifest.{toml,lock}`. Each push is a commit on top of the last,
-so that a shallow fetch has something to leave out. Written with dulwich; no git program is needed.
+There is one bare repository per owner (`<root>/<owner>/floxmeta`), and one branch per environment,
+with metadata.json and `<generation>/env/manifest.{toml,lock}`. Each push is a commit on top of the
+last, so that shallow fetches differ from full ones. The module uses dulwich, not the git program.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Floxmeta:
     ) -> int:
         """Append a generation, make it live, and return its number.
 
-        `lockfile` may be bytes, to be stored as they are, or None for a generation without one.
+        `lockfile` may be bytes, which are stored as they are, or None for a generation without one.
         """
         with self._lock:
             files = self.files(owner, name)
@@ -62,7 +62,7 @@ class Floxmeta:
             self._commit_live(owner, name, files, generation, metadata_version)
 
     def write(self, owner: str, name: str, files: Mapping[str, bytes]) -> str:
-        """Make the branch hold exactly these files, and return the commit."""
+        """Commit exactly these files to the branch, and return the commit."""
         with self._lock:
             repository = self._opened(owner)
             entries = []
@@ -87,7 +87,7 @@ class Floxmeta:
         return self._opened(owner).refs[_branch(name)].decode("ascii")
 
     def files(self, owner: str, name: str) -> dict[str, bytes]:
-        """Return the files of an environment's branch; none when there is no such branch."""
+        """Return the files of an environment's branch; none if the branch does not exist."""
         with self._lock:
             repository = self._opened(owner)
             if _branch(name) not in repository.refs:
@@ -102,7 +102,7 @@ class Floxmeta:
             self._opened(owner).refs.remove_if_equals(_branch(name), None)
 
     def find(self, owner: str) -> Repo | None:
-        """Return an owner's repository, or None when nobody pushed to it."""
+        """Return an owner's repository, or None if there was no push to it."""
         with self._lock:
             return self._repositories.get(owner)
 
@@ -117,8 +117,8 @@ class Floxmeta:
         self, owner: str, name: str, files: dict[str, bytes], live: int, version: int
     ) -> None:
         total = sum(path.endswith("manifest.toml") for path in files)
-        said = json.loads(files.get("metadata.json", b"{}"))
-        made = _version_1(total, live) if version == 1 else _version_2(said, total, live)
+        metadata = json.loads(files.get("metadata.json", b"{}"))
+        made = _version_1(total, live) if version == 1 else _version_2(metadata, total, live)
         files["metadata.json"] = json.dumps(made).encode()
         self.write(owner, name, files)
 
@@ -143,8 +143,8 @@ def _version_1(total: int, live: int) -> dict[str, Any]:
     return {"version": 1, "currentGen": str(live), "generations": known}
 
 
-def _version_2(said: Mapping[str, Any], total: int, live: int) -> dict[str, Any]:
-    history = list(said.get("history", []))
+def _version_2(metadata: Mapping[str, Any], total: int, live: int) -> dict[str, Any]:
+    history = list(metadata.get("history", []))
     entry: dict[str, Any] = {
         "kind": "edit" if history else "initialize",
         "author": "testbed",

@@ -1,11 +1,11 @@
-"""Hostile HTTP/2 input for the router's core: as many connections as one likes, from one seed.
+"""Hostile HTTP/2 input for the router's core: any number of connections, each from a seed.
 
     python -m hack.testbed.hostile 1000000
 
-Each input is one connection: frames that are half right, with lengths, kinds, flags and streams
-near the borders, header blocks of every sort, and plain noise, on all three sides, cut anywhere.
-What must hold for each: no exception leaves the core, a connection that is over stays so, and what
-the core keeps and answers stays small against what it was given.
+Each input is one connection: partly valid frames with lengths, kinds, flags and streams near the
+limits, header blocks of all kinds, and random bytes, on all three sides, truncated anywhere. For
+each the core must not raise an exception, a closed connection must stay closed, and buffers and
+answers must stay small in proportion to the input.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NUMBERS: Final = (0, 1, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 16_384, 100)
 
 
 def connection(dice: random.Random) -> None:
-    """Put one hostile connection through the core; raises AssertionError if it gives way."""
+    """Run the core with one hostile connection; raise AssertionError if it misbehaves."""
     core = Connection(NEEDLES, counting.Table([OTHER], _count))
     wildness = dice.choice((0.0, 0.02, 0.1, 0.5))
     given = 0
@@ -110,7 +110,7 @@ def _settings(dice: random.Random) -> bytes:
 
 
 def _plausible(dice: random.Random, side: Side, turn: int) -> bytes:
-    """Return what a peer in its right mind might send, though perhaps not now."""
+    """Return a frame that a sane peer could send, but perhaps not in this state."""
     stream = 2 * dice.randrange(max(1, turn)) + 1
     end = dice.randrange(2)
     match dice.randrange(8):
@@ -163,7 +163,7 @@ def _frame(dice: random.Random) -> bytes:
 
 
 def main() -> None:
-    """Run as many as asked for, and say which seed broke it, if one did."""
+    """Run the given number of connections, and print the seed that broke the core, if any."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     began = time.monotonic()

@@ -1,12 +1,12 @@
-"""Three HTTP/2 peers of another make around one router connection, and the pipes between.
+"""Three HTTP/2 peers from another implementation around one router connection, joined by pipes.
 
     kubelet (h2) <--> router's core <--> runtime (h2)
-                           ^-----------> interposer (h2), once it is wanted
+                           ^-----------> interposer (h2), once it is needed
 
-The peers are `h2` connections, which check everything that is sent to them: windows, frame sizes,
-stream states, header tables. A `Triangle` moves bytes along six pipes, all at once (`settle`) or a
-few at a time along one of them (`move`), so that a test can force any interleaving. What each peer
-has received is written down by stream in its `Ledger`.
+The peers are `h2` connections, which check everything that they receive: windows, frame sizes,
+stream states, header tables. A `Triangle` moves bytes through six pipes, all at once (`settle`) or
+a few at a time through one of them (`move`), so that a test can force any interleaving. A `Ledger`
+records what a peer has received on a stream.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 
 def request_of(path: str, *more: tuple[str, str]) -> list[tuple[str, str]]:
-    """Return the headers of a call."""
+    """Return the request headers of a call."""
     return [
         (":method", "POST"),
         (":scheme", "http"),
@@ -66,7 +66,7 @@ class Ledger:
 
 
 class _Windows(h2.windows.WindowManager):
-    """A window that takes nothing even below zero, where h2 objects to an empty DATA frame."""
+    """A window that accepts empty DATA frames even below zero, unlike h2's own."""
 
     def window_consumed(self, size: int) -> None:
         if size:
@@ -74,10 +74,10 @@ class _Windows(h2.windows.WindowManager):
 
 
 class _Strict(h2.connection.H2Connection):
-    """An h2 connection with such windows, and with its first acknowledgement for what it is.
+    """An h2 connection with such windows, and with the right meaning of the first SETTINGS ACK.
 
-    It answers the SETTINGS that open the connection; h2 would take it for the answer to the first
-    change of them, if there has been one already.
+    That ACK answers the initial SETTINGS; h2 would relate it to the first change of settings, if
+    there has already been one.
     """
 
     _is_opening_acknowledged = False
@@ -98,7 +98,7 @@ class _Strict(h2.connection.H2Connection):
 
 
 class Peer:
-    """One h2 connection and what it has received."""
+    """An h2 connection with everything it has received."""
 
     def __init__(self, *, is_client: bool, settings: dict[int, int] | None = None) -> None:
         self.h2 = _Strict(
@@ -119,9 +119,9 @@ class Peer:
         self.acknowledged = 0
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the router; a breach of the protocol raises.
+        """Receive bytes from the router; a violation of the protocol raises an exception.
 
-        Frame by frame, because h2 looks only once per call at how long a frame may be.
+        They are passed to h2 frame by frame, because it only checks the frame size once per call.
         """
         self._rest += data
         while len(self._rest) >= self._preface + 9:
@@ -165,7 +165,7 @@ class Peer:
                     self.acknowledged += 1
 
     def acknowledge(self) -> bool:
-        """Grant again all that has been received; return whether there was any."""
+        """Open the windows by all received bytes; return whether there were any."""
         is_any = False
         for stream, ledger in self.streams.items():
             size, ledger.unacknowledged = ledger.unacknowledged, 0
@@ -175,13 +175,13 @@ class Peer:
         return is_any
 
     def grant(self, stream: int, size: int) -> None:
-        """Grant as many bytes anew, exactly; h2 by itself withholds some below a zero window."""
+        """Open a window by exactly this many bytes; below zero, h2 itself would withhold some."""
         self.h2.increment_flow_control_window(size)
-        with contextlib.suppress(h2.exceptions.ProtocolError, KeyError):  # the stream is over
+        with contextlib.suppress(h2.exceptions.ProtocolError, KeyError):  # the stream is closed
             self.h2.increment_flow_control_window(size, stream)
 
     def send(self, stream: int, data: bytes, *, end: bool = False) -> int:
-        """Send as much of the data as the windows take; return how much that was."""
+        """Send as much of the data as the windows allow; return how much that was."""
         sent = 0
         while True:
             room = min(self.h2.local_flow_control_window(stream), self.h2.max_outbound_frame_size)
@@ -215,7 +215,7 @@ class Triangle:
         self._interposer_settings = interposer
 
     def peer(self, side: Side) -> Peer | None:
-        """Return the peer of a side, None for an interposer that nobody has wanted yet."""
+        """Return the peer of a side, None for an interposer that was not needed yet."""
         match side:
             case Side.DOWNSTREAM:
                 return self.kubelet
@@ -225,7 +225,7 @@ class Triangle:
                 return self.interposer
 
     def gather(self) -> None:
-        """Put what the peers and the router have to say into the pipes."""
+        """Write the output of the peers and the router to the pipes."""
         for side in Side:
             peer = self.peer(side)
             if peer is not None:
@@ -239,7 +239,7 @@ class Triangle:
                 out.clear()
 
     def move(self, side: Side, *, is_inward: bool, size: int = 1 << 30) -> bool:
-        """Move at most `size` bytes along one pipe; return whether there were any."""
+        """Move at most `size` bytes through one pipe; return whether there were any."""
         self.gather()
         pipe = self.pipes[side, is_inward]
         data = bytes(pipe[:size])
@@ -265,13 +265,13 @@ class Triangle:
             pass
 
     def ask(self, stream: int, path: str, *more: tuple[str, str]) -> None:
-        """Make a whole request of kubelet's, and see it arrive."""
+        """Make a complete request as kubelet, and deliver it."""
         self.kubelet.h2.send_headers(stream, request_of(path, *more))
         self.kubelet.h2.send_data(stream, b"question", end_stream=True)
         self.settle()
 
     def lose_interposer(self, reason: str = "gone") -> None:
-        """Break the connection to the interposer, with all that is in its pipes."""
+        """Break the connection to the interposer, and drop all bytes in its pipes."""
         self.interposer = None
         self.pipes[Side.INTERPOSER, True].clear()
         self.pipes[Side.INTERPOSER, False].clear()

@@ -1,14 +1,14 @@
-"""Container images made here, so that no test needs a registry.
+"""Container images built locally, so that no test needs a registry.
 
-Each is written as an OCI image layout in a tar, the form that `ctr images import` reads, byte for
-byte the same every time. The programs in them are the machine's static busybox and nothing else.
+Each is written reproducibly as a tar of an OCI image layout, the format of `ctr images import`. The
+only program in them is the machine's static busybox.
 
-    PAUSE     what a sandbox runs: sleeps
+    PAUSE     the image of sandboxes: sleeps
     EMPTY     no file, no entrypoint
     BUSYBOX   a small Linux: all of busybox, users root and app (1000), Cmd is a shell
-    DRESSED   BUSYBOX with all that a pod may inherit: Entrypoint, Cmd, Env, User, WorkingDir
+    DRESSED   BUSYBOX with everything a pod can inherit: Entrypoint, Cmd, Env, User, WorkingDir
 
-PLACEHOLDER is none of them: pods with an environment name it, and a proxy supplies it.
+PLACEHOLDER is not among them: pods with an environment use it, and the proxy supplies it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SEARCHED: Final = "/bin:/usr/bin:/sbin:/usr/sbin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image: its fully qualified name, its layers (tars) and what it says about running."""
+    """An image: its fully qualified name, its layers (tar archives) and its run configuration."""
 
     name: str
     layers: tuple[bytes, ...]
@@ -52,7 +52,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An entry of a layer: a symbolic link if it has a target, a directory if its mode says so."""
+    """An entry of a layer: a symlink if it has a target, a directory if its mode says so."""
 
     content: bytes = b""
     mode: int = 0o644
@@ -81,7 +81,7 @@ def of_testbed() -> tuple[Image, ...]:
 
 
 def layer(files: Mapping[str, File]) -> bytes:
-    """Return a layer's tar; keys are paths without leading slash, parents are not added."""
+    """Return a layer's tar archive; keys are paths without leading slash, parents are not added."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path, file in files.items():
@@ -100,8 +100,8 @@ def layer(files: Mapping[str, File]) -> bytes:
 def write(image: Image, tar: Path) -> None:
     """Write the image as a tar of an OCI image layout.
 
-    https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md; the name is given
-    in the annotation that containerd reads, `io.containerd.image.name`.
+    See https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md; the name is in the
+    annotation that containerd reads, `io.containerd.image.name`.
     """
     blobs = [configuration_of(image), *image.layers]
     descriptors = [
@@ -132,7 +132,7 @@ def write(image: Image, tar: Path) -> None:
 
 
 def configuration_of(image: Image) -> bytes:
-    """Return what the image says about running, and of which layers it is made."""
+    """Return the image's configuration: how to run it, and the digests of its layers."""
     return _json_of(
         {
             "created": "1970-01-01T00:00:00Z",
@@ -145,7 +145,7 @@ def configuration_of(image: Image) -> bytes:
 
 
 def busybox_files() -> dict[str, File]:
-    """Return the files of BUSYBOX, for images that add some of their own."""
+    """Return the files of BUSYBOX, for images that add others."""
     busybox = static_busybox()
     assert busybox is not None
     listing = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
@@ -167,7 +167,7 @@ def busybox_files() -> dict[str, File]:
 
 
 def static_busybox() -> Path | None:
-    """Return a busybox that needs no libraries, or None."""
+    """Return a statically linked busybox, or None."""
     found = shutil.which("busybox", path=_SEARCHED)
     return Path(found) if found is not None and _is_static(Path(found)) else None
 
@@ -191,7 +191,7 @@ def _static_busybox_content() -> bytes:
 
 
 def _is_static(program: Path) -> bool:
-    """Whether no program header of the (64-bit, little-endian) ELF file names an interpreter."""
+    """Return whether no program header of a (64-bit, little-endian) ELF file has an interpreter."""
     with program.open("rb") as file:
         header = file.read(64)
         if header[:6] != b"\x7fELF\x02\x01":

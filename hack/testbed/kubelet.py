@@ -1,12 +1,12 @@
-"""What kubelet says to a runtime and lays on a node's disk for a pod, without a kubelet.
+"""The messages that kubelet sends to a runtime for a pod, and the files that it writes on the node.
 
     <directory>/kubelet/pods/<uid>/volumes/kubernetes.io~secret/<name>/<key>
                                    etc-hosts, containers/<name>/<attempt>   (termination logs)
     <directory>/logs/<namespace>_<name>_<uid>/<container>/<attempt>.log
 
-`lay_pod` and `lay_container` write these; the messages name them. Labels, annotations and the
-security context are kubelet's (pkg/kubelet/kuberuntime), so that who reads them downstream finds
-what a node shows. The calls themselves are made by `pods`.
+`write_pod_files` and `write_container_files` write the files, and the messages refer to them.
+Labels, annotations and the security context are kubelet's (pkg/kubelet/kuberuntime), so that
+readers find the same as on a node. `pods` makes the calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cri_proxy.cri import api_pb2
 from hack.testbed import images
 
 NAMESPACE: Final = "default"
-_FIRST_ID: Final = 65536 * 1000  # of a pod with a user namespace, on the host
+_FIRST_ID: Final = 65536 * 1000  # the host's id for root in a pod with a user namespace
 _IDS: Final = 65536
 _MASKED: Final = (
     "/proc/asound",
@@ -48,10 +48,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """A container as a pod's author writes it.
+    """A container as in a pod's manifest.
 
-    `command` and `args` mean what they mean in a pod: none at all leaves Entrypoint and Cmd to
-    the image. `envs` keeps order and duplicates. `user` is a number or a name of the image.
+    `command` and `args` have the meaning that they have in a pod: without them, the image's
+    Entrypoint and Cmd apply. `envs` keeps order and duplicates. `user` is a number or a name.
     `has_default_seccomp` is seccompProfile RuntimeDefault, `drops_capabilities` drop: [ALL] with
     allowPrivilegeEscalation: false.
     """
@@ -72,50 +72,50 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
-class Laid:
-    """What has been laid on disk for one pod: its volumes' parent and its logs' parent."""
+class PodFiles:
+    """The files of one pod: the parent directories of its volumes and of its logs."""
 
     uid: str
-    files: Path
+    directory: Path
     logs: Path
 
     def volume(self, name: str) -> Path:
         """Return the directory of a secret volume."""
-        return self.files / "volumes" / "kubernetes.io~secret" / name
+        return self.directory / "volumes" / "kubernetes.io~secret" / name
 
     def termination_log(self, container: str, attempt: int) -> Path:
-        """Return the file that a container finds as /dev/termination-log."""
-        return self.files / "containers" / container / f"{attempt:08x}"
+        """Return the file that is mounted as /dev/termination-log in a container."""
+        return self.directory / "containers" / container / f"{attempt:08x}"
 
 
-def lay_pod(
+def write_pod_files(
     directory: Path, name: str, uid: str, *, secrets: Mapping[str, Mapping[str, bytes]]
-) -> Laid:
-    """Write what a pod's mounts show; `secrets` is volume name → key → content."""
-    laid = Laid(
+) -> PodFiles:
+    """Write the files that a pod mounts; `secrets` is volume name → key → content."""
+    files = PodFiles(
         uid=uid,
-        files=directory / "kubelet" / "pods" / uid,
+        directory=directory / "kubelet" / "pods" / uid,
         logs=directory / "logs" / f"{NAMESPACE}_{name}_{uid}",
     )
-    laid.files.mkdir(parents=True)
-    laid.logs.mkdir(parents=True)
-    (laid.files / "etc-hosts").write_text("127.0.0.1\tlocalhost\n")
+    files.directory.mkdir(parents=True)
+    files.logs.mkdir(parents=True)
+    (files.directory / "etc-hosts").write_text("127.0.0.1\tlocalhost\n")
     for volume, content in secrets.items():
-        _lay_secret(laid.volume(volume), content)
-    return laid
+        _write_secret(files.volume(volume), content)
+    return files
 
 
-def lay_container(laid: Laid, spec: Spec) -> None:
-    """Write what every container's mounts show, make room for its log."""
-    (laid.logs / spec.name).mkdir(exist_ok=True)
-    termination_log = laid.termination_log(spec.name, spec.attempt)
+def write_container_files(files: PodFiles, spec: Spec) -> None:
+    """Write the files that every container mounts, and create the directory of its log."""
+    (files.logs / spec.name).mkdir(exist_ok=True)
+    termination_log = files.termination_log(spec.name, spec.attempt)
     termination_log.parent.mkdir(parents=True, exist_ok=True)
     termination_log.touch()
     termination_log.chmod(0o666)
 
 
 def sandbox_config(
-    laid: Laid,
+    files: PodFiles,
     name: str,
     *,
     annotations: Mapping[str, str],
@@ -123,20 +123,20 @@ def sandbox_config(
     has_user_namespace: bool = False,
     cgroup_parent: str,
 ) -> api_pb2.PodSandboxConfig:
-    """Return a best-effort pod's sandbox; its control group is below `cgroup_parent`, if given."""
+    """Return the sandbox of a best-effort pod, with a control group below `cgroup_parent`."""
     return api_pb2.PodSandboxConfig(
-        metadata=api_pb2.PodSandboxMetadata(name=name, uid=laid.uid, namespace=NAMESPACE),
+        metadata=api_pb2.PodSandboxMetadata(name=name, uid=files.uid, namespace=NAMESPACE),
         hostname="" if is_host_networked else name,
-        log_directory=str(laid.logs),
+        log_directory=str(files.logs),
         dns_config=api_pb2.DNSConfig(servers=["127.0.0.1"]),
-        labels=_pod_labels(name, laid.uid),
+        labels=_pod_labels(name, files.uid),
         annotations={
             "kubernetes.io/config.seen": "2026-01-01T00:00:00.000000000Z",
             "kubernetes.io/config.source": "api",
             **annotations,
         },
         linux=api_pb2.LinuxPodSandboxConfig(
-            cgroup_parent=f"{cgroup_parent}/besteffort/pod{laid.uid}" if cgroup_parent else "",
+            cgroup_parent=f"{cgroup_parent}/besteffort/pod{files.uid}" if cgroup_parent else "",
             security_context=api_pb2.LinuxSandboxSecurityContext(
                 namespace_options=_namespaces(
                     is_host_networked=is_host_networked, has_user_namespace=has_user_namespace
@@ -148,13 +148,13 @@ def sandbox_config(
 
 
 def container_config(
-    laid: Laid, sandbox: api_pb2.PodSandboxConfig, spec: Spec, *, image_id: str
+    files: PodFiles, sandbox: api_pb2.PodSandboxConfig, spec: Spec, *, image_id: str
 ) -> api_pb2.ContainerConfig:
-    """Return a container's configuration; kubelet names the image by its id."""
+    """Return a container's configuration; kubelet refers to the image by its id."""
     mounts = (
         *spec.mounts,
-        Mount(laid.files / "etc-hosts", "/etc/hosts"),
-        Mount(laid.termination_log(spec.name, spec.attempt), "/dev/termination-log"),
+        Mount(files.directory / "etc-hosts", "/etc/hosts"),
+        Mount(files.termination_log(spec.name, spec.attempt), "/dev/termination-log"),
     )
     return api_pb2.ContainerConfig(
         metadata=api_pb2.ContainerMetadata(name=spec.name, attempt=spec.attempt),
@@ -165,7 +165,7 @@ def container_config(
         envs=[api_pb2.KeyValue(key=key, value=value) for key, value in spec.envs],
         mounts=[_mount(each) for each in mounts],
         labels={
-            **_pod_labels(sandbox.metadata.name, laid.uid),
+            **_pod_labels(sandbox.metadata.name, files.uid),
             "io.kubernetes.container.name": spec.name,
         },
         annotations={
@@ -204,7 +204,7 @@ def _security_context(
     )
 
 
-def _lay_secret(volume: Path, content: Mapping[str, bytes]) -> None:
+def _write_secret(volume: Path, content: Mapping[str, bytes]) -> None:
     """Write a secret as kubelet's atomic writer does: keys link to `..data`, that to a version."""
     version = volume / "..2026_01_01_00_00_00.0000000001"
     version.mkdir(parents=True)

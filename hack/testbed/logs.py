@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """What a container wrote, each stream by itself; every complete line ends in a newline."""
+    """The output of a container by stream; every complete line ends with a newline."""
 
     stdout: bytes
     stderr: bytes
 
 
 def parse(content: bytes) -> Logs:
-    """Return the two streams of a log file; an entry that is still being written is left out."""
+    """Return the two streams of a log file, without an incomplete last entry."""
     streams: dict[bytes, list[bytes]] = {b"stdout": [], b"stderr": []}
     for entry in content.split(b"\n")[:-1]:
         _, stream, tags, text = entry.split(b" ", 3)

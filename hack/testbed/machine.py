@@ -1,14 +1,14 @@
-"""A machine of its own, nearly: a Debian with systemd as process 1, started by runc.
+"""A machine, nearly: Debian with systemd as process 1, started by runc.
 
-    <directory>/upper/          what the machine's root has beside Debian's, or instead
-    <directory>/root/           both, mounted: the root as the machine sees it
-    <directory>/config.json     runc's
-    /testbed in the machine     what the caller mounts there, read-only
-    disks                       directories of this host that the machine may write to
+    <directory>/upper/          the machine's changes to Debian's root
+    <directory>/root/           both, mounted: the machine's root
+    <directory>/config.json     runc's configuration
+    /testbed in the machine     the caller's mounts, read-only
+    disks                       directories of this host that are writable in the machine
 
-Debian's root is made once by debootstrap and kept in ~/.cache/cri-proxy/roots. The machine has its
-own PID, mount, network, UTS, IPC and cgroup namespaces; it shares the kernel, and root in it is
-root here.
+Debian's root is created once by debootstrap and kept in ~/.cache/cri-proxy/roots. The machine has
+its own PID, mount, network, UTS, IPC and cgroup namespaces, but no user namespace: it shares the
+kernel, and root in it is root on this host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hack.dist import apt
 from hack.testbed import processes
 
 BOOT_SECONDS: Final = 300.0
-"""How long systemd may take, on a machine that is busy."""
+"""The timeout for systemd's start on a busy host."""
 
 _SETS: Final = ("bounding", "effective", "permitted")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -81,11 +81,11 @@ _UP: Final = ("running", "degraded")
 _VOLATILE: Final = ("dev", "proc", "run", "sys", "testbed", "tmp", "var/log")
 
 Snapshot = Mapping[str, tuple[object, ...]]
-"""Of each path of a root: mode, owners, a link's target, a file's time and digest."""
+"""By path: mode, owners, the target of a link, time and digest of a file."""
 
 
 def debian(suite: str, *, packages: Sequence[str] = ()) -> Path:
-    """Return a root with the release `suite` of Debian and those packages; not to be written to."""
+    """Return a root directory with Debian's `suite` and those packages; it must not be changed."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     roots = Path(home) / "cri-proxy/roots"
     roots.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def debian(suite: str, *, packages: Sequence[str] = ()) -> Path:
 
 
 class Machine:
-    """One machine, running while it is entered."""
+    """A machine; its root is mounted while the context lasts."""
 
     def __init__(
         self,
@@ -117,9 +117,9 @@ class Machine:
         *,
         disks: Mapping[str, Path] | None = None,
     ) -> None:
-        """Lay the root over `base`; `mounts` are paths in the machine and what is to be there.
+        """Prepare a root on top of `base`; `mounts` are paths in the machine and their sources.
 
-        So are `disks`, which the machine may write to.
+        `disks` are the same, but writable in the machine.
         """
         self.directory: Final = directory
         self.root: Final = directory / "root"
@@ -150,17 +150,17 @@ class Machine:
         place.chmod(mode)
 
     def read(self, path: str) -> str:
-        """Return what a file of the machine says."""
+        """Return the content of a file of the machine."""
         return (self.root / path.lstrip("/")).read_text()
 
     @property
     def pid(self) -> int:
-        """The process id, here, of its process 1."""
+        """The process id of its process 1 on this host."""
         state = subprocess.run(["runc", "state", self._name], capture_output=True, check=True)
         return int(json.loads(state.stdout)["pid"])
 
     def snapshot(self) -> Snapshot:
-        """Return what the root has, less what lives: logs, and all that is mounted."""
+        """Return a snapshot of the root without logs and mounts."""
         found: dict[str, tuple[object, ...]] = {}
         for directory, names, files in os.walk(self.root):
             inside = os.path.relpath(directory, self.root)
@@ -172,7 +172,7 @@ class Machine:
         return found
 
     def boot(self) -> None:
-        """Start systemd, and wait until it has started all there is to start."""
+        """Start systemd, and wait until it has started all units."""
         (self.directory / "config.json").write_text(json.dumps(self._config()))
         self._program = processes.Program(
             ["runc", "run", "--bundle", self.directory, self._name],
@@ -180,13 +180,13 @@ class Machine:
         )
         self._program.await_ready(
             lambda: self.run("systemctl", "is-system-running").strip() in _UP,
-            what="systemd to be up",
+            what="systemd to be running",
             seconds=BOOT_SECONDS,
             explain=self._explained,
         )
 
     def stop(self) -> None:
-        """End every process of the machine."""
+        """Kill every process of the machine."""
         if self._program is not None:
             subprocess.run(["runc", "kill", self._name, "KILL"], check=False, capture_output=True)
             self._program.stop()
@@ -195,7 +195,7 @@ class Machine:
             self._program = None
 
     def run(self, *argv: str, is_checked: bool = False) -> str:
-        """Return what a program in the machine writes, errors too."""
+        """Return the output of a program in the machine, including standard error."""
         done = subprocess.run(
             ["runc", "exec", self._name, *argv],
             stdout=subprocess.PIPE,
@@ -255,7 +255,7 @@ class Machine:
 
 
 def noted(path: Path) -> tuple[object, ...]:
-    """Return what a snapshot has of one path."""
+    """Return the entry of a snapshot for a path."""
     status = path.lstat()
     kept = (oct(status.st_mode), status.st_uid, status.st_gid)
     if stat.S_ISLNK(status.st_mode):
@@ -266,7 +266,7 @@ def noted(path: Path) -> tuple[object, ...]:
 
 
 def difference(before: Snapshot, after: Snapshot) -> dict[str, tuple[object, object]]:
-    """Return what is not the same."""
+    """Return the paths that differ, with both entries."""
     return {
         path: (before.get(path), after.get(path))
         for path in sorted({*before, *after})
@@ -275,7 +275,7 @@ def difference(before: Snapshot, after: Snapshot) -> dict[str, tuple[object, obj
 
 
 def _capabilities() -> list[str]:
-    """Return the capabilities that we may give away: those that we have ourselves."""
+    """Return the capabilities that we can pass on, which are our own."""
     status = Path("/proc/self/status").read_text().splitlines()
     mask = next(line.split()[1] for line in status if line.startswith("CapBnd:"))
     return [f"CAP_{each}" for number, each in enumerate(_NAMES) if int(mask, 16) >> number & 1]

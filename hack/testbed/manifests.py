@@ -1,9 +1,8 @@
-"""Pods as their authors write them: a manifest in YAML, run on a CRI socket as a kubelet would.
+"""Pods from YAML manifests, run on a CRI socket as kubelet would.
 
-What a kubelet makes of a manifest is done for the fields that the tests and the documentation use:
-volumes are laid out, init containers run one after the other, then all others, probes and lifecycle
-hooks are executed on demand. A field that is not known here is refused, so that no sample says
-something that was never tried.
+The fields that the tests and the documentation use are supported: volumes are created, init
+containers run one after the other, then all other containers; probes and lifecycle hooks are
+executed on demand. Unknown fields are refused, so that no sample contains anything untested.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _HOOKS: Final = ("postStart", "preStop")
 
 @dataclass(slots=True)
 class Running:
-    """A pod that runs, and its containers by name; `manifest` is what it was written as."""
+    """A running pod with its manifest, and its containers by name."""
 
     manifest: Mapping[str, Any]
     pod: Pod
@@ -52,13 +51,13 @@ class Running:
 
 
 def parse(text: str) -> list[dict[str, Any]]:
-    """Return the pods in a YAML text; other kinds are left out."""
+    """Return the pods in a YAML text, without objects of other kinds."""
     documents = [each for each in yaml.safe_load_all(text) if each]
     return [each for each in documents if each["kind"] == "Pod"]
 
 
 def run(pods: Pods, manifest: Mapping[str, Any], secrets: Secrets | None = None) -> Running:
-    """Run a pod: its init containers to their end (but sidecars), then all the others."""
+    """Run a pod: its init containers to completion (except sidecars), then all others."""
     _only(manifest, "apiVersion", "kind", "metadata", "spec")
     metadata, spec = manifest["metadata"], manifest["spec"]
     _only(metadata, "name", "annotations", "labels")
@@ -77,7 +76,7 @@ def run(pods: Pods, manifest: Mapping[str, Any], secrets: Secrets | None = None)
         runtime_handler=spec.get("runtimeClassName", ""),
         secrets={name: (secrets or {})[each["secretName"]] for name, each in of_secrets.items()},
     )
-    places = {name: _lay_volume(pod, each) for name, each in volumes.items()}
+    places = {name: _volume_directory(pod, each) for name, each in volumes.items()}
     running = Running(manifest, pod)
     for each in spec.get("initContainers", ()):
         container = running.containers[each["name"]] = pod.run(_spec(each, spec, places))
@@ -88,12 +87,12 @@ def run(pods: Pods, manifest: Mapping[str, Any], secrets: Secrets | None = None)
     return running
 
 
-def _lay_volume(pod: Pod, volume: Mapping[str, Any]) -> Path:
-    """Return the directory of a volume, made unless it is a secret's, which is there already."""
+def _volume_directory(pod: Pod, volume: Mapping[str, Any]) -> Path:
+    """Return the directory of a volume; a secret's exists already, others are created."""
     _only(volume, "name", "secret", "emptyDir")
     if "secret" in volume:
-        return pod.laid.volume(volume["name"])
-    place: Path = pod.laid.files / "volumes" / "kubernetes.io~empty-dir" / volume["name"]
+        return pod.files.volume(volume["name"])
+    place: Path = pod.files.directory / "volumes" / "kubernetes.io~empty-dir" / volume["name"]
     place.mkdir(parents=True)
     place.chmod(0o777)
     return place
@@ -106,7 +105,7 @@ def _containers(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _spec(
     container: Mapping[str, Any], pod: Mapping[str, Any], places: Mapping[str, Path]
 ) -> kubelet.Spec:
-    """Return what the runtime is told of a container."""
+    """Return the specification of a container."""
     _only(
         container,
         *("name", "image", "command", "args", "env", "workingDir", "volumeMounts"),
@@ -122,13 +121,15 @@ def _spec(
         *("allowPrivilegeEscalation", "capabilities"),
     )
     if security.get("runAsNonRoot") and not security.get("runAsUser"):
-        raise ValueError("runAsNonRoot is tried here only with a runAsUser")
+        raise ValueError("the testbed supports runAsNonRoot only with runAsUser")
     dropped = security.get("capabilities", {}).get("drop", [])
     if bool(dropped) == security.get("allowPrivilegeEscalation", True) or dropped not in (
         [],
         ["ALL"],
     ):
-        raise ValueError("drop: [ALL] is tried here only with allowPrivilegeEscalation: false")
+        raise ValueError(
+            "the testbed supports drop: [ALL] only with allowPrivilegeEscalation: false"
+        )
     return kubelet.Spec(
         name=container["name"],
         image=container["image"],
@@ -150,7 +151,7 @@ def _variable(variable: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 def _mount(mount: Mapping[str, Any], places: Mapping[str, Path]) -> kubelet.Mount:
-    """Return a volume's mount; of a subPath kubelet gives the runtime the place within."""
+    """Return a volume's mount; for a subPath, kubelet mounts the directory within the volume."""
     _only(mount, "name", "mountPath", "readOnly", "subPath")
     place = places[mount["name"]]
     if "subPath" in mount:
@@ -158,11 +159,13 @@ def _mount(mount: Mapping[str, Any], places: Mapping[str, Path]) -> kubelet.Moun
         place /= mount["subPath"]
         if not place.exists():
             place.mkdir(parents=True)
-            place.chmod(mode & 0o7777)  # as kubelet makes it
+            place.chmod(mode & 0o7777)  # as kubelet creates it
     return kubelet.Mount(place, mount["mountPath"], is_read_only=mount.get("readOnly", False))
 
 
 def _only(mapping: Mapping[str, Any], *known: str) -> None:
     unknown = mapping.keys() - set(known)
     if unknown:
-        raise ValueError(f"the testbed runs no manifest with {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"the testbed does not support manifests with {', '.join(sorted(unknown))}"
+        )

@@ -1,12 +1,12 @@
-"""A private bridge for pods, and the CNI configuration that plugs them into it.
+"""A private bridge for pods, and the CNI configuration that connects them to it.
 
-The bridge is made here, not by the CNI plugin: as a gateway the plugin would switch the host's
-`ip_forward` on for ever. So pods and the host reach each other over the bridge's subnet, nothing
-is routed or masqueraded beyond it, and the host's firewall and sysctls stay as they were, with
-one exception: where bridged packets are shown to iptables, and may be dropped there (Docker sets
-the FORWARD chain to DROP), one rule accepts those that stay on this bridge.
+The bridge is created here and not by the CNI plugin, which would enable the host's `ip_forward`
+permanently. So pods and the host reach each other over the bridge's subnet, nothing is routed or
+masqueraded beyond it, and the host's firewall and sysctls are unchanged, with one exception: where
+bridged packets pass through iptables and may be dropped there (Docker sets the policy of the
+FORWARD chain to DROP), one rule accepts packets within this bridge.
 
-`remove` needs nothing but the value itself, so that who sweeps after a dead test can call it.
+`remove` needs only the value itself, so that it can clean up after a test process that has died.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RESULTS: Final = Path("/var/lib/cni/results")
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Names of one private pod network; nothing exists before `create`."""
+    """The names of one private pod network; nothing exists before `create`."""
 
     bridge: str
     subnet: str
@@ -40,7 +40,7 @@ class Network:
 
 
 def chosen(token: str) -> Network:
-    """Return a network named after `token` (8 characters) on a subnet the host has no route to."""
+    """Return a network named after `token` (8 characters) on a subnet without a route."""
     taken = [ipaddress.ip_network(each) for each in _routed_subnets()]
     while True:
         subnet = ipaddress.ip_network((int(_SUBNETS[0]) + (secrets.randbelow(2**13) << 8), 24))
@@ -74,7 +74,7 @@ def conflist(network: Network, directory: Path) -> str:
 
 
 def create(network: Network) -> None:
-    """Make the bridge and give it its address."""
+    """Create the bridge, and set its address."""
     width = ipaddress.ip_network(network.subnet).prefixlen
     _ip("link", "add", network.bridge, "type", "bridge")
     _ip("address", "add", f"{network.gateway}/{width}", "dev", network.bridge)
@@ -84,7 +84,7 @@ def create(network: Network) -> None:
 
 
 def interfaces(network: Network) -> list[str]:
-    """Return the bridge and the host's ends of the pods' cables, of those that exist."""
+    """Return the existing interfaces: the bridge and the host's ends of the pods' veth pairs."""
     every = json.loads(_ip("-json", "link", "show"))
     return [
         each["ifname"]
@@ -94,9 +94,9 @@ def interfaces(network: Network) -> list[str]:
 
 
 def remove(network: Network) -> None:
-    """Remove bridge, cables, rule and the CNI library's memory of the pods, where there are any."""
+    """Remove bridge, veth pairs, firewall rule and the CNI library's cached results, if any."""
     for name in reversed(interfaces(network)):
-        # A cable may vanish by itself in the meantime: the kernel removes it with its pod's end.
+        # A veth pair may disappear meanwhile: the kernel removes it with the pod's end.
         subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
     if _is_filtered():
         subprocess.run(_rule("--delete", network), check=False, capture_output=True)
@@ -105,9 +105,9 @@ def remove(network: Network) -> None:
 
 
 def _forget_results(network: Network) -> None:
-    """Drop results that the CNI library cached for pods whose network was never torn down.
+    """Delete cached results of the CNI library for pods whose network was not torn down.
 
-    The loopback of a pod is cached under the pod's id, which the names of its bridge result give:
+    The result for a pod's loopback has the pod's id, which is known from its bridge result:
     `<network>-<pod>-eth0` and `cni-loopback-<pod>-lo`.
     """
     for result in _RESULTS.glob(f"{network.bridge}-*"):

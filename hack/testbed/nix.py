@@ -1,11 +1,11 @@
-"""A Nix of its own: the machine's nix commands on a store, configuration and home below one root.
+"""The machine's nix commands with a private store, configuration and home below one directory.
 
-    <root>/chroot/nix/store/    where its store paths are (their names still begin with /nix/store)
+    <root>/chroot/nix/store/    its store paths (whose names still begin with /nix/store)
     <root>/chroot/nix/var/      its database
     <root>/home/                caches, channels
 
-Nothing of the machine's own Nix is read or written. For tests of what we and Nix must agree on, and
-for benchmarks against it.
+The machine's own Nix store is neither read nor written. For tests of compatibility with Nix, and
+for benchmarks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EXPORT_MAGIC: Final = 0x4558494E
 
 
 class Nix:
-    """The nix commands on the store below `root`."""
+    """The nix commands with the store below `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,7 +43,7 @@ class Nix:
     def run(
         self, *argv: str | Path, stdin: bytes = b"", settings: Mapping[str, str] | None = None
     ) -> bytes:
-        """Run `nix…` with these settings besides ours; return its output.
+        """Run a nix command with these settings besides ours; return its output.
 
         Raises subprocess.CalledProcessError, with its stderr as a note.
         """
@@ -72,17 +72,17 @@ class Nix:
         return finished.stdout
 
     def physical(self, path: StorePath) -> Path:
-        """Return where the store path is on disk."""
+        """Return the place of the store path on disk."""
         return Path(f"{self.root}/chroot{path}")
 
     def add(self, tree: Path) -> StorePath:
-        """Add a tree that refers to nothing, under its own name; Nix chooses the digest."""
+        """Add a tree without references under its own name; Nix computes the digest."""
         return storepaths.parse(self.run("nix-store", "--add", tree).decode().strip())
 
     def register(self, path: StorePath, tree: Path, references: Iterable[StorePath] = ()) -> None:
-        """Add a tree as `path`, valid and with these references, as if it had been built.
+        """Add a tree as the valid path `path` with these references, as if it had been built.
 
-        Archive and hash are Nix's own work; around them goes the format of `nix-store --export`
+        Nix makes the archive and the hash; we add the format of `nix-store --export`
         (export-import.cc of libstore): the archive, a magic number, path, references, no deriver.
         """
         listed = [str(reference) for reference in references]
@@ -125,17 +125,17 @@ class Nix:
         )
 
     def references(self, path: StorePath) -> tuple[StorePath, ...]:
-        """Return what Nix's database says that `path` refers to."""
+        """Return the references of `path` in Nix's database."""
         lines = self.run("nix-store", "--query", "--references", str(path)).decode().split()
         return tuple(sorted(storepaths.parse(line) for line in lines))
 
 
 def _number(value: int) -> bytes:
-    """Return a number as Nix's formats have it."""
+    """Encode a number for Nix's formats."""
     return value.to_bytes(8, "little")
 
 
 def _string(text: str) -> bytes:
-    """Return a string as Nix's formats have it."""
+    """Encode a string for Nix's formats."""
     data = text.encode()
     return _number(len(data)) + data + bytes(-len(data) % 8)

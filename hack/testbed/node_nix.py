@@ -1,6 +1,6 @@
-"""A node's Nix for the proxy to use: the machine's programs, and a store of its own.
+"""A node's Nix that the proxy uses: the machine's programs with a private store.
 
-`TESTBED_NIX` names a directory with another nix-store, such as `hack/newest-nix.sh` makes.
+`TESTBED_NIX` names a directory with another nix-store, for example from `hack/newest-nix.sh`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _COMMAND_SECONDS: Final = 120
 
 
 class NodeNix:
-    """Nix with its store below `root`; whoever uses it needs `environment` as well."""
+    """Nix with its store below `root`; its users also need the variables in `environment`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -28,26 +28,26 @@ class NodeNix:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of `store` that lead here."""
+        """The settings of the section `store` that select it."""
         directory = os.environ.get(VARIABLE, "")
         return {"kind": "nix", "nix_remote": self.remote, "nix_directory": directory}
 
     @property
     def remote(self) -> str:
-        """Its store as NIX_REMOTE names it."""
+        """The value of NIX_REMOTE for its store."""
         return f"local?root={self.root}"
 
     @property
     def roots(self) -> Path:
-        """Where what it must keep for the proxy stands."""
+        """The directory of the proxy's garbage collector roots."""
         return self.root / "nix/var/nix/gcroots/cri-proxy"
 
     def physical(self, path: StorePath) -> Path:
-        """Return where a store path is on disk."""
+        """Return the place of a store path on disk."""
         return Path(f"{self.root}{path}")
 
     def run(self, *arguments: str) -> str:
-        """Run nix-store on it; return what it prints."""
+        """Run nix-store on it; return its output."""
         program = Path(os.environ.get(VARIABLE) or "/usr/bin", "nix-store")
         environment = {
             "PATH": os.environ["PATH"],

@@ -1,10 +1,10 @@
-"""Nodes that share store paths: each a store, the real sharing program, and a worker's jobs.
+"""Nodes that share store paths: each has a store, the real peer server, and a worker's jobs.
 
     with peers.cluster(tmp_path, 3, caches=(server.url,), keys=(publisher.public_key,)) as nodes:
         nodes[0].realize(root)
         assert server.count("/nar/*") == ...
 
-Each has an address of its own on the loopback network, 127.x.y.z, and all know all of them.
+Each has its own loopback address, 127.x.y.z, and knows the addresses of all others.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _subnets: Final = itertools.count(os.getpid() * 7)
 
 
 class Node:
-    """One node; `program` serves from `start` to `stop`."""
+    """One node, which serves others from `start` to `stop`."""
 
     def __init__(
         self, directory: Path, address: str, names: Sequence[str], settings: dict[str, Any]
     ) -> None:
         self.address: Final = address
         self.store: Final = Store(directory / "store")
-        for name in (".narinfo", ".stage"):  # and nothing that would go on in the background
+        for name in (".narinfo", ".stage"):  # without the store's background work
             (directory / "store" / name).mkdir(parents=True)
         defaults: dict[str, Any] = {
             "ca_file": None,
@@ -58,7 +58,7 @@ class Node:
         self._jobs: Jobs | None = None
 
     def start(self) -> None:
-        """Have it serve, as a daemon does."""
+        """Start the peer server, as the daemon does."""
         host, _, port = self.address.rpartition(":")
         listening = socket.create_server((host, int(port)), backlog=1024)
         log_settings = LogSettings(level="debug", format="text")
@@ -76,7 +76,7 @@ class Node:
         self._program.stdin.flush()
 
     def stop(self) -> None:
-        """Have it serve no more."""
+        """Stop the peer server."""
         if self._program is not None:
             assert self._program.stdin is not None
             self._program.stdin.close()
@@ -84,20 +84,20 @@ class Node:
             self._program = None
 
     def log(self) -> str:
-        """Return what its program has written."""
+        """Return the log of the peer server."""
         return self._log.read_text() if self._log.exists() else ""
 
     @property
     def jobs(self) -> Jobs:
         """The jobs of a worker of this node."""
         if self._jobs is None:
-            from cri_proxy.store.fetch import jobs as fetching  # what only workers load
+            from cri_proxy.store.fetch import jobs as fetching  # imported only in workers
 
             self._jobs = fetching.jobs(self.options)
         return self._jobs
 
     def survey(self, *roots: StorePath, places: Sequence[Location] = ()) -> list[Fact]:
-        """Return the facts of the closure of `roots`, with locations of its own."""
+        """Return the facts about the closure of `roots`, using additional locations."""
         facts: list[Fact] = []
         argument = Survey(tuple(each.basename for each in roots), 8, tuple(places))
         facts.extend(self.jobs[protocol.SURVEY](argument, Task(facts.extend)))
@@ -109,7 +109,7 @@ class Node:
         self.jobs[protocol.FETCH](Fetch(fact.path, fact.found), Task(lambda count: None))
 
     def realize(self, *roots: StorePath) -> tuple[StorePath, ...]:
-        """Bring the closure of `roots` here, one path after the other; return all of it."""
+        """Fetch the closure of `roots` path by path; return its paths."""
         facts = self.survey(*roots)
         for fact in facts:
             if fact.found is not None:
@@ -119,7 +119,7 @@ class Node:
 
 @contextlib.contextmanager
 def cluster(directory: Path, count: int, **settings: Any) -> Iterator[tuple[Node, ...]]:
-    """Give `count` nodes that serve each other; `settings` go into the workers' options."""
+    """Yield `count` nodes that serve each other; `settings` are added to the workers' options."""
     subnet = next(_subnets) % 60_000
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(ports.kept())

@@ -1,8 +1,8 @@
-"""Just enough HTTP/2 to say what no gRPC library would, and to see what it says.
+"""Minimal HTTP/2, to send frames that no gRPC library would send, and to inspect received ones.
 
-Header blocks are written as literals without indexing and without Huffman codes, so that a block
-can be built by hand and needles be found in it. Flow control is not kept: what passes here is far
-below the initial windows. Source of the format: RFC 9113, sections 4 and 6; RFC 7541, section 6.2.
+Header blocks are literals without indexing and Huffman codes, so that they can be built by hand and
+searched. There is no flow control, because the data is far smaller than the initial windows. Source
+of the format: RFC 9113, sections 4 and 6; RFC 7541, section 6.2.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ END_HEADERS: Final = 0x4
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame; `stream` is 0 for the connection."""
+    """A frame; `stream` is 0 for the connection."""
 
     kind: int
     flags: int
@@ -38,7 +38,7 @@ class Frame:
 
 
 def bytes_of(frame: Frame) -> bytes:
-    """Return the frame as it goes on the wire."""
+    """Encode the frame."""
     return (
         len(frame.payload).to_bytes(3, "big")
         + bytes((frame.kind, frame.flags))
@@ -56,12 +56,12 @@ def block_of(headers: dict[str, str]) -> bytes:
 
 
 def message_of(payload: bytes) -> bytes:
-    """Return a payload as gRPC puts it into DATA: uncompressed, with its length."""
+    """Return a payload as a gRPC message: uncompressed, after its length."""
     return b"\x00" + len(payload).to_bytes(4, "big") + payload
 
 
 class Connection:
-    """One side of a connection; `next` keeps the peer content by acknowledging its settings."""
+    """One side of a connection; `next` acknowledges the peer's SETTINGS and PING frames."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -76,18 +76,18 @@ class Connection:
         return connection
 
     async def accept(self) -> None:
-        """Greet as a server."""
+        """Accept a connection as a server."""
         await self._reader.readexactly(len(PREFACE))
         self.send(Frame(SETTINGS, 0, 0, b""))
 
     def send(self, *frames: Frame) -> None:
-        """Send frames, each as it is."""
+        """Send frames as they are."""
         self._writer.write(b"".join(map(bytes_of, frames)))
 
     async def next(self, kind: int) -> tuple[Frame, list[Frame]]:
-        """Return the next frame of a kind, and those of other kinds that came before it.
+        """Return the next frame of a kind, and the frames of other kinds before it.
 
-        Raises IncompleteReadError when the peer hangs up instead.
+        Raises IncompleteReadError if the peer closes the connection instead.
         """
         others = []
         while (frame := await self._read()).kind != kind:
@@ -99,7 +99,7 @@ class Connection:
         return frame, others
 
     async def aclose(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
@@ -114,7 +114,7 @@ class Connection:
 async def serving(
     socket: Path, behaviour: Callable[[Connection], Awaitable[None]]
 ) -> AsyncIterator[None]:
-    """Serve each connection to `socket` by `behaviour`, which gets it after the greeting."""
+    """Serve each connection to `socket` with `behaviour`, after the preface."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = Connection(reader, writer)
@@ -122,7 +122,7 @@ async def serving(
             await connection.accept()
             await behaviour(connection)
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the peer hung up
+            pass  # the peer closed the connection
         finally:
             await connection.aclose()
 

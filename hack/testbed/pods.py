@@ -1,8 +1,9 @@
-"""Pods on a node without a kubelet: the calls it makes, in its order, with its arguments.
+"""Pods on a node without kubelet: kubelet's calls, in its order, with its arguments.
 
-`Pods` speaks to any CRI socket, containerd's or a proxy's. A pod is run; its containers are
-created, started, awaited, read and executed in; each of them, and `Pods` itself, is a context
-manager that leaves nothing in the runtime. What a call says is `kubelet`'s part.
+`Pods` uses any CRI socket, containerd's or a proxy's. It runs pods, whose containers can be
+created, started, awaited and executed in, and whose logs can be read. Each pod and container, and
+`Pods` itself, is a context manager that leaves nothing in the runtime. The messages are made by
+`kubelet`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _OVERTAKEN: Final = ("ttrpc: closed", "is still running, to stop first")
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """What a program executed in a container wrote and how it ended."""
+    """The output and the exit code of a program executed in a container."""
 
     exit_code: int
     stdout: bytes
@@ -33,10 +34,10 @@ class Executed:
 
 
 class Pods:
-    """A kubelet's hands: runs pods through one CRI socket and removes those it ran."""
+    """Runs pods through one CRI socket, and finally removes those it ran."""
 
     def __init__(self, socket: Path, *, directory: Path, cgroup_parent: str = "") -> None:
-        """Take a CRI socket, a directory to lay files in, and the pods' common control group."""
+        """Use a CRI socket, a directory for kubelet's files, and the pods' common control group."""
         self.client: Final = cri.Client(socket)
         self.directory: Final = directory
         self._cgroup_parent: Final = cgroup_parent
@@ -46,7 +47,7 @@ class Pods:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.ExitStack() as stack:  # all are tried, whichever fails
+        with contextlib.ExitStack() as stack:  # tries all, even if some fail
             stack.callback(self.client.close)
             for pod in self._running:
                 stack.callback(pod.remove)
@@ -61,10 +62,12 @@ class Pods:
         runtime_handler: str = "",
         secrets: Mapping[str, Mapping[str, bytes]] | None = None,
     ) -> Pod:
-        """Lay the pod's secrets, run its sandbox. `secrets` is volume name → key → content."""
-        laid = kubelet.lay_pod(self.directory, name, str(uuid.uuid4()), secrets=secrets or {})
+        """Write the pod's secrets and run its sandbox; `secrets` is volume name → key → content."""
+        files = kubelet.write_pod_files(
+            self.directory, name, str(uuid.uuid4()), secrets=secrets or {}
+        )
         config = kubelet.sandbox_config(
-            laid,
+            files,
             name,
             annotations=annotations or {},
             is_host_networked=host_network,
@@ -77,30 +80,34 @@ class Pods:
             api_pb2.RunPodSandboxResponse,
             seconds=cri.SANDBOX_SECONDS,
         )
-        pod = Pod(self.client, reply.pod_sandbox_id, config, laid)
+        pod = Pod(self.client, reply.pod_sandbox_id, config, files)
         self._running.append(pod)
         return pod
 
     def adopt(self, container: Container) -> Container:
-        """Return the same container, as reached through this socket."""
+        """Return the same container for use through this socket."""
         return Container(self.client, container.id, container.config, container.log)
 
     def pods(self) -> list[api_pb2.PodSandbox]:
-        """Return what the runtime lists, whoever ran it."""
+        """Return the sandboxes that the runtime lists, including those of other clients."""
         request = api_pb2.ListPodSandboxRequest()
         reply = self.client.call("ListPodSandbox", request, api_pb2.ListPodSandboxResponse)
         return list(reply.items)
 
 
 class Pod:
-    """A sandbox that runs: `id`, the `config` it was made with, and the containers in it."""
+    """A running sandbox: its `id`, the `config` it was created with, and its files."""
 
     def __init__(
-        self, client: cri.Client, pod_id: str, config: api_pb2.PodSandboxConfig, laid: kubelet.Laid
+        self,
+        client: cri.Client,
+        pod_id: str,
+        config: api_pb2.PodSandboxConfig,
+        files: kubelet.PodFiles,
     ) -> None:
         self.id: Final = pod_id
         self.config: Final = config
-        self.laid: Final = laid
+        self.files: Final = files
         self._client: Final = client
 
     def __enter__(self) -> Self:
@@ -111,15 +118,15 @@ class Pod:
 
     @property
     def uid(self) -> str:
-        """The pod's uid, as the API server would have given it."""
-        return self.laid.uid
+        """The pod's uid, which the API server would have assigned."""
+        return self.files.uid
 
     def secret_mount(self, volume: str, container_path: str) -> kubelet.Mount:
-        """Return the mount of a secret volume that the pod was run with."""
-        return kubelet.Mount(self.laid.volume(volume), container_path, is_read_only=True)
+        """Return the mount of a secret volume of the pod."""
+        return kubelet.Mount(self.files.volume(volume), container_path, is_read_only=True)
 
     def image_id(self, image: str) -> str:
-        """Return the id under which the runtime knows the image; pulled if it does not."""
+        """Return the runtime's id of the image; pull it if the runtime does not have it."""
         spec = api_pb2.ImageSpec(image=image, user_specified_image=image)
         status = self._client.call(
             "ImageStatus", api_pb2.ImageStatusRequest(image=spec), api_pb2.ImageStatusResponse
@@ -134,10 +141,10 @@ class Pod:
         ).image_ref
 
     def create(self, spec: kubelet.Spec) -> Container:
-        """Make the image available as kubelet would, create the container, do not start it."""
+        """Ensure the image as kubelet would, and create the container without starting it."""
         image_id = self.image_id(spec.image)
-        kubelet.lay_container(self.laid, spec)
-        config = kubelet.container_config(self.laid, self.config, spec, image_id=image_id)
+        kubelet.write_container_files(self.files, spec)
+        config = kubelet.container_config(self.files, self.config, spec, image_id=image_id)
         reply = self._client.call(
             "CreateContainer",
             api_pb2.CreateContainerRequest(
@@ -145,31 +152,33 @@ class Pod:
             ),
             api_pb2.CreateContainerResponse,
         )
-        return Container(self._client, reply.container_id, config, self.laid.logs / config.log_path)
+        return Container(
+            self._client, reply.container_id, config, self.files.logs / config.log_path
+        )
 
     def run(self, spec: kubelet.Spec) -> Container:
-        """Create and start a container; what kubelet does with each that a pod lists."""
+        """Create and start a container, as kubelet does for each container of a pod."""
         container = self.create(spec)
         container.start()
         return container
 
     def status(self) -> api_pb2.PodSandboxStatus:
-        """Return the runtime's view of the sandbox."""
+        """Return the runtime's status of the sandbox."""
         request = api_pb2.PodSandboxStatusRequest(pod_sandbox_id=self.id)
         reply = self._client.call("PodSandboxStatus", request, api_pb2.PodSandboxStatusResponse)
         return reply.status
 
     def ip(self) -> str:
-        """Return the pod's address; empty with the host's network."""
+        """Return the pod's IP address; empty with the host's network."""
         return self.status().network.ip
 
     def stop(self) -> None:
-        """End all its containers and its network; the sandbox stays listed."""
+        """Stop its containers and its network; the sandbox stays listed."""
         request = api_pb2.StopPodSandboxRequest(pod_sandbox_id=self.id)
         self._client.call("StopPodSandbox", request, api_pb2.StopPodSandboxResponse)
 
     def remove(self) -> None:
-        """Stop it and take it, and the containers in it, out of the runtime; twice is no harm."""
+        """Stop and remove it and its containers; can be repeated."""
         request = api_pb2.RemovePodSandboxRequest(pod_sandbox_id=self.id)
 
         def remove() -> None:
@@ -180,7 +189,7 @@ class Pod:
 
 
 class Container:
-    """A container of a pod: `id`, the `config` as sent, and what can be done to it."""
+    """A container of a pod: its `id`, the `config` as sent, and its log file."""
 
     def __init__(
         self, client: cri.Client, container_id: str, config: api_pb2.ContainerConfig, log: Path
@@ -202,13 +211,13 @@ class Container:
         self._client.call("StartContainer", request, api_pb2.StartContainerResponse)
 
     def status(self) -> api_pb2.ContainerStatus:
-        """Return the runtime's view of the container."""
+        """Return the runtime's status of the container."""
         request = api_pb2.ContainerStatusRequest(container_id=self.id)
         reply = self._client.call("ContainerStatus", request, api_pb2.ContainerStatusResponse)
         return reply.status
 
     def wait(self, *, seconds: float = waiting.DEADLINE_SECONDS) -> int:
-        """Return the exit code of its program, which ends by itself."""
+        """Wait for the end of its program, and return the exit code."""
 
         def exit_code() -> tuple[int] | None:
             status = self.status()
@@ -223,11 +232,11 @@ class Container:
         return code
 
     def logs(self) -> logs.Logs:
-        """Return what it has written so far."""
+        """Return its output so far."""
         return logs.parse(self.log.read_bytes() if self.log.exists() else b"")
 
     def await_output(self, pattern: bytes, *, seconds: float = waiting.DEADLINE_SECONDS) -> bytes:
-        """Return the first piece of stdout that matches the regular expression `pattern`."""
+        """Wait for stdout to match the regular expression `pattern`, and return the match."""
 
         def seen() -> bytes | None:
             match = re.search(pattern, self.logs().stdout, re.MULTILINE)
@@ -241,14 +250,14 @@ class Container:
         )
 
     def termination_message(self) -> bytes:
-        """Return what the program left in /dev/termination-log, found as kubelet finds it."""
+        """Return the content of /dev/termination-log, which is located as kubelet does."""
         for mount in self.status().mounts:
             if mount.container_path == "/dev/termination-log":
                 return Path(mount.host_path).read_bytes()
-        raise AssertionError(f"the runtime shows no termination log of {self.id}")
+        raise AssertionError(f"the runtime reports no termination log of {self.id}")
 
     def exec_sync(self, argv: Sequence[str], *, timeout_seconds: int = 0) -> Executed:
-        """Run a program in it; a timeout of 0 waits for ever, as a probe's does."""
+        """Run a program in it; with a timeout of 0, wait forever."""
         reply = self._client.call(
             "ExecSync",
             api_pb2.ExecSyncRequest(container_id=self.id, cmd=argv, timeout=timeout_seconds),
@@ -258,7 +267,7 @@ class Container:
         return Executed(reply.exit_code, reply.stdout, reply.stderr)
 
     def stop(self, *, grace_seconds: int = 0) -> None:
-        """Ask its program to end by SIGTERM, then by SIGKILL."""
+        """Stop its program with SIGTERM, and after the grace period with SIGKILL."""
         self._client.call(
             "StopContainer",
             api_pb2.StopContainerRequest(container_id=self.id, timeout=grace_seconds),
@@ -267,7 +276,7 @@ class Container:
         )
 
     def remove(self) -> None:
-        """Stop it and take it out of the runtime; twice is no harm."""
+        """Stop and remove it; can be repeated."""
         request = api_pb2.RemoveContainerRequest(container_id=self.id)
 
         def remove() -> None:
@@ -278,10 +287,10 @@ class Container:
 
 
 def _patiently(remove: Callable[[], None], *, what: str) -> None:
-    """Stop and remove as kubelet does: again where containerd has been overtaken by the program.
+    """Stop and remove as kubelet does: retry after a race between containerd and the program.
 
-    A shim may end just as containerd speaks to it; and of a program that has just ended by itself,
-    containerd may know already that there is nothing to stop, and not yet that it has stopped.
+    A shim may end while containerd is calling it; and after a program has ended by itself,
+    containerd may fail to stop it before it has recorded the end.
     """
 
     def is_gone() -> bool:

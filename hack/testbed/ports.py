@@ -1,10 +1,9 @@
-"""Ports that stay one's own, whether or not somebody listens at them at the moment.
+"""Reserved TCP ports, which no other program gets even while their servers are not running.
 
-A port that was free a moment ago is another program's a moment later: the kernel gives it to
-whoever asks for any. One that is bound it gives to nobody, and a bound socket that never listens
-does not stop others who name the port from listening there (as long as both have SO_REUSEADDR, as
-all servers here do). So connections to a kept port are refused until its server starts, and again
-from when it stops.
+The kernel may assign a free port to any program that asks for one, but it does not assign a bound
+port; and a bound socket that does not listen does not prevent others from listening at the same
+port (if both have SO_REUSEADDR, as all servers here do). So connections to a reserved port are
+refused until its server starts, and again after it has stopped.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def kept() -> Iterator[int]:
-    """Keep a port, on every address of this machine, while the context lasts."""
+    """Reserve a port on all addresses of this machine while the context lasts."""
     with _bound() as bound:
         yield bound.getsockname()[1]
 
 
 def kept_for(owner: object) -> int:
-    """Return a port that is kept as long as `owner` is there."""
+    """Return a port that is reserved as long as `owner` exists."""
     bound = _bound()
     weakref.finalize(owner, bound.close)
     port: int = bound.getsockname()[1]

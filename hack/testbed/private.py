@@ -1,4 +1,4 @@
-"""Pods with a FloxHub token: laid as kubelet lays a Secret, mounted where Flox documents it."""
+"""Pods with a FloxHub token in a Secret, mounted at the documented place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _numbers = itertools.count()
 
 
 def run_pod(pods: Pods, environment: str, token: str | bytes | None, *, key: str = FILE) -> Pod:
-    """Run a pod that has the token in a Secret, or has none."""
+    """Run a pod that has the token in a Secret, or has no token."""
     content = token.encode() if isinstance(token, str) else token
     return pods.run_pod(
         f"private-{next(_numbers)}",
@@ -29,14 +29,14 @@ def run_pod(pods: Pods, environment: str, token: str | bytes | None, *, key: str
 
 def create(pod: Pod, *command: str, attempt: int = 0, place: str = MOUNT) -> Container:
     """Create a container of the empty image that mounts the pod's Secret, if it has one."""
-    mounts = [pod.secret_mount(VOLUME, place)] if pod.laid.volume(VOLUME).exists() else []
+    mounts = [pod.secret_mount(VOLUME, place)] if pod.files.volume(VOLUME).exists() else []
     return pod.create(
         kubelet.Spec(image=images.EMPTY, command=command, mounts=mounts, attempt=attempt)
     )
 
 
 def output(pod: Pod, *command: str, attempt: int = 0, place: str = MOUNT) -> bytes:
-    """Return what a program wrote that ran in the pod and ended well."""
+    """Run a program in the pod, which must succeed, and return its output."""
     container = create(pod, *command, attempt=attempt, place=place)
     container.start()
     assert container.wait() == 0, container.logs()
@@ -44,7 +44,7 @@ def output(pod: Pod, *command: str, attempt: int = 0, place: str = MOUNT) -> byt
 
 
 def refusal(pod: Pod, code: grpc.StatusCode, *words: str) -> str:
-    """Hold the pod's container to being refused with `code`, in a sentence that has the words."""
+    """Assert that the container is refused with `code` and a message with `words`; return that."""
     try:
         create(pod, "true")
     except grpc.RpcError as error:
@@ -59,8 +59,8 @@ def refusal(pod: Pod, code: grpc.StatusCode, *words: str) -> str:
 
 
 def renew(pod: Pod, token: str) -> None:
-    """Renew the pod's Secret as kubelet does: another version, and one rename of `..data`."""
-    volume = pod.laid.volume(VOLUME)
+    """Update the pod's Secret as kubelet does: write a new version, then replace `..data`."""
+    volume = pod.files.volume(VOLUME)
     version = volume / f"..renewed-{next(_numbers)}"
     version.mkdir()
     (version / FILE).write_text(token)
@@ -70,8 +70,8 @@ def renew(pod: Pod, token: str) -> None:
 
 
 @contextmanager
-def away(hub: FloxHub) -> Iterator[None]:
-    """Take FloxHub off the network for a while."""
+def unavailable(hub: FloxHub) -> Iterator[None]:
+    """Make FloxHub unavailable while the context lasts."""
     hub.stop()
     try:
         yield

@@ -1,12 +1,12 @@
-"""Started programs that cannot outlive the process which started them.
+"""Child programs that do not outlive the process that started them.
 
-A `Program` runs in a process group of its own and writes to a log file, whose tail is part of
-every error about it. It ends with its `with` block; should the test process itself be killed,
-even by SIGKILL, its `Guard` ends it: a shell that blocks on a pipe whose other end only the test
-process holds, and that acts when the pipe closes without a word.
+A `Program` runs in its own process group and writes to a log file, whose tail is part of every
+error about it. It is stopped at the end of its context. If the test process is killed, even by
+SIGKILL, its `Guard` stops it: a shell that reads from a pipe that only the test process can write
+to, and acts when the pipe is closed without a message.
 
-Programs that leave their process group (containerd's shims) need more than that: see `sweeping`.
-Those that are started again under the same name are `daemons`.
+Programs that leave their process group (containerd's shims) need more: see `sweeping`. For programs
+that are restarted, see `daemons`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TAIL_LINES: Final = 40
 
 
 class Guard:
-    """Runs `argv` as soon as this process is gone, unless dismissed before."""
+    """Runs `argv` when this process has ended, unless it is dismissed before."""
 
     def __init__(self, argv: Sequence[str], *, cwd: Path | None = None) -> None:
         self._shell = subprocess.Popen(
@@ -34,11 +34,11 @@ class Guard:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             cwd=cwd,
-            start_new_session=True,  # a Ctrl-C is meant for the tests, not for who cleans up
+            start_new_session=True,  # Ctrl-C must reach the tests, but not the clean-up
         )
 
     def dismiss(self) -> None:
-        """Let the guard go; what it would have done has been done."""
+        """End the guard without running `argv`."""
         if self._shell.stdin is not None and not self._shell.stdin.closed:
             self._shell.stdin.write(b"dismissed\n")
             self._shell.stdin.close()
@@ -46,7 +46,7 @@ class Guard:
 
 
 class Program:
-    """A running program: `pid`, `log` (a file with its stdout and stderr) and ways to end it."""
+    """A running program: `pid`, `log` (a file with its stdout and stderr) and ways to stop it."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Program:
         cwd: Path | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        """Start `argv`; the log is appended to, so that restarts of one program share a file."""
+        """Start `argv`; the log is appended to, so that all runs of a program share a file."""
         self.argv: Final = [str(word) for word in argv]
         self.log: Final = log
         with log.open("ab") as output:
@@ -87,25 +87,25 @@ class Program:
 
     @property
     def is_running(self) -> bool:
-        """Whether the program itself (not its children) is still there."""
+        """Whether the program itself (not its children) is still running."""
         return self._process.returncode is None and not _has_ended(self.pid)
 
     def output(self) -> str:
-        """Return what this run of the program has written so far."""
+        """Return the output of this run of the program so far."""
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
 
     def tail(self) -> str:
-        """Return the last lines that it wrote, headed by what they are."""
+        """Return the last lines of the output, with a heading."""
         lines = self.output().splitlines()[-_TAIL_LINES:]
         return "\n".join([f"{self!r}, end of {self.log}:", *lines])
 
     def await_output(self, pattern: str, *, seconds: float = waiting.DEADLINE_SECONDS) -> str:
-        """Return the first piece of output that matches the regular expression `pattern`."""
+        """Wait for output to match the regular expression `pattern`, and return the match."""
 
         def seen() -> str | None:
-            is_over = not self.is_running  # before reading, so that the last words count
+            is_over = not self.is_running  # checked before reading, so that the last output counts
             match = re.search(pattern, self.output(), re.MULTILINE)
             if match is None and is_over:
                 raise ProgramEnded(f"ended before it wrote {pattern!r}: {self.tail()}")
@@ -123,7 +123,7 @@ class Program:
         seconds: float = waiting.DEADLINE_SECONDS,
         explain: Callable[[], str] | None = None,
     ) -> None:
-        """Wait until `probe` is true; if it is not, or the program ends, the error explains it."""
+        """Wait until `probe` is true; fail on a timeout or if the program ends."""
 
         def is_ready() -> bool:
             if not self.is_running:
@@ -133,12 +133,12 @@ class Program:
         waiting.until(is_ready, what=what, seconds=seconds, explain=explain or self.tail)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the program; nothing happens if it has ended."""
+        """Send a signal to the program, unless it has ended."""
         if self.is_running:
             os.kill(self.pid, number)
 
     def wait(self, *, seconds: float = waiting.DEADLINE_SECONDS) -> int:
-        """Return the exit code (negative: the signal), and end what its group left behind."""
+        """Return the exit code (negative: the signal), and kill the rest of its process group."""
         waiting.until(
             lambda: not self.is_running,
             what=f"the end of {self.argv[0]}",
@@ -148,24 +148,24 @@ class Program:
         return self._reap()
 
     def kill(self) -> int:
-        """End the program and its group as `kill -9` does."""
+        """Kill the program and its process group with SIGKILL."""
         if self._process.returncode is None:
             _signal_group(self.pid)
         return self._reap()
 
     def stop(self, *, seconds: float = STOP_SECONDS) -> int:
-        """Ask the program to end by SIGTERM; after `seconds` no longer ask."""
+        """Stop the program with SIGTERM, and after `seconds` with SIGKILL."""
         self.signal(signal.SIGTERM)
         try:
             return self.wait(seconds=seconds)
-        except waiting.NeverHappened:
+        except waiting.DeadlineExceeded:
             return self.kill()
 
     def _reap(self) -> int:
         """Collect the exit code.
 
-        The group goes first: as long as its dead leader is not collected, no other program can
-        be given the same number.
+        The group is killed first: as long as its dead leader is not collected, its id cannot be
+        reused.
         """
         if self._process.returncode is None:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
@@ -176,7 +176,7 @@ class Program:
 
 
 class ProgramEnded(AssertionError):
-    """The program ended while something was still expected of it."""
+    """The program ended unexpectedly."""
 
 
 def _has_ended(pid: int) -> bool:
@@ -188,4 +188,4 @@ def _signal_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        return  # the group is gone, or only its uncollected leader is left
+        return  # the group has ended, or only its zombie leader is left

@@ -1,11 +1,11 @@
-"""A cri-proxy in front of a runtime's socket: the real program, started as on a node.
+"""A cri-proxy in front of a runtime's socket: the real daemon, started as on a node.
 
     <directory>/config.toml  cri-proxy.sock  log
-    <directory>/state/       what it keeps on disk; survives `kill` and `restart`
-    <directory>/kubelet/     where it looks for the volumes of pods
+    <directory>/state/       store.root; survives `kill` and `restart`
+    <directory>/kubelet/     the default directory for volumes of pods
 
-It is ready when the runtime answers through it. `kill` is SIGKILL, `stop` lets it drain, `replace`
-is an upgrade beside the one that runs.
+It is ready when the runtime answers through it. `kill` sends SIGKILL, `stop` lets it drain,
+`replace` is an upgrade without downtime.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from hack.testbed import cri, processes, waiting
 from hack.testbed.daemons import Daemon
 
 FRONT: Final = "TESTBED_FRONT"
-"""The variable that says what kubelet talks to in a whole test run: interposer or router."""
+"""The environment variable with the front for a whole test run: interposer or router."""
 
 _REPOSITORY: Final = Path(__file__).parents[2]
 
 
 class Proxy(Daemon):
-    """One proxy; usable from `start` (or `with`) to `stop`."""
+    """One proxy; it can be used from `start` (or `with`) to `stop`."""
 
     title = "cri-proxy"
 
@@ -45,7 +45,7 @@ class Proxy(Daemon):
         kubelet_root: Path | None = None,
         flags: Sequence[str] = (),
     ) -> None:
-        """Write the settings: sections of keys, over those that keep the proxy to `directory`."""
+        """Write the configuration: `settings` besides those that keep the proxy to `directory`."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory: Final = directory
         self.socket: Final = directory / "cri-proxy.sock"
@@ -63,7 +63,7 @@ class Proxy(Daemon):
         self.configure(settings)
 
     def configure(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add settings; a proxy that runs takes no notice before its next start."""
+        """Add settings, which apply from the next start."""
         for section, keys in settings.items():
             self._sections.setdefault(section, {}).update(keys)
         self.config.write_text(toml_of(self._sections))
@@ -72,20 +72,20 @@ class Proxy(Daemon):
         self.stop()
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             place = line.split()[4]
-            if place.startswith(f"{self.root}/"):  # a killed one had no time, or the runtime died
+            if place.startswith(f"{self.root}/"):  # after a kill, or after the runtime died
                 mounts.detach(Path(place))
 
     @property
     def environments(self) -> Path:
-        """Where its environments are."""
+        """The directory of its environments."""
         return self.root / "environments"
 
     def argv(self, *command: str) -> list[str]:
-        """Return the argument list of a command of cri-proxy with this one's settings."""
+        """Return the argument list of a cri-proxy command with these settings."""
         return [sys.executable, "-m", "cri_proxy", *command, "--config", str(self.config)]
 
     def run(self, *command: str) -> str:
-        """Return what a command of cri-proxy with this one's settings writes; it must succeed."""
+        """Run a cri-proxy command with these settings, which must succeed; return its output."""
         done = subprocess.run(
             self.argv(*command),
             env={**os.environ, "PYTHONPATH": str(_REPOSITORY)},
@@ -104,18 +104,18 @@ class Proxy(Daemon):
         return self._launched()
 
     def replace(self, source: Path) -> None:
-        """Let the one of another source tree take over by `--replace`; this one drains and ends."""
+        """Start the proxy of another source tree with `--replace`; this one drains and ends."""
         old, self._program = self.program, self._launched("--replace", source=source)
         if code := old.wait():
-            raise AssertionError(f"the one that was replaced ended with {code}: {old.tail()}")
+            raise AssertionError(f"the replaced proxy ended with {code}: {old.tail()}")
         self._program.await_ready(self.is_ready, what=f"{self.title} to be ready")
 
     def log_text(self) -> str:
-        """Return all that it has written."""
+        """Return its log."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def is_ready(self) -> bool:
-        """Whether the runtime answers through it."""
+        """Return whether the runtime answers through it."""
         client = cri.Client(self.socket)
         try:
             client.call("Version", api_pb2.VersionRequest(), api_pb2.VersionResponse)
@@ -135,7 +135,7 @@ class Proxy(Daemon):
 
 
 def toml_of(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return settings as they are written to a file."""
+    """Return settings as a TOML file."""
     lines: list[str] = []
     for section, keys in sections.items():
         lines.append(f"[{section}]")
@@ -144,7 +144,7 @@ def toml_of(sections: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _value_of(value: object) -> str:
-    """Return a TOML value; tables are written inline."""
+    """Return a TOML value; tables are inline."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(k)} = {_value_of(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):

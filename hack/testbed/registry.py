@@ -1,15 +1,15 @@
-"""A registry of container images: what containerd pulls from, over plain HTTP on this machine.
+"""A container image registry over plain HTTP on this machine, for containerd to pull from.
 
     with Registry() as registry:
         name = registry.put("web", "1", layers=[...])        127.0.0.1:<port>/web:1
         pods.pull(name)
 
-It may also stand in for other registries (`mirrors` of `containerd`): an image that is offered by
-its full name is given for all of it but the registry, whichever that is.
+It can also replace other registries (`mirrors` of `containerd`): an image that is offered by its
+full name is served for that name in any registry.
 
-Only what a pull asks for (distribution specification: manifests and blobs, GET and HEAD). Images
-are put here by whoever runs it, in this process; layers are compressed tars, whose plain contents'
-hash comes with them, so that nothing is decompressed here. A blob is a file or bytes.
+It supports only pulls (distribution specification: GET and HEAD of manifests and blobs). Images are
+added by method calls; layers are compressed tar archives with the known digest of their plain
+content, so that nothing is decompressed here. A blob is a file or bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer as it is served: a file, the digests of that and of the tar in it, and its kind."""
+    """A layer: the file, the digests of the file and of its tar archive, and the media type."""
 
     file: Path
     digest: str
@@ -46,7 +46,7 @@ class Layer:
 
 
 class Registry:
-    """Serves on 127.0.0.1 from entering to leaving; `requests` counts what was asked of it."""
+    """Serves on 127.0.0.1 while the context lasts; `requests` is the number of requests."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -68,12 +68,12 @@ class Registry:
 
     @property
     def address(self) -> str:
-        """Its host and port: the first part of its images' names."""
+        """Its host and port, which are the first part of its images' names."""
         assert self._server is not None
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     def put(self, name: str, tag: str, layers: Sequence[Layer], *, env: Sequence[str] = ()) -> str:
-        """Offer an image; return its full name."""
+        """Add an image; return its full name."""
         configuration = {
             "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
@@ -91,7 +91,7 @@ class Registry:
         return f"{self.address}/{name}:{tag}"
 
     def offer(self, image: images.Image) -> None:
-        """Offer an image of the testbed under its own name."""
+        """Add an image of the testbed under its own name."""
         _, _, rest = image.name.partition("/")
         name, _, tag = rest.partition(":")
         manifest = {
@@ -104,7 +104,7 @@ class Registry:
         self._manifests[name, tag or "latest"] = str(digest)
 
     def find(self, path: str) -> tuple[str, str, bytes | Path] | None:
-        """Return digest, media type and contents of what a URL's path names."""
+        """Return digest, media type and content of the manifest or blob at a URL's path."""
         match = _PATH.fullmatch(path)
         if match is None:
             return None
@@ -166,4 +166,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the name is the standard library's
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""

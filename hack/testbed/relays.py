@@ -1,12 +1,12 @@
-"""Relays with their servers, as the daemon builds them, less everything about environments.
+"""Relays with their servers, as the daemon builds them, but without environments.
 
     async with Relays(directory, runtime.socket) as relays:
         relay = await relays.start({CREATE_CONTAINER: interceptor})
         await relay.caller.unary_unary(CREATE_CONTAINER)(payload)
 
-Each listens at `proxy.sock` in the directory, unless told otherwise, and comes with a channel to
-it as kubelet would have one. With `is_routed` that is the router's socket, and the relay's own lies
-behind it. A whole proxy in a process of its own is in `proxy`.
+Each listens at `proxy.sock` in the directory by default, and has a channel to it like kubelet's.
+With `is_routed`, that is the router's socket, in front of the relay's own. For a whole proxy as a
+separate process, see `proxy`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cri_proxy.router.server import Router
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A relay that serves at `place`; `upstream` is its channel, `caller` one to it."""
+    """A relay that serves at `place`; `upstream` is its channel, `caller` is a channel to it."""
 
     place: Path
     server: Server
@@ -38,7 +38,7 @@ class Serving:
     router: Router | None = None
 
     async def aclose(self) -> None:
-        """Hang up on all sides. Closing twice is no error."""
+        """Close all connections; can be repeated."""
         await self.caller.close(None)
         if self.router is not None:
             await self.router.close()
@@ -69,7 +69,7 @@ class Relays:
         place: Path | None = None,
         upstream: Path | None = None,
     ) -> Serving:
-        """Return a relay that is serving; raises what its server raises when it cannot."""
+        """Start a relay and return it; raises the exceptions of its server's start."""
         place = place or self.place
         upstream = upstream or self._upstream
         channel = channels.dial(upstream)

@@ -1,12 +1,12 @@
 #!/testbed/tree/bin/python3
-"""A stand-in for kubelet: reads its configuration in the same places, and asks without pause.
+"""A substitute for kubelet that reads the same configuration and calls the runtime continuously.
 
     stand_in_kubelet.py [--config FILE] [--container-runtime-endpoint URL]
 
-It keeps one connection, asks for the runtime's version again and again, and serves healthz at
-127.0.0.1:10248: well if the last answer was one. Every second it writes to /run/kubelet.json how
-many calls it has made and which have failed. With /etc/kubelet-refuses it is never well through a
-socket named like the proxy's. It runs in a `machine`, with the Python of a tarball.
+It keeps one connection, calls Version repeatedly, and serves healthz at 127.0.0.1:10248, which
+reports healthy if the last call succeeded. Every second it writes the number of calls and the
+failures to /run/kubelet.json. If /etc/kubelet-refuses exists, it is always unhealthy with the
+proxy's socket. It runs in a `machine`, with the Python of a tarball.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEADLINE_SECONDS = 30.0
 
 
 def endpoint() -> str:
-    """Return the runtime's endpoint: the last flag, or the file's, or the default."""
+    """Return the runtime's endpoint from the last flag, the file, or the default."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--config")
     parser.add_argument("--container-runtime-endpoint")
@@ -44,14 +44,14 @@ def endpoint() -> str:
 
 
 class Kubelet:
-    """Calls, counted."""
+    """Makes calls and counts them."""
 
     def __init__(self, address: str) -> None:
-        """Connect with the first call."""
+        """Prepare the channel, which connects on the first call."""
         self.address = address
         self.calls = 0
         self.failures: list[str] = []
-        self.is_well = False
+        self.is_healthy = False
         self._version = grpc.insecure_channel(
             address.replace("unix://", "unix:"), options=[("grpc.default_authority", "localhost")]
         ).unary_unary(
@@ -61,15 +61,15 @@ class Kubelet:
         )
 
     def run(self) -> None:
-        """Ask for ever."""
+        """Make calls forever."""
         written = 0.0
         while True:
             self.calls += 1
             try:
                 self._version(api_pb2.VersionRequest(version="v1"), timeout=DEADLINE_SECONDS)
-                self.is_well = not (REFUSAL.exists() and "cri-proxy" in self.address)
+                self.is_healthy = not (REFUSAL.exists() and "cri-proxy" in self.address)
             except grpc.RpcError as error:
-                self.is_well = False
+                self.is_healthy = False
                 self.failures.append(str(error))
             if time.monotonic() - written > 1:
                 written = time.monotonic()
@@ -81,15 +81,15 @@ class Kubelet:
 
 
 def main() -> None:
-    """Serve healthz beside the calls."""
+    """Run the calls, and serve healthz meanwhile."""
     Path("/proc/self/comm").write_text("kubelet")
     kubelet = Kubelet(endpoint())
 
     class Healthz(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if kubelet.is_well else 500)
+            self.send_response(200 if kubelet.is_healthy else 500)
             self.end_headers()
-            self.wfile.write(b"ok" if kubelet.is_well else b"not well")
+            self.wfile.write(b"ok" if kubelet.is_healthy else b"unhealthy")
 
         def log_message(self, *_: Any) -> None:
             pass

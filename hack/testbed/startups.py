@@ -1,7 +1,7 @@
-"""Startups as a daemon leaves them on disk, without a daemon: for what shows them.
+"""Recorded startups as the daemon stores them on disk, for tests of the programs that show them.
 
-`startup` is a pod with an environment that had to be fetched, whose first CreateContainer came too
-early; the spans are those of a real one. `write` puts startups where the daemon of a store would.
+`startup` returns the spans of a pod whose environment had to be fetched, and whose first
+CreateContainer came too early. `write` writes startups to the place where the daemon does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RPC: Final = "runtime.v1.RuntimeService"
 def startup(
     number: int = 1, *, name: str = "web", is_over: bool = True, failure: str = ""
 ) -> StoredTrace:
-    """Return a startup that began `number` seconds after some moment."""
+    """Return a startup that began `number` seconds after a fixed time."""
     began = 1_795_396_000_000_000_000 + number * 1_000 * MILLISECOND
     trace_id, root = f"{number:032x}", f"{number:016x}"
 
@@ -110,7 +110,7 @@ def startup(
 
 
 def write(root: Path, found: Sequence[StoredTrace]) -> None:
-    """Leave startups below the root of a store."""
+    """Write startups below the root of a store."""
     directory = root / "traces"
     directory.mkdir(parents=True)
     for trace in found:

@@ -1,8 +1,8 @@
-"""The far end of `kubectl exec`, `attach` and `port-forward`: streams to a runtime's own server.
+"""A client for `exec`, `attach` and `port-forward` streams of a runtime's own server.
 
-The CRI's Exec, Attach and PortForward answer with a URL of the runtime. kubelet leads the client's
-connection there; here the client goes there itself, over a WebSocket with a channel for each
-stream, as kubectl speaks it (`v4.channel.k8s.io`): the first byte of a message is its channel.
+The CRI's Exec, Attach and PortForward return a URL of the runtime. On a node, kubelet forwards the
+client's connection there; here the client connects directly, with kubectl's WebSocket protocol
+(`v4.channel.k8s.io`): the first byte of a message is its channel.
 
     with streaming.execute(client, container.id, ["cat"], stdin=True) as session:
         session.send(b"hello")
@@ -27,7 +27,7 @@ _SECONDS: Final = 60.0
 
 
 class Session:
-    """A program's streams; `exit_code` is known once `finish` has returned."""
+    """The streams of a program; `exit_code` is set once `finish` has returned."""
 
     def __init__(self, url: str) -> None:
         self._socket = websocket.create_connection(
@@ -48,24 +48,24 @@ class Session:
         self._socket.send_binary(bytes([_STDIN]) + data)
 
     def resize(self, width: int, height: int) -> None:
-        """Tell it the size of its terminal."""
+        """Set the size of its terminal."""
         size = json.dumps({"Width": width, "Height": height}).encode()
         self._socket.send_binary(bytes([_RESIZE]) + size)
 
     def await_output(self, expected: bytes) -> None:
-        """Read until `expected` stands in its stdout."""
+        """Read until its stdout contains `expected`."""
         while expected not in self.stdout:
             if not self._receive():
                 raise AssertionError(f"ended without {expected!r}: {self.stdout!r}")
 
     def finish(self) -> Self:
-        """Read to its end."""
+        """Read to the end of the streams."""
         while self._receive():
             pass
         return self
 
     def _receive(self) -> bool:
-        """Take one message; False at the end."""
+        """Receive one message; return False at the end."""
         message = _message_of(self._socket)
         if not message:
             return False
@@ -81,7 +81,7 @@ class Session:
 
 
 class Port:
-    """A forwarded port: bytes to and from what listens in the pod."""
+    """A forwarded port: bytes to and from a server in the pod."""
 
     def __init__(self, url: str, port: int) -> None:
         self._socket = websocket.create_connection(
@@ -97,7 +97,7 @@ class Port:
         _close(self._socket)
 
     def ask(self, request: bytes) -> bytes:
-        """Send bytes, return all that is answered; who listens closes the connection."""
+        """Send bytes, and return the answer up to the end of the connection."""
         self._socket.send_binary(bytes([_DATA]) + request)
         answer = b""
         greeted: set[int] = set()
@@ -107,7 +107,7 @@ class Port:
                 return answer
             channel, data = message[0], message[1:]
             if channel not in greeted:
-                greeted.add(channel)  # the first message of each has the port's number
+                greeted.add(channel)  # the first message of each channel has the port's number
             elif channel == _DATA:
                 answer += data
             else:
@@ -122,7 +122,7 @@ def execute(
     stdin: bool = False,
     tty: bool = False,
 ) -> Session:
-    """Run a program in a container; a terminal has no stderr of its own."""
+    """Run a program in a container; with a terminal, there is no separate stderr."""
     request = api_pb2.ExecRequest(
         container_id=container_id, cmd=argv, stdin=stdin, tty=tty, stdout=True, stderr=not tty
     )
@@ -130,25 +130,25 @@ def execute(
 
 
 def attach(client: cri.Client, container_id: str) -> Session:
-    """Join the streams of a container's own program, which has a stdin."""
+    """Attach to the streams of a container's own program, which has a stdin."""
     request = api_pb2.AttachRequest(container_id=container_id, stdin=True, stdout=True, stderr=True)
     return Session(client.call("Attach", request, api_pb2.AttachResponse).url)
 
 
 def forward(client: cri.Client, sandbox_id: str, port: int) -> Port:
-    """Reach a port within a pod."""
+    """Connect to a port in a pod."""
     request = api_pb2.PortForwardRequest(pod_sandbox_id=sandbox_id, port=[port])
     return Port(client.call("PortForward", request, api_pb2.PortForwardResponse).url, port)
 
 
 def _close(connection: websocket.WebSocket) -> None:
-    """Close a connection; one that the other end has closed is only shut down."""
+    """Close a connection, or only shut it down if the other end has closed it."""
     connection.close()
     connection.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _message_of(connection: websocket.WebSocket) -> bytes:
-    """Return the next message, empty at the end of the connection."""
+    """Return the next message; empty at the end of the connection."""
     try:
         message = connection.recv()
     except websocket.WebSocketConnectionClosedException:

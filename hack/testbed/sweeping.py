@@ -1,20 +1,20 @@
-"""Removal of a private containerd and of everything that came of it.
+"""Removal of a private containerd and everything that it has created.
 
-Whatever a containerd makes, the testbed has given a name under which it can be found again:
+Everything that it creates can be found by names that the testbed has chosen:
 
     <directory>/                   all files, sockets, network namespaces and mounts
         traces.json                the names below
     processes                      containerd, shims and runc have <directory> in their arguments
     control groups <cgroup>/…      all container processes are in them
-    <bridge>                       all pods' cables are plugged into it
+    <bridge>                       all pods' veth pairs are connected to it
     /run/containerd/s/<hash>       shims' sockets; each shim's directory has the address
 
-So `sweep` asks nobody: it works whether containerd runs, was killed, or died with the test that
-had started it. In the last case a guard runs this module as a program:
+So `sweep` works without containerd, whether it runs, was killed, or died with the test that had
+started it. In the last case, a guard runs this module as a program:
 
     python -m hack.testbed.sweeping <directory>
 
-`remains` is the other half: what a sweep would find, in words.
+`remains` returns what a sweep would find, in words.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _SHIM_ADDRESS: Final = re.compile(r"unix://(/run/containerd/s/[0-9a-f]+)")
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """The names under which a private containerd's traces are found."""
+    """The names by which the traces of a private containerd are found."""
 
     directory: Path
     cgroup: str
     network: network.Network
 
     def save(self) -> None:
-        """Write them to where `load` reads them."""
+        """Write them for `load`."""
         (self.directory / "traces.json").write_text(json.dumps(asdict(self), default=str))
 
 
@@ -61,7 +61,7 @@ def load(directory: Path) -> Traces:
 
 
 def sweep(traces: Traces) -> None:
-    """Kill, unmount and remove all of it; nothing happens if there is nothing left."""
+    """Kill, unmount and remove everything that is left."""
     tasks = _tasks(traces)
     sockets = _shim_sockets(traces)
     waiting.until(
@@ -75,13 +75,15 @@ def sweep(traces: Traces) -> None:
     for socket in sockets:
         socket.unlink(missing_ok=True)
     if left := _mounts(traces):
-        raise RuntimeError(f"{left} are still mounted; deleting would reach what they show")
+        raise RuntimeError(
+            f"{left} are still mounted: deleting the directory would delete their content"
+        )
     if traces.directory.exists():
         shutil.rmtree(traces.directory)
 
 
 def remains(traces: Traces) -> list[str]:
-    """Return a line for each thing that is still there."""
+    """Return a line for each thing that is left."""
     groups = (traces.cgroup, *_tasks(traces))
     return [
         *(f"process {pid}" for pid in sorted(_processes(traces, groups))),
@@ -94,10 +96,10 @@ def remains(traces: Traces) -> list[str]:
 
 
 def _killed(traces: Traces, tasks: list[str]) -> set[int]:
-    """Kill what runs and return it.
+    """Kill the running processes, and return their ids.
 
-    containerd goes before its shims and these before the containers, each in a round of its own,
-    so that nobody starts or reports what the next round would have to find.
+    containerd is killed before its shims, and these before the containers, each in a separate
+    round, so that no program starts or reports processes that the next round would have to find.
     """
     every = _processes(traces, (traces.cgroup, *tasks))
     programs = _programs(traces)
@@ -117,9 +119,9 @@ def _processes(traces: Traces, groups: tuple[str, ...]) -> set[int]:
 
 
 def _programs(traces: Traces) -> dict[int, str]:
-    """Return containerd, shims and runc that have our directory in their arguments: id → path.
+    """Return containerd, shims and runc with our directory in their arguments: id → path.
 
-    Others may name it too (a proxy, an editor) and are left alone.
+    Other programs may have it, too (a proxy, an editor), and are left alone.
     """
     found = {}
     for process in Path("/proc").iterdir():
@@ -139,7 +141,7 @@ def _arguments(pid: int) -> list[str]:
 
 
 def _is_dead(pid: int) -> bool:
-    """Whether the process is gone, or waits for nothing but to be collected by its parent."""
+    """Return whether the process has ended; it may still be a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -158,15 +160,15 @@ def _mounts(traces: Traces) -> list[str]:
 
 
 def _tasks(traces: Traces) -> list[str]:
-    """Return control groups of containers whose creator did not ask for our tree."""
+    """Return control groups of containers that were created outside of our tree."""
     try:
         return [f"k8s.io/{task.name}" for task in (traces.directory / _TASKS).iterdir()]
-    except FileNotFoundError:  # containerd has not come that far, or another sweep has been here
+    except FileNotFoundError:  # containerd had not created it yet, or another sweep has removed it
         return []
 
 
 def _shim_sockets(traces: Traces) -> set[Path]:
-    """Return the sockets of the shims, which record them as `address` or `bootstrap.json`."""
+    """Return the sockets of the shims, which record them in `address` or `bootstrap.json`."""
     tasks = [traces.directory / _TASKS / Path(task).name for task in _tasks(traces)]
     records = [_text(task / name) for task in tasks for name in ("address", "bootstrap.json")]
     found = {Path(match) for record in records for match in _SHIM_ADDRESS.findall(record)}
@@ -176,7 +178,7 @@ def _shim_sockets(traces: Traces) -> set[Path]:
 def _text(record: Path) -> str:
     try:
         return record.read_text()
-    except OSError:  # of another kind of shim, or its pod has just gone
+    except OSError:  # another version of shim, or its pod was just removed
         return ""
 
 

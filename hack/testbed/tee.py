@@ -1,7 +1,7 @@
-"""A unix socket that passes every byte on to another one, and keeps what went there.
+"""A unix socket that forwards every byte to another one, and records the bytes sent there.
 
-Put between a proxy and a real runtime, it shows what the proxy really sent, without knowing the
-protocol: a small gRPC message travels in one piece, so its bytes can be looked for as they are.
+Between a proxy and a real runtime, it shows what the proxy really sent, without knowledge of the
+protocol: small gRPC messages are sent in one piece, so their bytes can be searched for.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Tee:
             each.close()
 
     def sent(self) -> bytes:
-        """Return all bytes that went to the target so far, of all connections together."""
+        """Return all bytes sent to the target so far, of all connections together."""
         with self._lock:
             return bytes(self._sent)
 

@@ -1,7 +1,7 @@
-"""An HTTP proxy that gives tunnels (CONNECT) and nothing else, as companies have them.
+"""An HTTP proxy that supports only tunnels (CONNECT), as companies use it.
 
-`asked` lists the places that tunnels were asked to. With `authorization`, the value of the header
-Proxy-Authorization without which it answers 407; `refusal` is what it answers instead of a tunnel.
+`asked` has the requested destinations. `authorization`, if set, is the value of Proxy-Authorization
+without which it answers 407; `refusal`, if set, is the status that it answers instead of a tunnel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PIECE_BYTES: Final = 64 * 1024
 
 
 class TunnelProxy:
-    """Runs from entering to leaving."""
+    """Runs while the context lasts."""
 
     def __init__(self, *, authorization: str | None = None, refusal: str | None = None) -> None:
         self.authorization = authorization
@@ -29,7 +29,7 @@ class TunnelProxy:
 
     @property
     def place(self) -> str:
-        """Where it is: host:port."""
+        """Its address as host:port."""
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -54,7 +54,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.open: set[socket.socket] = set()
 
     def close_tunnels(self) -> None:
-        """End what is under way."""
+        """Close all open tunnels."""
         for each in tuple(self.open):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -64,7 +64,7 @@ class _Handler(socketserver.BaseRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        """Answer one CONNECT, and carry what follows."""
+        """Answer one CONNECT request, and forward the tunnel."""
         self.server.open.add(self.request)
         try:
             with contextlib.suppress(OSError):
@@ -101,7 +101,7 @@ class _Handler(socketserver.BaseRequestHandler):
         self.request.sendall(f"HTTP/1.1 {status}\r\n\r\n".encode())
 
     def _carry(self, far: socket.socket) -> None:
-        """Carry bytes both ways until one side has no more."""
+        """Forward bytes both ways until one side closes."""
         to = {self.request: far, far: self.request}
         while True:
             for source in select.select(list(to), [], [])[0]:

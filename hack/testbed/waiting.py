@@ -1,8 +1,8 @@
-"""The one way to wait for something outside this process.
+"""Waiting for conditions outside this process, with a deadline.
 
 What cannot be awaited as an event (a container's exit, a socket that another program will bind) is
-probed again and again until it is there. Every wait has a deadline and says at its end what it
-was waiting for and what it saw last, so that a test that hangs explains itself.
+polled. Every wait has a deadline, and its error has the awaited condition and the last state, so
+that a hanging test explains itself.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _LONGEST_PAUSE_SECONDS: Final = 0.1
 T = TypeVar("T")
 
 
-class NeverHappened(AssertionError):
-    """The deadline passed; the message says what was awaited and what there was instead."""
+class DeadlineExceeded(AssertionError):
+    """The deadline passed; the message has the awaited condition and the last state."""
 
 
 def until(
@@ -31,8 +31,8 @@ def until(
 ) -> T:
     """Return the first value of `probe()` that is neither None nor False.
 
-    Exceptions of `probe` pass through: it catches what it expects. `explain` adds the state of
-    the awaited thing, a log's tail for example, to the error.
+    Exceptions of `probe` are passed on. `explain` adds the last state, for example the tail of a
+    log, to the error.
     """
     deadline = time.monotonic() + seconds
     pause = _FIRST_PAUSE_SECONDS
@@ -41,6 +41,6 @@ def until(
         if value is not None and value is not False:
             return value
         if time.monotonic() >= deadline:
-            raise NeverHappened(f"waited {seconds:g} s for {what}; {explain()}".rstrip("; "))
+            raise DeadlineExceeded(f"waited {seconds:g} s for {what}; {explain()}".rstrip("; "))
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)

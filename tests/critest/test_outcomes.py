@@ -1,4 +1,4 @@
-"""critest's reports, read and compared."""
+"""Reading and comparing critest's reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hack.critest.outcomes import Outcome
 def spec(
     text: str, state: str, *parents: str, kind: str = "It", message: str = ""
 ) -> dict[str, Any]:
-    """Return a test as Ginkgo reports it; without parents it has none, not an empty list."""
+    """Return a test in Ginkgo's format, which has null instead of an empty list of parents."""
     found = {
         "ContainerHierarchyTexts": list(parents) or None,
         "LeafNodeType": kind,
@@ -29,7 +29,7 @@ def written(directory: Path, *specs: dict[str, Any]) -> Path:
     return report
 
 
-def test_a_test_is_known_by_the_words_that_lead_to_it(tmp_path: Path) -> None:
+def test_a_test_is_identified_by_the_texts_that_lead_to_it(tmp_path: Path) -> None:
     report = written(
         tmp_path,
         spec("", "passed", kind="BeforeSuite"),
@@ -43,14 +43,14 @@ def test_a_test_is_known_by_the_words_that_lead_to_it(tmp_path: Path) -> None:
     }
 
 
-def test_failing_in_other_words_is_no_difference() -> None:
-    directly = {"a": Outcome("failed", "pod-1 is away"), "b": Outcome("passed", "")}
-    through = {"a": Outcome("failed", "pod-2 is away"), "b": Outcome("passed", "")}
+def test_another_failure_message_is_no_difference() -> None:
+    directly = {"a": Outcome("failed", "pod-1 is unavailable"), "b": Outcome("passed", "")}
+    through = {"a": Outcome("failed", "pod-2 is unavailable"), "b": Outcome("passed", "")}
 
     assert outcomes.differences(directly, through) == []
 
 
-def test_another_state_is_a_difference_and_so_is_a_test_that_is_missing() -> None:
+def test_another_state_and_a_missing_test_are_differences() -> None:
     directly = {"a": Outcome("passed", ""), "b": Outcome("passed", ""), "c": Outcome("skipped", "")}
     through = {"a": Outcome("failed", "no"), "c": Outcome("passed", ""), "d": Outcome("passed", "")}
 
@@ -64,4 +64,4 @@ def test_another_state_is_a_difference_and_so_is_a_test_that_is_missing() -> Non
 def test_outcomes_are_counted() -> None:
     found = {name: Outcome(name, "") for name in ("passed", "failed", "panicked", "skipped")}
 
-    assert outcomes.count(found) == "1 passed, 2 failed, 1 left out"
+    assert outcomes.count(found) == "1 passed, 2 failed, 1 skipped"

@@ -14,9 +14,9 @@ from cri_proxy.cri import channels
 from hack.testbed import environments
 from hack.testbed.environments import Package, Published
 from hack.testbed.fake_runtime import FakeRuntime
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.proxy import Proxy
+from hack.testbed.web import FileServer
 
 
 @dataclass(slots=True)

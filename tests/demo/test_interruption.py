@@ -1,4 +1,4 @@
-"""The demo leaves nothing behind, at whatever moment and by whatever means it is ended."""
+"""The demo leaves nothing behind, whenever and however it is ended."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from hack.testbed.sweeping import Traces
 pytestmark = pytest.mark.e2e
 
 REPOSITORY = Path(__file__).parents[2]
-KEPT = "Ctrl-C takes everything down"
+KEPT = "Press Ctrl-C"
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory for everything that the demo makes; short, as paths of sockets must be."""
+    """A directory for the demo's files, with a short path for sockets."""
     with tempfile.TemporaryDirectory(prefix="demo-") as directory:
         yield Path(directory)
 
 
 @contextmanager
 def running_demo(place: Path, *, until: str, **variables: str) -> Iterator[tuple[Program, Traces]]:
-    """Run the demo until it has printed `until`; give it, and the names of what it has made."""
+    """Run the demo until it has printed `until`; yield it with the names of its traces."""
     files = place / "files"
     files.mkdir()
     environment = {**os.environ, "TMPDIR": str(files), "PYTHONUNBUFFERED": "1", **variables}
@@ -46,7 +46,7 @@ def running_demo(place: Path, *, until: str, **variables: str) -> Iterator[tuple
 
 
 def remains(place: Path, traces: Traces) -> list[str]:
-    """Return a line for each thing of the demo's that is still on this machine."""
+    """Return a line for each trace of the demo that is left on this machine."""
     files = place / "files"
     named = [
         f"process {process.parent.name}"
@@ -72,10 +72,10 @@ def test_an_interrupted_demo_leaves_nothing(
 
         assert demo.wait() == 130, demo.tail()
         assert remains(place, traces) == []
-        assert "Nothing of the demo is left" in demo.output()
+        assert "Everything that the demo started has been removed" in demo.output()
 
 
-def test_more_signals_do_not_hinder_it_from_taking_everything_down(place: Path) -> None:
+def test_more_signals_do_not_stop_the_clean_up(place: Path) -> None:
     with running_demo(place, until="1. A pod annotated") as (demo, traces):
         for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
             demo.signal(number)
@@ -90,14 +90,14 @@ def test_a_killed_demo_leaves_nothing_either(place: Path) -> None:
 
         waiting.until(
             lambda: _are_gone(place, traces),
-            what="the guards to take everything down",
+            what="the guards to remove everything",
             explain=lambda: f"left: {remains(place, traces)}",
         )
 
 
-def test_a_kept_demo_prints_commands_that_work_and_ends_well(place: Path) -> None:
+def test_a_kept_demo_prints_commands_that_work_and_ends_successfully(place: Path) -> None:
     with running_demo(place, until=KEPT, DEMO_KEEP="1") as (demo, traces):
-        offered = demo.output().partition("Look around")[2]
+        offered = demo.output().partition("Everything keeps running")[2]
         *commands, shell = re.findall(r"^  (\S.+)$", offered, re.MULTILINE)
         page, listed, checked, files, log, containers = map(_run, commands)
 
@@ -117,15 +117,15 @@ def test_a_kept_demo_prints_commands_that_work_and_ends_well(place: Path) -> Non
 
 
 def _are_gone(place: Path, traces: Traces) -> bool:
-    """Whether nothing is left, looked at while others may be taking it down."""
+    """Return whether nothing is left; the guards may be removing things meanwhile."""
     try:
         return not remains(place, traces)
-    except FileNotFoundError:  # it was being removed while we looked
+    except FileNotFoundError:  # it was removed meanwhile
         return False
 
 
 def _run(command: str) -> str:
-    """Return what a command prints that ends well."""
+    """Run a command, which must succeed; return its output."""
     done = subprocess.run(
         command.split(), capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=60
     )
@@ -137,4 +137,4 @@ def _content_of(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError:
-        return b""  # a process that is gone
+        return b""  # a process that has ended

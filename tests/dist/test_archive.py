@@ -1,4 +1,4 @@
-"""Archives whose bytes depend on nothing but the files."""
+"""Archives are reproducible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from hack.dist import archive
 
 
-def test_times_owners_and_order_do_not_show(tmp_path: Path) -> None:
+def test_times_owners_and_order_have_no_influence(tmp_path: Path) -> None:
     packed = []
     for name, files, moment in (("one", ("a", "b"), 1), ("two", ("b", "a"), 2)):
         top = tmp_path / name / "top"
@@ -24,7 +24,7 @@ def test_times_owners_and_order_do_not_show(tmp_path: Path) -> None:
     assert packed[0] == packed[1]
 
 
-def test_programs_stay_programs_and_belong_to_root(tmp_path: Path) -> None:
+def test_programs_stay_executable_and_belong_to_root(tmp_path: Path) -> None:
     top = tmp_path / "top"
     top.mkdir()
     (top / "program").write_text("")

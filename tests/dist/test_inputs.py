@@ -1,4 +1,4 @@
-"""What the tarballs are made of, against what the project asks for."""
+"""The pinned inputs of the tarballs match the project's dependencies."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def constraints() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", architectures.ALL)
-def test_wheels_are_those_that_everything_is_tested_with(name: str) -> None:
-    """If not: python -m hack.dist --renew."""
+def test_wheels_are_the_tested_versions(name: str) -> None:
+    """To fix a failure, run python -m hack.dist --renew."""
     wheels = inputs.load(architectures.ALL[name]).wheels
     found = {normal(each.name): each.version for each in wheels}
     project = tomllib.loads((inputs.REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -33,7 +33,7 @@ def test_wheels_are_those_that_everything_is_tested_with(name: str) -> None:
     assert wanted <= set(found)
 
 
-def test_both_architectures_are_made_of_the_same() -> None:
+def test_both_architectures_have_the_same_parts() -> None:
     one, other = (inputs.load(each) for each in architectures.ALL.values())
 
     assert [(each.name, each.version) for each in one.wheels] == [

@@ -14,10 +14,10 @@ import pytest
 from hack.testbed import environments, images, kubelet
 from hack.testbed.containerd import Containerd
 from hack.testbed.environments import Package, Published
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.pods import Container, Pod, Pods
 from hack.testbed.proxy import Proxy
+from hack.testbed.web import FileServer
 
 ON_BOTH_RUNTIMES = pytest.mark.parametrize("containerd", ["system", "newest"], indirect=True)
 """A test with this runs on the system's runtime and on containerd 2."""

@@ -41,13 +41,13 @@ def test_a_container_without_annotation_reaches_the_runtime_byte_for_byte(
     wanted = spec(
         "true", image=images.BUSYBOX, envs=[("B", b"\xff\x00\xfe"), ("A", b""), ("B", b"2")]
     )
-    kubelet.lay_container(pod.laid, wanted)
+    kubelet.write_container_files(pod.files, wanted)
     status = through.client.call(
         "ImageStatus",
         api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=images.BUSYBOX)),
         api_pb2.ImageStatusResponse,
     )
-    config = kubelet.container_config(pod.laid, pod.config, wanted, image_id=status.image.id)
+    config = kubelet.container_config(pod.files, pod.config, wanted, image_id=status.image.id)
     request = api_pb2.CreateContainerRequest(
         pod_sandbox_id=pod.id, config=config, sandbox_config=pod.config
     ).SerializeToString()

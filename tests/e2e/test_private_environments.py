@@ -14,10 +14,9 @@ import pytest
 
 from cri_proxy.interposer.tokens import FILE, MOUNT
 from hack.testbed import environments, kubelet, waiting
-from hack.testbed.faulty import Status
-from hack.testbed.file_server import Hang
 from hack.testbed.pods import Pod
-from hack.testbed.private import VOLUME, away, output, refusal, renew, run_pod
+from hack.testbed.private import VOLUME, output, refusal, renew, run_pod, unavailable
+from hack.testbed.web import Hang, Status
 from tests.e2e.conftest import Node, spec
 
 MACHINE = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJub2RlQGNsaWVudHMifQ.c2lnbmF0dXJl-_x"
@@ -48,7 +47,7 @@ def test_a_token_in_the_pods_secret_opens_a_private_environment(
 
 def test_the_tokens_file_may_be_mounted_alone(private: Node) -> None:
     pod = run_pod(private.pods, "acme/web", PERSONAL)
-    file = pod.laid.volume(VOLUME) / FILE
+    file = pod.files.volume(VOLUME) / FILE
     mount = kubelet.Mount(file.resolve(), f"{MOUNT}/{FILE}", is_read_only=True)
 
     container = pod.run(spec(*SAY, mounts=[mount]))
@@ -102,10 +101,10 @@ def test_remembering_is_for_one_token(private: Node) -> None:
     private.proxy.configure({"floxhub": {"remember_seconds": 600}})
     private.proxy.restart()
     assert run(run_pod(private.pods, "acme/web", PERSONAL))
-    asked = private.hub.count("/git/")
+    asked = private.hub.count("/git/*")
 
     assert run(run_pod(private.pods, "acme/web", PERSONAL))
-    assert private.hub.count("/git/") == asked
+    assert private.hub.count("/git/*") == asked
     refusal(run_pod(private.pods, "acme/web", None), grpc.StatusCode.PERMISSION_DENIED)
     refusal(run_pod(private.pods, "acme/web", "wrong"), grpc.StatusCode.PERMISSION_DENIED)
 
@@ -126,7 +125,7 @@ def test_a_container_that_restarts_keeps_the_environment_whatever_became_of_the_
     assert run(pod, attempt=1) == b"private\n"
     private.proxy.restart()
     assert run(pod, attempt=2) == b"private\n"
-    (pod.laid.volume(VOLUME) / "..data").unlink()
+    (pod.files.volume(VOLUME) / "..data").unlink()
     assert run(pod, attempt=3) == b"private\n"
     refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.PERMISSION_DENIED)
 
@@ -205,15 +204,15 @@ def test_the_sandbox_begins_with_the_pods_token_and_the_container_joins(private:
     pod = run_pod(private.pods, "acme/web", PERSONAL)
     waiting.until(lambda: private.cache.count(f"*{archive}"), what="the download to begin")
     stranger = run_pod(private.pods, "acme/web", None)
-    asked = private.hub.count("/git/")
+    asked = private.hub.count("/git/*")
 
     refusal(stranger, grpc.StatusCode.PERMISSION_DENIED)
-    assert private.hub.count("/git/") > asked
-    asked = private.hub.count("/git/")
+    assert private.hub.count("/git/*") > asked
+    asked = private.hub.count("/git/*")
     hang.released.set()
 
     assert run(pod) == b"private\n"
-    assert private.hub.count("/git/") == asked
+    assert private.hub.count("/git/*") == asked
     assert private.cache.count(f"*{archive}") == 1
 
 
@@ -229,14 +228,14 @@ def test_a_secret_of_the_pod_that_the_container_does_not_mount_is_no_permission(
 
 
 def test_a_sandbox_whose_token_is_not_known_yet_alarms_nobody(private: Node) -> None:
-    asked = private.hub.count("/git/")
+    asked = private.hub.count("/git/*")
     run_pod(private.pods, "acme/web", None)
 
     waiting.until(
         lambda: "environment not realized" in private.proxy.log_text(), what="the early refusal"
     )
 
-    assert private.hub.count("/git/") > asked
+    assert private.hub.count("/git/*") > asked
     assert not [each for each in private.proxy.log_text().splitlines() if " warning " in each]
 
 
@@ -244,7 +243,7 @@ def test_without_floxhub_a_token_that_was_accepted_gets_the_last_known_generatio
     private: Node,
 ) -> None:
     assert run(run_pod(private.pods, "acme/web", PERSONAL))
-    with away(private.hub):
+    with unavailable(private.hub):
         assert run(run_pod(private.pods, "acme/web", PERSONAL)) == b"private\n"
         for token in (None, "wrong", MACHINE):
             refusal(
@@ -268,14 +267,14 @@ def test_a_token_that_floxhub_has_refused_gets_nothing_in_an_outage(private: Nod
     private.hub.require_token("acme", MACHINE)
     refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.PERMISSION_DENIED)
 
-    with away(private.hub):
+    with unavailable(private.hub):
         refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.UNAVAILABLE)
 
 
 def test_a_floxhub_that_answers_with_faults_counts_as_away(private: Node) -> None:
     assert run(run_pod(private.pods, "acme/web", PERSONAL))
 
-    private.hub.fail(Status(503))
+    private.hub.fail("*", Status(503))
 
     assert run(run_pod(private.pods, "acme/web", PERSONAL)) == b"private\n"
     refusal(run_pod(private.pods, "acme/web", "wrong"), grpc.StatusCode.UNAVAILABLE)

@@ -52,7 +52,7 @@ def test_refusals_are_as_the_page_has_them(pushed: Node) -> None:
         code, words = told[what]
         if pod is None:
             stranger = private.run_pod(pushed.pods, ENVIRONMENT, "expired")
-            with private.away(pushed.hub):
+            with private.unavailable(pushed.hub):
                 private.refusal(stranger, code_of(code), words)
         else:
             private.refusal(pod, code_of(code), words)
@@ -61,7 +61,7 @@ def test_refusals_are_as_the_page_has_them(pushed: Node) -> None:
 def test_the_lines_and_marks_of_an_outage_are_as_the_page_has_them(pushed: Node) -> None:
     pod = private.run_pod(pushed.pods, ENVIRONMENT, TOKEN)
     assert private.output(pod, "true") == b""
-    with private.away(pushed.hub):
+    with private.unavailable(pushed.hub):
         again = private.run_pod(pushed.pods, ENVIRONMENT, TOKEN)
         assert private.output(again, "true") == b""
 

@@ -13,8 +13,8 @@ from hack.testbed import environments
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.bucket import Bucket, Login
 from hack.testbed.environments import Package
-from hack.testbed.file_server import FileServer
-from hack.testbed.private import away, output, refusal, run_pod
+from hack.testbed.private import output, refusal, run_pod, unavailable
+from hack.testbed.web import FileServer
 from tests.e2e.conftest import Node
 
 PERSONAL = "flox_pat_0123456789abcdefghijABCDEFGHIJ"
@@ -254,12 +254,12 @@ def test_a_login_of_an_unknown_kind_is_told_in_the_log_once_and_in_the_refusal(
 def test_without_floxhub_who_was_given_the_package_has_it_still(node: Node) -> None:
     assert answer_of(node, PERSONAL) == b"42"
 
-    with away(node.hub):
+    with unavailable(node.hub):
         assert answer_of(node, PERSONAL) == b"42"
         refusal(run_pod(node.pods, "acme/web", OTHER), grpc.StatusCode.UNAVAILABLE)
         refusal(run_pod(node.pods, "acme/web", None), grpc.StatusCode.UNAVAILABLE)
 
     node.hub.require_catalog_token()
     assert_denied(node, PERSONAL)
-    with away(node.hub):
+    with unavailable(node.hub):
         refusal(run_pod(node.pods, "acme/web", PERSONAL), grpc.StatusCode.UNAVAILABLE)

@@ -20,7 +20,7 @@ from cri_proxy.store.disk.local import Store
 from hack.testbed import environments, images, kubelet, waiting
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.environments import Package
-from hack.testbed.file_server import Corruption, FileServer, Truncation
+from hack.testbed.web import Corruption, FileServer, Truncation
 from tests.e2e.conftest import Node, spec
 
 OTHER_SYSTEM = "aarch64-darwin"
@@ -206,7 +206,7 @@ def test_malformed_bytes_in_the_annotations(node: Node) -> None:
         pod_sandbox_id=pod.id,
         sandbox_config=pod.config,
         config=kubelet.container_config(
-            pod.laid, pod.config, spec("true"), image_id=images.PLACEHOLDER
+            pod.files, pod.config, spec("true"), image_id=images.PLACEHOLDER
         ),
     ).SerializeToString()
     broken = request.replace(b"acme/web", b"acme/\xff\xfe\xfd")

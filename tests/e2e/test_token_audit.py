@@ -25,9 +25,9 @@ from hack.testbed.binary_cache import Publisher
 from hack.testbed.bucket import Bucket, Login
 from hack.testbed.collector import Collector
 from hack.testbed.environments import Package
-from hack.testbed.file_server import FileServer, Status
 from hack.testbed.pods import Container
-from hack.testbed.private import away, create, output, refusal, renew, run_pod
+from hack.testbed.private import create, output, refusal, renew, run_pod, unavailable
+from hack.testbed.web import FileServer, Status
 from tests.e2e.conftest import Node
 
 MOUNTED = "flox_pat_canary-of-the-secret-0123456789"
@@ -124,7 +124,7 @@ def live(node: Node, bucket: FileServer, s3: Bucket) -> tuple[list[str], Contain
     refusals.append(refusal(denied, grpc.StatusCode.PERMISSION_DENIED))
     two = run_pod(node.pods, "acme/web", f"{REFUSED} {REFUSED}")
     refusals.append(refusal(two, grpc.StatusCode.INVALID_ARGUMENT))
-    with away(node.hub):
+    with unavailable(node.hub):
         assert output(run_pod(node.pods, "acme/web", MOUNTED), "true") == b""
         refusals.append(refusal(denied, grpc.StatusCode.UNAVAILABLE))
     node.proxy.kill()

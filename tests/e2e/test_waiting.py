@@ -9,19 +9,19 @@ import pytest
 
 from cri_proxy.cri import api_pb2
 from hack.testbed import cri, kubelet, waiting
-from hack.testbed.file_server import Hang
 from hack.testbed.pods import Pod
+from hack.testbed.web import Hang
 from tests.e2e.conftest import Node, spec
 
 
 def create(node: Node, pod: Pod, *, seconds: float) -> str:
     """Create a container as kubelet does, with a deadline; return its id."""
     wanted = spec("true")
-    kubelet.lay_container(pod.laid, wanted)
+    kubelet.write_container_files(pod.files, wanted)
     image_id = pod.image_id(wanted.image)
     request = api_pb2.CreateContainerRequest(
         pod_sandbox_id=pod.id,
-        config=kubelet.container_config(pod.laid, pod.config, wanted, image_id=image_id),
+        config=kubelet.container_config(pod.files, pod.config, wanted, image_id=image_id),
         sandbox_config=pod.config,
     )
     answer = node.pods.client.call(

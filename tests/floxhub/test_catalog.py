@@ -14,8 +14,8 @@ from cri_proxy.floxhub.catalog import Catalog
 from cri_proxy.lib import codec
 from cri_proxy.model import storepaths
 from cri_proxy.model.cachelocations import Location, UnsupportedLogin
-from hack.testbed.faulty import Break, Say, Status
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.web import Reset, Status
 from tests.floxhub.conftest import TIMEOUT_SECONDS
 
 APP = storepaths.parse("/nix/store/0v4gz9k1dwxr5wgnfxwh1sjv5jk0m7bp-app-2.0")
@@ -176,7 +176,7 @@ def test_many_paths_are_asked_for_in_portions(
     found = published.locations(paths, None)
 
     assert [each.url for each in found] == [f"https://{path.name}.example" for path in paths]
-    assert local.count("POST") == 3
+    assert local.count("POST *") == 3
 
 
 def test_no_paths_are_no_question(local: FloxHub, published: Catalog) -> None:
@@ -189,22 +189,22 @@ def test_no_paths_are_no_question(local: FloxHub, published: Catalog) -> None:
     [
         (Status(404), errors.NotFound),
         (Status(500), errors.SourceUnreachable),
-        (Break(), errors.SourceUnreachable),
-        (Say(b"<html>"), errors.ContentDamaged),
-        (Say(b"{}"), errors.ContentDamaged),
-        (Say(b'{"items": []}'), errors.ContentDamaged),
-        (Say(json.dumps({"items": {str(APP): {}}}).encode()), errors.ContentDamaged),
-        (Say(json.dumps({"items": {str(APP): [{}]}}).encode()), errors.ContentDamaged),
+        (Reset(), errors.SourceUnreachable),
+        (Status(200, b"<html>"), errors.ContentDamaged),
+        (Status(200, b"{}"), errors.ContentDamaged),
+        (Status(200, b'{"items": []}'), errors.ContentDamaged),
+        (Status(200, json.dumps({"items": {str(APP): {}}}).encode()), errors.ContentDamaged),
+        (Status(200, json.dumps({"items": {str(APP): [{}]}}).encode()), errors.ContentDamaged),
         (
-            Say(json.dumps({"items": {str(APP): [entry("x", None, "key")]}}).encode()),
+            Status(200, json.dumps({"items": {str(APP): [entry("x", None, "key")]}}).encode()),
             errors.ContentDamaged,
         ),
     ],
 )
 def test_faults_are_told_by_what_can_be_done(
-    local: FloxHub, published: Catalog, fault: Say, error: type[errors.CriProxyError]
+    local: FloxHub, published: Catalog, fault: Status | Reset, error: type[errors.CriProxyError]
 ) -> None:
-    local.fail(fault)
+    local.fail("*", fault)
 
     with pytest.raises(error) as refusal:
         published.locations([APP], SECRET)
@@ -228,8 +228,8 @@ json_values = st.recursive(
 def test_any_answer_is_locations_or_a_refusal(
     local: FloxHub, published: Catalog, said: object
 ) -> None:
-    local.calm()
-    local.fail(Say(json.dumps({"items": {str(APP): [said]}}).encode()))
+    local.heal()
+    local.fail("*", Status(200, json.dumps({"items": {str(APP): [said]}}).encode()))
 
     try:
         (location,) = published.locations([APP], SECRET)

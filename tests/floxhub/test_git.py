@@ -13,8 +13,8 @@ from cri_proxy import errors
 from cri_proxy.floxhub import git
 from cri_proxy.floxhub.transport import Deadline, Transport
 from cri_proxy.model import references
-from hack.testbed.faulty import FaultyServer, Request, Say
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.web import Request, Server, Status
 from tests.floxhub.conftest import TIMEOUT_SECONDS, lockfile
 
 WEB = references.parse("alice/web")
@@ -23,16 +23,16 @@ RESULT = "application/x-git-upload-pack-result"
 HEAD = b"a" * 40
 
 
-class Scripted(FaultyServer):
+class Scripted(Server):
     """Says the same to every question of a kind, whatever it is."""
 
     get = b""
     post = b""
 
-    def answer(self, request: Request) -> tuple[int, str, bytes]:
+    def answer(self, request: Request) -> Status:
         if request.method == "GET":
-            return 200, ADVERTISEMENT, self.get
-        return 200, RESULT, self.post
+            return Status(200, self.get, {"Content-Type": ADVERTISEMENT})
+        return Status(200, self.post, {"Content-Type": RESULT})
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_protocol_2_is_offered_always(floxhub: FloxHub) -> None:
 
     head_of(floxhub.git_url)
 
-    assert floxhub.requests[0].protocol == "version=2"
+    assert floxhub.requests[0].headers["git-protocol"] == "version=2"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_is_not_proper_git_is_damage_or_no_branch(
 
 @pytest.mark.parametrize("content_type", ["text/html", "", "application/json"])
 def test_a_page_instead_of_git_is_damage(scripted: Scripted, content_type: str) -> None:
-    scripted.fail(Say(b"<html>log in here</html>", content_type))
+    scripted.fail("*", Status(200, b"<html>log in here</html>", {"Content-Type": content_type}))
 
     with pytest.raises(errors.ContentDamaged, match=r"not proper git .*is no git.*FloxHub's URL"):
         head_of(scripted.url)

@@ -17,8 +17,8 @@ from cri_proxy import errors
 from cri_proxy.floxhub.hub import Hub, Resolution
 from cri_proxy.floxhub.records import ACCEPTED_SECONDS
 from cri_proxy.model import references
-from hack.testbed.faulty import Break, Cut, Say, Status
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.web import Reset, Status, Truncation
 from tests.floxhub.conftest import LOCKFILES, TIMEOUT_SECONDS, lockfile
 
 HubOf = Callable[[FloxHub], Hub]
@@ -230,7 +230,7 @@ def test_what_cannot_be_a_token_is_refused_unsent(local: FloxHub, hub: Hub, toke
 
 
 @pytest.mark.parametrize(
-    "fault", [Status(401), Status(404), Status(500), Say(b"<html>"), Cut(3), Break()]
+    "fault", [Status(401), Status(404), Status(500), Status(200, b"<html>"), Truncation(3), Reset()]
 )
 def test_no_message_and_no_file_has_the_token(
     local: FloxHub, tmp_path: Path, hub: Hub, fault: object, caplog: pytest.LogCaptureFixture
@@ -239,7 +239,7 @@ def test_no_message_and_no_file_has_the_token(
     local.push("alice", "web", lockfile("bash"))
     hub.resolve(WEB, SECRET)
     local.push("alice", "web", lockfile("bash"))
-    local.fail(fault)  # type: ignore[arg-type]
+    local.fail("*", fault)  # type: ignore[arg-type]
 
     try:
         hub.resolve(WEB.at(2), SECRET)
@@ -264,9 +264,9 @@ def away(request: pytest.FixtureRequest, local: FloxHub) -> Callable[[], None]:
     """Return what makes FloxHub unreachable in one of several ways."""
     ways: dict[str, Callable[[], None]] = {
         "stopped": local.stop,
-        "503": lambda: local.fail(Status(503)),
-        "429": lambda: local.fail(Status(429)),
-        "reset": lambda: local.fail(Break()),
+        "503": lambda: local.fail("*", Status(503)),
+        "429": lambda: local.fail("*", Status(429)),
+        "reset": lambda: local.fail("*", Reset()),
     }
     return ways[request.param]
 
@@ -392,7 +392,7 @@ def test_a_new_head_whose_pack_does_not_arrive_leaves_the_old_one(local: FloxHub
     local.push("alice", "web", lockfile("bash"))
     hub.resolve(WEB, None)
     local.push("alice", "web", lockfile("hello_as_greeting"))
-    local.fail(Cut(100), only="POST")
+    local.fail("POST *", Truncation(100))
 
     resolution = hub.resolve(WEB, None)
 
@@ -405,7 +405,7 @@ def test_a_new_head_whose_pack_does_not_arrive_leaves_the_old_one(local: FloxHub
 
 def test_a_pack_that_is_cut_without_notice_is_damage(floxhub: FloxHub, hub_of: HubOf) -> None:
     floxhub.push("alice", "web", lockfile("bash"))
-    floxhub.fail(Cut(700, openly=False), only="POST")
+    floxhub.fail("POST *", Truncation(700, is_silent=True))
 
     with pytest.raises(errors.ContentDamaged, match="alice/web"):
         hub_of(floxhub).resolve(WEB, None)

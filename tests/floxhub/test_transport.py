@@ -28,17 +28,17 @@ from cri_proxy.floxhub.transport import (
     Transport,
 )
 from hack.testbed import ports
-from hack.testbed.faulty import Break, Cut, Drip, FaultyServer, Request, Say, Status
+from hack.testbed.web import Drip, Request, Reset, Server, Status, Truncation
 
 WEB = RequestSubject("alice/web", has_token=False)
 PATIENCE = 60.0
 
 
-class Echo(FaultyServer):
+class Echo(Server):
     """Answers with what it was asked."""
 
-    def answer(self, request: Request) -> tuple[int, str, bytes]:
-        return 200, "text/plain", f"{request.method} {request.path} ".encode() + request.body
+    def answer(self, request: Request) -> Status:
+        return Status(200, f"{request.method} {request.path} ".encode() + request.body)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def server() -> Iterator[Echo]:
         yield served
 
 
-def ask(server: FaultyServer, path: str = "/x", *, limit: int = 10_000) -> HubResponse:
+def ask(server: Server, path: str = "/x", *, limit: int = 10_000) -> HubResponse:
     transport = Transport(server.url)
     return transport.ask(HubRequest("GET", server.url + path, limit), WEB, Deadline(PATIENCE))
 
@@ -59,7 +59,7 @@ def test_an_answer_comes_whole_with_its_type(server: Echo) -> None:
     answer = transport.ask(question, WEB, Deadline(PATIENCE))
 
     assert answer == HubResponse(question.url, "text/plain", b"POST /x?y=1 body")
-    assert server.requests[0].agent == AGENT
+    assert server.requests[0].headers["user-agent"] == AGENT
 
 
 def test_connections_are_kept(server: Echo) -> None:
@@ -90,7 +90,7 @@ def test_connections_are_kept(server: Echo) -> None:
 def test_every_status_is_told_by_what_can_be_done(
     server: Echo, status: int, error: type[errors.CriProxyError], sentence: str
 ) -> None:
-    server.fail(Status(status))
+    server.fail("*", Status(status))
 
     with pytest.raises(error, match=sentence) as refusal:
         ask(server)
@@ -100,33 +100,33 @@ def test_every_status_is_told_by_what_can_be_done(
 
 
 def test_an_answer_beyond_the_limit_is_refused(server: Echo) -> None:
-    server.fail(Say(b"x" * 1001))
+    server.fail("*", Status(200, b"x" * 1001))
 
     with pytest.raises(errors.ContentDamaged, match="more than 1000 bytes"):
         ask(server, limit=1000)
 
 
 def test_an_answer_at_the_limit_passes(server: Echo) -> None:
-    server.fail(Say(b"x" * 1000))
+    server.fail("*", Status(200, b"x" * 1000))
 
     assert ask(server, limit=1000).body == b"x" * 1000
 
 
 def test_a_connection_that_breaks_is_tried_once_more(server: Echo) -> None:
-    server.fail(Break(), times=1)
+    server.fail("*", Reset(), times=1)
 
     assert ask(server).body == b"GET /x "
     assert server.count() == 2
 
 
 def test_an_answer_that_is_cut_is_asked_for_once_more(server: Echo) -> None:
-    server.fail(Cut(3), times=1)
+    server.fail("*", Truncation(3), times=1)
 
     assert ask(server).body == b"GET /x "
 
 
 def test_a_connection_that_breaks_twice_is_unreachable(server: Echo) -> None:
-    server.fail(Break())
+    server.fail("*", Reset())
 
     with pytest.raises(errors.SourceUnreachable, match="the connection broke twice"):
         ask(server)
@@ -149,7 +149,7 @@ def test_a_silent_server_is_left_at_the_deadline(server: Echo) -> None:
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_left_at_the_deadline(server: Echo) -> None:
-    server.fail(Drip())
+    server.fail("*", Drip())
 
     with pytest.raises(errors.SourceUnreachable, match=r"not done within 0.4 s"):
         Transport(server.url).ask(HubRequest("GET", f"{server.url}/x", 10**7), WEB, Deadline(0.4))
@@ -193,7 +193,7 @@ def test_what_does_not_speak_http_is_unreachable() -> None:
 
 
 def test_an_encoding_that_was_not_asked_for_is_refused(server: Echo) -> None:
-    server.fail(Status(200, {"Content-Encoding": "gzip"}))
+    server.fail("*", Status(200, headers={"Content-Encoding": "gzip"}))
 
     with pytest.raises(errors.ContentDamaged, match="encoding that was not asked for"):
         ask(server)
@@ -203,7 +203,7 @@ def test_an_encoding_that_was_not_asked_for_is_refused(server: Echo) -> None:
 
 
 def test_redirects_within_the_origin_are_followed(server: Echo) -> None:
-    server.fail(Status(302, {"Location": "/moved?y=1"}), times=1)
+    server.fail("*", Status(302, headers={"Location": "/moved?y=1"}), times=1)
 
     answer = ask(server)
 
@@ -212,7 +212,7 @@ def test_redirects_within_the_origin_are_followed(server: Echo) -> None:
 
 
 def test_redirects_in_circles_end(server: Echo) -> None:
-    server.fail(Status(301, {"Location": "/x"}))
+    server.fail("*", Status(301, headers={"Location": "/x"}))
 
     with pytest.raises(errors.ContentDamaged, match="in circles"):
         ask(server)
@@ -221,7 +221,7 @@ def test_redirects_in_circles_end(server: Echo) -> None:
 
 def test_a_redirect_elsewhere_is_not_followed_and_told(server: Echo) -> None:
     with Echo() as other:
-        server.fail(Status(307, {"Location": f"{other.url}/x"}))
+        server.fail("*", Status(307, headers={"Location": f"{other.url}/x"}))
 
         with pytest.raises(
             errors.RequestInvalid, match=r"redirects alice/web to http://127\.0\.0\.1"
@@ -232,7 +232,7 @@ def test_a_redirect_elsewhere_is_not_followed_and_told(server: Echo) -> None:
 
 
 def test_a_question_with_a_body_is_not_asked_elsewhere(server: Echo) -> None:
-    server.fail(Status(307, {"Location": "/moved"}))
+    server.fail("*", Status(307, headers={"Location": "/moved"}))
     transport = Transport(server.url)
 
     with pytest.raises(errors.RequestInvalid, match="does not follow"):

@@ -1,4 +1,4 @@
-"""Nodes with a real systemd, to install the release on."""
+"""Nodes with a real systemd, for installing the release."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KillMode=process
 
 
 def missing(reason: str) -> None:
-    """Skip, or fail where nothing may be missing."""
+    """Skip the test, or fail it in CI."""
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -37,12 +37,12 @@ def missing(reason: str) -> None:
 
 @pytest.fixture
 def node(tree: Path, newer: Path, tmp_path: Path) -> Iterator[machine.Machine]:
-    """Yield a booted node: containerd runs, and kubelet as kubeadm sets it up."""
+    """Yield a booted node with containerd and a kubelet as kubeadm sets it up."""
     if os.geteuid() != 0:
-        missing("a machine of its own takes root")
+        missing("a test machine needs root")
     containerd = shutil.which("containerd")
     if containerd is None or shutil.which("debootstrap") is None:
-        missing("containerd or debootstrap is not here: hack/prerequisites.sh install")
+        missing("containerd or debootstrap is missing: run hack/prerequisites.sh install")
     base = machine.debian("bookworm", packages=("systemd", "systemd-sysv"))
     mounts = {
         "/testbed/tree": tree,

@@ -20,20 +20,20 @@ CONTAINERD = "unix:///run/containerd/containerd.sock"
 
 
 def kubelet(node: Machine) -> dict[str, Any]:
-    """Return what kubelet says of its calls."""
-    said: dict[str, Any] = json.loads(node.run("cat", "/run/kubelet.json", is_checked=True))
-    return said
+    """Return kubelet's record of its calls."""
+    output: dict[str, Any] = json.loads(node.run("cat", "/run/kubelet.json", is_checked=True))
+    return output
 
 
 def await_kubelet(node: Machine, endpoint: str, *, after: int = -1) -> dict[str, Any]:
-    """Wait until a kubelet makes calls at `endpoint`, more than `after` of them."""
+    """Wait until kubelet has made more than `after` calls to `endpoint`."""
 
     def seen() -> dict[str, Any] | None:
         try:
-            said = kubelet(node)
+            output = kubelet(node)
         except (AssertionError, ValueError):
             return None
-        return said if said["endpoint"] == endpoint and said["calls"] > after else None
+        return output if output["endpoint"] == endpoint and output["calls"] > after else None
 
     return waiting.until(seen, what=f"kubelet at {endpoint}", explain=lambda: str(kubelet(node)))
 
@@ -46,9 +46,9 @@ def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(nod
     await_kubelet(node, CONTAINERD)
     before = node.snapshot()
 
-    said = node.run(*INSTALL, is_checked=True)
+    output = node.run(*INSTALL, is_checked=True)
 
-    assert "kubelet's healthz says ok" in said
+    assert "kubelet's healthz says ok" in output
     assert await_kubelet(node, PROXY)["failures"] == []
     assert "uses the proxy" in node.run(COMMAND, "check")
     assert node.run(COMMAND, "install", is_checked=True).endswith("nothing had to be changed\n")
@@ -61,14 +61,14 @@ def test_install_puts_the_proxy_before_kubelet_and_uninstall_leaves_no_trace(nod
     assert "cri-proxy" not in node.run("ls", "/run")
 
 
-def test_a_node_that_does_not_become_healthy_is_as_it_was_before(node: Machine) -> None:
+def test_a_node_that_does_not_become_healthy_is_restored(node: Machine) -> None:
     node.write("/etc/kubelet-refuses", "")
     await_kubelet(node, CONTAINERD)
     before = node.snapshot()
 
-    said = node.run(*INSTALL, "--within", "10")
+    output = node.run(*INSTALL, "--within", "10")
 
-    assert "the node is as it was before" in said
+    assert "the node is as it was before" in output
     await_kubelet(node, CONTAINERD)
     after = difference(before, node.snapshot())
     assert {path for path in after if not path.startswith("var/lib/cri-proxy")} == set()
@@ -88,7 +88,7 @@ def test_an_upgrade_loses_no_call(node: Machine) -> None:
     assert after["failures"] == []
 
 
-def test_a_killed_daemon_comes_back_behind_its_socket(node: Machine) -> None:
+def test_a_killed_daemon_is_restarted_behind_its_socket(node: Machine) -> None:
     node.run(*INSTALL, is_checked=True)
     daemon = main_pid(node, "cri-proxy.service")
 

@@ -1,4 +1,4 @@
-"""The tarball, on nodes that have next to nothing."""
+"""The tarball on minimal nodes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 
 import cri_proxy
 from hack.testbed import environments, images, machine
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.proxy import toml_of
+from hack.testbed.web import FileServer
 from tests.install.conftest import REPOSITORY, missing
 
 CHROOT = shutil.which("chroot") or "/usr/sbin/chroot"
@@ -26,9 +26,9 @@ pytestmark = [pytest.mark.systemd, pytest.mark.timeout(900)]
 
 @pytest.fixture(params=["nothing", "bullseye"])
 def root(request: pytest.FixtureRequest, tree: Path, tmp_path: Path) -> Iterator[Path]:
-    """Yield a root with /opt/tree, and with no C library or an older one than wheels need."""
+    """Yield a root with /opt/tree, and without a C library or with one too old for wheels."""
     if os.geteuid() != 0:
-        missing("a root of its own takes root")
+        missing("a test root needs root's rights")
     directory = tmp_path / "root"
     directory.mkdir()
     mounts = []
@@ -56,7 +56,7 @@ def root(request: pytest.FixtureRequest, tree: Path, tmp_path: Path) -> Iterator
 
 
 def run(root: Path, *words: str) -> str:
-    """Return what the program writes in that root, with nothing but it."""
+    """Run a program in that root; return its output."""
     done = subprocess.run(
         [CHROOT, root, "/opt/tree/bin/cri-proxy", *words],
         capture_output=True,
@@ -76,7 +76,7 @@ def test_it_runs_without_python_git_or_a_c_library(root: Path) -> None:
 
 def test_it_realizes_an_environment(root: Path, tmp_path: Path) -> None:
     if images.static_busybox() is None:
-        missing("a statically linked busybox is not here")
+        missing("a statically linked busybox is missing")
     published = environments.published(tmp_path / "published")
     with (
         FloxHub(tmp_path / "hub", kind="dulwich") as hub,
@@ -89,14 +89,14 @@ def test_it_realizes_an_environment(root: Path, tmp_path: Path) -> None:
         }
         (root / "config.toml").write_text(toml_of(settings))
 
-        said = run(root, "realize", "acme/web", "--config", "/config.toml")
+        output = run(root, "realize", "acme/web", "--config", "/config.toml")
 
-    assert "acme/web:1: /var/lib/cri-proxy/environments/" in said
+    assert "acme/web:1: /var/lib/cri-proxy/environments/" in output
     assert list((root / "var/lib/cri-proxy/store").glob("*-busybox-static/bin/busybox"))
 
 
 def test_no_library_of_the_node_is_loaded(root: Path) -> None:
-    """Character tables are: they are data, and the C library checks them."""
+    """Except for character tables, which are data that the C library validates."""
     code = "print(open('/proc/self/maps').read())"
     argv = [CHROOT, root, "/opt/tree/bin/python3", "-c", f"import ssl, grpc, uvloop; {code}"]
     maps = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
@@ -107,8 +107,8 @@ def test_no_library_of_the_node_is_loaded(root: Path) -> None:
     assert {each for each in libraries if not each.startswith("/opt/tree/")} == set()
 
 
-def test_all_libraries_that_are_asked_for_are_in_the_tree(root: Path, tree: Path) -> None:
-    """A node that happens to have one would hide that it lacks."""
+def test_all_needed_libraries_are_in_the_tree(root: Path, tree: Path) -> None:
+    """A node that has such a library would hide that the tree lacks it."""
     names = [path.relative_to(tree) for path in tree.glob("lib/**/*.so*") if path.is_file()]
     loader = ["/opt/tree/libexec/cri-proxy", "--inhibit-cache", "--library-path", "/opt/tree/lib"]
     wrong = {}
@@ -135,7 +135,7 @@ def test_the_same_sources_give_the_same_bytes(tarball: Path, tmp_path: Path) -> 
     assert hashlib.sha256(again).hexdigest() == hashlib.sha256(tarball.read_bytes()).hexdigest()
 
 
-def test_checksums_name_every_file(tarball: Path) -> None:
+def test_checksums_cover_every_file(tarball: Path) -> None:
     done = subprocess.run(
         ["sha256sum", "--check", "SHA256SUMS"], cwd=tarball.parent, capture_output=True, check=False
     )

@@ -1,4 +1,4 @@
-"""One cluster for the whole run: starting it takes half a minute, and tests share it."""
+"""One cluster for the whole run, which the tests share: starting it takes half a minute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _numbers = itertools.count()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What disturbs the whole node comes last; every test of this directory has the marker."""
+    """Mark every test of this directory, and run those last that disturb the whole node."""
     for item in items:
         if "tests/kubernetes" in item.path.as_posix():
             item.add_marker(pytest.mark.kubernetes)
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[Cluster]:
     """A cluster of one node, with the environments of the samples on its FloxHub.
 
-    At its end nothing may be left of it: that is held here, once for the run.
+    The fixture asserts that nothing of it is left at the end.
     """
     if missing := [*programs.lacks(), *lacks()]:
         pytest.fail(f"this machine lacks {'; '.join(missing)}: make e2e-kubernetes", pytrace=False)
@@ -47,6 +47,6 @@ def kubectl(cluster: Cluster) -> Kubectl:
 
 @pytest.fixture
 def space(cluster: Cluster) -> Iterator[Space]:
-    """A namespace of the test's own, gone with it."""
+    """A namespace for one test."""
     with Space(cluster, f"test-{next(_numbers)}") as made:
         yield made

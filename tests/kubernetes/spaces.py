@@ -1,4 +1,4 @@
-"""A namespace for one test, and pods as their authors write them."""
+"""A namespace for one test, and manifests of pods."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ class Space:
         return push(self.cluster, name, **parts)
 
     def run(self, name: str, **parts: Any) -> dict[str, Any]:
-        """Create a pod and return it when it is Ready."""
+        """Create a pod, and return it when it is Ready."""
         self.kubectl.apply(pod(name, **parts))
         return self.ready(name)
 
     def ready(self, name: str) -> dict[str, Any]:
-        """Return a pod when it is Ready."""
+        """Wait until a pod is Ready; return it."""
         return self.pod(name, pod_is_ready)
 
     def pod(self, name: str, holds: Any) -> dict[str, Any]:
-        """Return a pod when something holds of it."""
+        """Wait until `holds` is true for a pod; return the pod."""
         found: dict[str, Any] = self.kubectl.until(["pod", name], holds, seconds=START_SECONDS)
         return found
 
     def ended(self, name: str) -> dict[str, Any]:
-        """Return a pod when it has Succeeded or Failed."""
+        """Wait until a pod has Succeeded or Failed; return it."""
         return self.pod(name, lambda pod: pod["status"]["phase"] in ("Succeeded", "Failed"))
 
     def explanation(self) -> str:
-        """Return what tells why: events, and the ends of the logs of proxy and kubelet."""
+        """Return an explanation: events, and the ends of the logs of proxy and kubelet."""
         proxy = "" if self.cluster.is_direct else self.cluster.proxy.log_text()[-4000:]
         kubelet = self.cluster.kubelet.log.read_text(errors="replace")[-4000:]
         return f"events:\n{self.kubectl.events()}\nproxy:\n{proxy}\nkubelet:\n{kubelet}"
@@ -93,11 +93,11 @@ def pod(
 ) -> dict[str, Any]:
     """Return a pod of one container, of the placeholder image if it has an environment.
 
-    `container` adds to that one, `containers` are others beside it, the rest is the pod's `spec`.
+    `container` is merged into that one, `containers` are added, the rest is the pod's `spec`.
     """
-    said = dict(annotations or {})
+    own = dict(annotations or {})
     if environment is not None:
-        said["flox.dev/environment"] = environment
+        own["flox.dev/environment"] = environment
     main = {
         "name": "main",
         "image": images.BUSYBOX if environment is None else images.PLACEHOLDER,
@@ -108,19 +108,19 @@ def pod(
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "annotations": said, "labels": {"app": name}},
+        "metadata": {"name": name, "annotations": own, "labels": {"app": name}},
         "spec": {"terminationGracePeriodSeconds": 1, "containers": [main, *containers], **spec},
     }
 
 
 def identity(pod: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Return what changes when a pod is replaced or its container is started again."""
+    """Return values that change when a pod is replaced or its container is restarted."""
     (status,) = pod["status"]["containerStatuses"]
     return pod["metadata"]["uid"], status["containerID"], restarts(pod)
 
 
 def transitions(node: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Return each condition of a node, and since when it is what it is; it must be Ready."""
+    """Return each condition of a node with its last transition; the node must be Ready."""
     conditions = node["status"]["conditions"]
     found = {each["type"]: (each["status"], each["lastTransitionTime"]) for each in conditions}
     assert found["Ready"][0] == "True", conditions

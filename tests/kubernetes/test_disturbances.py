@@ -1,8 +1,9 @@
-"""The node stays Ready and its pods stay theirs, whatever happens to the proxy and the runtime.
+"""The node stays Ready and its pods keep running while the proxy and the runtime are disturbed.
 
-kubelet reports every two seconds here, so that a moment of NotReady would be seen: the condition
-keeps the time of its last change. Pods have liveness probes by exec, which pass through all that
-is disturbed; one that fails only because nobody answers is no reason to start a container again.
+kubelet reports every two seconds here, so that even a short NotReady would be noticed: the
+condition keeps the time of its last change. Pods have exec liveness probes, which pass through all
+disturbed programs; a probe that fails because the runtime is unavailable must not restart a
+container.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ LIVE = {
 
 
 def restart_proxy(cluster: Cluster) -> None:
-    """As `systemctl restart` does, and an upgrade behind systemd's socket."""
+    """Restart it, as `systemctl restart` and an upgrade behind systemd's socket do."""
     cluster.proxy.restart()
 
 
 def upgrade_proxy(cluster: Cluster) -> None:
-    """As `serve --replace` of another version does, and then the first one's again."""
+    """Replace it by another version with `serve --replace`, and then by the first one again."""
     newer = cluster.directory / "newer"
     shutil.copytree(REPOSITORY / "cri_proxy", newer / "cri_proxy")
     (newer / "cri_proxy/__init__.py").write_text('__version__ = "99.0.0"\n')
@@ -50,7 +51,7 @@ def upgrade_proxy(cluster: Cluster) -> None:
 
 
 def kill_proxy(cluster: Cluster) -> None:
-    """As a crash, after which systemd starts it again."""
+    """Kill it, and start it again as systemd does."""
     cluster.proxy.kill()
     cluster.proxy.start()
 
@@ -88,7 +89,7 @@ def restart_kubelet(cluster: Cluster) -> None:
         restart_kubelet,
     ],
 )
-def test_node_stays_ready_and_no_pod_is_started_again(
+def test_node_stays_ready_and_no_pod_is_restarted(
     space: Space, disturb: Callable[[Cluster], None]
 ) -> None:
     cluster = space.cluster
@@ -108,7 +109,7 @@ def test_node_stays_ready_and_no_pod_is_started_again(
     assert not [each for each in space.kubectl.get("events") if each["reason"] == "Evicted"]
 
 
-def test_a_pod_begun_while_the_proxy_is_away_starts_when_it_is_back(space: Space) -> None:
+def test_a_pod_created_while_the_proxy_is_down_starts_when_it_is_up_again(space: Space) -> None:
     space.push("meanwhile", variables={"GREETING": "hello"})
     cluster = space.cluster
 
@@ -143,7 +144,7 @@ def test_a_pod_begun_while_the_proxy_is_away_starts_when_it_is_back(space: Space
 
 @pytest.fixture
 def collecting(cluster: Cluster) -> Iterator[None]:
-    """Have kubelet remove every image that no container uses, as soon as it starts."""
+    """Make kubelet delete every image that no container uses, as soon as it starts."""
     cluster.kubelet.configure(
         imageGCHighThresholdPercent=1, imageGCLowThresholdPercent=0, imageMinimumGCAge="1ms"
     )
@@ -157,17 +158,17 @@ def collecting(cluster: Cluster) -> Iterator[None]:
 
 @pytest.fixture
 def client(cluster: Cluster) -> Iterator[cri.Client]:
-    """A connection of the test's own through the proxy, where kubelet has its."""
+    """A separate connection through the proxy, at kubelet's socket."""
     made = cri.Client(cluster.proxy.socket)
     yield made
     made.close()
 
 
 @pytest.mark.usefixtures("collecting")
-def test_image_collection_spares_the_placeholder_in_use_and_a_pull_brings_it_back(
+def test_image_collection_keeps_the_placeholder_in_use_and_a_pull_restores_it(
     space: Space, client: cri.Client
 ) -> None:
-    """The first collection comes before kubelet knows the disk, the next five minutes later."""
+    """The first collection runs before kubelet knows the disk, the next five minutes later."""
     cluster = space.cluster
     space.push("collected")
     before = identity(space.run("user", environment="test/collected", container=LIVE))
@@ -175,14 +176,14 @@ def test_image_collection_spares_the_placeholder_in_use_and_a_pull_brings_it_bac
     cluster.kubelet.restart()
     waiting.until(
         lambda: not _has_image(client, images.DRESSED),
-        what="kubelet to remove an image that nobody uses",
+        what="kubelet to delete an unused image",
         seconds=COLLECTION_SECONDS,
     )
     kept = _has_image(client, images.PLACEHOLDER)
     after = identity(space.ready("user"))
     space.kubectl("delete", "pod", "user", "--grace-period=1")
     _remove_image(client, images.PLACEHOLDER)
-    cluster.runtime.import_images(images.of_testbed())  # the sandbox's own image went, too
+    cluster.runtime.import_images(images.of_testbed())  # the sandbox's image was deleted, too
     space.run("next", environment="test/collected")
 
     assert kept
@@ -202,7 +203,7 @@ def _has_image(client: cri.Client, name: str) -> bool:
 
 
 def _reported_again(cluster: Cluster) -> None:
-    """Wait for kubelet to say how it is, after all that happened."""
+    """Wait for kubelet's next status report."""
 
     def heartbeat(node: dict[str, Any]) -> str:
         conditions = node["status"]["conditions"]

@@ -1,7 +1,7 @@
-"""The installer on a cluster: image, DaemonSet, ConfigMap, release and node are the real ones.
+"""The installer on a cluster, with the real image, DaemonSet, ConfigMap, release and node.
 
-The node is a machine of its own, with systemd, containerd and a kubelet that joined the cluster as
-kubeadm would have it (`worker`); what is installed there is what `make dist` has left in dist/.
+The node is a machine with systemd, containerd and a kubelet that has joined the cluster as with
+kubeadm (`worker`); the release in dist/ is installed there.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ state = "/run/other"
   conf_dir = "/run/other/none"
 """
 KEPT: Final = ("var/lib/cri-proxy", "var/lib/cni")
-"""What an uninstallation leaves, and what comes and goes with pods."""
+"""Paths that an uninstallation leaves, and paths that change with pods."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def made(
 
 @pytest.fixture
 def node(made: Worker, kubectl: Kubectl) -> Iterator[Worker]:
-    """That node, the only one with the label; cri-proxy is not there, before and after."""
+    """The only node with the label; without cri-proxy before and after the test."""
     kubectl("label", "node", "node", "flox.dev/enabled-")
     kubectl("label", "node", worker.NAME, "flox.dev/enabled=true", "--overwrite")
     yield made
@@ -73,13 +73,13 @@ def node(made: Worker, kubectl: Kubectl) -> Iterator[Worker]:
 
 @pytest.fixture(scope="module")
 def image(made: Worker, tarball: Path) -> str:
-    """The installer's image of the release, on the node; its tag."""
+    """Import the installer's image of the release to the node; return its tag."""
     return _imported(made, tarball)
 
 
 @pytest.fixture(scope="module")
 def newer_image(made: Worker, newer: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The same of another release."""
+    """The same for another release."""
     file = f"cri-proxy-99.0.0-linux-{platform.machine()}.tar.gz"
     tarball = tmp_path_factory.mktemp("newer-tarball") / file
     argv = ["tar", "-C", newer.parent, "-I", "gzip -1", "-cf", tarball, newer.name]
@@ -94,7 +94,7 @@ def _imported(node: Worker, tarball: Path) -> str:
 
 
 class Overlay:
-    """A kustomization of whoever runs the cluster: image and settings over one of ours."""
+    """An administrator's kustomization: image and settings on top of one of ours."""
 
     def __init__(self, cluster: Cluster, directory: Path, tag: str) -> None:
         self._kubectl = cluster.kubectl.within("cri-proxy")
@@ -103,7 +103,7 @@ class Overlay:
         self._settings: Mapping[str, Mapping[str, Any]] = cluster.settings
 
     def apply(self, name: str = "generic", *, tag: str = "", **settings: Any) -> None:
-        """Apply it over manifests/`name`, and wait for its rollout; what is given stays so."""
+        """Apply it on top of manifests/`name`, and wait for its rollout; changes are kept."""
         self._tag = tag or self._tag
         self._settings = {**self._settings, **settings}
         self._directory.mkdir(exist_ok=True)
@@ -131,7 +131,7 @@ class Overlay:
             raise
 
     def log(self) -> str:
-        """Return what the installer says."""
+        """Return the installer's log."""
         return self._kubectl(
             "logs", "--selector=app.kubernetes.io/component=installer", "--tail=-1"
         )
@@ -151,7 +151,7 @@ def run(space: Space, name: str, **parts: Any) -> dict[str, Any]:
     return space.run(name, **there, **parts)
 
 
-def test_the_daemonset_puts_the_proxy_before_kubelet_and_takes_it_off_without_a_trace(
+def test_the_daemonset_installs_the_proxy_and_removes_it_without_a_trace(
     node: Worker, space: Space, overlay: Overlay
 ) -> None:
     space.push("installed", variables={"GREETING": "hello"})
@@ -183,7 +183,7 @@ def test_the_daemonset_puts_the_proxy_before_kubelet_and_takes_it_off_without_a_
     assert difference(files, node.kubelets_files()) == {}
 
 
-def test_pods_and_node_live_through_other_settings_and_an_upgrade_of_the_image(
+def test_pods_and_node_survive_other_settings_and_an_upgrade_of_the_image(
     node: Worker, space: Space, overlay: Overlay, newer_image: str
 ) -> None:
     space.push("upgraded")
@@ -197,15 +197,15 @@ def test_pods_and_node_live_through_other_settings_and_an_upgrade_of_the_image(
     overlay.apply(log={"level": "debug"})
     daemons.append(main_pid(node, "cri-proxy.service"))
     releases.append(release(node))
-    said = [overlay.log()]
+    output = [overlay.log()]
 
     overlay.apply(tag=newer_image)
     daemons.append(main_pid(node, "cri-proxy.service"))
     releases.append(release(node))
-    said.append(overlay.log())
+    output.append(overlay.log())
     run(space, "later", environment="test/upgraded", runtimeClassName="flox")
 
-    assert all(READY in each.splitlines() for each in said), said
+    assert all(READY in each.splitlines() for each in output), output
     assert len(set(daemons)) == 3
     assert releases[0] == releases[1] != releases[2]
     assert 'level = "debug"' in node.machine.read("/etc/cri-proxy/config.toml")
@@ -214,24 +214,20 @@ def test_pods_and_node_live_through_other_settings_and_an_upgrade_of_the_image(
     assert transitions(node.node()) == since
 
 
-def test_installing_what_is_there_already_is_found_to_be_well(
-    node: Worker, overlay: Overlay
-) -> None:
-    """The same kubelet goes on, and says nothing new for minutes of a node that stays Ready."""
+def test_installing_the_installed_release_again_succeeds(node: Worker, overlay: Overlay) -> None:
+    """The kubelet keeps running, and does not report a node that stays Ready for minutes."""
     overlay.apply()
     daemon = main_pid(node, "cri-proxy.service")
 
-    said = node.machine.run(COMMAND, "install", is_checked=True).splitlines()
+    output = node.machine.run(COMMAND, "install", is_checked=True).splitlines()
 
-    assert READY in said
-    assert said[-1] == "nothing had to be changed"
+    assert READY in output
+    assert output[-1] == "nothing had to be changed"
     assert main_pid(node, "cri-proxy.service") == daemon
 
 
-def test_a_node_that_is_not_ready_through_the_proxy_is_as_it_was_before(
-    node: Worker, space: Space
-) -> None:
-    """By settings that lead to a runtime without a network: kubelet is well, its node is not."""
+def test_a_node_that_is_not_ready_through_the_proxy_is_restored(node: Worker, space: Space) -> None:
+    """With settings for a runtime without a network, kubelet is healthy but its node is not."""
     before_it = identity(run(space, "ordinary"))
     machine = node.machine
     machine.write("/etc/other.toml", OTHER_RUNTIME)
@@ -244,7 +240,7 @@ def test_a_node_that_is_not_ready_through_the_proxy_is_as_it_was_before(
     root, files = machine.snapshot(), node.kubelets_files()
 
     try:
-        said = machine.run("/testbed/tree/bin/cri-proxy", "install", "--within", "20")
+        output = machine.run("/testbed/tree/bin/cri-proxy", "install", "--within", "20")
     finally:
         machine.run("systemctl", "stop", "other")
     left = difference(root, machine.snapshot())
@@ -254,15 +250,15 @@ def test_a_node_that_is_not_ready_through_the_proxy_is_as_it_was_before(
         seconds=START_SECONDS,
     )
 
-    assert f"not true after 20 seconds: {READY}" in said
-    assert said.endswith("; the node is as it was before\n")
+    assert f"not true after 20 seconds: {READY}" in output
+    assert output.endswith("; the node is as it was before\n")
     assert ready["status"]["nodeInfo"]["containerRuntimeVersion"]
     assert {path for path in left if not path.startswith(KEPT)} == set()
     assert difference(files, node.kubelets_files()) == {}
     assert identity(space.ready("ordinary")) == before_it
 
 
-def test_installer_may_do_nothing_in_the_cluster(kubectl: Kubectl) -> None:
+def test_installer_has_no_permissions_in_the_cluster(kubectl: Kubectl) -> None:
     user = "--as=system:serviceaccount:cri-proxy:installer"
 
     may = kubectl("auth", "can-i", "--list", user, "--no-headers")

@@ -1,4 +1,4 @@
-"""What a person does with a pod in an environment: exec, logs, port-forward, cp, describe, top."""
+"""kubectl commands on pods in environments: exec, logs, port-forward, cp, describe, top."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hack.testbed.images import PLACEHOLDER
 from tests.kubernetes.spaces import START_SECONDS, Space
 
 
-def test_exec_runs_inside_and_hands_on_arguments_input_and_exit_code(space: Space) -> None:
+def test_exec_runs_inside_and_passes_arguments_input_and_exit_code(space: Space) -> None:
     space.push("exec", variables={"GREETING": "hello"})
     space.run("exec", environment="test/exec")
 
-    said = space.kubectl("exec", "exec", "--", "sh", "-c", 'echo "$GREETING $0"', "a  b")
+    output = space.kubectl("exec", "exec", "--", "sh", "-c", 'echo "$GREETING $0"', "a  b")
     echoed = space.kubectl("exec", "exec", "-i", "--", "cat", text="through standard input\n")
     code = space.kubectl("exec", "exec", "--", "sh", "-c", "sh -c 'exit 7'; echo $?")
 
-    assert said == "hello a  b\n"
+    assert output == "hello a  b\n"
     assert echoed == "through standard input\n"
     assert code == "7\n"
 
@@ -131,7 +131,7 @@ def test_an_unknown_environment_is_one_clear_event_until_it_exists(space: Space)
     assert space.kubectl("logs", "early") == "started\n"
 
 
-def test_an_annotation_that_cannot_be_read_is_told_in_describe(space: Space) -> None:
+def test_an_invalid_annotation_is_reported_in_describe(space: Space) -> None:
     space.kubectl.apply(_once("wrong", "no-slash", ["true"]))
 
     (warning,) = waiting.until(
@@ -142,7 +142,7 @@ def test_an_annotation_that_cannot_be_read_is_told_in_describe(space: Space) -> 
     assert "flox.dev/environment" in warning["message"]
 
 
-def test_the_node_says_what_it_is_through_the_proxy(space: Space) -> None:
+def test_the_node_reports_its_runtime_through_the_proxy(space: Space) -> None:
     node = space.cluster.node()
 
     version = space.cluster.runtime.version().partition("~")[0]
@@ -151,7 +151,7 @@ def test_the_node_says_what_it_is_through_the_proxy(space: Space) -> None:
     assert node["status"]["nodeInfo"]["containerRuntimeVersion"] == f"containerd://{version}"
 
 
-def test_a_pod_that_has_a_real_image_keeps_it_and_has_the_environment_on_top(space: Space) -> None:
+def test_a_pod_with_a_real_image_keeps_it_and_gets_the_environment_on_top(space: Space) -> None:
     space.push("layered", variables={"GREETING": "hello"})
 
     pod = space.run(
@@ -168,7 +168,7 @@ def test_a_pod_that_has_a_real_image_keeps_it_and_has_the_environment_on_top(spa
 
 
 def _once(name: str, environment: str, command: list[str], **container: Any) -> dict[str, Any]:
-    """Return a pod that runs a command to its end, once."""
+    """Return a pod that runs a command once."""
     main = {"name": "main", "image": PLACEHOLDER, "command": command, **container}
     return {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""manifests/ is what the API server takes, and the samples do what they say."""
+"""The API server accepts manifests/, and the samples work as documented."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ SAMPLES = ("pinned", "private", "dev", "mutable", "mixed", "hooked")
 
 
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
-def test_the_api_server_takes_every_object(kubectl: Kubectl, name: str) -> None:
+def test_the_api_server_accepts_every_object(kubectl: Kubectl, name: str) -> None:
     built = kubectl("kustomize", str(MANIFESTS / name))
     documents = list(yaml.safe_load_all(built))
     spaces = [each for each in documents if each["kind"] == "Namespace"]
-    # What is in a namespace, or of a class, cannot be tried before that is there.
+    # Objects in a namespace or of a class cannot be tried before that exists.
     kubectl.apply(RUNTIME_CLASS, *spaces)
 
     strict = ["--server-side", "--dry-run=server", "--validate=strict", "--force-conflicts"]
-    said = kubectl("apply", *strict, "-f", "-", text=built)
+    output = kubectl("apply", *strict, "-f", "-", text=built)
 
-    assert len(said.splitlines()) == len(documents)
+    assert len(output.splitlines()) == len(documents)
 
 
 def test_every_manifest_belongs_to_a_kustomization() -> None:
@@ -40,7 +40,7 @@ def test_every_manifest_belongs_to_a_kustomization() -> None:
 
     written = {each for each in MANIFESTS.rglob("*.yaml") if each.name != "kustomization.yaml"}
 
-    others = {"observability/alerts.yaml", "kind/cluster.yaml"}  # Prometheus's, kind's
+    others = {"observability/alerts.yaml", "kind/cluster.yaml"}  # of Prometheus, of kind
     assert {each.relative_to(MANIFESTS).as_posix() for each in written - named} == others
 
 

@@ -1,4 +1,4 @@
-"""What `cri-proxy install` reads of a node: the real API server's answers to kubelets' logins."""
+"""`cri-proxy install` reads a node's status from a real API server with kubelet's credentials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Make = Callable[[str], Login]
 
 @pytest.fixture(params=["by path", "inline", "by flag"])
 def login(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) -> Make:
-    """Return a function that reads the login of a node's kubelet, as its files have it."""
+    """Return a function that reads the credentials of a node's kubelet from its files."""
 
     def made(node: str) -> Login:
         authority = cluster.plane.authority
@@ -52,14 +52,14 @@ def login(request: pytest.FixtureRequest, cluster: Cluster, tmp_path: Path) -> M
 
 @pytest.fixture
 def ghost(cluster: Cluster) -> Iterator[str]:
-    """A node that no kubelet speaks for."""
+    """A node without a kubelet."""
     name = "ghost"
     cluster.kubectl.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
     yield name
     cluster.kubectl("delete", "node", name)
 
 
-def test_a_node_is_ready_by_what_its_kubelet_has_said_since(login: Make) -> None:
+def test_a_node_is_ready_by_its_kubelets_newer_report(login: Make) -> None:
     kubelet, now = login(NODE), datetime.now(UTC)
 
     before = kubelet.is_ready(NODE, since=now - timedelta(hours=1))
@@ -69,10 +69,10 @@ def test_a_node_is_ready_by_what_its_kubelet_has_said_since(login: Make) -> None
     assert (before, ever, later) == (True, True, False)
 
 
-def test_what_kubelet_says_next_is_taken_for_new(login: Make) -> None:
+def test_kubelets_next_report_counts_as_new(login: Make) -> None:
     kubelet, now = login(NODE), datetime.now(UTC)
 
-    waiting.until(lambda: kubelet.is_ready(NODE, since=now), what="kubelet's next word")
+    waiting.until(lambda: kubelet.is_ready(NODE, since=now), what="kubelet's next report")
 
 
 def test_a_node_that_is_not_ready_is_not(login: Make, ghost: str, cluster: Cluster) -> None:
@@ -89,6 +89,6 @@ def test_a_node_that_is_not_ready_is_not(login: Make, ghost: str, cluster: Clust
     assert kubelet.is_ready(ghost, since=None) is False
 
 
-def test_a_node_that_this_login_may_not_ask_for_is_no_failure(login: Make) -> None:
-    """The name that the cloud gave a node is not always its host's."""
+def test_a_node_that_these_credentials_may_not_read_is_no_failure(login: Make) -> None:
+    """The name that a cloud gives a node may differ from its hostname."""
     assert login(NODE).is_ready("another", since=None) is None

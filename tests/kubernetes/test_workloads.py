@@ -1,4 +1,4 @@
-"""What people run on a cluster, in environments: Deployments, Jobs, all kinds of containers."""
+"""Workloads in environments: Deployments, Jobs, all kinds of containers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GREETING = ("sh", "-c", 'echo "$GREETING"; exec sleep 2147483647')
 
 
 def _greetings(space: Space, app: str) -> set[str]:
-    """Return what the pods of a Deployment have logged."""
+    """Return the logs of the pods of a Deployment."""
     return set(space.kubectl("logs", f"--selector=app={app}", "--tail=-1").split("\n")) - {""}
 
 
@@ -59,7 +59,7 @@ def test_a_deployment_rolls_out_follows_a_push_and_rolls_back(space: Space) -> N
     assert restarts(space.ready("beside")) == 0
 
 
-def test_ordinary_pods_beside_annotated_ones_have_nothing_of_ours(space: Space) -> None:
+def test_ordinary_pods_beside_annotated_ones_are_unchanged(space: Space) -> None:
     space.push("beside", variables={"GREETING": "hello"})
     space.run("annotated", environment="test/beside")
 
@@ -95,7 +95,7 @@ def test_a_job_completes(space: Space) -> None:
     assert _greetings(space, "job") == {"done"}
 
 
-def test_init_sidecar_and_main_containers_run_in_their_order(space: Space) -> None:
+def test_init_sidecar_and_main_containers_run_in_order(space: Space) -> None:
     space.push("order")
     write = 'echo "$0 $FLOX_ENV_DESCRIPTION" >>/data/order'
     mount = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
@@ -149,7 +149,7 @@ def _ephemeral_state(pod: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def test_a_container_that_fails_is_started_again_in_the_generation_that_it_had(
+def test_a_container_that_fails_is_restarted_in_the_same_generation(
     space: Space,
 ) -> None:
     space.push("again", variables={"GREETING": "first"})
@@ -172,7 +172,7 @@ def test_a_container_that_fails_is_started_again_in_the_generation_that_it_had(
     assert space.kubectl("logs", "again") == "first\n"
 
 
-def test_a_liveness_probe_that_fails_has_the_container_started_again(space: Space) -> None:
+def test_a_failed_liveness_probe_restarts_the_container(space: Space) -> None:
     space.push("probed", variables={"GREETING": "hello"})
     probe = {
         "exec": {"command": ["test", "!", "-e", "/tmp/sick"]},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hack.testbed.file_server import FileServer
 
 from cri_proxy.daemon import parts
 from cri_proxy.model import systems
@@ -24,7 +25,6 @@ from cri_proxy.settings.schema import (
 from hack.testbed import environments
 from hack.testbed.binary_cache import Executable, Publisher
 from hack.testbed.environments import Package
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 
 

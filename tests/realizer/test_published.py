@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from hack.testbed.faulty import Status
 
 from cri_proxy import errors
 from cri_proxy.model import references
@@ -12,7 +13,6 @@ from cri_proxy.realizer.published import Located
 from cri_proxy.realizer.realizer import Realizer
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.environments import Package
-from hack.testbed.faulty import Status
 from tests.realizer.conftest import Node
 
 WEB = references.parse("acme/web")

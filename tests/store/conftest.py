@@ -23,7 +23,7 @@ from cri_proxy.store.fetch import closures
 from cri_proxy.store.protocol import StoreOptions
 from hack.testbed import ports
 from hack.testbed.binary_cache import Publisher
-from hack.testbed.file_server import FileServer
+from hack.testbed.web import FileServer
 
 PROGRAM = (
     "from cri_proxy.lib import worker; from cri_proxy.store.fetch import jobs as fetching;"

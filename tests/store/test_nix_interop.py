@@ -13,8 +13,8 @@ from cri_proxy.store import compression, nar, narinfo, signatures
 from cri_proxy.store.signatures import Keyring
 from hack.testbed import binary_cache
 from hack.testbed.binary_cache import Executable, Publisher, Symlink, path_of, write_tree
-from hack.testbed.file_server import FileServer
 from hack.testbed.nix import Nix
+from hack.testbed.web import FileServer
 
 pytestmark = pytest.mark.nix
 

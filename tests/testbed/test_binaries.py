@@ -19,7 +19,7 @@ def test_an_explicit_directory_of_binaries_comes_first(tmp_path) -> None:
     assert there.path_of("containerd") == elsewhere.path_of("containerd")
 
 
-def test_what_is_unpacked_is_found_by_its_series(tmp_path, monkeypatch) -> None:
+def test_unpacked_binaries_are_found_by_their_series(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("CRI_PROXY_CACHE", str(tmp_path))
     (tmp_path / "runtimes" / "2" / "usr" / "bin").mkdir(parents=True)
 
@@ -27,7 +27,7 @@ def test_what_is_unpacked_is_found_by_its_series(tmp_path, monkeypatch) -> None:
     assert binaries.unpacked("2") == Binaries(directory=tmp_path / "runtimes/2/usr/bin")
 
 
-def test_the_cache_is_in_the_home_unless_named(tmp_path, monkeypatch) -> None:
+def test_the_cache_is_in_the_home_directory_by_default(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("CRI_PROXY_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
@@ -35,10 +35,10 @@ def test_the_cache_is_in_the_home_unless_named(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("series", binaries.SERIES)
-def test_an_unpacked_runtime_is_of_its_series(series: str) -> None:
+def test_an_unpacked_runtime_has_the_version_of_its_series(series: str) -> None:
     found = binaries.unpacked(series)
     if found is None:
-        pytest.skip(f"containerd {series} is not unpacked here: run hack/runtimes.sh {series}")
+        pytest.skip(f"containerd {series} is not unpacked: run hack/runtimes.sh {series}")
 
     assert found.version().startswith(series)
     assert found.path_of("containerd").parent == found.directory

@@ -1,4 +1,4 @@
-"""What the publisher writes is a binary cache; tests/store/test_nix_interop.py has Nix's word."""
+"""The publisher writes binary caches; tests/store/test_nix_interop.py verifies them with Nix."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_published_path_is_signed_and_unpacks_to_its_tree(tmp_path, name):
     assert unpacked == nar.Unpacked(files=1, directories=3, symlinks=1, bytes=10)
 
 
-def test_equal_trees_are_one_path_in_any_cache(tmp_path):
+def test_equal_trees_have_the_same_path_in_any_cache(tmp_path):
     first, second = Publisher(tmp_path / "first"), Publisher(tmp_path / "second")
 
     assert first.add("tree", TREE) == second.add("tree", TREE)
@@ -47,7 +47,7 @@ def test_name_contents_and_references_make_different_paths(tmp_path):
     assert len(paths) == 4
 
 
-def test_path_may_refer_to_itself(tmp_path):
+def test_path_can_refer_to_itself(tmp_path):
     publisher = Publisher(tmp_path / "cache")
     leaf = publisher.add("leaf", b"file")
     path = publisher.add("tree", TREE, [leaf], refers_to_itself=True)

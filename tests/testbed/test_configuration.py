@@ -16,7 +16,7 @@ _CHOICES = configuration.Choices(
 )
 
 
-def test_containerd_1_is_told_in_version_2() -> None:
+def test_containerd_1_gets_version_2() -> None:
     value = tomllib.loads(configuration.text_of(_CHOICES, major=1))
     cri = value["plugins"]["io.containerd.grpc.v1.cri"]
 
@@ -27,7 +27,7 @@ def test_containerd_1_is_told_in_version_2() -> None:
     assert cri["cni"]["conf_dir"] == "/somewhere/cni"
 
 
-def test_containerd_2_is_told_in_version_3() -> None:
+def test_containerd_2_gets_version_3() -> None:
     value = tomllib.loads(configuration.text_of(_CHOICES, major=2))
     runtime = value["plugins"]["io.containerd.cri.v1.runtime"]
     images = value["plugins"]["io.containerd.cri.v1.images"]

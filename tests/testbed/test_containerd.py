@@ -8,14 +8,14 @@ from hack.testbed.kubelet import Spec
 from hack.testbed.pods import Pods
 
 
-def test_a_machine_without_the_programs_is_told_so_by_name(tmp_path, monkeypatch) -> None:
+def test_missing_programs_are_reported_by_name(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(Binaries, "search_path", str(tmp_path))
 
     assert "the program runc" in lacks()
 
 
-def test_the_images_of_the_testbed_are_there(containerd: Containerd, pods: Pods) -> None:
+def test_the_images_of_the_testbed_are_imported(containerd: Containerd, pods: Pods) -> None:
     for image in images.of_testbed():
         reply = pods.client.call(
             "ImageStatus",
@@ -26,7 +26,7 @@ def test_the_images_of_the_testbed_are_there(containerd: Containerd, pods: Pods)
         assert image.name in reply.image.repo_tags
 
 
-def test_two_of_them_live_side_by_side(containerd: Containerd) -> None:
+def test_two_testbeds_can_run_at_once(containerd: Containerd) -> None:
     with Containerd() as other, other.pods() as others:
         others.run_pod("beside")
 

@@ -8,7 +8,7 @@ from hack.testbed.daemons import Daemon
 
 
 class Touching(Daemon):
-    """A daemon that is ready once it has made a file."""
+    """A daemon that is ready once it has created a file."""
 
     title = "the toucher"
 
@@ -26,7 +26,7 @@ class Touching(Daemon):
         return self.made.exists()
 
 
-def test_it_is_ready_within_its_block_and_gone_after_it(tmp_path: Path) -> None:
+def test_it_is_ready_within_its_context_and_stopped_after_it(tmp_path: Path) -> None:
     with Touching(tmp_path) as daemon:
         assert daemon.made.exists()
         assert daemon.is_running
@@ -45,7 +45,7 @@ def test_another_process_runs_after_a_restart(tmp_path: Path) -> None:
         assert daemon.pid != before.pid
 
 
-def test_a_killed_one_can_be_started_again(tmp_path: Path) -> None:
+def test_a_killed_daemon_can_be_started_again(tmp_path: Path) -> None:
     with Touching(tmp_path) as daemon:
         daemon.kill()
 
@@ -54,14 +54,14 @@ def test_a_killed_one_can_be_started_again(tmp_path: Path) -> None:
         assert daemon.is_running
 
 
-def test_one_that_ends_before_it_is_ready_is_explained_by_its_log(tmp_path: Path) -> None:
+def test_the_error_of_a_daemon_that_ends_early_has_its_log(tmp_path: Path) -> None:
     daemon = Touching(tmp_path, script="echo sorry; exit 3")
 
     with pytest.raises(processes.ProgramEnded, match=r"(?s)the toucher to be ready: .*sorry"):
         daemon.start()
 
 
-def test_one_that_was_not_started_says_so(tmp_path: Path) -> None:
+def test_a_daemon_that_was_not_started_says_so(tmp_path: Path) -> None:
     daemon = Touching(tmp_path)
 
     daemon.stop()

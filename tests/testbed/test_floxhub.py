@@ -1,6 +1,6 @@
-"""The local FloxHub is one: git itself reads it, whichever kind serves.
+"""git itself can read from both kinds of local FloxHub.
 
-How our own client reads it is tested in tests/floxhub, with all kinds alike.
+Our own client is tested with both kinds in tests/floxhub.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Literal
 import pytest
 import urllib3
 
-from hack.testbed.faulty import Break, Status
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.web import Reset, Status
 
 LOCK = {"lockfile-version": 1, "manifest": {"version": 1}, "packages": []}
 WAIT_SECONDS = 60
@@ -51,7 +51,7 @@ def git(directory: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_git_reads_what_was_pushed_as_flox_lays_it_out(hub: FloxHub, tmp_path: Path) -> None:
+def test_git_reads_pushes_in_floxs_layout(hub: FloxHub, tmp_path: Path) -> None:
     assert hub.push("alice", "web", LOCK) == 1
     assert hub.push("alice", "web", LOCK) == 2
     hub.set_live("alice", "web", 1)
@@ -103,7 +103,7 @@ def test_git_is_asked_for_a_token_where_one_is_required(hub: FloxHub, tmp_path: 
     assert "refs/heads/web" in git(tmp_path, "ls-remote", plain)
 
 
-def test_what_was_pushed_is_there_after_a_restart(hub: FloxHub, tmp_path: Path) -> None:
+def test_pushes_survive_a_restart(hub: FloxHub, tmp_path: Path) -> None:
     hub.push("alice", "web", LOCK)
     url = hub.url
     hub.stop()
@@ -116,21 +116,21 @@ def test_what_was_pushed_is_there_after_a_restart(hub: FloxHub, tmp_path: Path) 
     assert "refs/heads/web" in git(tmp_path, "ls-remote", f"{url}/git/alice/floxmeta")
 
 
-def test_faults_are_for_so_many_requests_of_their_kind(hub: FloxHub) -> None:
-    hub.fail(Status(503), times=2, only="GET /a")
+def test_faults_apply_to_the_given_number_of_matching_requests(hub: FloxHub) -> None:
+    hub.fail("GET /a", Status(503), times=2)
     with urllib3.PoolManager() as pool:
-        said = [
+        statuses = [
             pool.request("GET", hub.url + path, retries=False).status
             for path in ("/a", "/b", "/a", "/a")
         ]
 
-        assert said == [503, 404, 503, 404]
+        assert statuses == [503, 404, 503, 404]
         assert hub.count("GET /a") == 3
 
-        hub.fail(Break())
+        hub.fail("*", Reset())
         with pytest.raises(urllib3.exceptions.ProtocolError):
             pool.request("GET", f"{hub.url}/a", retries=False)
-        hub.calm()
+        hub.heal()
         assert pool.request("GET", f"{hub.url}/a", retries=False).status == 404
 
 

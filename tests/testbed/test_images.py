@@ -6,7 +6,7 @@ from pathlib import Path
 from hack.testbed import images
 
 
-def test_an_image_is_an_oci_layout_whose_digests_hold(tmp_path: Path) -> None:
+def test_an_image_is_an_oci_layout_with_right_digests(tmp_path: Path) -> None:
     layer = images.layer({"hello": images.File(b"hello\n")})
     image = images.Image(
         name="docker.io/library/hello:1", layers=(layer,), cmd=("/hello",), env=("A=1",)
@@ -29,7 +29,7 @@ def test_an_image_is_an_oci_layout_whose_digests_hold(tmp_path: Path) -> None:
     assert config["rootfs"]["diff_ids"] == [manifest["layers"][0]["digest"]]
 
 
-def test_an_image_is_the_same_bytes_every_time(tmp_path: Path) -> None:
+def test_images_are_reproducible(tmp_path: Path) -> None:
     image = images.Image(name="docker.io/library/hello:1", layers=(images.layer({}),))
 
     for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""The installer's image, and what its script does on a node; the node is a directory here."""
+"""The installer's image, and its script's effects on a node, which is a directory here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = b'#!/bin/sh\necho "$0 $*" >>"$CALLS"\n'
 
 @pytest.fixture
 def distribution(tmp_path: Path) -> Path:
-    """A distribution whose program notes how it is called."""
+    """A distribution whose program records its arguments."""
     file = tmp_path / f"cri-proxy-1.2.3-linux-{platform.machine()}.tar.gz"
     with tarfile.open(file, "w:gz") as tar:
         for name, content, mode in (
@@ -35,7 +35,7 @@ def distribution(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
-    """What the script finds in its container: the node's directories and the settings."""
+    """The script's container: the node's directories and the settings."""
     for name in ("host/opt", "host/etc", "settings", "image/bin"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "settings/config.toml").write_text("[log]\n")
@@ -47,7 +47,7 @@ def node(tmp_path: Path) -> Path:
 
 
 def run(node: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the script to where it would wait for ever."""
+    """Run the script to the point where it would wait forever."""
     script = installer.SCRIPT.read_text().partition("# Nothing left to do")[0]
     return subprocess.run(
         ["sh", "-s", "--", *arguments],
@@ -69,21 +69,23 @@ def run(node: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(autouse=True)
 def chroot(tmp_path: Path) -> None:
-    """Stand for the way into the node: the program is found below the node's directory."""
+    """Replace the way into the node: the program is found below the node's directory."""
     (tmp_path / "chroot").write_text(
         f'if [ "$1" = systemctl ]; then echo "$*" >>"{tmp_path}/systemctl"; exit; fi\n'
         f'program={tmp_path}/host$1; shift; exec "$program" "$@"\n'
     )
 
 
-def test_image_is_the_same_every_time(distribution: Path, tmp_path: Path) -> None:
+def test_image_is_reproducible(distribution: Path, tmp_path: Path) -> None:
     for name in ("one.tar", "two.tar"):
         images.write(installer.image_of(distribution), tmp_path / name)
 
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
 
 
-def test_image_has_the_program_where_the_script_looks(distribution: Path, tmp_path: Path) -> None:
+def test_image_has_the_program_where_the_script_expects_it(
+    distribution: Path, tmp_path: Path
+) -> None:
     image = installer.image_of(distribution)
 
     names = set()
@@ -110,7 +112,7 @@ def test_another_machine_is_refused(tmp_path: Path) -> None:
         installer.image_of(tmp_path / "cri-proxy-1.2.3-linux-vax.tar.gz")
 
 
-def test_install_lays_the_settings_and_has_the_program_install_itself(node: Path) -> None:
+def test_install_writes_the_settings_and_runs_the_programs_installation(node: Path) -> None:
     done = run(node, "install")
 
     assert done.returncode == 0, done.stderr
@@ -120,7 +122,7 @@ def test_install_lays_the_settings_and_has_the_program_install_itself(node: Path
     assert (node / "done").exists()
 
 
-def test_install_leaves_nothing_of_its_own_and_equal_settings_as_they_are(node: Path) -> None:
+def test_install_leaves_no_files_of_its_own_and_does_not_touch_equal_settings(node: Path) -> None:
     run(node, "install")
     before = (node / "host/etc/cri-proxy/config.toml").stat().st_ino
 
@@ -131,7 +133,7 @@ def test_install_leaves_nothing_of_its_own_and_equal_settings_as_they_are(node: 
     assert list((node / "host/opt").iterdir()) == []
 
 
-def test_other_settings_restart_a_daemon_that_runs_and_equal_ones_do_not(node: Path) -> None:
+def test_changed_settings_restart_a_running_daemon_and_equal_ones_do_not(node: Path) -> None:
     asked = []
     for text in ("[log]\n", "[log]\n", "[log]\nlevel = 'debug'\n"):
         (node / "settings/config.toml").write_text(text)
@@ -142,7 +144,7 @@ def test_other_settings_restart_a_daemon_that_runs_and_equal_ones_do_not(node: P
     assert asked == [1, 0, 1]
 
 
-def test_install_that_fails_is_not_done_and_can_be_tried_again(node: Path) -> None:
+def test_failed_install_can_be_repeated(node: Path) -> None:
     program = node / "image/bin/cri-proxy"
     program.write_text("#!/bin/sh\nexit 3\n")
     failed = run(node, "install")
@@ -166,7 +168,7 @@ def test_uninstall_leaves_nothing(node: Path) -> None:
 
 
 def calls(node: Path) -> list[str]:
-    """Return what the program was asked to do, each time in the place where it was laid."""
+    """Return the commands of the program, which must have run at its place on the node."""
     lines = (node / "calls").read_text().splitlines()
     place = f"{node}/host/opt/.cri-proxy-installer/bin/cri-proxy "
     assert all(line.startswith(place) for line in lines), lines

@@ -3,7 +3,7 @@ from hack.testbed import logs
 _TIME = b"2026-01-01T00:00:00.123456789Z"
 
 
-def test_streams_are_told_apart_and_keep_their_order() -> None:
+def test_streams_are_separated_and_keep_their_order() -> None:
     content = b"".join(
         _TIME + entry + b"\n" for entry in (b" stdout F one", b" stderr F oh", b" stdout F two")
     )
@@ -11,7 +11,7 @@ def test_streams_are_told_apart_and_keep_their_order() -> None:
     assert logs.parse(content) == logs.Logs(stdout=b"one\ntwo\n", stderr=b"oh\n")
 
 
-def test_a_partial_entry_goes_on_in_the_next_one_of_its_stream() -> None:
+def test_a_partial_entry_continues_in_the_next_one_of_its_stream() -> None:
     content = b"".join(
         _TIME + entry + b"\n" for entry in (b" stdout P on", b" stderr F oh", b" stdout F e")
     )

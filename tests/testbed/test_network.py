@@ -5,7 +5,7 @@ from pathlib import Path
 from hack.testbed import network
 
 
-def test_a_chosen_subnet_is_none_that_the_host_has_a_route_to() -> None:
+def test_the_host_has_no_route_to_a_chosen_subnet() -> None:
     chosen = ipaddress.ip_network(network.chosen("00000000").subnet)
 
     assert chosen.prefixlen == 24

@@ -16,7 +16,7 @@ def test_a_container_runs_writes_and_exits(pods: Pods) -> None:
     assert container.logs().stderr == b"err\n"
 
 
-def test_command_and_args_replace_what_the_image_says_as_in_a_pod(pods: Pods) -> None:
+def test_command_and_args_replace_those_of_the_image_as_in_a_pod(pods: Pods) -> None:
     pod = pods.run_pod("arguments")
     dressed = images.DRESSED
     written = [
@@ -32,7 +32,7 @@ def test_command_and_args_replace_what_the_image_says_as_in_a_pod(pods: Pods) ->
     assert written == [b"entrypoint cmd\n", b"entrypoint mine\n", b"\n", b"all mine\n"]
 
 
-def test_settings_of_the_image_hold_unless_the_pod_has_its_own(pods: Pods) -> None:
+def test_settings_of_the_image_apply_unless_the_pod_has_its_own(pods: Pods) -> None:
     pod = pods.run_pod("settings")
     command = ["/bin/sh", "-c", "echo $(id -u) $(pwd) $FROM_IMAGE"]
     inherited = pod.run(Spec(name="inherited", image=images.DRESSED, command=command))
@@ -51,7 +51,7 @@ def test_settings_of_the_image_hold_unless_the_pod_has_its_own(pods: Pods) -> No
     assert _output(own) == b"0 /tmp never\n"
 
 
-def test_the_placeholder_image_has_no_file_of_its_own(pods: Pods) -> None:
+def test_the_empty_image_has_no_files(pods: Pods) -> None:
     busybox = images.static_busybox()
     assert busybox is not None
     pod = pods.run_pod("empty")
@@ -82,7 +82,7 @@ def test_mounts_show_the_host_read_only_if_asked(pods: Pods, tmp_path) -> None:
     assert (tmp_path / "answer").read_text() == "back\n"
 
 
-def test_secrets_are_laid_before_the_sandbox_and_mounted(pods: Pods) -> None:
+def test_secrets_are_written_before_the_sandbox_and_mounted(pods: Pods) -> None:
     pod = pods.run_pod("secretive", secrets={"floxhub": {"floxhub-token": b"t0k3n"}})
     mount = pod.secret_mount("floxhub", "/var/run/secrets/flox.dev")
     container = pod.run(
@@ -148,7 +148,7 @@ def test_an_unknown_runtime_handler_is_refused(pods: Pods) -> None:
         pods.run_pod("refused", runtime_handler="nonesuch")
 
 
-def test_a_container_that_is_stopped_has_its_grace(pods: Pods) -> None:
+def test_a_stopped_container_gets_its_grace_period(pods: Pods) -> None:
     pod = pods.run_pod("graceful")
     loop = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 1000 & wait $!; done"
     container = pod.run(Spec(command=["sh", "-c", loop]))
@@ -160,7 +160,7 @@ def test_a_container_that_is_stopped_has_its_grace(pods: Pods) -> None:
     assert container.logs().stdout == b"up\nbye\n"
 
 
-def test_what_a_test_leaves_is_removed_with_the_client(containerd) -> None:
+def test_remaining_pods_are_removed_with_the_client(containerd) -> None:
     with containerd.pods() as pods:
         pod = pods.run_pod("left")
         pod.run(Spec(command=["sleep", "1000"]))

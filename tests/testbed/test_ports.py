@@ -14,7 +14,7 @@ def answers(port: int) -> bool:
     return True
 
 
-def test_a_kept_port_answers_only_while_its_server_listens() -> None:
+def test_a_reserved_port_answers_only_while_its_server_listens() -> None:
     with ports.kept() as port:
         assert not answers(port)
         for _ in range(2):
@@ -23,14 +23,14 @@ def test_a_kept_port_answers_only_while_its_server_listens() -> None:
             assert not answers(port)
 
 
-def test_a_kept_port_is_given_to_nobody_who_asks_for_any() -> None:
+def test_the_kernel_does_not_assign_a_reserved_port() -> None:
     with ports.kept() as port:
         for _ in range(5000):
             with socket.create_server(("127.0.0.1", 0)) as other:
                 assert other.getsockname()[1] != port
 
 
-def test_a_port_is_kept_as_long_as_its_owner_is_there() -> None:
+def test_a_port_is_reserved_as_long_as_its_owner_exists() -> None:
     class Owner:
         pass
 

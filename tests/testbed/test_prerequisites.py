@@ -10,7 +10,7 @@ _NEEDS_PODS = "tests/testbed/test_pods.py::test_a_container_runs_writes_and_exit
 
 
 def _run(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run one test that needs pods where no program can be found."""
+    """Run one test that needs pods, with an empty PATH."""
     environment = {key: value for key, value in os.environ.items() if key != "CI"}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-ra", _NEEDS_PODS],
@@ -22,7 +22,7 @@ def _run(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_missing_program_skips_what_needs_it_and_says_so(tmp_path: Path) -> None:
+def test_a_missing_program_skips_tests_with_the_reason(tmp_path: Path) -> None:
     done = _run(tmp_path)
 
     assert done.returncode == 0, done.stdout

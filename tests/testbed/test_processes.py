@@ -20,7 +20,9 @@ def test_output_can_be_awaited_and_read(tmp_path: Path) -> None:
     assert program.output() == "ready\n"
 
 
-def test_awaiting_output_of_a_program_that_ends_tells_what_it_said(tmp_path: Path) -> None:
+def test_the_error_has_the_output_of_a_program_that_ends_before_the_awaited_output(
+    tmp_path: Path,
+) -> None:
     with processes.Program(["/bin/sh", "-c", "echo sorry; exit 3"], log=tmp_path / "log") as it:
         with pytest.raises(processes.ProgramEnded, match=r"(?s)before it wrote 'ready'.*sorry"):
             it.await_output("ready")
@@ -28,7 +30,7 @@ def test_awaiting_output_of_a_program_that_ends_tells_what_it_said(tmp_path: Pat
         assert it.wait() == 3
 
 
-def test_awaiting_a_program_that_ends_before_it_is_ready_tells_what_it_said(tmp_path: Path) -> None:
+def test_the_error_has_the_output_of_a_program_that_ends_before_it_is_ready(tmp_path: Path) -> None:
     with (
         processes.Program(["/bin/sh", "-c", "echo sorry"], log=tmp_path / "log") as it,
         pytest.raises(processes.ProgramEnded, match=r"(?s)waiting for its socket: .*sorry"),
@@ -36,11 +38,11 @@ def test_awaiting_a_program_that_ends_before_it_is_ready_tells_what_it_said(tmp_
         it.await_ready(lambda: False, what="its socket")
 
 
-def test_awaiting_a_program_that_is_never_ready_tells_what_it_said(tmp_path: Path) -> None:
+def test_the_error_has_the_output_of_a_program_that_is_never_ready(tmp_path: Path) -> None:
     with processes.Program(_TALKS_THEN_SLEEPS, log=tmp_path / "log") as it:
         it.await_output("ready")
 
-        with pytest.raises(waiting.NeverHappened, match=r"(?s)for its socket; .*\nready"):
+        with pytest.raises(waiting.DeadlineExceeded, match=r"(?s)for its socket; .*\nready"):
             it.await_ready(lambda: False, what="its socket", seconds=0.01)
 
 
@@ -67,10 +69,10 @@ def test_children_end_with_their_program(tmp_path: Path) -> None:
 
     program.kill()
 
-    waiting.until(lambda: not _members(program.pid), what="the group to be gone")
+    waiting.until(lambda: not _members(program.pid), what="the group to end")
 
 
-def test_a_program_ends_when_who_started_it_is_killed(tmp_path: Path) -> None:
+def test_a_program_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     starter = (
         "import sys, pathlib\n"
         "from hack.testbed import processes\n"
@@ -90,7 +92,7 @@ def test_a_program_ends_when_who_started_it_is_killed(tmp_path: Path) -> None:
 
         process.kill()
 
-        waiting.until(lambda: not _members(pid), what="the orphan's group to be gone")
+        waiting.until(lambda: not _members(pid), what="the orphan's group to end")
 
 
 def test_a_dismissed_guard_does_nothing(tmp_path: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_dismissed_guard_does_nothing(tmp_path: Path) -> None:
 
 
 def _members(group: int) -> list[int]:
-    """Return the processes of a group that still run."""
+    """Return the running processes of a group."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""Kubernetes' programs: which ones are there, and that go.mod means one version of everything."""
+"""Kubernetes' programs: missing ones are found, and go.mod pins one version of everything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hack.cluster import programs
 GO_MOD = Path(programs.__file__).with_name("go.mod")
 
 
-def test_modules_that_kubernetes_keeps_itself_are_of_its_own_release() -> None:
+def test_modules_of_kubernetes_repository_have_its_version() -> None:
     replaced = re.findall(r"^\t(k8s\.io/\S+) => (\S+) (v\S+)$", GO_MOD.read_text(), re.MULTILINE)
 
     wanted = programs.version().replace("v1.", "v0.", 1)

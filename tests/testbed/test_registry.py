@@ -1,11 +1,11 @@
-"""A registry that stands in for others."""
+"""The registry as a mirror of other registries."""
 
 from __future__ import annotations
 
 import pytest
 
 from cri_proxy.cri import api_pb2
-from hack.critest import grounds
+from hack.critest import fixtures
 from hack.testbed import images
 from hack.testbed.containerd import Containerd
 from hack.testbed.kubelet import Spec
@@ -13,7 +13,7 @@ from hack.testbed.registry import Registry
 
 
 @pytest.mark.e2e
-def test_a_runtime_pulls_from_the_mirror_of_a_registry_what_runs() -> None:
+def test_a_runtime_runs_an_image_pulled_from_a_mirror() -> None:
     (busybox,) = (each for each in images.of_testbed() if each.name == images.BUSYBOX)
     name = "registry.example/some/where/linux:3"
     image = images.Image(name=name, layers=busybox.layers, cmd=("echo", "pulled"))
@@ -32,13 +32,13 @@ def test_a_runtime_pulls_from_the_mirror_of_a_registry_what_runs() -> None:
             assert container.logs().stdout == b"pulled\n"
 
 
-def test_critests_images_are_named_once_and_offered() -> None:
-    names = [each.name for each in grounds.all_images()]
+def test_critests_images_have_unique_names_and_are_served() -> None:
+    names = [each.name for each in fixtures.all_images()]
 
     assert len(names) == len(set(names))
-    assert {name.partition("/")[0] for name in names} <= set(grounds.REGISTRIES)
+    assert {name.partition("/")[0] for name in names} <= set(fixtures.REGISTRIES)
     with Registry() as registry:
-        for image in grounds.all_images():
+        for image in fixtures.all_images():
             registry.offer(image)
         assert registry.find("/v2/k8s-staging-cri-tools/test-image-latest/manifests/latest")
         assert registry.find("/v2/e2e-test-images/busybox/manifests/1.29-2")

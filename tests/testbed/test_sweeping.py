@@ -51,7 +51,7 @@ def test_containers_outside_the_testbeds_control_groups_are_found_too() -> None:
     containerd = Containerd()
     with containerd:
         pods = containerd.pods()
-        pods._cgroup_parent = ""  # as a client that does not care would send it
+        pods._cgroup_parent = ""  # as another client could send it
         pod = pods.run_pod("stray")
         container = pod.run(Spec(command=["sleep", "1000"]))
         groups = [f"k8s.io/{each}" for each in (pod.id, container.id)]

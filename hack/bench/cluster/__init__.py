@@ -1,12 +1,12 @@
-"""110 pods at once on a real node: in a small environment through cri-proxy, against an image.
+"""110 pods at once on a real node: in a small environment through cri-proxy, or from an image.
 
-    ours      Kubernetes, cri-proxy and a containerd; each pod's program from its environment
-    theirs    the same Kubernetes on the same kind of containerd directly; the program from a local
-              image, the same busybox
+    ours      Kubernetes, cri-proxy and containerd; each pod's program comes from its environment
+    theirs    the same Kubernetes directly on the same version of containerd; the program, the same
+              busybox, comes from a local image
 
-Time runs from the creation of the pods to the last one's being Running, as the API server has it.
-kubelet, scheduler and runtime share this machine's processors with the proxy, so the times say how
-a small node fares; the proxy's own share is its processor time.
+The time is measured from the creation of the pods until the API server reports the last one as
+Running. kubelet, scheduler and runtime share this machine's processors with the proxy, so the times
+are those of a small node; the proxy's own share is its processor time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _measure(options: Options) -> Iterator[Figure]:
     count = _QUICK_PODS if options.is_quick else PODS
     with Cluster(is_direct=True) as direct:
         theirs = _start(direct, [_pod(number, None) for number in range(count)])
-        options.tell(f"{count} pods from an image: {theirs:.1f} s")
+        options.log(f"{count} pods from an image: {theirs:.1f} s")
         runtime_alone = processes.computed_by(direct.runtime.pid)
     with Cluster() as proxied:
         lockfile = environments.lockfile(proxied.published.tools)
@@ -79,7 +79,7 @@ def _measure(options: Options) -> Iterator[Figure]:
 
 
 def _start(running: Cluster, pods: Sequence[Object]) -> float:
-    """Create pods; return the seconds until all of them run."""
+    """Create pods; return the seconds until all of them are running."""
     began = time.monotonic()
     running.kubectl.apply(*pods)
     running.kubectl(
@@ -111,8 +111,8 @@ def _computed(running: Cluster) -> float:
 
 
 def _idle_share(running: Cluster) -> float:
-    """Return the share of a core that the daemon uses while kubelet only looks after its pods."""
-    time.sleep(_IDLE_SECONDS / 4)  # what the last start left to be done
+    """Return the share of a core that the daemon uses while kubelet only monitors its pods."""
+    time.sleep(_IDLE_SECONDS / 4)  # background work after the last start
     began, computed = time.monotonic(), _computed(running)
     time.sleep(_IDLE_SECONDS)
     return (_computed(running) - computed) / (time.monotonic() - began)

@@ -1,9 +1,8 @@
-"""Fifty nodes that realize one environment at once, behind peers: what the origin is asked for.
+"""Fifty nodes that realize one environment at once and share it: the load on the origin.
 
-A node is a store of its own, the program that serves other nodes, and a program that does what
-the daemon's workers do for one realization (`program`). The origin takes 20 ms a request. What one
-node alone asks of it is the measure. Stores lie in memory: on one disk, each node's syncfs would
-have all the others wait.
+A node is a store, the peer server, and a program that does what the daemon's workers do for one
+realization (`program`). The origin takes 20 ms per request; the load of a single node on it is the
+baseline. Stores are in memory: on one disk, each node's syncfs would block all the others.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ def _measure(options: Options) -> Iterable[Figure]:
     shape = Shape(paths=paths, files=5 * paths, bytes=100_000 * paths, is_even=True)
     made = material.published(options, shape, "zstd")
     alone = _run(made, 1, has_peers=False)
-    options.tell(f"one node alone: {alone.bytes} bytes, {alone.requests} requests")
+    options.log(f"one node alone: {alone.bytes} bytes, {alone.requests} requests")
     together = _run(made, nodes, has_peers=True)
     name = f"{nodes} nodes at once, {paths} paths of 100 KB"
     yield Figure(
-        name=f"{name}: bytes asked of the origin",
+        name=f"{name}: bytes requested from the origin",
         unit="MB",
         ours=together.bytes / 1e6,
         theirs=alone.bytes / 1e6,
@@ -68,7 +67,7 @@ def _measure(options: Options) -> Iterable[Figure]:
 
 
 class _Outcome:
-    """What a run asked of the origin, and how long it took."""
+    """The load of a run on the origin, and the duration."""
 
     def __init__(self, sent: Sequence[int], seconds: float) -> None:
         self.bytes, self.requests = sent
@@ -76,11 +75,11 @@ class _Outcome:
 
 
 def _run(made: Material, count: int, *, has_peers: bool) -> _Outcome:
-    """Have `count` nodes realize the closure, all at once."""
+    """Realize the closure on `count` nodes at once."""
     with (
-        tempfile.TemporaryDirectory(prefix="cri-proxy-bench-", dir="/dev/shm") as ground,
+        tempfile.TemporaryDirectory(prefix="cri-proxy-bench-", dir="/dev/shm") as scratch,
         origin.serving(made.directory, delay=DELAY_SECONDS) as url,
-        peers.cluster(Path(ground), count, caches=(url,), keys=(made.public_key,)) as nodes,
+        peers.cluster(Path(scratch), count, caches=(url,), keys=(made.public_key,)) as nodes,
         contextlib.ExitStack() as stack,
     ):
         if not has_peers:
@@ -98,7 +97,7 @@ def _run(made: Material, count: int, *, has_peers: bool) -> _Outcome:
         for each in programs:
             assert each.stdout is not None
             if int(each.stdout.readline()) != len(made.closure):
-                raise RuntimeError("a node did not realize the closure, see what it wrote")
+                raise RuntimeError("a node did not realize the closure: see its output")
         seconds = time.perf_counter() - begun
         with urllib.request.urlopen(f"{url}/{origin.SENT}") as answer:
             return _Outcome(json.load(answer), seconds)
@@ -106,7 +105,7 @@ def _run(made: Material, count: int, *, has_peers: bool) -> _Outcome:
 
 @contextlib.contextmanager
 def _program(node: peers.Node, made: Material) -> Iterator[subprocess.Popen[str]]:
-    """Give a running `program` of a node."""
+    """Run `program` for a node."""
     argument = codec.encode(
         {"store": node.options, "roots": [each.basename for each in made.roots]}
     )

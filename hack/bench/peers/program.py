@@ -1,9 +1,9 @@
-"""One node's realization: the jobs that the daemon sends to its workers, in threads of one process.
+"""One node's realization: the jobs that the daemon sends to its workers, as threads of one process.
 
     python -m hack.bench.peers.program '{"store": {...}, "roots": [basename, ...]}'
 
-It says `ready`, waits for a line, brings the closure of the roots to the store, those paths first
-that were found first, and says how many it has then.
+It prints `ready`, waits for a line, fetches the closure of the roots in the order in which the
+paths are discovered, and prints the number of paths.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ DOWNLOADS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """What to realize, and with which store."""
+    """The roots to realize, and the store's options."""
 
     store: StoreOptions
     roots: tuple[str, ...]
 
 
 def main(argument: Argument) -> None:
-    """Do as the module says."""
+    """Run the realization."""
     jobs = fetching.jobs(argument.store)
     print("ready", flush=True)
     sys.stdin.readline()

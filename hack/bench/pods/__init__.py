@@ -1,13 +1,13 @@
-"""Starting pods in environments, against pods with images, on one private containerd.
+"""Starting pods in environments, compared with pods from images, on one private containerd.
 
-    cold      nothing on the node: to the first correct output, against pulling an image with the
-              same content from a registry on this machine
-    changed   the same again, when one package of the environment has changed
-    warm      all on the node, against the same program in a local image
-    node      what the daemon costs (`node`)
+    cold      an empty node: time to the first correct output, compared with pulling an image of
+              the same content from a registry on this machine
+    changed   the same after one package of the environment has changed
+    warm      everything on the node, compared with the same program in a local image
+    node      the cost of the daemon (`node`)
 
-Ours is the whole program between kubelet's calls and containerd; the image's pods are run on
-containerd directly. Everything of both lies on one fresh file system.
+Our side is the whole daemon between kubelet's calls and containerd; pods from images run directly
+on containerd. All files of both are on one fresh file system.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy.model.storepaths import StorePath
-from hack.bench import figures, grounds, material, origin, rounds
+from hack.bench import figures, filesystems, material, origin, rounds
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Material, Shape
 from hack.bench.pods import layers, node, starts
@@ -52,9 +52,9 @@ def _measure(options: Options) -> Iterator[Figure]:
 
 @dataclass(slots=True)
 class _Bench:
-    """Everything that both sides need, and what the rounds leave behind for later ones."""
+    """The setup that both sides share, and the state that rounds leave for later ones."""
 
-    ground: Path
+    scratch: Path
     made: Material
     tools: Package
     containerd: Containerd
@@ -69,7 +69,7 @@ class _Bench:
     proxy: Proxy | None = None
 
     def check(self, path: StorePath) -> tuple[str, str]:
-        """Return a shell command that reads a file of `path`, and what it prints."""
+        """Return a shell command that reads a file of `path`, and its expected output."""
         name = f"/nix/store/{path.basename}/share/{path.basename}/part-0/file-0"
         with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
             material.fetched(self.made, path, Path(scratch, "tree"))
@@ -77,15 +77,15 @@ class _Bench:
         return f"sha256sum {name}", f"{hashlib.sha256(data).hexdigest()}  {name}"
 
     def push(self, roots: Sequence[StorePath]) -> None:
-        """Make these packages, and the tools, the environment's live generation."""
+        """Push a generation of the environment with these packages and the tools."""
         packages = [Package(f"package-{number}", path) for number, path in enumerate(roots)]
         owner, _, name = REFERENCE.partition("/")
         self.hub.push(owner, name, environments.lockfile(self.tools, *packages))
 
     def node(self) -> Pods:
-        """Return kubelet's hands on a proxy of its own, which has nothing on the node yet."""
+        """Return a client of a new proxy with an empty store."""
         self.round += 1
-        directory = self.ground / f"p{self.round}"
+        directory = self.scratch / f"p{self.round}"
         kubelet_root = self.containerd.pods().directory / "kubelet"
         proxy = Proxy(directory, self.containerd.socket, self.settings, kubelet_root=kubelet_root)
         self.proxy = self.stack.enter_context(proxy)
@@ -93,20 +93,20 @@ class _Bench:
         return self.pods
 
     def salt(self, files: Sequence[Path], salt: str) -> list[Layer]:
-        """Return layers that the runtime has not seen."""
+        """Return layers that the runtime does not know."""
         return [
-            layers.salted(file, f"{salt}-{number}", self.ground / f"{salt}-{number}.tar.gz")
+            layers.salted(file, f"{salt}-{number}", self.scratch / f"{salt}-{number}.tar.gz")
             for number, file in enumerate(files)
         ]
 
     def start_of_image(self, name: str, path: StorePath) -> float:
-        """Return the seconds to the first correct output of a pod with an image."""
+        """Return the seconds to the first correct output of a pod from an image."""
         command, expected = self.check(path)
         with self.containerd.pods() as pods:
             return _correct(starts.of_pod(pods, name, command), expected)
 
     def offer(self, tag: str, of: Sequence[Layer]) -> str:
-        """Put an image into the registry; return its name."""
+        """Push an image to the registry; return its name."""
         tools = f"/nix/store/{self.tools.path.basename}/bin"
         return self.registry.put("web", tag, of, env=[f"PATH={tools}"])
 
@@ -118,19 +118,19 @@ class _Bench:
 
 
 def _bench(options: Options, stack: contextlib.ExitStack) -> _Bench:
-    """Make everything ready; `stack` takes it down."""
+    """Set everything up; `stack` tears it down."""
     scale = 10 if options.is_quick else 1
     shape = Shape(paths=300, files=12_000 // scale, bytes=500_000_000 // scale)
     made = material.published(options, shape, "zstd")
-    ground = stack.enter_context(grounds.fresh(gibibytes=12))
-    publisher = binary_cache.Publisher(ground / "tools")
+    scratch = stack.enter_context(filesystems.fresh(gibibytes=12))
+    publisher = binary_cache.Publisher(scratch / "tools")
     tools = environments.tools(publisher)
-    tree = ground / "tree"
+    tree = scratch / "tree"
     binary_cache.write_tree(tree, environments.tools_files())
     files = layers.made(options, made, [(tools.path, tree)])
-    stack.enter_context(_temporary(ground))
+    stack.enter_context(_temporary(scratch))
     registry = stack.enter_context(Registry())
-    hub = stack.enter_context(FloxHub(ground / "hub", kind="git"))
+    hub = stack.enter_context(FloxHub(scratch / "hub", kind="git"))
     cache = stack.enter_context(origin.serving(made.directory, delay=0.0))
     second = stack.enter_context(origin.serving(publisher.directory, delay=0.0))
     containerd = stack.enter_context(Containerd())
@@ -142,11 +142,11 @@ def _bench(options: Options, stack: contextlib.ExitStack) -> _Bench:
         },
         "log": {"level": "info"},
     }
-    return _Bench(ground, made, tools, containerd, registry, hub, settings, files, stack)
+    return _Bench(scratch, made, tools, containerd, registry, hub, settings, files, stack)
 
 
 def _cold(options: Options, bench: _Bench) -> Iterator[Figure]:
-    """Start with nothing; then again after a small change."""
+    """Measure a start on an empty node, then a start after a small change."""
     changed: dict[str, list[float]] = {"ours": [], "whole": [], "layered": []}
     last, (new,) = bench.made.roots[-1], set(bench.made.changed) - set(bench.made.roots)
 
@@ -197,10 +197,10 @@ def _cold(options: Options, bench: _Bench) -> Iterator[Figure]:
 
 
 def _warm(options: Options, bench: _Bench) -> Iterator[Figure]:
-    """Start with everything on the node, the same program on both sides.
+    """Measure starts with everything on the node, the same program on both sides.
 
-    FloxHub is remembered as long as by default: asking one on this machine is not waiting for it,
-    as on a node, but computing for it.
+    FloxHub's answers are cached for the default time: a query to a FloxHub on this machine would
+    not be waiting time, as on a node, but processor time.
     """
     assert bench.pods is not None
     assert bench.proxy is not None
@@ -238,15 +238,15 @@ def _warm(options: Options, bench: _Bench) -> Iterator[Figure]:
 
 def _correct(started: starts.Start, expected: str) -> float:
     if started.output != expected:
-        raise AssertionError(f"a pod answered {started.output!r} and not {expected!r}")
+        raise AssertionError(f"a pod printed {started.output!r} instead of {expected!r}")
     return started.until_output
 
 
 @contextlib.contextmanager
-def _temporary(ground: Path) -> Iterator[None]:
-    """Have everything that makes temporary directories make them on the fresh file system."""
+def _temporary(scratch: Path) -> Iterator[None]:
+    """Make temporary directories on the fresh file system."""
     before = tempfile.tempdir
-    tempfile.tempdir = str(ground)
+    tempfile.tempdir = str(scratch)
     try:
         yield
     finally:

@@ -1,12 +1,13 @@
-"""Layers: the same closure as a container image, as a registry would have it.
+"""A closure as the layers of a container image.
 
-The paths of the closure go into a few layers, tars compressed by gzip, as image builders write
-them. They are made once and kept beside the cache. A *salted* layer has one more little file in
-front and so is another layer, which a runtime that knows the first must pull and unpack anew: gzip
-files can be joined, and tars nearly so, which saves compressing everything again.
+The paths of the closure go into a few layers, tar archives compressed with gzip, as image builders
+write them. They are made once and kept beside the cache. A *salted* layer begins with an additional
+small file, and so is a different layer, which a runtime that knows the first must pull and unpack
+again. gzip files can be concatenated, and tar archives nearly so, which saves compressing
+everything again.
 
     /var/tmp/cri-proxy-bench/<shape>-layers/<n>.tar.gz
-                                            changed.tar.gz    the last one, in its changed form
+                                            changed.tar.gz    the last one after the change
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from hack.testbed.registry import Layer
 
 COUNT: Final = 6
 _MEMORY: Final = Path("/dev/shm")
-_ENTRY_BYTES: Final = 2 * 512  # the header of a small file and its contents, without the tar's end
+_ENTRY_BYTES: Final = 2 * 512  # header and content of a small file, without the archive's end
 
 
 def made(options: Options, of: Material, extra: Sequence[tuple[StorePath, Path]]) -> list[Path]:
-    """Return the files of the layers, then of the last one in its changed form.
+    """Return the files of the layers, then that of the last one after the change.
 
-    `extra` are paths that are in no cache, with their trees: all go into the first layer.
+    `extra` are paths that are in no cache, with their trees; they go into the first layer.
     """
     directory = of.directory.with_name(f"{of.directory.name}-layers")
     files = [directory / f"{number}.tar.gz" for number in range(COUNT)]
     files.append(directory / "changed.tar.gz")
     if not files[-1].exists():
-        options.tell(f"compressing {COUNT} layers, for this run and later ones")
+        options.log(f"compressing {COUNT} layers, for this run and later ones")
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         with tempfile.TemporaryDirectory(dir=_MEMORY) as scratch:
@@ -52,7 +53,7 @@ def made(options: Options, of: Material, extra: Sequence[tuple[StorePath, Path]]
 
 
 def salted(file: Path, salt: str, target: Path) -> Layer:
-    """Write a layer that no runtime has seen yet; return it."""
+    """Write a layer that no runtime knows yet; return it."""
     front = images.layer({f"salt-{salt}": images.File(salt.encode())})[:_ENTRY_BYTES]
     plain = hashlib.sha256(front)
     with target.open("wb") as joined, file.open("rb") as rest:
@@ -69,7 +70,7 @@ def salted(file: Path, salt: str, target: Path) -> Layer:
 def _compress(
     of: Material, extra: Sequence[tuple[StorePath, Path]], files: Sequence[Path], scratch: Path
 ) -> None:
-    """Write the layers' files; those of a path lie in one layer."""
+    """Write the files of the layers; the files of a path are in the same layer."""
     store = scratch / "nix" / "store"
     store.mkdir(parents=True)
     for path, tree in extra:

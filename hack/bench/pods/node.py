@@ -1,6 +1,6 @@
-"""What the daemon costs a node: memory with a node full of pods, processor time at rest.
+"""The daemon's cost on a node: memory with a full node, processor time at rest.
 
-The runtime is the recording one: what counts here is the daemon, and no pod runs for it.
+The runtime is the recording one: only the daemon is measured, and no pod really runs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hack.bench.figures import Figure, Options
 from hack.testbed import environments
 from hack.testbed.environments import Published
 from hack.testbed.fake_runtime import FakeRuntime
-from hack.testbed.file_server import FileServer
 from hack.testbed.floxhub import FloxHub
 from hack.testbed.proxy import Proxy
+from hack.testbed.web import FileServer
 
 PODS: Final = 110
 ENVIRONMENTS: Final = 20
@@ -31,7 +31,7 @@ _POLL_SECONDS: Final = 0.25
 
 
 def measure(options: Options, directory: Path) -> Iterator[Figure]:
-    """Fill a node, and leave it alone."""
+    """Fill a node with pods, then measure it at rest."""
     yield from asyncio.run(_measured(options, directory))
 
 
@@ -88,7 +88,7 @@ def _push(hub: FloxHub, published: Published) -> None:
 
 
 async def _run_pod(caller: grpc.aio.Channel, number: int) -> None:
-    """Make the calls that start a pod of one container, and its first probe."""
+    """Make the calls that start a pod of one container."""
     annotations = {"flox.dev/environment": f"bench/environment-{number % ENVIRONMENTS}"}
     sandbox = api_pb2.PodSandboxConfig(
         metadata=api_pb2.PodSandboxMetadata(name=f"pod-{number}", uid=f"uid-{number}"),
@@ -114,7 +114,7 @@ async def _call(caller: grpc.aio.Channel, method: str, payload: bytes) -> None:
 
 async def _idle_share(caller: grpc.aio.Channel, process: int, seconds: float) -> float:
     """Return the share of a core that a daemon uses while kubelet only polls."""
-    await asyncio.sleep(5)  # what the last pod left to be done in the background
+    await asyncio.sleep(5)  # background work after the last pod
     begun, computed = time.monotonic(), processes.computed_by(process)
     turn = 0
     while time.monotonic() - begun < seconds:

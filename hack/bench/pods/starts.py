@@ -1,6 +1,6 @@
-"""Starting pods and knowing when their program spoke: by kubelet's calls, timed by the runtime.
+"""Start pods with kubelet's calls, and find out when their programs wrote their first line.
 
-The runtime notes the time of every line that a container writes, so nobody has to look often.
+The runtime logs the time of every line that a container writes, so that rare polling is exact.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A pod's start, in seconds from RunPodSandbox: `until_output` to the program's first line."""
+    """A pod's start, in seconds from RunPodSandbox; `until_output` is to the first line."""
 
     until_output: float
     output: str
 
 
 def of_pod(pods: Pods, image: str, command: str, *, environment: str | None = None) -> Start:
-    """Run a pod of one container, wait for its first line, remove it.
+    """Run a pod of one container, wait for its first line, and remove it.
 
-    `command` is a shell's; the program stays afterwards, as those of pods do.
+    `command` is a shell command; the container keeps running after it, as most pods do.
     """
     annotations = {} if environment is None else {"flox.dev/environment": environment}
     argv = ("sh", "-c", f"{command}; exec sleep 1000")
@@ -41,14 +41,14 @@ def of_pod(pods: Pods, image: str, command: str, *, environment: str | None = No
         container.start()
         at, output = waiting.until(
             lambda: _first_line(container.log),
-            what="the program's first line",
+            what="the first line of the program",
             seconds=START_SECONDS,
         )
     return Start(at - begun, output)
 
 
 def _first_line(log: Path) -> tuple[float, str] | None:
-    """Return time and text of the first line in a container's log."""
+    """Return the time and the text of the first line in a container's log."""
     lines = log.read_text().splitlines(keepends=True) if log.exists() else []
     if not lines or not lines[0].endswith("\n"):
         return None

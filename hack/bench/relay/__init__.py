@@ -1,14 +1,14 @@
-"""Relaying a call, against a transparent proxy in Go, by clients and before a runtime in Go.
+"""Forwarding a call, compared with a transparent proxy in Go; client and runtime are in Go, too.
 
     load (Go) --> runtime (Go)                        directly
     load (Go) --> router (ours)        --> runtime    calls that are not interposed
     load (Go) --> interposer (ours)    --> runtime    as with --set serve.front=interposer
     load (Go) --> siderolabs/grpc-proxy --> runtime   the other side
-    load (Go) --> koord-runtime-proxy  --> runtime    another, if it can be built (`koordinator`)
+    load (Go) --> koord-runtime-proxy  --> runtime    a third, if it can be built (`koordinator`)
 
-All are processes of their own, measured in turns within one run. What a proxy adds is its time
-less that of the direct way in the same round. Needs `go`; the modules are pinned in go.mod. Above
-350 lines, since it is one list of figures and the one way to measure them.
+All are separate processes, measured in turns within one run. The added latency of a proxy is its
+time less that of the direct connection in the same round. Needs `go`; the modules are pinned in
+go.mod.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from hack.bench import figures, grounds, material
+from hack.bench import figures, filesystems, material, processes
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Material, Shape
 from hack.bench.relay import koordinator
@@ -46,7 +46,7 @@ _BUSY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of the load generator saw; microseconds, and what its proxy computed."""
+    """One run of the load generator; times in microseconds, with its proxy's processor time."""
 
     p50: float
     p99: float
@@ -57,10 +57,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A way to the runtime: its socket, and the process whose computing counts."""
+    """A way to the runtime: its socket, and the process whose processor time counts."""
 
     socket: Path
     process: int
+
+
+Loads = dict[str, list[Load]]
+"""The runs of each side, in order."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,121 +87,59 @@ def _measure(options: Options) -> Iterable[Figure]:
 
 def _one_at_a_time(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
     found = _rounds(options, program, sides)
-    for side in "router", "interposer":
-        yield Figure(
-            name=f"small call, added p50 by the {side}",
-            unit="us",
-            ours=_added(found, side),
-            theirs=_added(found, GO),
-            against=GO,
-            limit=0.4 if side == "router" else None,
-        )
-    yield Figure(
-        name="small call, p99 through the router",
-        unit="us",
-        ours=_median(found["router"], "p99"),
-        theirs=_median(found[GO], "p99"),
-        against=GO,
-        limit=1.0,
-    )
-    yield Figure(
-        name="small call, p50 directly",
-        unit="us",
-        ours=_median(found["directly"], "p50"),
-    )
+    yield _compared("small call, added p50 by the router", found, _added, limit=0.4)
+    yield _compared("small call, added p50 by the interposer", found, _added, side="interposer")
+    yield _compared("small call, p99 through the router", found, _p99, limit=1.0)
+    yield Figure(name="small call, p50 directly", unit="us", ours=_median(found["directly"], "p50"))
 
 
 def _in_flight(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
     found = _rounds(options, program, sides, "-in-flight", "16")
-    yield Figure(
-        name="16 in flight",
-        unit="calls/s",
-        ours=_median(found["router"], "per_second"),
-        theirs=_median(found[GO], "per_second"),
-        against=GO,
-        limit=1.8,
+    note = f"directly {_per_second(found, 'directly'):.0f}, interposer "
+    yield replace(
+        _compared("16 in flight", found, _per_second, unit="calls/s", limit=1.8),
         is_floor=True,
-        note=f"directly {_median(found['directly'], 'per_second'):.0f}, "
-        f"interposer {_median(found['interposer'], 'per_second'):.0f}",
+        note=f"{note}{_per_second(found, 'interposer'):.0f}",
     )
-    yield _computing("computing of the proxy for 10,000 calls, 16 in flight", found, GO, limit=0.5)
+    name = "computing of the proxy for 10,000 calls, 16 in flight"
+    yield _compared(name, found, _computing, unit="s", limit=0.5)
 
 
 def _large(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
     found = _rounds(options, program, sides, "-answer-bytes", str(1 << 20))
-    yield Figure(
-        name="answer of 1 MiB, added p50 by the router",
-        unit="us",
-        ours=_added(found, "router"),
-        theirs=_added(found, GO),
-        against=GO,
-        limit=1.0,
-    )
+    yield _compared("answer of 1 MiB, added p50 by the router", found, _added, limit=1.0)
 
 
 def _beside_work(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
-    """As beside the realizer's workers: with a niceness of 10, giving way now and then."""
+    """Measure beside processes like the realizer's workers, with niceness 10 and regular yields."""
     two = {name: sides[name] for name in ("router", GO)}
     idle = _rounds(options, program, two)
     with contextlib.ExitStack() as stack:
         for _ in range(len(os.sched_getaffinity(0))):
             stack.enter_context(running(sys.executable, "-c", _BUSY))
         busy = _rounds(options, program, two)
-    router = _median(busy["router"], "p99")
-    yield Figure(
-        name="p99 beside nice work on all processors",
-        unit="us",
-        ours=router,
-        theirs=_median(idle["router"], "p99"),
-        against="the same without",
-        limit=3.0,
-    )
-    yield Figure(
-        name="p99 beside nice work on all processors",
-        unit="us",
-        ours=router,
-        theirs=_median(busy[GO], "p99"),
-        against=GO,
-        limit=1.0,
-    )
+    yield from _beside("p99 beside nice work on all processors", busy, idle)
 
 
 def _beside_realizing(options: Options, program: Path, sides: dict[str, Side]) -> Iterator[Figure]:
-    """While the daemon's workers fetch, unpack and prove a closure of a gigabyte."""
+    """Measure while the daemon's workers fetch, unpack and verify a closure of a gigabyte."""
     scale = 10 if options.is_quick else 1
     shape = Shape(paths=100, files=20_000 // scale, bytes=1_000_000_000 // scale)
     made = material.published(options, shape, "zstd")
     two = {name: sides[name] for name in ("router", GO)}
     idle = _rounds(options, program, two)
-    busy: dict[str, list[Load]] = {name: [] for name in two}
+    busy: Loads = {name: [] for name in two}
     for _ in range(3 if options.is_quick else 5):
         for name, side in two.items():
             busy[name] += _while_fetching(program, side, made)
-            options.tell(f"beside realizing: {name} p99 {_median(busy[name], 'p99'):.0f} us")
-    what = f"p99 while {shape.bytes // 1_000_000} MB are realized"
-    router = _median(busy["router"], "p99")
-    yield Figure(
-        name=what,
-        unit="us",
-        ours=router,
-        theirs=_median(idle["router"], "p99"),
-        against="the same without",
-        limit=3.0,
-    )
-    yield Figure(
-        name=what,
-        unit="us",
-        ours=router,
-        theirs=_median(busy[GO], "p99"),
-        against=GO,
-        limit=1.0,
-    )
+            options.log(f"beside realizing: {name} p99 {_p99(busy, name):.0f} us")
+    yield from _beside(f"p99 while {shape.bytes // 1_000_000} MB are realized", busy, idle)
 
 
 def _empty(
     options: Options, program: Path, sides: dict[str, Side], directory: Path
 ) -> Iterator[Figure]:
-    """Empty answers, against koordinator's proxy; nothing if it cannot be had."""
+    """Measure empty answers, compared with koordinator's proxy, if that can be built."""
     name, found = koordinator.NAME, koordinator.built(options)
     if found is None:
         return
@@ -210,47 +152,59 @@ def _empty(
         empty = ("-answer-bytes", "0")
         one = _rounds(options, program, three, *empty)
         many = _rounds(options, program, three, *empty, "-in-flight", "16")
-    yield Figure(
-        name="empty answer, added p50 by the router",
-        unit="us",
-        ours=_added(one, "router"),
-        theirs=_added(one, name),
-        against=name,
-    )
-    yield Figure(
-        name="empty answer, p99 through the router",
-        unit="us",
-        ours=_median(one["router"], "p99"),
-        theirs=_median(one[name], "p99"),
-        against=name,
-    )
-    yield Figure(
-        name="empty answers, 16 in flight",
-        unit="calls/s",
-        ours=_median(many["router"], "per_second"),
-        theirs=_median(many[name], "per_second"),
-        against=name,
-    )
-    yield _computing("computing for 10,000 empty answers, 16 in flight", many, name, limit=None)
+    yield _compared("empty answer, added p50 by the router", one, _added, other=name)
+    yield _compared("empty answer, p99 through the router", one, _p99, other=name)
+    each = "empty answers, 16 in flight"
+    yield _compared(each, many, _per_second, other=name, unit="calls/s")
+    each = "computing for 10,000 empty answers, 16 in flight"
+    yield _compared(each, many, _computing, other=name, unit="s")
 
 
-def _computing(name: str, found: dict[str, list[Load]], other: str, limit: float | None) -> Figure:
-    ours, theirs = (
-        statistics.median(each.computed / each.calls for each in found[side]) * 10_000
-        for side in ("router", other)
-    )
-    return Figure(name=name, unit="s", ours=ours, theirs=theirs, against=other, limit=limit)
+def _beside(name: str, busy: Loads, idle: Loads) -> Iterator[Figure]:
+    """Compare the router's p99 on a busy machine with that on an idle one, and with the other's."""
+    ours, theirs = _p99(busy, "router"), _p99(idle, "router")
+    against = "the same without"
+    yield Figure(name=name, unit="us", ours=ours, theirs=theirs, against=against, limit=3.0)
+    yield _compared(name, busy, _p99, limit=1.0)
+
+
+def _compared(
+    name: str,
+    found: Loads,
+    measure: Callable[[Loads, str], float],
+    *,
+    side: str = "router",
+    other: str = GO,
+    unit: str = "us",
+    limit: float | None = None,
+) -> Figure:
+    """Return the figure that compares two sides by one measure."""
+    ours, theirs = measure(found, side), measure(found, other)
+    return Figure(name=name, unit=unit, ours=ours, theirs=theirs, against=other, limit=limit)
+
+
+def _p99(found: Loads, side: str) -> float:
+    return _median(found[side], "p99")
+
+
+def _per_second(found: Loads, side: str) -> float:
+    return _median(found[side], "per_second")
+
+
+def _computing(found: Loads, side: str) -> float:
+    """Return the processor time for 10,000 calls, in seconds."""
+    return statistics.median(each.computed / each.calls for each in found[side]) * 10_000
 
 
 def _while_fetching(program: Path, side: Side, made: Material) -> list[Load]:
-    """Load a side for as long as a fetch lasts, a second at a time; the last, partly idle, is left.
+    """Load a side while a fetch runs, one second at a time; drop the last, partly idle second.
 
-    A fetch that is over within the first second counts with that.
+    If the fetch ends within the first second, that second counts.
     """
     loads: list[Load] = []
     with (
-        grounds.fresh() as ground,
-        sides_of_stores.ours(ground, cache=made.url, key=made.public_key) as realizing,
+        filesystems.fresh() as scratch,
+        sides_of_stores.ours(scratch, cache=made.url, key=made.public_key) as realizing,
         ThreadPoolExecutor(1) as pool,
     ):
         fetching = pool.submit(realizing.fetch, made.roots)
@@ -260,17 +214,15 @@ def _while_fetching(program: Path, side: Side, made: Material) -> list[Load]:
     return loads[:-1] or loads
 
 
-def _rounds(
-    options: Options, program: Path, sides: dict[str, Side], *arguments: str
-) -> dict[str, list[Load]]:
+def _rounds(options: Options, program: Path, sides: dict[str, Side], *arguments: str) -> Loads:
     """Load all sides in turns."""
     seconds, times = (1, 3) if options.is_quick else (3, 5)
-    found: dict[str, list[Load]] = {name: [] for name in sides}
+    found: Loads = {name: [] for name in sides}
     for turn in range(times):
         for name, side in sides.items():
             load = _load(program, side, f"-duration={seconds}s", *arguments)
             found[name].append(load)
-            options.tell(
+            options.log(
                 f"round {turn + 1} {' '.join(arguments)}: {name} p50 {load.p50:.0f} us, "
                 f"p99 {load.p99:.0f} us, {load.per_second:.0f} calls/s"
             )
@@ -278,30 +230,26 @@ def _rounds(
 
 
 def _load(program: Path, side: Side, *arguments: str) -> Load:
-    before = _computed_by(side.process)
+    before = processes.computed_by(side.process)
     done = subprocess.run(
         [program, "load", side.socket, *arguments], capture_output=True, text=True, check=True
     )
-    said = json.loads(done.stdout)
-    if said["failures"] or said["wrong"]:
-        raise RuntimeError(f"{said['failures']} calls failed, {said['wrong']} were wrong: {said}")
+    result = json.loads(done.stdout)
+    if result["failures"] or result["wrong"]:
+        raise RuntimeError(
+            f"{result['failures']} calls failed, {result['wrong']} were wrong: {result}"
+        )
     return Load(
-        p50=said["p50_us"],
-        p99=said["p99_us"],
-        per_second=said["calls_per_second"],
-        calls=said["calls"],
-        computed=_computed_by(side.process) - before,
+        p50=result["p50_us"],
+        p99=result["p99_us"],
+        per_second=result["calls_per_second"],
+        calls=result["calls"],
+        computed=processes.computed_by(side.process) - before,
     )
 
 
-def _computed_by(process: int) -> float:
-    """Return the processor time of a process and all its threads, in seconds: proc(5)."""
-    behind_name = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(behind_name[11]) + int(behind_name[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _added(found: dict[str, list[Load]], side: str) -> float:
-    """Return the median, over the rounds, of what the side's p50 is above the direct way's."""
+def _added(found: Loads, side: str) -> float:
+    """Return the median over the rounds of the side's p50 less that of the direct connection."""
     pairs = zip(found[side], found["directly"], strict=True)
     return statistics.median(ours.p50 - directly.p50 for ours, directly in pairs)
 
@@ -331,7 +279,7 @@ def _ways(program: Path, directory: Path) -> Iterator[dict[str, Side]]:
 
 @contextlib.contextmanager
 def running(*argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the context is left."""
+    """Run a program while the context lasts."""
     with subprocess.Popen(argv, cwd=_REPOSITORY) as process:
         try:
             yield process
@@ -340,18 +288,18 @@ def running(*argv: str | Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_for(socket: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the process has made its socket, or has failed to."""
+    """Wait until the process has created its socket; fail if it ends instead."""
     while not socket.exists():
         with contextlib.suppress(subprocess.TimeoutExpired):
             raise RuntimeError(f"{process.args!r} ended with {process.wait(0.05)}")
 
 
 def built(options: Options) -> Path:
-    """Return the Go program, built once for the sources as they are."""
+    """Return the Go program; build it if its sources have changed."""
     sources = sorted(each for each in _PACKAGE.iterdir() if each.suffix in (".go", ".mod", ".sum"))
     digest = hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:16]
     program = Path(tempfile.gettempdir()) / f"cri-proxy-bench-relay-{digest}"
     if not program.exists():
-        options.tell("building the Go programs")
+        options.log("building the Go programs")
         subprocess.run(["go", "build", "-o", program, "."], cwd=_PACKAGE, check=True)
     return program

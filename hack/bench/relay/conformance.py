@@ -1,16 +1,16 @@
-"""Clients of other makes on a real runtime, directly and through the router: none may notice it.
+"""Other implementations' clients on a real runtime, directly and through the router, compared.
 
     python -m hack.bench.relay.conformance [RUNTIME_SOCKET]
 
-- h2spec, which tries every rule of HTTP/2 by itself. Cases that the runtime fails, too, are its
-  own business. It speaks TCP only, so a bridge leads each of its ports to a unix socket.
-- grpc-go as it was years ago, in as many calls and cancelled streams as it takes (`old/`).
+- h2spec, which tests every rule of HTTP/2. Cases that the runtime fails without the router are
+  ignored. It supports only TCP, so a bridge connects each of its ports to a unix socket.
+- an old version of grpc-go, with many calls and cancelled streams (`old/`).
 - crictl, as an operator would use it: the one on PATH, or one that is built, which takes minutes.
-- ctr, containerd's own client, whose services the proxy knows nothing of (`ctr`).
+- ctr, containerd's own client, whose services are unknown to the proxy (`ctr`).
 
-Without a socket a private containerd is started, of each version that is here (the system's and
-those that hack/runtimes.sh has unpacked), or of the one that TESTBED_BINARIES names. ctr is the one
-beside it. Needs `go`, which fetches and builds the first three.
+Without a socket, a private containerd is started of each installed version (the system's and those
+unpacked by hack/runtimes.sh), or of the one in TESTBED_BINARIES, and its own ctr is used. Needs
+`go`, which fetches and builds the first three.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from hack.testbed.containerd import Containerd
 H2SPEC: Final = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
 PATH: Final = "/runtime.v1.RuntimeService/Version"
 AGAIN: Final = 2
-"""How often a case that fails is tried once more, with more time: a machine that is busy for a
-second looks like a peer that is silent."""
+"""How often a failed case is retried, with a longer timeout: to a client, a machine that is busy
+for a second looks like a silent peer."""
 _OLD: Final = Path(__file__).parent / "old"
 _REPOSITORY: Final = Path(__file__).parents[3]
 _ASKED: Final = (
@@ -61,7 +61,7 @@ async def _main(binaries: Binaries, runtime: Path) -> int:
             router = Router(
                 [listener],
                 upstream=runtime,
-                interposer=Path(name) / "nobody.sock",
+                interposer=Path(name) / "unused.sock",
                 interposed=frozenset(),
             )
             await router.start()
@@ -98,8 +98,8 @@ async def _h2spec(runtime: Path, place: Path, directory: Path) -> list[str]:
 
 
 async def _old_client(runtime: Path, place: Path) -> list[str]:
-    code, said = await _output("go", "run", ".", runtime, place, cwd=_OLD)
-    print(said.strip())
+    code, output = await _output("go", "run", ".", runtime, place, cwd=_OLD)
+    print(output.strip())
     return ["the old client of gRPC"] if code else []
 
 
@@ -110,8 +110,8 @@ async def _crictl(runtime: Path, place: Path) -> list[str]:
         answers = []
         for socket in runtime, place:
             options = ("-r", f"unix://{socket}", "-i", f"unix://{socket}", "-t", "20s")
-            code, said = await _output(program, *options, *command)
-            answers.append((code, sorted(_CHANGING.sub("*", said).splitlines())))
+            code, output = await _output(program, *options, *command)
+            answers.append((code, sorted(_CHANGING.sub("*", output).splitlines())))
         if answers[0] != answers[1]:
             faults.append(f"crictl {' '.join(command)}: {answers[1]}, directly {answers[0]}")
     print(f"crictl: {len(_ASKED)} commands, {len(faults)} with another answer")
@@ -119,11 +119,11 @@ async def _crictl(runtime: Path, place: Path) -> list[str]:
 
 
 async def _built() -> Path:
-    """Return crictl, built if it has to be; what is said beside its place comes before that."""
-    code, said = await _output(_REPOSITORY / "hack" / "critools.sh", "v1.36.0")
+    """Return crictl; build it if necessary. The script prints the path last."""
+    code, output = await _output(_REPOSITORY / "hack" / "critools.sh", "v1.36.0")
     if code:
-        raise RuntimeError(f"crictl cannot be built: {said}")
-    return Path(said.splitlines()[-1]) / "crictl"
+        raise RuntimeError(f"crictl cannot be built: {output}")
+    return Path(output.splitlines()[-1]) / "crictl"
 
 
 async def _output(*argv: str | Path, cwd: Path | None = None) -> tuple[int, str]:
@@ -133,9 +133,9 @@ async def _output(*argv: str | Path, cwd: Path | None = None) -> tuple[int, str]
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await process.communicate()
+    output, _ = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, said.decode(errors="replace")
+    return process.returncode, output.decode(errors="replace")
 
 
 async def _failures(
@@ -157,7 +157,7 @@ async def _failures(
 
 @contextlib.asynccontextmanager
 async def _bridge(socket: Path) -> AsyncIterator[int]:
-    """Yield a TCP port that leads to the socket."""
+    """Yield a TCP port that forwards to the socket."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_unix_connection(socket)
@@ -181,7 +181,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def main() -> int:
-    """Try all clients on the runtime that is named, or on those of our own."""
+    """Test all clients on the given runtime, or on private ones."""
     if len(sys.argv) > 1:
         return asyncio.run(_main(Binaries(), Path(sys.argv[1])))
     found = 0
@@ -193,13 +193,13 @@ def main() -> int:
 
 
 def _here() -> list[Binaries]:
-    """Return the containerds to try on: the one that is named, or all that there are."""
+    """Return the containerds to test with: the one in TESTBED_BINARIES, or all installed ones."""
     named = Binaries()
     if named.directory is not None:
         return [named]
     others = {series: unpacked(series) for series in SERIES}
     for series in [series for series, found in others.items() if found is None]:
-        print(f"containerd {series} is not unpacked (hack/runtimes.sh {series}) and not tried")
+        print(f"skipping containerd {series}: not unpacked (run hack/runtimes.sh {series})")
     return [named, *(found for found in others.values() if found is not None)]
 
 

@@ -1,14 +1,14 @@
-"""containerd's own client, `ctr`, on a runtime's socket and on the router's: its answers compared.
+"""Sessions of containerd's own client, `ctr`, directly on the runtime and through the router.
 
-It speaks containerd's API, which the proxy knows nothing of: namespaces, images, content, leases,
-snapshots, containers, tasks, events, and what later versions transfer and stream images by. A
-session of it begins with nothing and leaves nothing, so it can be had twice from one runtime, in
-the same words: 48 MiB go in and out by a tar, from a registry and over the standard streams,
-containers run, and what is not there is asked for. Beside all that `ctr events` listens; what it
-has heard is the last answer.
+ctr uses containerd's API, which is unknown to the proxy: namespaces, images, content, leases,
+snapshots, containers, tasks, events, and the transfer and streaming services of later versions. A
+session starts from an empty namespace and leaves nothing, so that it can be repeated on the same
+runtime with the same output: it imports and exports 48 MiB as a tar, pulls from a registry, uses
+the standard streams, runs containers and asks for missing objects. `ctr events` runs meanwhile; its
+output is the last answer.
 
-What is another each time is blotted out: times, process ids, names made by chance, the order of
-labels. Of a painted progress only the end is known, the exit code.
+What differs from run to run is masked: times, process ids, random names, the order of labels. Of
+commands that draw a progress bar, only the exit code is compared.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CHANGING: Final = re.compile(
 
 
 class Compared(Enum):
-    """What of an answer is, beside the exit code."""
+    """The part of an answer that is compared besides the exit code."""
 
     WORDS = 0
     BYTES = 1
@@ -64,26 +64,26 @@ class Step:
     compared: Compared = Compared.WORDS
     standard_input: bytes = b""
     written: Path | None = None
-    """A file that it makes."""
+    """A file that the command creates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a command."""
+    """The result of a command."""
 
     command: str
     code: int
-    said: tuple[str, ...]
+    output: tuple[str, ...]
 
 
 async def faults(binaries: Binaries, runtime: Path, place: Path, directory: Path) -> list[str]:
-    """Have a session with the runtime and one through the router; return where they differ.
+    """Run a session directly and one through the router; return the differences.
 
-    Raises RuntimeError if a command of the first does not end as it should.
+    Raises RuntimeError if a command of the direct session fails unexpectedly.
     """
     program = binaries.path_of("ctr")
     if program is None:
-        raise RuntimeError("there is no ctr beside this containerd")
+        raise RuntimeError("this containerd has no ctr")
     layer = images.layer({"large": File(random.Random(1).randbytes(LARGE_BYTES))})
     large = Image(name=LARGE, layers=(layer,))
     images.write(large, directory / "large.tar")
@@ -96,10 +96,10 @@ async def faults(binaries: Binaries, runtime: Path, place: Path, directory: Path
         ]
     for step, answer in zip(steps, directly, strict=False):
         if bool(answer.code) != step.fails:
-            raise RuntimeError(f"{answer.command} ended with {answer.code}: {answer.said}")
+            raise RuntimeError(f"{answer.command} ended with {answer.code}: {answer.output}")
     found = [
-        f"{ours.command}: {ours.code} {sorted({*ours.said} - {*theirs.said})}, "
-        f"directly {theirs.code} {sorted({*theirs.said} - {*ours.said})}"
+        f"{ours.command}: {ours.code} {sorted({*ours.output} - {*theirs.output})}, "
+        f"directly {theirs.code} {sorted({*theirs.output} - {*ours.output})}"
         for ours, theirs in zip(through, directly, strict=True)
         if ours != theirs
     ]
@@ -109,7 +109,7 @@ async def faults(binaries: Binaries, runtime: Path, place: Path, directory: Path
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A ctr and the socket that it asks."""
+    """A ctr and the socket that it connects to."""
 
     program: Path
     socket: Path
@@ -125,25 +125,25 @@ class Client:
         )
 
     async def ask(self, step: Step) -> Answer:
-        """Return what becomes of a command."""
+        """Return the result of a command."""
         process = await self.start(*step.argv)
         async with asyncio.timeout(waiting.DEADLINE_SECONDS):
             data, complaint = await process.communicate(step.standard_input)
         assert process.returncode is not None
         match step.compared:
             case Compared.WORDS:
-                said = _words(complaint) + _words(data)
+                output = _words(complaint) + _words(data)
             case Compared.BYTES:
-                said = (*_words(complaint), hashlib.sha256(data).hexdigest())
+                output = (*_words(complaint), hashlib.sha256(data).hexdigest())
             case Compared.NOTHING:
-                said = ()
+                output = ()
         if step.written is not None:
-            said += (hashlib.sha256(step.written.read_bytes()).hexdigest(),)
-        return Answer(f"ctr {' '.join(step.argv)}", process.returncode, said)
+            output += (hashlib.sha256(step.written.read_bytes()).hexdigest(),)
+        return Answer(f"ctr {' '.join(step.argv)}", process.returncode, output)
 
 
 async def _session(client: Client, steps: tuple[Step, ...]) -> list[Answer]:
-    """Ask everything in turn, listening to the events."""
+    """Run all commands in turn while recording the events."""
     async with _heard(client) as events:
         answers = [await client.ask(step) for step in steps]
     return [*answers, Answer("ctr events", 0, _words(b"".join(events)))]
@@ -151,10 +151,10 @@ async def _session(client: Client, steps: tuple[Step, ...]) -> list[Answer]:
 
 @contextlib.asynccontextmanager
 async def _heard(client: Client) -> AsyncIterator[list[bytes]]:
-    """Yield what will be all events of our namespace from entering to leaving.
+    """Yield a list that will have all events of our namespace once the context is left.
 
-    A namespace beside it is a mark: one event of it must have been heard before anything is done,
-    and the last of it ends the list.
+    Events of a second namespace mark the start and the end: the first must have arrived before
+    anything else is done, and the last ends the list.
     """
     listener = await client.start("events")
     events: list[bytes] = []
@@ -177,9 +177,9 @@ async def _heard(client: Client) -> AsyncIterator[list[bytes]]:
 
 
 async def _until(listener: asyncio.subprocess.Process, mark: str) -> list[bytes]:
-    """Return the events before the one that is marked, but those of the mark's own.
+    """Return the events before the final mark, without the marks themselves.
 
-    Those of a task's end are left out: a shim that is going may have no time to tell.
+    The ends of tasks are left out: a shim that is shutting down may not report them.
     """
     assert listener.stdout is not None
     found = []
@@ -193,17 +193,17 @@ async def _until(listener: asyncio.subprocess.Process, mark: str) -> list[bytes]
 
 
 def _words(text: bytes) -> tuple[str, ...]:
-    """Return the lines and the words of each in no order of their own."""
+    """Return the lines, and the words in each, in sorted order."""
     lines = text.decode(errors="replace").splitlines()
     blotted = (_CHANGING.sub("*", line.rstrip()) for line in lines)
     return tuple(sorted(" ".join(sorted(re.split(r"[\s,]+", line))) for line in blotted))
 
 
 def _steps(directory: Path, registry: str, layer: bytes) -> Iterator[Step]:
-    """Yield a session: everything that it makes is gone in the end.
+    """Yield the commands of a session, which deletes everything that it creates.
 
-    Removing an image in step with the collector (`--sync`) is also what makes it certain how much
-    content there is, for lists of it, and that no collection is due, for what nothing refers to.
+    Deleting an image synchronously with the garbage collector (`--sync`) also makes lists of
+    content predictable, and ensures that no collection of unreferenced content is pending.
     """
     fetched = f"{registry}/{LARGE.partition('/')[2]}"
     digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"

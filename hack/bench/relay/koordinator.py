@@ -1,10 +1,10 @@
-"""koordinator's koord-runtime-proxy, which stands where ours does: one more side, if it can be had.
+"""koordinator's koord-runtime-proxy, a CRI proxy as ours is: one more side, if it can be built.
 
-It decodes the CRI's calls and makes them anew, without their metadata, so our runtime is never told
-how long an answer is to be: with it in a round, all answers are empty. It makes a directory in
-/etc, of a name that cannot be chosen, and gets an /etc of its own for that.
+It decodes CRI calls and makes new ones without their metadata, so that the runtime does not learn
+the requested size of an answer: in its rounds, all answers are empty. It creates a directory in
+/etc under a fixed name, and so runs with an /etc of its own.
 
-It is built once, in minutes, and kept beside the other programs that tests are made with.
+It is built once, which takes minutes, and kept with the other programs that tests use.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _WITH_OWN_ETC: Final = 'mount -t tmpfs tmpfs /etc && exec "$0" "$@"'
 
 
 def built(options: Options) -> Path | None:
-    """Return the program, or None, said, if it cannot be built."""
+    """Return the program; log why and return None if it cannot be built."""
     program = binaries.cache() / "koordinator" / VERSION / NAME
     if program.exists():
         return program
-    options.tell(f"building {NAME} {VERSION}, which takes minutes")
+    options.log(f"building {NAME} {VERSION} (takes minutes)")
     program.parent.mkdir(parents=True, exist_ok=True)
     made = program.with_suffix(f".{os.getpid()}")
     try:
@@ -39,14 +39,14 @@ def built(options: Options) -> Path | None:
         _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(made), f"./cmd/{NAME}", cwd=source)
         made.rename(program)
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or getattr(error, "stdout", None) or error
-        options.tell(f"{NAME} is missing, it could not be built: {str(said).strip()[-300:]}")
+        reason = getattr(error, "stderr", None) or getattr(error, "stdout", None) or error
+        options.log(f"skipping {NAME}, which could not be built: {str(reason).strip()[-300:]}")
         return None
     return program
 
 
 def argv(program: Path, socket: Path, runtime: Path) -> list[str]:
-    """Return the argument list that makes it serve at `socket`, before a runtime that runs."""
+    """Return the argument list for serving at `socket`, in front of a running runtime."""
     return [
         *("unshare", "--map-root-user", "--mount", "sh", "-c", _WITH_OWN_ETC, str(program)),
         f"--koord-runtimeproxy-endpoint={socket}",
@@ -55,7 +55,7 @@ def argv(program: Path, socket: Path, runtime: Path) -> list[str]:
 
 
 def _go(*arguments: str, cwd: Path) -> str:
-    """Return what a command of go prints; its module is another's, and used as it is."""
+    """Return the output of a go command; the module is used without changes."""
     return subprocess.run(
         ["nice", "go", *arguments],
         cwd=cwd,

@@ -1,10 +1,10 @@
 // Three small programs for the relay benchmark, in one binary:
 //
-//	relay serve SOCKET            a runtime that answers any call with as many bytes as it is asked for
+//	relay serve SOCKET            a runtime that answers any call with the requested number of bytes
 //	relay proxy SOCKET UPSTREAM   a transparent proxy on github.com/siderolabs/grpc-proxy
-//	relay load  SOCKET            calls through SOCKET, and one JSON object of what they took
+//	relay load  SOCKET            make calls through SOCKET, and print one JSON object with the figures
 //
-// All of them carry bytes, not messages, so that nothing but the relaying is measured.
+// All of them handle bytes instead of messages, so that only the relaying is measured.
 package main
 
 import (
@@ -31,13 +31,13 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// largest is what containerd and kubelet allow.
+// largest is the limit of containerd and kubelet for a message.
 const largest = 16 << 20
 
-// answerBytes is the header that says how long the answer is to be.
+// answerBytes is the header with the requested size of the answer.
 const answerBytes = "bench-answer-bytes"
 
-// raw carries a message as the bytes it is.
+// raw is a codec that passes messages as bytes.
 type raw struct{}
 
 func (raw) Marshal(v any) ([]byte, error) { return *v.(*[]byte), nil }
@@ -130,7 +130,7 @@ func dial(socket string, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 		grpc.WithAuthority("localhost"))...)
 }
 
-// result is what load prints; times are in microseconds.
+// result is the output of load; times are in microseconds.
 type result struct {
 	Calls      int     `json:"calls"`
 	Failures   int64   `json:"failures"`
@@ -201,7 +201,7 @@ func load(socket string, arguments []string) error {
 				if err := call(); err != nil {
 					failures.Add(1)
 					first.Do(func() { out.FirstError = err.Error() })
-					time.Sleep(10 * time.Millisecond) // nobody there: kubelet would wait, too
+					time.Sleep(10 * time.Millisecond) // unavailable: kubelet would wait, too
 					continue
 				}
 				took[worker] = append(took[worker], float64(time.Since(begin).Nanoseconds())/1e3)

@@ -1,4 +1,4 @@
-"""Our sides of the relay benchmark: the router, or the interposer alone, in a process of its own.
+"""Our sides of the relay benchmark: the router, or the interposer alone, as a separate process.
 
 python -m hack.bench.relay.program router SOCKET RUNTIME INTERPOSER
 python -m hack.bench.relay.program interposer SOCKET RUNTIME
@@ -30,7 +30,7 @@ async def _router(place: Path, runtime: Path, interposer: Path) -> None:
     with sockets.listening(place, sockets.access_of(runtime)) as (listener, taken):
         router = Router([listener], upstream=runtime, interposer=interposer, interposed=INTERPOSED)
     await router.start()
-    gc.freeze()  # this and the slices as the daemon does
+    gc.freeze()  # this and the time slices are the daemon's
     scheduling.ask_for_slices(scheduling.SHORT_MICROSECONDS)
     await _told_to_stop()
     await router.close()
@@ -47,14 +47,14 @@ async def _interposer(place: Path, runtime: Path) -> None:
 
 
 async def _told_to_stop() -> None:
-    told = asyncio.Event()
+    stopped = asyncio.Event()
     for each in signal.SIGTERM, signal.SIGINT:
-        asyncio.get_running_loop().add_signal_handler(each, told.set)
-    await told.wait()
+        asyncio.get_running_loop().add_signal_handler(each, stopped.set)
+    await stopped.wait()
 
 
 def main() -> None:
-    """Run the side that is named."""
+    """Run the named side."""
     which, *paths = sys.argv[1:]
     places = [Path(each) for each in paths]
     uvloop.run(_router(*places) if which == "router" else _interposer(*places))

@@ -1,11 +1,11 @@
-"""A long soak of the router: mixed calls while the runtime is restarted again and again.
+"""A soak test of the router: mixed calls while the runtime is restarted again and again.
 
     python -m hack.bench.relay.soak [--calls 1000000] [--seconds 3600] [--restart-every 60]
 
-Calls of every length go to the runtime and to the interposer, evenly over the time, by connections
-that come and go with the runtime. What must hold: none is answered wrongly (UNAVAILABLE is no wrong
-answer while there is no runtime), the router's memory stays flat, and no descriptor is left when
-the clients are.
+Calls of all sizes go to the runtime and to the interposer, evenly over the time, on connections
+that open and close with the runtime. Required: no wrong answer (UNAVAILABLE is a right one while
+the runtime is down), constant memory of the router, and no file descriptor left open after the
+clients have disconnected.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ METHODS: Final = ",".join(
 IN_FLIGHT: Final = 8
 LARGEST_ANSWER: Final = 200_000
 GROWTH_MIB: Final = 8.0
-"""What the router may have grown between the first quarter and the end."""
+"""How much the router may have grown between the first quarter and the end."""
 
 
 def main() -> int:
-    """Soak for as long as asked; return 1 if something did not hold."""
+    """Run the soak test; return 1 if a requirement was not met."""
     parser = argparse.ArgumentParser(prog="python -m hack.bench.relay.soak")
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=int, default=3600)
@@ -75,10 +75,10 @@ def _soak(directory: Path, seconds: int, restart_every: int, *, pace: float) -> 
                 )  # fmt: skip
                 time.sleep(min(restart_every, max(1.0, until - time.monotonic())))
             runtime.unlink(missing_ok=True)
-            said = json.loads(load.communicate()[0])
-            calls += said["calls"]
-            failures += said["failures"]
-            wrong += said["wrong"]
+            result = json.loads(load.communicate()[0])
+            calls += result["calls"]
+            failures += result["failures"]
+            wrong += result["wrong"]
             memories.append(_memory_of(process.pid))
             print(
                 f"{calls} calls, {failures} unavailable, {wrong} wrong, {memories[-1]:.1f} MiB",
@@ -95,7 +95,7 @@ def _descriptors_of(process: int) -> int:
 
 
 def _descriptors_left(process: int, before: int) -> int:
-    """Return how many descriptors there are more than before, once the last clients are gone."""
+    """Return how many more descriptors are open than before, after the clients have gone."""
     deadline = time.monotonic() + 30
     while (left := _descriptors_of(process) - before) > 0 and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,14 +1,14 @@
-"""Fetching and keeping closures, against Nix on the same machine and the same caches.
+"""Fetching and storing closures, compared with Nix on the same machine and the same caches.
 
-    far       300 small paths from a cache that takes 20 ms a request; one of them changed
-    large     1 GB in 20,000 files from a cache that is here, in zstd and in xz; its view
-    changed   300 paths of usual sizes from a cache that is here; one of them changed
-    present   an environment that is all on the node, from its reference to ready
+    far       300 small paths from a cache that takes 20 ms per request; then one of them changed
+    large     1 GB in 20,000 files from a local cache, in zstd and in xz; the view of it
+    changed   300 paths of typical sizes from a local cache; then one of them changed
+    present   an environment whose paths are all on the node, from reference to ready
 
-Ours is the daemon's own realizer with its worker processes, started as they are by the time that
-FloxHub has answered. Nix requires signatures, too. Each run begins with an empty store on a fresh
-file system. With --python=…/bin/python3 of an unpacked release it is what nodes run, its libraries
-and its own cri_proxy.
+Our side is the daemon's realizer with its worker processes, which are running when a fetch begins,
+as they are once FloxHub has answered. Nix requires signatures, too. Each run begins with an empty
+store on a fresh file system. --python=…/bin/python3 of an unpacked release measures the release,
+with its libraries and its own cri_proxy.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from hack.bench import figures, grounds, material, origin, rounds
+from hack.bench import figures, filesystems, material, origin, rounds
 from hack.bench.figures import Figure, Options
 from hack.bench.material import Material, Shape
 from hack.bench.store import sides
 from hack.testbed import environments
 from hack.testbed.environments import Package
-from hack.testbed.faulty import Request
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.web import Request
 
 DELAY_SECONDS: Final = 0.02
 
@@ -46,7 +46,7 @@ def _measure(options: Options) -> Iterable[Figure]:
 
 
 def _far(options: Options) -> Iterator[Figure]:
-    """Many small paths from a cache that is far away; then again with one of them changed."""
+    """Measure many small paths from a distant cache; then the same with one of them changed."""
     paths = 100 if options.is_quick else 300
     shape = Shape(paths=paths, files=5 * paths, bytes=100_000 * paths, is_even=True)
     made = material.published(options, shape, "zstd")
@@ -55,25 +55,25 @@ def _far(options: Options) -> Iterator[Figure]:
     with origin.serving(made.directory, delay=DELAY_SECONDS) as cache:
 
         def ours() -> float:
-            with grounds.fresh() as ground, _ours(options, ground, cache, key) as program:
+            with filesystems.fresh() as scratch, _ours(options, scratch, cache, key) as program:
                 seconds = program.fetch(made.roots)
                 changes.append(program.fetch(made.changed))
                 return seconds
 
         def realise() -> float:
-            with grounds.fresh() as ground:
-                return sides.nix_realise(ground, made.roots, cache=cache, key=key, jobs=32)
+            with filesystems.fresh() as scratch:
+                return sides.nix_realise(scratch, made.roots, cache=cache, key=key, jobs=32)
 
         def tuned() -> float:
-            with grounds.fresh() as ground:
+            with filesystems.fresh() as scratch:
                 return sides.nix_realise(
-                    ground, made.roots, cache=cache, key=key, jobs=32, is_tuned=True
+                    scratch, made.roots, cache=cache, key=key, jobs=32, is_tuned=True
                 )
 
         compared = {"ours": ours, "nix-store -j32": realise, "nix-store -j32, tuned": tuned}
         results = rounds.run(options, compared, times=2 if options.is_quick else 7)
-        with grounds.fresh() as ground:
-            copied = sides.nix_copy(ground, made.roots, cache=cache, key=key)
+        with filesystems.fresh() as scratch:
+            copied = sides.nix_copy(scratch, made.roots, cache=cache, key=key)
     for against, theirs, limit in (
         ("nix-store --realise -j32", results.median("nix-store -j32"), 0.4),
         ("the same, tuned", results.median("nix-store -j32, tuned"), None),
@@ -98,7 +98,7 @@ def _far(options: Options) -> Iterator[Figure]:
 
 
 def _large(options: Options, compression: str) -> Iterator[Figure]:
-    """Much data from a cache that is here."""
+    """Measure a large closure from a local cache."""
     scale = 10 if options.is_quick else 1
     shape = Shape(paths=100, files=20_000 // scale, bytes=1_000_000_000 // scale)
     made = material.published(options, shape, compression)
@@ -107,21 +107,21 @@ def _large(options: Options, compression: str) -> Iterator[Figure]:
     peaks: list[float] = []
 
     def ours() -> float:
-        with grounds.fresh() as ground, _ours(options, ground, made.url, key) as program:
+        with filesystems.fresh() as scratch, _ours(options, scratch, made.url, key) as program:
             seconds = program.fetch(made.roots)
             views.append(program.ask("view", "all"))
             peaks.extend(program.peaks)
             return seconds
 
     def realise() -> float:
-        with grounds.fresh() as ground:
+        with filesystems.fresh() as scratch:
             return sides.nix_realise(
-                ground, made.roots, cache=made.url, key=key, jobs=4, is_tuned=True
+                scratch, made.roots, cache=made.url, key=key, jobs=4, is_tuned=True
             )
 
     def bare() -> float:
-        with grounds.fresh() as ground:
-            return sides.bare(ground, made, files=shape.files, python=options.python)
+        with filesystems.fresh() as scratch:
+            return sides.bare(scratch, made, files=shape.files, python=options.python)
 
     compared = {"ours": ours, "nix-store -j4": realise}
     if compression == "zstd":
@@ -149,13 +149,13 @@ def _large(options: Options, compression: str) -> Iterator[Figure]:
 
 
 def _changed(options: Options) -> Iterator[Figure]:
-    """One path of an environment's closure changed, where round trips take no time."""
+    """Measure a change of one path of a closure, without network latency."""
     made = _usual(options)
     first, then = [], []
     for _ in range(2 if options.is_quick else 3):
         with (
-            grounds.fresh() as ground,
-            _ours(options, ground, made.url, made.public_key) as program,
+            filesystems.fresh() as scratch,
+            _ours(options, scratch, made.url, made.public_key) as program,
         ):
             first.append(program.fetch(made.roots))
             then.append(program.fetch(made.changed))
@@ -170,28 +170,28 @@ def _changed(options: Options) -> Iterator[Figure]:
 
 
 def _usual(options: Options) -> Material:
-    """Return an environment's closure with the usual sizes."""
+    """Return a closure of typical sizes."""
     scale = 10 if options.is_quick else 1
     shape = Shape(paths=300, files=12_000 // scale, bytes=500_000_000 // scale)
     return material.published(options, shape, "zstd")
 
 
 def _present(options: Options) -> Iterator[Figure]:
-    """All on the node: what is left is FloxHub's round trip, and what is not that."""
+    """Measure with all paths on the node: FloxHub's round trip, and the rest."""
     made = _usual(options)
     times, round_trips = [], []
-    with grounds.fresh() as ground, FloxHub(ground / "hub", kind="git") as hub:
+    with filesystems.fresh() as scratch, FloxHub(scratch / "hub", kind="git") as hub:
         packages = [Package(each.name, each) for each in made.roots]
         hub.push("bench", "web", environments.lockfile(*packages))
         floxhub = {"url": hub.url, "git_url": hub.git_url, "remember_seconds": 0}
-        root = ground / "root"
+        root = scratch / "root"
         with _ours(options, root, made.url, made.public_key, floxhub) as program:
             first = program.ask("realize", "bench/web")
             for _ in range(5 if options.is_quick else 25):
                 hub.requests.clear()
                 times.append(program.ask("realize", "bench/web"))
                 round_trips.append(_round_trip(hub, tuple(hub.requests)))
-    options.tell(f"the first realization took {first:.2f} s")
+    options.log(f"the first realization took {first:.2f} s")
     yield Figure(
         name="all present: from reference to ready, less FloxHub's round trip",
         unit="ms",
@@ -212,12 +212,13 @@ def _ours(
 
 
 def _round_trip(hub: FloxHub, requests: Sequence[Request]) -> float:
-    """Return the seconds that the same questions to FloxHub take without anything around them."""
+    """Return the seconds that the same requests to FloxHub take by themselves."""
     connection = http.client.HTTPConnection(hub.url.removeprefix("http://"))
     connection.connect()
     begun = time.perf_counter()
     for each in requests:
-        headers = {"Git-Protocol": each.protocol, "Content-Type": each.content_type}
+        wanted = ("git-protocol", "content-type")
+        headers = {name: each.headers[name] for name in wanted if name in each.headers}
         connection.request(each.method, each.path, each.body or None, headers)
         connection.getresponse().read()
     seconds = time.perf_counter() - begun

@@ -1,11 +1,11 @@
-"""What no store can do without: decompressing, hashing and writing, and nothing around it.
+"""The lower bound for any store: decompression, hashing and writing alone.
 
     python hack/bench/store/bare.py JSON
         {"shares": [[[archive, bytes unpacked], ...], ...], "target", "files": of each archive}
 
-Each share of the archives, which are zstd, is a process's: it decompresses them with the library
-that we use, hashes what comes, and writes it in pieces below `target`. Nothing is parsed, verified
-or put in place. It tells the seconds.
+Each process gets a share of the zstd archives: it decompresses them with the library that we use,
+hashes the output, and writes it in pieces below `target`. Nothing is parsed, verified or moved into
+place. The output is the seconds that this took.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def main() -> None:
-    """Do one run."""
-    asked = json.loads(sys.argv[1])
+    """Run once."""
+    request = json.loads(sys.argv[1])
     begun = time.perf_counter()
-    children = [_started(share, Path(asked["target"]), asked["files"]) for share in asked["shares"]]
+    children = [
+        _started(share, Path(request["target"]), request["files"]) for share in request["shares"]
+    ]
     failed = [child for child in children if os.waitpid(child, 0)[1]]
     print(json.dumps({"seconds": time.perf_counter() - begun}), flush=True)
     sys.exit(bool(failed))
 
 
 def _started(share: list[tuple[str, int]], target: Path, files: int) -> int:
-    """Start a process with a share; return its number."""
+    """Start a process for a share; return its id."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -49,7 +51,7 @@ def _started(share: list[tuple[str, int]], target: Path, files: int) -> int:
 
 
 def _unpack(archive: Path, directory: Path, size: int) -> None:
-    """Write what one archive holds, in files of such a size."""
+    """Write the content of an archive, in files of the given size."""
     directory.mkdir()
     place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     digest = hashlib.sha256()
@@ -72,7 +74,7 @@ def _unpack(archive: Path, directory: Path, size: int) -> None:
 
 
 def _finish(opened: int) -> None:
-    """Be done with a file, if there is one."""
+    """Close a file, if one is open."""
     if opened >= 0:
         os.utime(opened, ns=(1, 1))
         os.close(opened)

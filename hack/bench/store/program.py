@@ -1,16 +1,16 @@
-"""Our side: the parts of the daemon that realize, as a program of their own.
+"""Our side of the store benchmark: the daemon's realizer as a program.
 
     python -m hack.bench.store.program SETTINGS
 
-SETTINGS is JSON: {"store": {...}, "floxhub": {...}} as in the configuration. It says `ready` when
-the daemon would be, and then does what each line of its input asks, answering with a line of JSON:
+SETTINGS is JSON: {"store": {...}, "floxhub": {...}} as in the configuration file. The program
+prints `ready`, and then executes each line of its input and answers with a line of JSON:
 
-    {"fetch": [path, ...]}        the closure of some roots, in place
-    {"view": name}                the hard links of all that was fetched last
-    {"realize": "owner/name"}     a whole environment
+    {"fetch": [path, ...]}        fetch the closure of these roots
+    {"view": name}                make the view of the closure fetched last
+    {"realize": "owner/name"}     realize an environment
 
-`seconds` is the time for that alone; `peaks` the largest memory so far in MiB of this process and
-of each worker, `computed` the seconds of processor time that they have used so far.
+`seconds` is the duration; `peaks` is the peak memory so far in MiB of this process and of each
+worker, `computed` the processor time that they have used so far, in seconds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from hack.bench import processes
 
 @dataclass(slots=True)
 class _Node:
-    """What the daemon keeps while it runs."""
+    """The parts of the daemon that the program uses."""
 
     root: Path
     pool: workers.Pool
@@ -56,25 +56,25 @@ class _Node:
     closure: tuple[storepaths.StorePath, ...] = field(default=())
 
     async def fetch(self, roots: list[str]) -> None:
-        """Bring a closure here."""
+        """Fetch a closure."""
         parsed = [storepaths.parse(each) for each in roots]
         records = await self.store.realize(parsed, Progress())
         self.closure = tuple(each.path for each in records)
 
     async def view(self, name: str) -> None:
-        """Link the closure."""
+        """Make the view of the closure."""
         place = views.Views(self.root / "environments", local.Store(self.root / "store"))
         with place.stage(name, lambda: None) as stage:
             stage.link(self.closure)
             stage.commit()
 
     async def realize(self, reference: str) -> None:
-        """Make an environment."""
+        """Realize an environment."""
         await self.realizer.begin(references.parse(reference)).wait()
 
     @property
     def processes(self) -> tuple[int, ...]:
-        """This process and its workers."""
+        """The ids of this process and of its workers."""
         return (os.getpid(), *self.pool.process_ids)
 
 
@@ -85,7 +85,7 @@ async def _node(settings: Settings) -> AsyncIterator[_Node]:
     init = parts.init_of(settings, size)
     pool = workers.Pool(parts.WORKER_ARGV, size=size, settings=init, kept=1)
     try:
-        pool.warm()  # as the realizer does while FloxHub is asked
+        pool.warm()  # as the realizer does while it waits for FloxHub
         await asyncio.gather(*(pool.call(protocol.RECOVER, None) for _ in range(size)))
         store = closures.Closures(pool, connections=settings.store.connections)
         realizer = Realizer(settings.store.root, pool, store, parts.options_of(settings))

@@ -1,4 +1,4 @@
-"""The sides of the comparisons of stores: our program, Nix with settings of its choice, neither."""
+"""The sides of the store benchmark: our program, Nix with several settings, the lower bound."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TUNED: Final = {
     "auto-optimise-store": "false",
 }
 
-# A release's interpreter looks at its own directories alone: cri_proxy is there, and we are here.
+# A release's interpreter only imports from its own directories, which have cri_proxy but not us.
 _PROGRAM: Final = (
     "import runpy, sys; sys.path.append(sys.argv.pop(1));"
     " runpy.run_module('hack.bench.store.program', run_name='__main__', alter_sys=True)"
@@ -44,7 +44,7 @@ class Ours:
         self.computed: list[float] = []
 
     def ask(self, what: str, argument: object) -> float:
-        """Have the program do something; return the seconds that it took."""
+        """Execute a command of the program; return the seconds that it took."""
         self._requests.write(json.dumps({what: argument}) + "\n")
         self._requests.flush()
         answer: dict[str, Any] = json.loads(self._answers.readline())
@@ -52,7 +52,7 @@ class Ours:
         return float(answer["seconds"])
 
     def fetch(self, roots: Iterable[StorePath]) -> float:
-        """Have a closure fetched."""
+        """Fetch a closure."""
         return self.ask("fetch", [str(each) for each in roots])
 
 
@@ -65,7 +65,7 @@ def ours(
     floxhub: dict[str, object] | None = None,
     python: str = sys.executable,
 ) -> Iterator[Ours]:
-    """Give our program with its state below `root`, ready as the daemon is after its start."""
+    """Run our program with its state below `root`; yield it once it is ready."""
     settings = {
         "store": {"root": str(root), "caches": [cache], "public_keys": [key]},
         "floxhub": floxhub or {},
@@ -81,7 +81,7 @@ def ours(
     assert program.stdout is not None
     try:
         if program.stdout.readline() != "ready\n":
-            raise RuntimeError("our program did not become ready, see what it wrote")
+            raise RuntimeError("our program did not become ready: see its output")
         yield Ours(program.stdin, program.stdout)
     finally:
         program.stdin.close()
@@ -101,7 +101,7 @@ def nix_realise(
 ) -> float:
     """Return the seconds that `nix-store --realise` takes in a new store below `root`.
 
-    `is_tuned` takes the settings that make it fastest; Nix's own stand otherwise.
+    `is_tuned` uses the fastest settings instead of Nix's defaults.
     """
     settings = {"substituters": cache, "max-jobs": str(jobs)} | (_TUNED if is_tuned else {})
     argv = ("nix-store", "--realise", *map(str, roots))
@@ -123,8 +123,8 @@ def bare(root: Path, made: Material, *, files: int, python: str) -> float:
         least = sizes.index(min(sizes))
         shares[least].append((archive, size))
         sizes[least] += size
-    asked = {"shares": shares, "target": str(root), "files": files // len(made.closure)}
-    argv = (*_NICE, python, str(Path(__file__).with_name("bare.py")), json.dumps(asked))
+    request = {"shares": shares, "target": str(root), "files": files // len(made.closure)}
+    argv = (*_NICE, python, str(Path(__file__).with_name("bare.py")), json.dumps(request))
     done = subprocess.run(argv, input="\n", capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 

@@ -1,15 +1,15 @@
-"""What tracing costs: calls of a pod's startup with tracing off, kept on the node, and sent.
+"""The cost of tracing: calls of a pod's startup with tracing off, stored on the node, and exported.
 
     client ──> directly                     ──> runtime
     client ──> cri-proxy, tracing off       ──> runtime
     client ──> cri-proxy, startups kept     ──> runtime
-    client ──> cri-proxy, kept and sent     ──> runtime    by OTLP to a receiver on this machine
+    client ──> cri-proxy, kept and sent     ──> runtime    by OTLP to a collector on this machine
 
-All are processes of their own, called in turns within one run: one startup through each, and again.
-The pods are ordinary ones, whose calls pass through the proxy with the least work, so that tracing
-weighs the most. The runtime is the recording one, which takes no time to speak of, or a private
-containerd. A node starts a few pods a second; here it is as many as go one after the other.
-Latency on a busy machine is mostly that of others, so the daemon's processor time is told as well.
+All are separate processes, used in turns within one run. The pods are ordinary ones, whose calls
+are the cheapest for the proxy, so that tracing weighs the most. The runtime is the recording one,
+which answers at once, or a private containerd. A node starts a few pods per second; here they
+follow each other without a pause. Latency on a busy machine is mostly caused by other programs, so
+the daemon's processor time is measured as well.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hack.testbed.proxy import Proxy
 
 INTERPOSED: Final = ("RunPodSandbox", "CreateContainer")
 TRACED: Final = "StartContainer"
-"""It passes by the interposer only where it is traced, so it pays for that way as well."""
+"""Only with tracing does it go through the interposer, so it pays for that detour as well."""
 CALLS: Final = (*INTERPOSED, TRACED)
 RELAYED: Final = "ListContainers"
 OFF: Final = "off"
@@ -47,7 +47,7 @@ SENT: Final = "sent"
 DIRECTLY: Final = "directly"
 _LIMIT: Final = 1.1
 _REST_SECONDS: Final = 7.0
-"""Longer than spans wait to be sent: what is done for them later counts as well."""
+"""Longer than spans are buffered before export, so that the export counts as well."""
 
 _numbers = itertools.count()
 T = TypeVar("T")
@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Side:
-    """One way to the runtime, and the seconds of every call that went it, by method."""
+    """One way to the runtime, with the seconds of every call by method."""
 
     socket: Path
     process: int | None = None
@@ -63,24 +63,24 @@ class Side:
     computed: float = 0.0
 
     def timed(self, method: str, call: Callable[[], T]) -> T:
-        """Make a call and note what it took."""
+        """Make a call and record its duration."""
         begun = time.perf_counter()
         answer = call()
         self.seconds.setdefault(method, []).append(time.perf_counter() - begun)
         return answer
 
     def median(self, method: str) -> float:
-        """Return the middle duration of a method's calls, in microseconds."""
+        """Return the median duration of a method's calls, in microseconds."""
         return 1e6 * statistics.median(self.seconds[method])
 
     def above(self, other: Side, method: str) -> float:
-        """Return the middle of what its calls took more than the other's, in microseconds."""
+        """Return the median difference to the other side's calls, in microseconds."""
         pairs = zip(self.seconds[method], other.seconds[method], strict=True)
         return 1e6 * statistics.median(ours - theirs for ours, theirs in pairs)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure what tracing costs a call, and a call that is only relayed."""
+    """Measure the cost of tracing for traced calls, and for a call that is only relayed."""
     return figures.main("tracing", argv, _measure)
 
 
@@ -88,14 +88,14 @@ def _measure(options: Options) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="cri-proxy-tracing-") as name:
         yield from _before_nothing(options, Path(name))
     if missing := containerd.lacks():
-        options.tell(f"no containerd: this machine lacks {', '.join(missing)}")
+        options.log(f"no containerd: this machine lacks {', '.join(missing)}")
         return
     with tempfile.TemporaryDirectory(prefix="cri-proxy-tracing-") as name:
         yield from _before_containerd(options, Path(name))
 
 
 def _before_nothing(options: Options, directory: Path) -> Iterator[Figure]:
-    """Measure before a runtime that answers at once."""
+    """Measure in front of a runtime that answers at once."""
     rounds = 300 if options.is_quick else 1500
     runtime = directory / "runtime.sock"
     with ExitStack() as stack:
@@ -105,7 +105,7 @@ def _before_nothing(options: Options, directory: Path) -> Iterator[Figure]:
         sides = _sides(stack, directory, runtime, collector)
         clients = {name: _Client(side) for name, side in sides.items()}
         for turn in range(rounds + 50):
-            if turn == 50:  # warm
+            if turn == 50:  # warmed up
                 for side in sides.values():
                     side.seconds.clear()
                     side.computed = -_computed(side)
@@ -115,7 +115,7 @@ def _before_nothing(options: Options, directory: Path) -> Iterator[Figure]:
         for side in sides.values():
             side.computed += _computed(side)
         _received(collector, rounds)
-        for turn in range(rounds // 10):  # by themselves: not beside what a startup leaves to do
+        for turn in range(rounds // 10):  # not mixed with the background work of startups
             for name in _turned(tuple(sides), turn):
                 for _ in range(10):
                     clients[name].poll()
@@ -132,7 +132,7 @@ def _before_nothing(options: Options, directory: Path) -> Iterator[Figure]:
 
 
 def _before_containerd(options: Options, directory: Path) -> Iterator[Figure]:
-    """Measure before a real runtime."""
+    """Measure in front of a real runtime."""
     rounds = 8 if options.is_quick else 40
     with ExitStack() as stack:
         runtime = stack.enter_context(containerd.Containerd())
@@ -170,16 +170,16 @@ def _sides(
 
 
 def _turned(names: Sequence[str], turn: int) -> Sequence[str]:
-    """Return the names in another order each turn: who comes after whom must not matter."""
+    """Return the names in a different order each turn, so that the order has no influence."""
     first = turn % len(names)
     return (*names[first:], *names[:first])
 
 
 def _compared(sides: dict[str, Side], method: str, runtime: str) -> Iterator[Figure]:
-    """Compare what a method's calls took, with tracing and without.
+    """Compare the durations of a method's calls with and without tracing.
 
-    What a side adds is the median of what it was above the other in the same turn, which the
-    machine's other work disturbs less than the difference of their medians.
+    The added time is the median difference within a turn, which other load on the machine disturbs
+    less than the difference of the medians.
     """
     off = sides[OFF]
     added_off = off.above(sides[DIRECTLY], method)
@@ -201,10 +201,10 @@ def _computed(side: Side) -> float:
 
 
 def _received(collector: Collector, count: int) -> None:
-    """Make sure that what was measured was done."""
+    """Wait until the collector has received all startups."""
     waiting.until(
         lambda: len(collector.spans("pod.startup")) >= count,
-        what="the receiver to have all startups",
+        what="the collector to have all startups",
         explain=lambda: f"it has {len(collector.spans('pod.startup'))} of {count}",
     )
 
@@ -239,7 +239,7 @@ class _Client:
         self._call("StartContainer", start.SerializeToString())
 
     def poll(self) -> None:
-        """Ask what kubelet asks every second."""
+        """Make the call that kubelet makes every second."""
         self._call(RELAYED, b"")
 
     def _call(self, method: str, payload: bytes) -> bytes:
@@ -249,7 +249,7 @@ class _Client:
 
 
 def _sandbox(number: int) -> api_pb2.PodSandboxConfig:
-    """Return what kubelet tells of a pod, as much of it as is usual."""
+    """Return a pod sandbox configuration of typical size."""
     labels = {f"app.kubernetes.io/label-{each}": "value" for each in range(6)}
     return api_pb2.PodSandboxConfig(
         metadata=api_pb2.PodSandboxMetadata(
@@ -263,7 +263,7 @@ def _sandbox(number: int) -> api_pb2.PodSandboxConfig:
 
 
 def _container() -> api_pb2.ContainerConfig:
-    """Return what kubelet tells of a container, as much of it as is usual."""
+    """Return a container configuration of typical size."""
     variables = [
         api_pb2.KeyValue(key=f"SHOP_SERVICE_{each}", value=b"10.96.0.1") for each in range(40)
     ]
@@ -281,7 +281,7 @@ def _container() -> api_pb2.ContainerConfig:
 
 
 def _run_pod(side: Side, pods: Pods) -> None:
-    """Start a pod of one container with the calls timed, and remove it."""
+    """Start a pod of one container, time the calls, and remove it."""
     pod = side.timed("RunPodSandbox", lambda: pods.run_pod(f"bench-{next(_numbers)}"))
     with pod:
         spec = kubelet.Spec(image=images.BUSYBOX, command=("sleep", "1000"))

@@ -1,4 +1,4 @@
-"""The runtime of the tracing benchmark, in a process of its own: it answers, and takes no time.
+"""The runtime of the tracing benchmark as a separate process, which answers at once.
 
 python -m hack.bench.tracing.program SOCKET
 """
@@ -28,7 +28,7 @@ async def _serve(socket: Path) -> None:
             async for _ in payloads:
                 pass
             made = api_pb2.CreateContainerResponse(container_id=f"container-{next(numbers)}")
-            runtime.calls.clear()  # it would remember all of them
+            runtime.calls.clear()  # which otherwise grows with every call
             await context.write(made.SerializeToString())
 
         sandbox = api_pb2.RunPodSandboxResponse(pod_sandbox_id="sandbox")
@@ -37,10 +37,10 @@ async def _serve(socket: Path) -> None:
         runtime.answer(methods.path_of("StartContainer"), api_pb2.StartContainerResponse())
         runtime.answer(methods.path_of("ListContainers"), api_pb2.ListContainersResponse())
         runtime.answer(methods.path_of("Version"), _VERSION)
-        told = asyncio.Event()
+        stopped = asyncio.Event()
         for each in signal.SIGTERM, signal.SIGINT:
-            asyncio.get_running_loop().add_signal_handler(each, told.set)
-        await told.wait()
+            asyncio.get_running_loop().add_signal_handler(each, stopped.set)
+        await stopped.wait()
 
 
 if __name__ == "__main__":

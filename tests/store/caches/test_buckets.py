@@ -13,7 +13,7 @@ from cri_proxy.store.caches import buckets, cache
 from cri_proxy.store.caches.buckets import Address
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.bucket import Bucket, Login
-from hack.testbed.file_server import Status
+from hack.testbed.web import Status
 
 LOGIN = Login("AKIDCANARY0123456789", "secret/canary+0123456789")
 TEMPORARY = Login("ASIACANARY0123456789", "secret/canary+of-a-while", "session/canary=0123==")

@@ -4,8 +4,8 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.store.caches import cache
-from hack.testbed import file_server
-from hack.testbed.file_server import FileServer
+from hack.testbed import web
+from hack.testbed.web import FileServer
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_priority_is_what_the_cache_says_or_that_of_nix(publisher, site, text, p
 
 def test_threads_share_one_refusal_of_a_dead_cache(server, site):
     """Else each would wait for its own timeout, one after the other."""
-    hang = file_server.Hang()
-    server.fail("/nix-cache-info", file_server.Status(503))
+    hang = web.Hang()
+    server.fail("/nix-cache-info", web.Status(503))
     server.fail("/hold", hang)
     refusals, barrier = [], threading.Barrier(8)
     server.delay_seconds = 0.2
@@ -81,7 +81,7 @@ def test_threads_share_one_refusal_of_a_dead_cache(server, site):
 
 
 def test_server_may_ask_for_a_pause(tmp_path, site, server):
-    server.fail("*", file_server.Status(429))
+    server.fail("*", web.Status(429))
     with pytest.raises(cache.Passing) as caught:
         site.read("x")
 
@@ -95,22 +95,10 @@ def test_credentials_do_not_follow_a_redirection(publisher, server, tmp_path):
     (tmp_path / "elsewhere" / "x").write_text("there")
     with FileServer(tmp_path / "elsewhere") as elsewhere:
         target = elsewhere.url.replace("127.0.0.1", "localhost") + "/x"
-        answer = server.answer
-
-        def redirect(handler):
-            if handler.path == "/moved":
-                server.seen = handler.headers["Authorization"]
-                handler.send_response(302)
-                handler.send_header("Location", target)
-                handler.send_header("Content-Length", "0")
-                handler.end_headers()
-            else:
-                answer(handler)
-
-        server.answer = redirect
+        server.fail("/moved", web.Status(302, b"", {"Location": target}))
         url = server.url.replace("http://", "http://user:secret@")
         site = cache.of_url(url, cache.Connections(ca_file=None, size=4))
 
         assert site.read("moved") == b"there"
-        assert server.seen.startswith("Basic ")
+        assert server.requests[-1].headers["authorization"].startswith("Basic ")
         assert "authorization" not in elsewhere.requests[0].headers

@@ -20,7 +20,7 @@ from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import jobs as fetching
 from cri_proxy.store.protocol import Fact, Fetch, Find, StoreOptions, Survey
 from hack.testbed.binary_cache import Publisher
-from hack.testbed.file_server import FileServer, Status
+from hack.testbed.web import FileServer, Status
 
 SECRET = "flox_pat_very-secret"
 A = TypeVar("A")

@@ -8,8 +8,8 @@ from cri_proxy.lib.job import Cancelled
 from cri_proxy.store.caches import cache, volley
 from cri_proxy.store.caches.volley import Question
 from cri_proxy.store.http import connections
-from hack.testbed import file_server
-from hack.testbed.file_server import FileServer
+from hack.testbed import web
+from hack.testbed.web import FileServer
 
 WAIT_SECONDS = 60
 
@@ -85,7 +85,7 @@ def test_site_out_of_reach_is_insisted_on(server, reach, fire):
 def test_answer_that_pauses_holds_up_no_other(publisher, server, reach, fire):
     for n in range(8):
         (publisher.directory / f"file-{n}").write_bytes(b"x" * n)
-    hang = file_server.Hang()
+    hang = web.Hang()
     server.fail("/file-7", hang)
 
     with fire() as fired:
@@ -102,7 +102,7 @@ def test_late_answer_is_insisted_on_and_the_sooner_one_is_taken(
 ):
     monkeypatch.setattr(connections, "LATE_SECONDS", 0.05)
     (publisher.directory / "file").write_bytes(b"late")
-    server.fail("/file", file_server.Hang())
+    server.fail("/file", web.Hang())
 
     with fire() as fired:
         fired.ask(question("file", [reach(server)], insist=lambda check: b"in another way"))
@@ -116,7 +116,7 @@ def test_late_answer_is_taken_if_it_comes_before_the_other(
 ):
     monkeypatch.setattr(connections, "LATE_SECONDS", 0.05)
     (publisher.directory / "file").write_bytes(b"late")
-    server.fail("/file", file_server.Hang())
+    server.fail("/file", web.Hang())
     ended = threading.Event()
 
     def insist(check):

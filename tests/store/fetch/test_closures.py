@@ -10,8 +10,8 @@ from cri_proxy import errors
 from cri_proxy.model.progress import Phase, Progress
 from cri_proxy.store import protocol, signatures
 from cri_proxy.store.fetch import closures
-from hack.testbed import file_server
-from hack.testbed.file_server import Status
+from hack.testbed import web
+from hack.testbed.web import Status
 
 DEADLINE_SECONDS = 60
 
@@ -203,7 +203,7 @@ async def test_damaged_archive_fails_the_realization_and_succeeds_once_it_is_men
 ):
     root = next(iter(forest))
     bad = sorted(forest[root] - {root})[3]
-    server.fail(f"/{publisher.narinfo(bad).url}", file_server.Corruption(60))
+    server.fail(f"/{publisher.narinfo(bad).url}", web.Corruption(60))
     async with daemon() as ours:
         with pytest.raises(errors.ContentDamaged, match=f"{bad} is damaged"):
             await realize(ours, root)
@@ -231,7 +231,7 @@ async def test_failure_of_one_realization_leaves_what_another_wants(
     trunk = next(path for path in next(iter(forest.values())) if path.name == "trunk")
     doomed = publisher.add("doomed", b"d", [trunk, publisher.add("absent", b"x")])
     publisher.remove(next(p for p in publisher.narinfo(doomed).references if p.name == "absent"))
-    hang = file_server.Hang(size=10)
+    hang = web.Hang(size=10)
     server.fail(f"/{publisher.narinfo(trunk).url}", hang)
     async with daemon() as ours:
         healthy = asyncio.create_task(realize(ours, trunk))
@@ -249,7 +249,7 @@ async def test_failure_of_one_realization_leaves_what_another_wants(
 
 async def test_cancelling_stops_what_nobody_else_wants(daemon, forest, server, publisher, store):
     root = next(iter(forest))
-    hang = file_server.Hang(size=10)
+    hang = web.Hang(size=10)
     server.fail("/nar/*", hang)
     async with daemon() as ours:
         task = asyncio.create_task(realize(ours, root))
@@ -272,7 +272,7 @@ async def test_passing_trouble_of_a_cache_is_not_noticed(daemon, forest, server)
     root = next(iter(forest))
     for pattern in ("*.narinfo", "/nar/*"):
         server.fail(pattern, Status(503), times=1)
-        server.fail(pattern, file_server.Truncation(5), times=2)
+        server.fail(pattern, web.Truncation(5), times=2)
     async with daemon() as ours:
         assert await realize(ours, root) == forest[root]
 
@@ -287,7 +287,7 @@ async def test_path_that_came_with_other_references_brings_those_too(
     twin.publish(root, {"data": b"built differently"}, [late])
     twin.add("late", b"late")
     (twin.directory / "nix-cache-info").write_text("StoreDir: /nix/store\nPriority: 90\n")
-    server.fail("/nar/*", file_server.Corruption(60))
+    server.fail("/nar/*", web.Corruption(60))
     async with daemon(caches=(server.url, twin.url)) as ours:
         assert await realize(ours, root) == {root, late}
     assert set(sound()) == {root, late}

@@ -15,9 +15,9 @@ from cri_proxy.store.fetch import jobs as fetching
 from cri_proxy.store.fetch import traversal
 from cri_proxy.store.http import connections
 from cri_proxy.store.protocol import Fetch, Fetched, FetchFailed, FetchFew, Survey
-from hack.testbed import file_server
+from hack.testbed import web
 from hack.testbed.binary_cache import Executable, Publisher, Symlink
-from hack.testbed.file_server import FileServer
+from hack.testbed.web import FileServer
 
 
 def names_in(directory):
@@ -141,7 +141,7 @@ def test_survey_looks_many_paths_up_at_a_time(options, publisher, server, monkey
     monkeypatch.setattr(connections, "LATE_SECONDS", 60)
     leaves = [publisher.add(f"leaf-{n}", b"x" * n) for n in range(40)]
     root = publisher.add("root", b"r", leaves)
-    hang = file_server.Hang()
+    hang = web.Hang()
     jobs = fetching.jobs(options())
     for leaf in leaves:
         server.fail(f"/{leaf.digest}.narinfo", hang)
@@ -245,7 +245,7 @@ def test_archive_of_flipped_bits_is_damage_of_that_cache_and_of_no_use(
     path = publisher.add("thing", {"data": os.urandom(50_000)})
     jobs = fetching.jobs(options())
     fact = survey(jobs, [path])[path.basename]
-    spoil(server, publisher, path, file_server.Corruption(20_000))
+    spoil(server, publisher, path, web.Corruption(20_000))
 
     with pytest.raises(errors.ContentDamaged, match=f"{path} is damaged .*{server.url}"):
         fetch(jobs, fact)
@@ -275,7 +275,7 @@ def test_archive_that_always_breaks_off_is_a_cache_out_of_reach(options, publish
     path = publisher.add("thing", {"data": os.urandom(50_000)})
     jobs = fetching.jobs(options())
     fact = survey(jobs, [path])[path.basename]
-    spoil(server, publisher, path, file_server.Truncation(1000))
+    spoil(server, publisher, path, web.Truncation(1000))
 
     with pytest.raises(errors.SourceUnreachable, match="broke off"):
         fetch(jobs, fact)
@@ -287,7 +287,7 @@ def test_archive_that_always_breaks_off_is_a_cache_out_of_reach(options, publish
 
 def test_another_cache_stands_in_for_one_with_damaged_bytes(options, publisher, server):
     path = publisher.add("thing", {"data": os.urandom(50_000)})
-    spoil(server, publisher, path, file_server.Corruption(20_000))
+    spoil(server, publisher, path, web.Corruption(20_000))
     with FileServer(publisher.directory) as second:
         jobs = fetching.jobs(options(caches=(server.url, second.url)))
         fetch(jobs, survey(jobs, [path])[path.basename])
@@ -491,7 +491,7 @@ def test_another_cache_stands_in_for_few_of_damaged_bytes(options, publisher, se
         replace(fact, found=replace(fact.found, cache=server.url))
         for fact in survey(jobs, chain[:1]).values()
     ]
-    server.fail("/nar/*", file_server.Corruption(50))
+    server.fail("/nar/*", web.Corruption(50))
 
     assert all(isinstance(each, Fetched) for each in fetch_few(jobs, facts).values())
 
@@ -501,7 +501,7 @@ def test_few_that_are_being_fetched_are_waited_for(options, publisher, server):
     path = publisher.add("thing", b"x" * 1000)
     jobs = fetching.jobs(options())
     facts = list(survey(jobs, [path]).values())
-    hang = file_server.Hang()
+    hang = web.Hang()
     server.fail("/nar/*", hang)
     fetching_it = threading.Thread(target=fetch, args=(jobs, facts[0]))
     fetching_it.start()

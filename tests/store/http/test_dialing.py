@@ -8,8 +8,8 @@ import pytest
 from cri_proxy import errors
 from cri_proxy.store.caches import cache, failover
 from cri_proxy.store.http.connections import Connections
-from hack.testbed.file_server import FileServer, Status
 from hack.testbed.tunnels import TunnelProxy
+from hack.testbed.web import FileServer, Status
 from tests.store.caches.test_volley import WAIT_SECONDS, outcomes_of, question
 
 
@@ -109,9 +109,7 @@ def test_where_a_redirection_leads_a_proxy_is_used_that_is_for_it(
 ):
     """A cache that NO_PROXY has may redirect to a store of objects that only the proxy reaches."""
     path = publisher.add("thing", b"x")
-    forwarded = []
     with FileServer(tmp_path) as forwarder:
-        forwarder.answer = lambda handler: forwarded.append(handler.path) or handler.send_error(404)
         monkeypatch.setenv("http_proxy", forwarder.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         far = f"http://objects.invalid/{path.digest}.narinfo"
@@ -119,7 +117,7 @@ def test_where_a_redirection_leads_a_proxy_is_used_that_is_for_it(
         with pytest.raises(errors.NotFound):
             failover.Caches([server.url]).seek(path, lambda offer: offer, check=never)
 
-    assert forwarded == [far]
+    assert [request.path for request in forwarder.requests] == [far]
 
 
 def test_what_comes_through_a_tunnel_can_be_polled(secure, proxy):

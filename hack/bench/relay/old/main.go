@@ -1,9 +1,9 @@
-// An old gRPC client on two sockets of one runtime, directly and through a proxy: it must not notice.
+// An old gRPC client on two sockets of one runtime, directly and through a proxy, with equal results.
 //
 //	old DIRECTLY THROUGH
 //
-// Clients of this age are still on nodes: kubelets, agents and tools that nobody rebuilds. The calls
-// carry bytes, so that one program fits every version of the CRI.
+// Such clients are still on nodes: old kubelets, agents and tools. The calls carry bytes, so that one
+// program supports every version of the CRI.
 package main
 
 import (
@@ -30,7 +30,7 @@ const (
 	rounds  = 200
 )
 
-// raw carries a message as the bytes it is.
+// raw is a codec that passes messages as bytes.
 type raw struct{}
 
 func (raw) Marshal(v interface{}) ([]byte, error) { return *v.(*[]byte), nil }
@@ -40,7 +40,7 @@ func (raw) Unmarshal(data []byte, v interface{}) error {
 }
 func (raw) Name() string { return "proto" }
 
-// call is a method, what it is asked, and whether the same answer comes every time.
+// call is a method, its request, and whether the answer is always the same.
 type call struct {
 	path    string
 	request []byte
@@ -109,7 +109,7 @@ func dial(socket string) *grpc.ClientConn {
 	return conn
 }
 
-// outcome tells the status of a call, and its answer if that is the same every time.
+// outcome returns the status of a call, and its answer if that is always the same.
 func outcome(conn *grpc.ClientConn, each call) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -119,14 +119,14 @@ func outcome(conn *grpc.ClientConn, each call) string {
 		request = []byte{}
 	}
 	err := conn.Invoke(ctx, each.path, &request, &answer)
-	told := fmt.Sprintf("%v %s", status.Code(err), status.Convert(err).Message())
+	text := fmt.Sprintf("%v %s", status.Code(err), status.Convert(err).Message())
 	if each.stable && !bytes.Contains(answer, []byte("uptime")) {
-		told += fmt.Sprintf(" %x", answer)
+		text += fmt.Sprintf(" %x", answer)
 	}
-	return told
+	return text
 }
 
-// cancelled opens a stream without an end and gives it up, many times over one connection.
+// cancelled opens and cancels an endless stream many times on one connection.
 func cancelled(conn *grpc.ClientConn) error {
 	for turn := 0; turn < 100; turn++ {
 		ctx, cancel := context.WithCancel(context.Background())

@@ -1,4 +1,4 @@
-"""A server that fails as it is told, and only then."""
+"""The web server has the configured faults, and no others."""
 
 import http.client
 import threading
@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 import urllib3
 
-from hack.testbed.file_server import Corruption, FileServer, Hang, Status, Truncation
+from hack.testbed.web import Corruption, FileServer, Hang, Status, Truncation
 
 WAIT_SECONDS = 30
 DATA = bytes(range(256)) * 4000
@@ -25,12 +25,12 @@ def server(tmp_path):
 
 @pytest.fixture
 def get(server):
-    """A client that keeps one connection and does not try again."""
+    """A client that keeps one connection and does not retry."""
     with urllib3.PoolManager(retries=False, timeout=WAIT_SECONDS) as pool:
         yield lambda path, method="GET", **more: pool.request(method, server.url + path, **more)
 
 
-def test_files_are_served_and_requests_are_told(server, get):
+def test_files_are_served_and_requests_are_recorded(server, get):
     assert get("/nar/large").data == DATA
     assert get("/small?query", headers={"X-Note": "y"}).data == b"small"
 
@@ -44,7 +44,7 @@ def test_files_are_served_and_requests_are_told(server, get):
     assert server.count() == 0
 
 
-def test_connection_is_kept(server):
+def test_connection_is_persistent(server):
     with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
         for method in ("GET", "HEAD", "GET"):
             connection.request(method, "/small")
@@ -54,20 +54,20 @@ def test_connection_is_kept(server):
 
 
 @pytest.mark.parametrize("path", ["/none", "/", "/nar", "/../secret", "/nar/%2e%2e/%2e%2e/secret"])
-def test_what_is_no_file_below_the_directory_is_not_found(server, path):
+def test_paths_other_than_files_below_the_directory_are_not_found(server, path):
     with closing(http.client.HTTPConnection("127.0.0.1", server.port)) as connection:
         connection.request("GET", path)
 
         assert connection.getresponse().status == 404
 
 
-def test_status_is_answered_as_often_as_told(server, get):
+def test_status_is_answered_the_given_number_of_times(server, get):
     server.fail("/small", Status(503), times=2)
 
     assert [get("/small").status for _ in range(3)] == [503, 503, 200]
 
 
-def test_fault_without_a_number_stays_until_it_is_healed(server, get):
+def test_fault_without_a_number_stays_until_heal(server, get):
     server.fail("*", Status(500))
     assert [get("/small").status for _ in range(3)] == [500] * 3
 
@@ -75,7 +75,7 @@ def test_fault_without_a_number_stays_until_it_is_healed(server, get):
     assert get("/small").status == 200
 
 
-def test_truncated_file_breaks_off(server, get):
+def test_truncated_file_ends_early(server, get):
     server.fail("/nar/*", Truncation(1000), times=1)
 
     with pytest.raises(urllib3.exceptions.ProtocolError, match="1000 bytes read"):
@@ -90,7 +90,7 @@ def test_corrupted_file_has_one_byte_altered(server, get):
     assert [index for index in range(len(DATA)) if data[index] != DATA[index]] == [5000]
 
 
-def test_hanging_file_comes_when_it_is_released(server, get):
+def test_hanging_file_continues_when_it_is_released(server, get):
     hang = Hang(10)
     server.fail("/nar/*", hang)
     response = get("/nar/large", preload_content=False)
@@ -107,7 +107,7 @@ def test_missing_authorization_is_refused(server, get):
     assert get("/small", headers={"Authorization": "Basic eDp5"}).status == 200
 
 
-def test_requests_in_flight_at_once_are_counted(server, get):
+def test_concurrent_requests_are_counted(server, get):
     hang = Hang()
     server.fail("/nar/*", hang)
     responses = [get("/nar/large", preload_content=False) for _ in range(3)]
@@ -117,7 +117,7 @@ def test_requests_in_flight_at_once_are_counted(server, get):
     assert [response.data == DATA for response in responses] == [True] * 3
 
 
-def test_stopped_server_refuses_and_breaks_connections_and_starts_on_the_same_port(server, get):
+def test_stopped_server_breaks_connections_and_restarts_on_the_same_port(server, get):
     server.fail("/nar/*", Hang(10))
     response = get("/nar/large", preload_content=False)
     port = server.port

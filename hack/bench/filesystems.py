@@ -1,8 +1,8 @@
-"""Grounds: fresh file systems to measure on.
+"""Fresh file systems to measure on.
 
-Creating files on an ext4 from which many were deleted a moment ago is up to twenty times slower
-for a minute, and a disk that others use is slow whenever they like. So every run gets an ext4 of
-its own whose blocks are in memory, and nothing on it is deleted: it goes as a whole.
+After many files were deleted from an ext4 file system, creating files on it is up to twenty times
+slower for a minute, and a shared disk is slow at unpredictable times. So every run gets its own
+ext4 file system with its blocks in memory, which is discarded as a whole.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _GIBIBYTE: Final = 1024**3
 
 @contextlib.contextmanager
 def fresh(*, gibibytes: int = 4) -> Iterator[Path]:
-    """Give the directory of a new ext4 in memory, for the time of a with statement.
+    """Mount a new ext4 file system in memory, and yield its directory.
 
-    Only what is written to it takes memory. Needs root and a loop device.
+    Only written blocks take memory. Needs root and a loop device.
     """
     with tempfile.TemporaryDirectory(prefix="cri-proxy-bench-", dir=_MEMORY) as directory:
         image, place = Path(directory, "image"), Path(directory, "mounted")

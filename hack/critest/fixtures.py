@@ -1,8 +1,8 @@
-"""What critest needs of the world: its images, and what it cannot have here.
+"""Images for critest, and the tests that cannot pass here.
 
-critest pulls its images from registries of Kubernetes. Here one registry on this machine stands in
-for all of them, with images that do what the tests look at: a small Linux, the same with other
-users, and a web server that says it is nginx. They are named as critest names them.
+critest pulls its images from Kubernetes' registries. Here, one registry on this machine stands in
+for all of them, with images that behave as the tests expect: a small Linux, the same with other
+users, and a web server with the name nginx. They have the names that critest uses.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from hack.testbed.images import File, Image
 
 LEFT_OUT: Final = {
     "public image with digest should be pulled": "the image is named by a digest of its contents",
-    "NoNewPrivs": "takes an image with a setuid program of its own",
-    "port mapping with host port": "the testbed's network leaves the host's firewall alone",
-    "benchmark": "measures, and tests nothing",
+    "NoNewPrivs": "needs an image with its own setuid program",
+    "port mapping with host port": "the testbed's network does not change the host's firewall",
+    "benchmark": "benchmarks rather than tests",
 }
-"""Parts of names of tests that no runtime could pass here, and why: they would only cost time."""
+"""Parts of the names of tests that no runtime can pass here, and why; they are skipped."""
 
 REGISTRIES: Final = ("registry.k8s.io", "k8s.gcr.io", "gcr.io")
 
@@ -40,7 +40,7 @@ wait
 
 
 def all_images() -> Iterator[Image]:
-    """Yield every image that critest asks for, of the versions that are known."""
+    """Yield every image that the known versions of critest pull."""
     files = images.busybox_files()
     files |= {
         "etc/passwd": File(
@@ -51,7 +51,7 @@ def all_images() -> Iterator[Image]:
             b"root:x:0:\nusers:x:100:\nwww-data:x:33:\ndefault-user:x:1000:\n"
             b"group-defined-in-image:x:50000:default-user\n"
         ),
-        # What the machine's busybox may lack, and a program of its own that can be masked.
+        # Applets that the machine's busybox may lack, and a separate program that can be masked.
         "bin/ipcs": File(b"#!/bin/sh\nexec cat /proc/sysvipc/shm\n", 0o755),
         "bin/pgrep": File(b'#!/bin/sh\nexec pidof "$1"\n', 0o755),
         "bin/ls": files["bin/busybox"],
@@ -70,7 +70,7 @@ def all_images() -> Iterator[Image]:
 
 
 def _tagged(linux: Image) -> Iterator[Image]:
-    """Yield images that are looked at and not run: most differ, those of test-image-tags do not."""
+    """Yield images that are pulled but not run; those of test-image-tags are the same image."""
     for name in ("latest:latest", "tag:test", "tag:all", "1:latest", "2:latest", "3:latest"):
         layer = images.layer({name: File(name.encode())})
         yield replace(linux, name=f"{_STAGING}/test-image-{name}", layers=(*linux.layers, layer))

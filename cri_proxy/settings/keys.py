@@ -1,7 +1,7 @@
-"""Keys: every setting by name, derived from the sections of `schema`.
+"""Names of all settings, derived from the sections of `schema`.
 
-One rule makes all names: key `k` of section `s` is `s.k`, CRI_PROXY_S_K and --s-k (with dashes for
-underscores). `toml_of` writes a default the way it would stand in the file.
+Key `k` of section `s` is named `s.k` in messages, CRI_PROXY_S_K in the environment and --s-k (with
+dashes for underscores) as a flag. `toml_of` formats a default as it would be written in the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """One setting, of which there is one object; `default` is in TOML's form."""
+    """One setting; compared by identity. `default` is the value as TOML gives it."""
 
     section: str
     name: str
@@ -35,12 +35,12 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """Its name in the environment."""
+        """The name of its environment variable."""
         return f"{PREFIX}{self.section}_{self.name}".upper()
 
     @property
     def flag(self) -> str:
-        """Its name on the command line."""
+        """The name of its command-line flag."""
         return f"--{self.section}-{self.name}".replace("_", "-")
 
 
@@ -65,7 +65,7 @@ KEYS: Final = tuple(key for name, table in SECTIONS.items() for key in _keys_of(
 
 
 def toml_of(value: object) -> str:
-    """Return the TOML text, on one line, of a value in TOML's form."""
+    """Format a value, as TOML gives it, as TOML text on one line."""
     match value:
         case Mapping():
             pairs = [f"{_name_of(name)} = {toml_of(each)}" for name, each in value.items()]
@@ -73,7 +73,7 @@ def toml_of(value: object) -> str:
         case list() | tuple():
             return f"[{', '.join(toml_of(each) for each in value)}]"
         case _:
-            # JSON's text, whole numbers and fractions are TOML's too.
+            # strings and numbers are written alike in JSON and TOML
             return json.dumps(value, ensure_ascii=False)
 
 

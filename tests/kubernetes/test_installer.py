@@ -170,12 +170,12 @@ def test_the_daemonset_puts_the_proxy_before_kubelet_and_takes_it_off_without_a_
     removed = overlay.log().splitlines()
 
     assert READY in installed
-    assert installed[-1] == "installer: cri-proxy is on this node"
+    assert installed[-1] == "installer: cri-proxy is installed on this node"
     assert "speaks to the proxy" in checked
     assert set(changed) == {"config.yaml", "instance-config.yaml"}
     assert space.kubectl("logs", "annotated") == "hello\n"
     assert READY in removed
-    assert removed[-1] == "installer: cri-proxy is off this node"
+    assert removed[-1] == "installer: cri-proxy is uninstalled from this node"
     assert transitions(node.node()) == since
     assert identity(space.ready("ordinary")) == before_it
     left = difference(root, node.machine.snapshot())

@@ -7,6 +7,9 @@ ARGS ?=
 # How many tests run at once. They wait most of the time, for pods and for programs to start; 0 is one after the other.
 WORKERS ?= 2
 AT_ONCE := -n $(WORKERS) --dist worksteal
+# Where spelling and the words of hack/codespell.txt are checked.
+PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs manifests .github .ci Makefile renovate.json \
+	cri_proxy/settings
 TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environment_in_a_pod.py
 
 .NOTPARALLEL:
@@ -53,7 +56,7 @@ e2e-kubernetes: dist ## run pods, and install the release, on a real Kubernetes,
 	$(PYTHON) -m pytest -m kubernetes tests/kubernetes $(ARGS)
 
 .PHONY: verify
-verify: ## check style, types, floors, generated files and shell scripts
+verify: ## check style, types, floors, generated files, shell scripts and spelling
 	@hack/prerequisites.sh verify
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -61,6 +64,12 @@ verify: ## check style, types, floors, generated files and shell scripts
 	.venv/bin/lint-imports
 	hack/protos.sh --check
 	find .ci/run hack cri_proxy manifests -type f \( -name '*.sh' -o -path .ci/run \) -exec shellcheck {} +
+	$(MAKE) --no-print-directory spelling
+
+.PHONY: spelling
+spelling: ## check spelling, and the words of hack/codespell.txt
+	@hack/prerequisites.sh
+	.venv/bin/codespell $(PROSE)
 
 .PHONY: protos
 protos: ## generate messages from api/
@@ -71,6 +80,17 @@ protos: ## generate messages from api/
 dist: ## build the release into dist/: tarball, wheel, checksums, list of parts
 	@hack/prerequisites.sh
 	$(PYTHON) -m hack.dist $(ARGS)
+
+.PHONY: audit-parts
+audit-parts: ## compare the Debian packages that the release bundles with Debian's security archive
+	@hack/prerequisites.sh
+	$(PYTHON) -m hack.dist.audit
+
+.PHONY: kind
+kind: ## run the demo pods on kind, with the release in dist/ (needs Docker, kind, kubectl; see hack/kind.sh)
+	hack/kind.sh up
+	hack/kind.sh demo
+	hack/kind.sh down
 
 .PHONY: install-test
 install-test: dist ## install, upgrade and uninstall the release on machines with a systemd of their own (as root)

@@ -198,7 +198,7 @@ class Transport:
             )
         if status in {401, 403}:
             return errors.AccessDenied(
-                f"FloxHub at {host} gives {subject.name} to nobody without a token "
+                f"FloxHub at {host} requires a token for {subject.name} "
                 f"(HTTP {status}): it is private or does not exist; check the reference, or mount "
                 f"a secret with the key floxhub-token at /var/run/secrets/flox.dev"
             )

@@ -1,12 +1,12 @@
-"""Settings: one table of keys, four sources, and a refusal for whatever is not understood.
+"""Settings: one table of keys, loaded from four sources and validated strictly.
 
 `schema` is the table: sections are frozen dataclasses, each key has a kind (`kinds`), a default and
 a line of help. `keys` derives every name from it mechanically, so that one word serves everywhere:
 `store.root` in the file is CRI_PROXY_STORE_ROOT in the environment and --set store.root=... on the
 command line. `sources` reads defaults < file < environment < --set and remembers where each value
-came from; `contradictions` tells which values cannot all be meant; `page` writes docs/settings.md.
+came from; `contradictions` finds values that exclude each other; `page` writes docs/settings.md.
 
-Nothing here reads the environment or a file at import: the CLI hands them in, once.
+Nothing here reads the environment or a file at import time: the CLI passes them in, once.
 """
 
 from cri_proxy.settings.schema import Settings

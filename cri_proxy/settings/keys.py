@@ -1,4 +1,4 @@
-"""Keys: every setting by name, derived from the sections of `schema`.
+"""Names of all settings, derived from the sections of `schema`.
 
 One rule makes all names: key `k` of section `s` is `s.k` in the file and after --set, and
 CRI_PROXY_S_K in the environment. `toml_of` writes a default the way it would stand in the file.
@@ -22,7 +22,7 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """One setting, of which there is one object; `default` is in TOML's form."""
+    """One setting; compared by identity. `default` is the value as TOML gives it."""
 
     section: str
     name: str
@@ -35,7 +35,7 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """Its name in the environment."""
+        """The name of its environment variable."""
         return f"{PREFIX}{self.section}_{self.name}".upper()
 
 
@@ -60,7 +60,7 @@ KEYS: Final = tuple(key for name, table in SECTIONS.items() for key in _keys_of(
 
 
 def toml_of(value: object) -> str:
-    """Return the TOML text, on one line, of a value in TOML's form."""
+    """Format a value, as TOML gives it, as TOML text on one line."""
     match value:
         case Mapping():
             pairs = [f"{_name_of(name)} = {toml_of(each)}" for name, each in value.items()]
@@ -68,7 +68,7 @@ def toml_of(value: object) -> str:
         case list() | tuple():
             return f"[{', '.join(toml_of(each) for each in value)}]"
         case _:
-            # JSON's text, whole numbers and fractions are TOML's too.
+            # strings and numbers are written alike in JSON and TOML
             return json.dumps(value, ensure_ascii=False)
 
 

@@ -1,12 +1,12 @@
-"""Kinds of values: what a key accepts, told in words and as two parsers.
+"""Kinds of values: the type of a key, as a description and two parsers.
 
-A value comes in one of two forms: as TOML gave it (text, number, list, table) or as text from the
-environment or a flag. A kind turns both into the value that the program uses, and raises
-ValueError for anything else, without a message: the refusal is worded by `sources`, which knows
-where the value stood, from the kind's `accepted`.
+A value arrives in one of two forms: as TOML gives it (string, number, list, table) or as text from
+the environment or a flag. A kind parses both into the value that the program uses, and raises
+ValueError without a message for anything else: `sources` knows where the value was set and words
+the error with the kind's `accepted`.
 
-In text form the elements of a list stand between commas or spaces, those of a table are written
-`name=value`.
+In text form, the elements of a list are separated by commas or spaces, and those of a table are
+written `name=value`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from cri_proxy.model.imagenames import ImageName
 from cri_proxy.model.references import Reference
 
 SOCKET_PATH_BYTES: Final = 107
-"""The longest path that fits Linux's sockaddr_un, without its closing NUL."""
+"""The longest path that fits Linux's sockaddr_un, without its terminating NUL."""
 
 _SEPARATOR: Final = re.compile(r"[,\s]+")
-# Neither queries nor fragments: paths are put behind it. A comma would end it in a list.
+# No query and no fragment, as paths are appended; no comma, which separates list elements.
 _URL: Final = re.compile(r"[^\x00-\x20\"#,<>?\x7f-\U0010ffff]+")
 _HANDLER: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _HOST: Final = re.compile(
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ValueKind(Generic[T]):
-    """What one key accepts: `accepted` completes the sentence "must be …"."""
+    """The type of one key; `accepted` completes the sentence "must be …"."""
 
     accepted: str
     of_toml: Callable[[object], T]
@@ -51,7 +51,7 @@ class ValueKind(Generic[T]):
 
 
 def whole(low: int, high: int) -> ValueKind[int]:
-    """Return the kind of whole numbers within bounds, both included."""
+    """Return the kind of integers from `low` to `high`, both included."""
 
     def of_toml(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -64,7 +64,7 @@ def whole(low: int, high: int) -> ValueKind[int]:
 
 
 def seconds(low: float, high: float) -> ValueKind[float]:
-    """Return the kind of durations within bounds, both included; fractions are welcome."""
+    """Return the kind of durations from `low` to `high`, both included, with fractions."""
 
     def of_toml(value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -78,13 +78,13 @@ def seconds(low: float, high: float) -> ValueKind[float]:
 
 
 def share() -> ValueKind[float]:
-    """Return the kind of parts of a whole, from nothing to all of it."""
+    """Return the kind of ratios from 0 to 1."""
     inner = seconds(0, 1)
     return ValueKind("a number from 0 to 1", inner.of_toml, inner.of_text)
 
 
 def choice(*words: str) -> ValueKind[str]:
-    """Return the kind of a few words."""
+    """Return the kind of values that are one of `words`."""
 
     def of_text(text: str) -> str:
         if text not in words:
@@ -95,7 +95,7 @@ def choice(*words: str) -> ValueKind[str]:
 
 
 def choice_or(word: str, prefix: str) -> ValueKind[str]:
-    """Return the kind of one word, a prefix with an absolute path behind it, or nothing."""
+    """Return the kind of `word`, `prefix` followed by an absolute path, or the empty string."""
 
     def of_text(text: str) -> str:
         if text in ("", word):
@@ -114,14 +114,14 @@ def directory() -> ValueKind[Path]:
 
 
 def optional_file() -> ValueKind[Path | None]:
-    """Return the kind of absolute paths that may be left empty, which reads as None."""
+    """Return the kind of absolute paths that may be empty, which parses as None."""
     return _textual(
         "an absolute path, or empty for none", lambda text: _path_of(text) if text else None
     )
 
 
 def words_or_file(*words: str) -> ValueKind[str]:
-    """Return the kind of a few words or an absolute path, whose text it keeps."""
+    """Return the kind of one of `words` or an absolute path; the value stays a string."""
 
     def of_text(text: str) -> str:
         return text if text in words else str(_path_of(text))
@@ -130,7 +130,7 @@ def words_or_file(*words: str) -> ValueKind[str]:
 
 
 def unix_socket() -> ValueKind[Path]:
-    """Return the kind of Unix socket addresses: a path, or gRPC's and kubelet's unix:// form."""
+    """Return the kind of Unix socket addresses: a path, or a unix:// URL as kubelet writes it."""
 
     def of_text(text: str) -> Path:
         path = _path_of(text.removeprefix("unix://").removeprefix("unix:"))
@@ -144,7 +144,7 @@ def unix_socket() -> ValueKind[Path]:
 
 
 def reference() -> ValueKind[Reference]:
-    """Return the kind of references to environments."""
+    """Return the kind of environment references."""
 
     def of_text(text: str) -> Reference:
         try:
@@ -156,17 +156,17 @@ def reference() -> ValueKind[Reference]:
 
 
 def url(*schemes: str) -> ValueKind[str]:
-    """Return the kind of URLs of some schemes; a slash at the end is taken off."""
+    """Return the kind of URLs with one of `schemes`; a trailing slash is removed."""
 
     def of_text(text: str) -> str:
         parts = urlsplit(text)
-        # urlsplit strips line ends and tabs silently.
+        # urlsplit silently strips newlines and tabs, so the text itself is matched, too
         if parts.scheme not in schemes or not _URL.fullmatch(text):
             raise ValueError
         if parts.scheme == "file":
             is_place = not parts.netloc and parts.path.startswith("/")
         else:
-            is_place = bool(parts.hostname) and parts.port != 0  # asking for the port parses it
+            is_place = bool(parts.hostname) and parts.port != 0  # reading the port validates it
         if not is_place:
             raise ValueError
         return text.rstrip("/")
@@ -175,13 +175,13 @@ def url(*schemes: str) -> ValueKind[str]:
 
 
 def optional_url(*schemes: str) -> ValueKind[str]:
-    """Return the kind of URLs that may be left empty."""
+    """Return the kind of URLs that may be empty."""
     inner = url(*schemes)
     return _textual(f"{inner.accepted}, or empty", lambda text: inner.of_text(text) if text else "")
 
 
 def optional_address() -> ValueKind[str]:
-    """Return the kind of IP addresses with a port, such as `[::1]:9464`, that may be left empty."""
+    """Return the kind of IP addresses with a port, such as `[::1]:9464`, that may be empty."""
 
     def of_text(text: str) -> str:
         if not text:
@@ -197,7 +197,7 @@ def optional_address() -> ValueKind[str]:
 
 
 def host() -> ValueKind[str]:
-    """Return the kind of DNS names and IP addresses, with a port or without; IPv6 in brackets."""
+    """Return the kind of DNS names and IP addresses with an optional port; IPv6 in brackets."""
 
     def of_text(text: str) -> str:
         match = _HOST.fullmatch(text)
@@ -207,11 +207,11 @@ def host() -> ValueKind[str]:
             ipaddress.IPv6Address(match["v6"])
         return text
 
-    return _textual("a DNS name or IP address, with :port or without", of_text)
+    return _textual("a DNS name or IP address, optionally followed by :port", of_text)
 
 
 def public_key() -> ValueKind[str]:
-    """Return the kind of Nix's public keys, `name:base64` with 32 bytes of Ed25519."""
+    """Return the kind of Nix public keys: `name:base64`, 32 bytes for Ed25519."""
 
     def of_text(text: str) -> str:
         match = _PUBLIC_KEY.fullmatch(text)
@@ -219,11 +219,11 @@ def public_key() -> ValueKind[str]:
             raise ValueError
         return text
 
-    return _textual("a public key name:base64 as Nix writes it (32 bytes)", of_text)
+    return _textual("a public key in Nix's form name:base64 (32 bytes)", of_text)
 
 
 def listing(element: ValueKind[T]) -> ValueKind[tuple[T, ...]]:
-    """Return the kind of lists of `element`; the order is kept."""
+    """Return the kind of lists of `element`, in the order given."""
 
     def of_toml(value: object) -> tuple[T, ...]:
         if not isinstance(value, list | tuple):
@@ -237,7 +237,7 @@ def listing(element: ValueKind[T]) -> ValueKind[tuple[T, ...]]:
 
 
 def handlers() -> ValueKind[Mapping[str, str]]:
-    """Return the kind of tables from a RuntimeClass's handler to the runtime's own handler."""
+    """Return the kind of tables from a RuntimeClass handler to one that the runtime has."""
 
     def of_toml(value: object) -> Mapping[str, str]:
         if not isinstance(value, dict):
@@ -250,14 +250,14 @@ def handlers() -> ValueKind[Mapping[str, str]]:
         return dict(value)
 
     return ValueKind(
-        'a table of handler names such as flox = "runc", an empty one for the runtime\'s default',
+        'a table of handler names such as flox = "runc"; an empty name is the runtime\'s default',
         of_toml,
         lambda text: of_toml(_table_of(text)),
     )
 
 
 def image_name() -> ValueKind[ImageName]:
-    """Return the kind of names of images, with a tag (left out, it is latest) and no digest."""
+    """Return the kind of image names with a tag (default: latest) and without a digest."""
 
     def of_text(text: str) -> ImageName:
         try:
@@ -268,15 +268,15 @@ def image_name() -> ValueKind[ImageName]:
             raise ValueError
         return name
 
-    return _textual("an image's name such as flox/empty:1.0.0, without a digest", of_text)
+    return _textual("an image name such as flox/empty:1.0.0, without a digest", of_text)
 
 
 def store_path_by_system(
     default: Mapping[str, str],
 ) -> ValueKind[Mapping[str, storepaths.StorePath]]:
-    """Return the kind of one store path per system of `default`, which fills what is left out.
+    """Return the kind of tables with a store path per system; `default` fills in absent systems.
 
-    One store path alone stands for every system, empty text for the default.
+    A single store path applies to every system; empty text is the default.
     """
 
     def of_toml(value: object) -> Mapping[str, storepaths.StorePath]:
@@ -296,7 +296,7 @@ def store_path_by_system(
 
 
 def _textual(accepted: str, of_text: Callable[[str], T]) -> ValueKind[T]:
-    """Return a kind whose TOML form is the text form."""
+    """Return a kind whose TOML form is a string in the text form."""
 
     def of_toml(value: object) -> T:
         if not isinstance(value, str):
@@ -327,7 +327,7 @@ def _elements(text: str) -> list[str]:
 
 
 def _table_of(text: str) -> dict[str, str]:
-    """Return the table that `name=value` elements write; a name given twice is refused."""
+    """Parse `name=value` elements into a table; raise ValueError for a repeated name."""
     table: dict[str, str] = {}
     for element in _elements(text):
         name, equals, value = element.partition("=")

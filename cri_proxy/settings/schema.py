@@ -1,13 +1,12 @@
-"""The table of settings: every section, key, default and line of help stands here and only here.
+"""The table of settings: the only definition of every section, key, default and help text.
 
-A section is a frozen dataclass, a key is one of its fields. Add a key by adding a field: its names
-in the file, in the environment and as a flag, its line in --help-settings and its row in
-docs/settings.md follow. `Settings()` is all defaults.
+A section is a frozen dataclass, a key is one of its fields. To add a key, add a field: its names in
+the file, in the environment and as a flag, its entry in --help-settings and its row in
+docs/settings.md are derived from it. `Settings()` has all defaults.
 
-A field holds what was written, parsed. What follows from several of them, or from the node, is a
-property or a method beside the fields, so that replacing one field never leaves a stale other.
-It is a long file because it is one table; which values contradict each other is told by
-`contradictions`.
+A field holds the parsed value as it was set. Values that are derived from several fields, or from
+the node, are properties or methods, so that replacing one field never leaves a stale value.
+The file is long because it is one table; `contradictions` checks values against each other.
 """
 
 # ruff: noqa: RUF009 - `_key` is `dataclasses.field` with the names filled in
@@ -25,7 +24,7 @@ from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.settings import kinds
 
-# bashNonInteractive 5.3p15 as Flox's base catalog has it, so the default caches hold it, signed.
+# bashNonInteractive 5.3p15 of Flox's base catalog, so the default caches have it, signed.
 SHELLS: Final = {
     "x86_64-linux": "/nix/store/7ik8057hajl6vq9j40h3jracxjn0bb5x-bash-5.3p15",
     "aarch64-linux": "/nix/store/rzpv2vlq1zmhjqjinjgff1v83nw0b3hz-bash-5.3p15",
@@ -36,7 +35,7 @@ T = TypeVar("T")
 
 
 def _key(kind: kinds.ValueKind[T], default: object, about: str) -> T:
-    """Return the field of one key; `default` is in TOML's form and parsed by `kind` as well."""
+    """Return the field of one key; `default` is a value as TOML gives it, parsed by `kind`."""
     return field(
         default_factory=lambda: kind.of_toml(default),
         metadata={"kind": kind, "default": default, "about": about},
@@ -45,22 +44,22 @@ def _key(kind: kinds.ValueKind[T], default: object, about: str) -> T:
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """Where kubelet finds the proxy."""
+    """The socket that kubelet connects to."""
 
     listen: Path = _key(
         kinds.unix_socket(),
         "/run/cri-proxy/cri-proxy.sock",
-        "socket that kubelet is pointed to",
+        "the socket that kubelet is configured to use",
     )
     front: str = _key(
         kinds.choice("interposer", "router"),
         "router",
-        "what kubelet talks to: the router before the interposer, or the interposer alone",
+        "which part serves kubelet: the router in front of the interposer, or the interposer alone",
     )
     drain_seconds: float = _key(
         kinds.seconds(0, 3600),
         20,
-        "how long a stopping daemon waits for calls in flight",
+        "how long the daemon waits for calls in flight when it stops",
     )
 
 
@@ -71,64 +70,64 @@ class RuntimeSettings:
     endpoint: Path = _key(
         kinds.unix_socket(),
         "/run/containerd/containerd.sock",
-        "CRI socket of the container runtime",
+        "the CRI socket of the container runtime",
     )
     handlers: Mapping[str, str] = _key(
         kinds.handlers(),
         {"flox": ""},
-        "RuntimeClass handlers that the runtime does not know, and which of its own to use instead",
+        "RuntimeClass handlers that the runtime lacks, mapped to handlers that it has",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PodsSettings:
-    """How pods with an environment are started."""
+    """How pods with an environment start."""
 
     deadline_margin_seconds: float = _key(
         kinds.seconds(0, 60),
         5.0,
-        "time kept back from kubelet's deadline, to answer with progress instead of timing out",
+        "how long before kubelet's deadline a waiting call is answered with its progress",
     )
     kubelet_root: Path = _key(
         kinds.directory(),
         "/var/lib/kubelet",
-        "kubelet's own directory, where the volumes of pods lie",
+        "kubelet's root directory, which has the volumes of pods",
     )
     placeholder_images: tuple[ImageName, ...] = _key(
         kinds.listing(kinds.image_name()),
         ["flox/empty:1.0.0"],
-        "names under which the proxy itself supplies an image with nothing in it",
+        "names of the placeholder image, which is empty and supplied by the proxy",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Store paths on this node and the binary caches that they come from."""
+    """The store paths on this node and the binary caches to fetch them from."""
 
     root: Path = _key(
         kinds.directory(),
         "/var/lib/cri-proxy",
-        "directory of store paths, environments and remembered lockfiles, on one file system",
+        "directory of store paths, environments and cached lockfiles, all on one file system",
     )
     kind: str = _key(
         kinds.choice("own", "nix"),
         "own",
-        "where store paths are kept: in a store of the proxy's own, or by this node's Nix",
+        "which store holds the store paths: the proxy's own, or that of the node's Nix",
     )
     nix_directory: Path | None = _key(
         kinds.optional_file(),
         "",
-        "directory with nix-store, for kind nix; empty to look where Nix usually is",
+        "directory with nix-store, for kind nix; empty to search the usual places",
     )
     nix_remote: str = _key(
         kinds.choice_or("daemon", "local?root="),
         "",
-        "the store of kind nix, as in NIX_REMOTE: daemon, local?root=/dir, or empty for Nix's own",
+        "store for kind nix, as in NIX_REMOTE: daemon, local?root=/dir, or empty for Nix's default",
     )
     caches: tuple[str, ...] = _key(
         kinds.listing(kinds.url("https", "http", "file")),
         ["https://cache.nixos.org", "https://cache.flox.dev"],
-        "binary caches, asked in the order of their own priorities and in this order where equal",
+        "binary caches, queried by the priority that each announces, and in this order where equal",
     )
     public_keys: tuple[str, ...] = _key(
         kinds.listing(kinds.public_key()),
@@ -136,135 +135,135 @@ class StoreSettings:
             "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=",
             "flox-cache-public-1:7F4OyH7ZCnFhcze3fJdfyXYLQw/aV7GEed86nQ7IsOs=",
         ],
-        "keys one of which must have signed a store path before it is used",
+        "trusted keys; a store path is used only if one of them has signed it",
     )
     workers: int = _key(
         kinds.whole(0, 64),
         0,
-        f"processes that fetch and unpack; 0 for one per core, at most {_WORKERS_AT_MOST}",
+        f"worker processes that fetch and unpack; 0 for one per core, at most {_WORKERS_AT_MOST}",
     )
     connections: int = _key(
         kinds.whole(1, 1024),
         64,
-        "connections to binary caches at once, of the whole node",
+        "maximum number of connections to binary caches, for the whole node",
     )
     timeout_seconds: float = _key(
         kinds.seconds(1, 3600),
         30,
-        "how long a binary cache may stay silent before it is asked again or the next one is",
+        "how long to wait for data from a binary cache before retrying or trying the next one",
     )
     ca_file: Path | None = _key(
         kinds.optional_file(),
         "",
-        "certificate authorities that caches are checked against; empty for the node's own",
+        "file of certificate authorities for binary caches; empty for those of the node",
     )
 
     def workers_on(self, cores: int) -> int:
-        """Return how many worker processes a node with `cores` runs."""
+        """Return the number of worker processes on a node with `cores`."""
         return self.workers or max(1, min(cores, _WORKERS_AT_MOST))
 
 
 @dataclass(frozen=True, slots=True)
 class PeerSettings:
-    """The other nodes of the cluster, which give each other store paths."""
+    """Other nodes of the cluster, which share store paths with each other."""
 
     listen: str = _key(
         kinds.optional_address(),
         "",
-        "address and port, such as 0.0.0.0:9465, where other nodes get this node's store paths",
+        "address and port, such as 0.0.0.0:9465, that serves store paths to other nodes",
     )
     names: tuple[str, ...] = _key(
         kinds.listing(kinds.host()),
         [],
-        "DNS names that lead to all nodes, a headless Service's for one; asked before any cache",
+        "DNS names that resolve to all nodes, such as a headless Service's; queried before caches",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FloxHubSettings:
-    """Where environments are defined."""
+    """FloxHub, which environments are resolved from."""
 
     url: str = _key(
         kinds.url("https", "http"),
         "https://hub.flox.dev",
-        "FloxHub itself",
+        "URL of FloxHub",
     )
     git_url: str = _key(
         kinds.optional_url("https", "http"),
         "",
-        "its git repositories; empty to derive it from url (host label hub becomes api, plus /git)",
+        "URL of its git repositories; empty to derive it from url (hub.HOST becomes api.HOST/git)",
     )
     api_url: str = _key(
         kinds.optional_url("https", "http"),
         "",
-        "its API; empty to derive it from url (host label hub becomes api)",
+        "URL of its API; empty to derive it from url (hub.HOST becomes api.HOST)",
     )
     token_file: Path | None = _key(
         kinds.optional_file(),
         "",
-        "file with a token for the private environments of pods that bring none of their own",
+        "file with a token for private environments, for pods that bring no token of their own",
     )
     remember_seconds: float = _key(
         kinds.seconds(0, 86400),
         10,
-        "how long the live generation of an environment is remembered before FloxHub is asked",
+        "how long the live generation of an environment is cached before FloxHub is asked again",
     )
     timeout_seconds: float = _key(
         kinds.seconds(1, 3600),
         30,
-        "how long FloxHub may stay silent before the last known generation is used",
+        "how long to wait for data from FloxHub before using the last known generation",
     )
     ca_file: Path | None = _key(
         kinds.optional_file(),
         "",
-        "certificate authorities that FloxHub is checked against; empty for the node's own",
+        "file of certificate authorities for FloxHub; empty for those of the node",
     )
 
     @property
     def git_base(self) -> str:
-        """`git_url`, or what follows from `url`: repositories are `<base>/<owner>/floxmeta`."""
+        """`git_url`, or the URL derived from `url`: repositories are `<base>/<owner>/floxmeta`."""
         return self.git_url or f"{self.api_base}/git"
 
     @property
     def api_base(self) -> str:
-        """`api_url`, or what follows from `url`; without a slash at the end."""
+        """`api_url`, or the URL derived from `url`; without a trailing slash."""
         return self.api_url or _api_of(self.url)
 
 
 @dataclass(frozen=True, slots=True)
 class GarbageSettings:
-    """When environments that no container, pod or pin holds are removed."""
+    """When environments that no container, pod or pin holds are deleted."""
 
     high_percent: int = _key(
         kinds.whole(1, 100),
         80,
-        "how full the file system of the store may become before something is removed; 100 for any",
+        "disk usage of the store above which unused environments are deleted; 100 for never",
     )
     low_percent: int = _key(
         kinds.whole(0, 100),
         70,
-        "how full it may still be afterwards; least recently started environments go first",
+        "disk usage at which deleting stops; least recently started environments are deleted first",
     )
     age_seconds: float = _key(
         kinds.seconds(0, 10 * 365 * 86400),
         30 * 86400,
-        "environments that were not started for so long are removed in any case; 0 for never",
+        "unused environments not started for this long are deleted at any disk usage; 0 for never",
     )
     grace_seconds: float = _key(
         kinds.seconds(0, 86400),
         600,
-        "what was started, made or fetched so lately is never removed",
+        "nothing that was started, made or fetched this recently is deleted",
     )
     interval_seconds: float = _key(
         kinds.seconds(1, 86400),
         60,
-        "how often the daemon looks at the disk",
+        "how often disk usage is checked",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PrewarmSettings:
-    """Environments that are kept on the node, their live generation always there before a pod."""
+    """Environments whose live generation is realized on the node before any pod asks for it."""
 
     environments: tuple[Reference, ...] = _key(
         kinds.listing(kinds.reference()),
@@ -274,117 +273,117 @@ class PrewarmSettings:
     directory: Path = _key(
         kinds.directory(),
         "/etc/cri-proxy/prewarm.d",
-        "directory of files with more of them, one a line; it may be a ConfigMap, or not be there",
+        "directory of files with more references, one per line, such as a ConfigMap; may be absent",
     )
     interval_seconds: float = _key(
         kinds.seconds(1, 86400),
         300,
-        "how often FloxHub is asked for the live generation, a fifth sooner or later by chance",
+        "how often FloxHub is asked for the live generation, with a random jitter of one fifth",
     )
     at_once: int = _key(
         kinds.whole(1, 64),
         2,
-        "how many are realized at the same time, at low priority",
+        "how many are realized concurrently, at low priority",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
-    """Store paths are compared with what was verified when they came, slowly, all the time."""
+    """Continuous background verification of the store paths on disk."""
 
     megabytes_per_second: int = _key(
         kinds.whole(0, 100_000),
         4,
-        "how fast store paths are read for it; 0 for no audit",
+        "read rate of the audit; 0 disables it",
     )
     interval_seconds: float = _key(
         kinds.seconds(1, 365 * 86400),
         7 * 86400,
-        "how often it begins anew",
+        "how often an audit of the whole store starts",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ActivationSettings:
-    """What an environment is given to start in."""
+    """What the proxy provides to environments that lack it."""
 
     shell: Mapping[str, StorePath] = _key(
         kinds.store_path_by_system(SHELLS),
         SHELLS,
-        "store path whose bin/bash runs the hooks of environments that bring no shell",
+        "store path whose bin/bash runs the hooks of environments without a shell",
     )
     certificates: str = _key(
         kinds.words_or_file("auto", "none"),
         "auto",
-        "certificate authorities for environments that bring none: the node's bundle, a file, none",
+        "certificate authorities for environments without them: auto (the node's), a file, or none",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What the daemon writes to its standard error."""
+    """The daemon's log, on standard error."""
 
     level: str = _key(
         kinds.choice("debug", "info", "warning", "error"),
         "info",
-        "the least important lines that are written",
+        "minimum level of the lines that are logged",
     )
     format: str = _key(
         kinds.choice("auto", "text", "json"),
         "auto",
-        "form of a line; auto is text for a terminal or the journal and JSON for the rest",
+        "format of a line; auto is text on a terminal or in the journal, and JSON elsewhere",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class TracingSettings:
-    """Traces of pod startups and where they go; OpenTelemetry's own OTEL_* variables work too."""
+    """Traces of pod startups and their export; OpenTelemetry's OTEL_* variables work as well."""
 
     exporter: str = _key(
         kinds.choice("none", "otlp"),
         "none",
-        "otlp sends traces by OTLP",
+        "otlp exports traces by OTLP",
     )
     protocol: str = _key(
         kinds.choice("http", "grpc"),
         "http",
-        "what OTLP goes over",
+        "transport of OTLP",
     )
     endpoint: str = _key(
         kinds.optional_url("https", "http"),
         "",
-        "OTLP collector, such as http://localhost:4318 (4317 for grpc); empty for that default",
+        "URL of the OTLP collector; empty for http://localhost:4318 (4317 for grpc)",
     )
     pods: str = _key(
         kinds.choice("all", "annotated", "none"),
         "all",
-        "pods whose startups are traced: every one, those that ask for an environment, or none",
+        "pods whose startups are traced: all, annotated (with an environment), or none",
     )
     share: float = _key(
         kinds.share(),
         1,
-        "part of the startups that is sent; those that kubelet samples itself always are",
+        "ratio of startups that are exported; those that kubelet sampled are always exported",
     )
     keep: int = _key(
         kinds.whole(0, 10_000),
         200,
-        "startups kept on this node for cri-proxy trace, with or without a collector; 0 for none",
+        "how many startups are kept on this node for cri-proxy trace; 0 for none",
     )
     settle_seconds: float = _key(
         kinds.seconds(0.1, 3600),
         30,
-        "quiet after a start before the pod's startup is over; ten times that after a failure",
+        "how long after the last start a startup ends; ten times as long after a failure",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Where others look after the daemon."""
+    """Metrics and health checks over HTTP."""
 
     listen: str = _key(
         kinds.optional_address(),
         "",
-        "address and port, such as 127.0.0.1:9464, that answers /metrics, /healthz and /readyz",
+        "address and port, such as 127.0.0.1:9464, that serves /metrics, /healthz and /readyz",
     )
 
 
@@ -408,9 +407,9 @@ class Settings:
 
 
 def _api_of(url: str) -> str:
-    """Return the API's URL: `https://hub.x` has it at `https://api.x`, any other FloxHub at home.
+    """Return the API's URL: `https://api.x` for `https://hub.x`, otherwise `url` itself.
 
-    Source of the rule: Flox's CLI, which derives its URLs from the one of FloxHub in this way.
+    Flox's CLI derives its URLs from FloxHub's in the same way.
     """
     parts = urlsplit(url)
     if not parts.netloc.startswith("hub."):

@@ -1,12 +1,12 @@
 """Sources: defaults < file < environment < --set, with all problems reported at once.
 
-Each source gives values by key; a later source replaces an earlier one's. What is not understood is
-never skipped: an unknown section, key or variable is refused with the name that was most likely
-meant, a wrong value with the place where it stands and what is accepted there. The caller gets the
-settings and, for `cri-proxy check`, where each came from.
+Each source provides values by key; a later source overrides an earlier one. Nothing is ignored: an
+unknown section, key or variable is an error that suggests the most similar name, an invalid value
+is an error that says where it was set and what is accepted. The result is the settings and, for
+`cri-proxy check`, the origin of each.
 
-    --config FILE or CRI_PROXY_CONFIG    the file; it must exist then
-    /etc/cri-proxy/config.toml           the file otherwise, if there is one
+    --config FILE or CRI_PROXY_CONFIG    the file, which must exist
+    /etc/cri-proxy/config.toml           the file otherwise, if it exists
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIG_FILE: Final = Path("/etc/cri-proxy/config.toml")
 CONFIG_VARIABLE: Final = f"{keys.PREFIX}CONFIG"
 DEFAULT: Final = "default"
 
-# Kubernetes itself sets these in the pods of a namespace that has a Service named cri-proxy.
+# Kubernetes sets these variables in all pods of a namespace with a Service named cri-proxy.
 _SERVICE_LINK: Final = re.compile(
     rf"{keys.PREFIX}(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?)?)"
 )
@@ -36,7 +36,7 @@ _BY_VARIABLE: Final = {key.variable: key for key in keys.KEYS}
 
 @dataclass(frozen=True, slots=True)
 class ValueOrigin:
-    """Where the value of one key came from; `shown` is its text, fit to be shown to anyone."""
+    """Where the value of one key comes from; `shown` is its text without credentials."""
 
     key: keys.Key
     source: str
@@ -44,13 +44,13 @@ class ValueOrigin:
 
     @property
     def is_default(self) -> bool:
-        """Whether nobody set it."""
+        """Whether no source set it."""
         return self.source == DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings, an origin for every key in the table's order, and the file that was read."""
+    """The settings, the origin of every key in the table's order, and the file that was read."""
 
     settings: schema.Settings
     origins: tuple[ValueOrigin, ...]
@@ -59,7 +59,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value as one source has it: `place` names that source's own word for the key."""
+    """A value from one source; `place` is what that source calls the key."""
 
     key: keys.Key
     place: str
@@ -78,7 +78,7 @@ class _Given:
 def load(
     *, overrides: Sequence[str] = (), environment: Mapping[str, str], file: str | None = None
 ) -> Loaded:
-    """Return the settings of this invocation; raise RequestInvalid with a line per problem.
+    """Load the settings of this invocation; raise RequestInvalid with a line per problem.
 
     `overrides` are the values of --set (`store.root=/x`), `file` is that of --config.
     """
@@ -109,7 +109,7 @@ def load(
 
 
 def _file_of(flag: str | None, environment: Mapping[str, str]) -> Path | None:
-    """Return the file to read, or None when none was named and the usual one is not there."""
+    """Return the file to read, or None if none was named and the default one does not exist."""
     named = flag or environment.get(CONFIG_VARIABLE)
     if named:
         return Path(named)
@@ -134,7 +134,7 @@ def _of_file(path: Path | None, refuse: Callable[[str], None]) -> Iterator[_Give
         if section not in keys.SECTIONS:
             refuse(f"{path}: {_unknown_section(section, table)}")
         elif not isinstance(table, dict):
-            refuse(f"{path}: {section} must be a section, written [{section}] on a line of its own")
+            refuse(f"{path}: {section} must be a section: write [{section}] on a line of its own")
         else:
             yield from _of_section(path, section, table, refuse)
 
@@ -181,7 +181,7 @@ def _of_overrides(overrides: Sequence[str], refuse: Callable[[str], None]) -> It
 
 
 def _unknown_section(name: str, value: object) -> str:
-    """Return the refusal of a top-level name, which may be a key that lost its section."""
+    """Return the error for a top-level name, which may be a key outside of its section."""
     if isinstance(value, dict):
         nearest = suggestions.nearest(name, keys.SECTIONS)
         meant = f"[{nearest}]" if nearest else None
@@ -201,9 +201,9 @@ def _hint(word: str, known: Mapping[str, keys.Key]) -> str:
 
 
 def _shown(raw: object) -> str:
-    """Return a value's text for a message: no credentials, no control characters, not too long."""
+    """Format a value for a message: without credentials or control characters, and not too long."""
     try:
         text = redaction.text(keys.toml_of(raw))
-    except TypeError:  # TOML's dates, which no key accepts
+    except TypeError:  # a date of TOML, which no key accepts
         text = str(raw)
     return text if len(text) <= 400 else f"{text[:397]}..."

@@ -41,6 +41,15 @@ class Package:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A version of a package that the archive has."""
+
+    version: str
+    is_security: bool
+    """Whether it comes from the security archive."""
+
+
 class Apt:
     """One release and architecture of Debian."""
 
@@ -70,6 +79,20 @@ class Apt:
             found[package.name] = package
         return [found[name] for name in names]
 
+    def offers(self, names: Sequence[str]) -> dict[str, list[Offer]]:
+        """Return all versions of each package in the suite, its updates and its security archive.
+
+        Raises SystemExit if a package is in none of them.
+        """
+        found: dict[str, list[Offer]] = {name: [] for name in names}
+        for line in self._run("apt-cache", "madison", *names).splitlines():
+            name, version, source = (each.strip() for each in line.split("|"))
+            if name in found and source.endswith("Packages"):  # not a source package of that name
+                found[name].append(Offer(version, is_security="-security/" in source))
+        if absent := [name for name, offers in found.items() if not offers]:
+            raise SystemExit(f"the archive has no {', '.join(absent)}")
+        return found
+
     def download(self, package: Package, directory: Path) -> Path:
         """Download the package into the empty `directory`; return the file."""
         self._run("apt-get", "download", f"{package.name}={package.version}", cwd=directory)
@@ -81,6 +104,7 @@ class Apt:
             "APT::Architecture": self._architecture,
             "APT::Architectures": self._architecture,
             "APT::Sandbox::User": "root",
+            "APT::Update::Error-Mode": "any",  # never go on with a part of the lists
             "Dir::Etc::sourcelist": where / "sources.list",
             "Dir::Etc::sourceparts": where / "parts",
             "Dir::Etc::preferencesparts": where / "preferences",

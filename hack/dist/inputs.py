@@ -51,6 +51,7 @@ DEBIAN: Final = (
     "libbz2-1.0",  # bz2
     "liblzma5",  # lzma
     "libuuid1",  # uuid
+    "base-files",  # the licence texts that the copyright files of the others refer to
 )
 _COMPILER: Final = "ziglang==0.17.1"  # cross-compiles C between both architectures
 _GLIBC: Final = range(
@@ -69,6 +70,11 @@ class Wheel:
     def name(self) -> str:
         """Return the project's name, as in the file name."""
         return self.file.split("-")[0]
+
+    @property
+    def project(self) -> str:
+        """Return the project's name as the package index normalizes it."""
+        return re.sub(r"[-_.]+", "-", self.name).lower()
 
     @property
     def version(self) -> str:

@@ -19,6 +19,16 @@ from urllib.parse import quote
 from hack.dist import apt, inputs
 from hack.dist.architectures import Architecture
 
+_SPDX: Final = {
+    "Apache-2.0": "Apache-2.0",
+    "Apache Software License": "Apache-2.0",
+    "MIT": "MIT",
+    "MIT License": "MIT",
+    "3-Clause BSD License": "BSD-3-Clause",
+    "MPL-2.0": "MPL-2.0",
+    "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+}
+"""SPDX identifiers by what wheels without a license expression have as License or Classifier."""
 _NAMESPACE: Final = uuid.UUID("b0b6c1f4-5b2f-4a52-9f5e-3c8a7f0b9d11")
 
 
@@ -36,6 +46,7 @@ def listing(version: str, architecture: Architecture, *, epoch: int) -> str:
         "name": "cri-proxy",
         "version": version,
         "purl": f"pkg:generic/cri-proxy@{version}?arch={architecture.name}",
+        "licenses": [{"license": {"id": "Apache-2.0"}}],
     }
     body: dict[str, Any] = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -58,11 +69,13 @@ def listing(version: str, architecture: Architecture, *, epoch: int) -> str:
 def _of_debian(package: apt.Package, architecture: Architecture) -> dict[str, Any]:
     where = f"arch={architecture.debian}&distro={inputs.SUITE}"
     purl = f"pkg:deb/debian/{quote(package.name)}@{quote(package.version)}?{where}"
-    return _component(package.name, package.version, purl, package.sha256)
+    component = _component(package.name, package.version, purl, package.sha256)
+    # a copyright file lists licences by file: too many for one expression
+    return {**component, "licenses": [{"license": {"name": f"see licenses/{package.name}"}}]}
 
 
 def _of_wheel(wheel: inputs.Wheel, file: Path) -> dict[str, Any]:
-    name = wheel.name.lower().replace("_", "-")
+    name = wheel.project
     component = _component(name, wheel.version, f"pkg:pypi/{name}@{wheel.version}", wheel.sha256)
     licenses = _licenses(file)
     return {**component, "licenses": licenses} if licenses else component
@@ -80,12 +93,15 @@ def _component(name: str, version: str, purl: str, sha256: str) -> dict[str, Any
 
 
 def _licenses(wheel: Path) -> Sequence[dict[str, Any]]:
-    """Return the licence in the wheel's metadata."""
+    """Return the licences in a wheel's metadata, as SPDX expressions where they are unambiguous."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
         metadata = email.parser.BytesParser().parsebytes(archive.read(name), headersonly=True)
     if expression := metadata.get("License-Expression"):
         return [{"expression": expression}]
-    if (text := metadata.get("License")) and "\n" not in text:
-        return [{"license": {"name": text}}]
-    return []
+    text = metadata.get("License") or ""
+    classifiers = [each.rpartition(" :: ")[2] for each in metadata.get_all("Classifier", [])]
+    found = {_SPDX[each] for each in (text, *classifiers) if each in _SPDX}
+    if found:
+        return [{"license": {"id": each}} for each in sorted(found)]
+    return [{"license": {"name": text}}] if text and "\n" not in text else []

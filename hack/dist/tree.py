@@ -7,8 +7,11 @@
         libexec/python              the interpreter itself
         lib/*.so*                   C library and others, from Debian
         lib/python3.13/             standard library, from Debian
-        lib/python3/dist-packages/  the project and its dependencies, from wheels
-        licenses/<package>          Debian's copyright files; wheels include theirs
+        lib/python3/dist-packages/  the project and what it depends on, from wheels
+        LICENSE                     the project's licence
+        licenses/<package>          of a Debian package: its copyright file
+        licenses/<wheel>/           of a wheel: its licence files
+        licenses/common/            the licence texts that Debian's copyright files refer to
 
 Every module has its bytecode beside it, marked as not to be checked against the source, so that the
 tree contains no timestamps and can be on a read-only file system.
@@ -17,6 +20,7 @@ tree contains no timestamps and can be on a read-only file system.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +58,9 @@ _DROPPED: Final = (
     # wheels: the slower of two bindings to zstd
     "lib/python3/dist-packages/zstandard/_cffi.*",
 )
+_LICENSE: Final = re.compile(  # the second is where wheels had them before metadata 2.4
+    r"\.dist-info/(licenses/.*[^/]|[^/]*(licen[cs]e|copying|notice|authors)[^/]*)$", re.IGNORECASE
+)
 _COMPILE: Final = """
 import compileall, py_compile, sys
 mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
@@ -76,8 +83,12 @@ class Tree:
         for name in ("cri-proxy", "python3"):
             self._place(launcher, f"bin/{name}", mode=0o755)
         fetcher = inputs.Fetcher(self._architecture)
-        for package in inputs.load(self._architecture).debian:
+        packages = inputs.load(self._architecture).debian
+        for package in packages:
             self._unpack(fetcher.debian(package), package.name)
+        for package in packages:  # now, as it may be a link to another package's
+            if not (self.directory / "licenses" / package.name).is_file():
+                raise SystemExit(f"{package.name} has no copyright file: add the package that has")
         (self.directory / "lib" / self._architecture.loader).rename(
             self.directory / "libexec/cri-proxy"
         )
@@ -86,11 +97,14 @@ class Tree:
         """Add the project's wheel and its dependencies."""
         fetcher = inputs.Fetcher(self._architecture)
         for wheel in inputs.load(self._architecture).wheels:
-            self._unzip(fetcher.wheel(wheel))
+            file = fetcher.wheel(wheel)
+            self._unzip(file)
+            self._copy_licenses(file, wheel.project)
         self._unzip(ours)
+        self._place(inputs.REPOSITORY / "LICENSE", "LICENSE", mode=0o644)
 
     def finish(self, python: Path) -> None:
-        """Remove unneeded files, and compile all modules with the interpreter `python`."""
+        """Delete unused files, and compile all modules with the interpreter `python`."""
         for pattern in _DROPPED:
             for path in self.directory.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -127,8 +141,10 @@ class Tree:
         text, multiarch = str(path), self._architecture.multiarch
         if text == f"/usr/bin/python{inputs.PYTHON}":
             return "libexec/python"
-        if text == f"/usr/share/doc/{package}/copyright":
-            return f"licenses/{package}"
+        if text in (f"/usr/share/doc/{package}/copyright", f"/usr/share/doc/{package}"):
+            return f"licenses/{package}"  # the latter is a link to another package's directory
+        if text.startswith("/usr/share/common-licenses/"):
+            return f"licenses/common/{path.name}"
         if text.startswith(f"/usr/lib/python{inputs.PYTHON}/"):
             return text.removeprefix("/usr/")
         if "/gconv/" in text or "/audit/" in text or "/engines" in text or "/ossl-" in text:
@@ -153,6 +169,20 @@ class Tree:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(archive.read(member))
                 path.chmod(0o755 if ".so" in path.name else 0o644)
+
+    def _copy_licenses(self, wheel: Path, project: str) -> None:
+        """Copy the licence files of a wheel to where those of all parts are."""
+        with zipfile.ZipFile(wheel) as archive:
+            files = [each for each in archive.namelist() if _LICENSE.search(each)]
+            if not files:
+                raise SystemExit(
+                    f"{wheel.name} has no licence file: find out what it may be used for"
+                )
+            for each in files:
+                inside = each.partition(".dist-info/")[2].removeprefix("licenses/")
+                path = self.directory / "licenses" / project / inside
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(archive.read(each))
 
     def _place(self, source: Path, place: str, *, mode: int) -> None:
         path = self.directory / place
@@ -186,7 +216,7 @@ def build_wheel(directory: Path, epoch: int) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary) / "source"
         copy.mkdir()
-        for name in ("pyproject.toml", "README.md"):
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copyfile(inputs.REPOSITORY / name, copy / name)
         shutil.copytree(
             inputs.REPOSITORY / "cri_proxy",

@@ -1,15 +1,15 @@
 #!/bin/sh
-# What the installer's container does on its node: put cri-proxy there and have it install itself, or take it off.
+# The installer's container: installs cri-proxy on its node, or uninstalls it.
 #
 #   install.sh install | uninstall
 #
-# /cri-proxy        the unpacked distribution, in this image
-# /host/opt, /host/etc  the node's own directories
+# /cri-proxy        the unpacked tarball, in this image
+# /host/opt, /host/etc  the node's directories
 # /settings         config.toml and prewarm.txt, from the ConfigMap
 #
-# The distribution is laid below /opt on the node and started there, in the namespaces of the node's process 1, where it
-# speaks to systemd, keeps a release of itself and restarts kubelet. This container survives that, as every container
-# does. What was laid goes again; what it installed stays.
+# The tarball's contents are copied to /opt on the node and run there, in the namespaces of the node's process 1, where
+# the program talks to systemd, installs a release and restarts kubelet. Like every container, this one survives that. The
+# copy is deleted afterwards; what it installed stays.
 set -eu
 
 image=${IMAGE_ROOT:-/cri-proxy}
@@ -19,10 +19,10 @@ done=${DONE:-/tmp/done}
 
 say() { echo "installer: $*"; }
 
-# Run on the node itself.
+# Run a command on the node itself.
 on_node() { ${ON_NODE-nsenter -t 1 -m -u -i -n -p --} "$@"; }
 
-# Have the distribution of this image do something on the node.
+# Run this image's cri-proxy on the node.
 with_program() {
   rm -rf "$host/opt/.cri-proxy-installer"
   cp -a "$image" "$host/opt/.cri-proxy-installer"
@@ -30,7 +30,7 @@ with_program() {
   rm -rf "$host/opt/.cri-proxy-installer"
 }
 
-# Write a setting file if it is another; fail if it was the same.
+# Write a settings file if it differs; fail if it is unchanged.
 settle() {
   mkdir -p "$(dirname "$2")"
   if cmp -s "$1" "$2"; then
@@ -41,7 +41,7 @@ settle() {
   say "wrote ${2#"$host"}"
 }
 
-# A daemon that runs reads its settings when it starts; installing what is there already would not start it anew.
+# The daemon reads its settings only at startup, and installing an unchanged release does not restart it.
 restart() {
   if on_node systemctl is-active --quiet cri-proxy.service; then
     on_node systemctl restart cri-proxy.service
@@ -50,17 +50,17 @@ restart() {
 
 case "${1-}" in
 install)
-  settle "$settings/prewarm.txt" "$host/etc/cri-proxy/prewarm.d/cluster" || true # read again by itself
+  settle "$settings/prewarm.txt" "$host/etc/cri-proxy/prewarm.d/cluster" || true # the daemon reads it periodically
   if settle "$settings/config.toml" "$host/etc/cri-proxy/config.toml"; then
     restart
   fi
   with_program install
-  say "cri-proxy is on this node"
+  say "cri-proxy is installed on this node"
   ;;
 uninstall)
   with_program uninstall
   rm -rf "$host/etc/cri-proxy"
-  say "cri-proxy is off this node"
+  say "cri-proxy is uninstalled from this node"
   ;;
 *)
   sed -n '2,4p' "$0" >&2
@@ -69,6 +69,6 @@ uninstall)
 esac
 
 touch "$done"
-# Nothing left to do but to be there; a signal ends it at once.
+# Keep running until a signal arrives, which is handled immediately.
 trap 'exit 0' TERM INT
 while :; do sleep 3600 & wait $!; done

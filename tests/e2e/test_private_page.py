@@ -44,7 +44,7 @@ def test_refusals_are_as_the_page_has_them(pushed: Node) -> None:
         "FloxHub does not accept the token": private.run_pod(pushed.pods, ENVIRONMENT, "expired"),
         "the Secret has another key": private.run_pod(pushed.pods, ENVIRONMENT, TOKEN, key="token"),
         "the Secret holds something else": private.run_pod(pushed.pods, ENVIRONMENT, "<html> 404"),
-        "FloxHub is away, and never accepted this token on this node": None,
+        "FloxHub is unavailable, and never accepted this token on this node": None,
     }
     assert told.keys() == pods.keys()
 

@@ -70,7 +70,9 @@ def test_the_token_is_the_bearers(local: FloxHub, published: Catalog) -> None:
     assert published.locations([APP], f"{SECRET}\n")
     with pytest.raises(errors.AccessDenied, match=r"refuses the token for .* package app-2\.0"):
         published.locations([APP], "another")
-    with pytest.raises(errors.AccessDenied, match=r"package app-2\.0 and 1 more to nobody without"):
+    with pytest.raises(
+        errors.AccessDenied, match=r"a token for the published package app-2\.0 and 1 more"
+    ):
         published.locations([APP, LIB], None)
 
 

@@ -140,7 +140,7 @@ def test_a_private_environment_is_given_to_its_token_only(floxhub: FloxHub, hub_
 
     assert hub.resolve(WEB, SECRET).reference.generation == 1
     assert {(each.user, each.password) for each in floxhub.requests} == {("oauth", SECRET)}
-    with pytest.raises(errors.AccessDenied, match="alice/web to nobody without a token"):
+    with pytest.raises(errors.AccessDenied, match="requires a token for alice/web"):
         hub.resolve(WEB, None)
     with pytest.raises(errors.AccessDenied, match="refuses the token for alice/web"):
         hub.resolve(WEB, "another")
@@ -175,7 +175,9 @@ def test_a_refusal_says_whether_a_token_was_given(local: FloxHub, hub: Hub, stat
 def test_a_server_that_hides_what_is_missing_is_worded_so(local: FloxHub, hub: Hub) -> None:
     local.hide_missing()
 
-    with pytest.raises(errors.AccessDenied, match=r"bob/x to nobody.*private or does not exist"):
+    with pytest.raises(
+        errors.AccessDenied, match=r"requires a token for bob/x.*private or does not exist"
+    ):
         hub.resolve(references.parse("bob/x"), None)
 
 

@@ -74,8 +74,8 @@ def test_connections_are_kept(server: Echo) -> None:
     ("status", "error", "sentence"),
     [
         (400, errors.ContentDamaged, "with HTTP 400: check that FloxHub's URL"),
-        (401, errors.AccessDenied, "to nobody without a token .HTTP 401."),
-        (403, errors.AccessDenied, "to nobody without a token .HTTP 403."),
+        (401, errors.AccessDenied, "requires a token for alice/web .HTTP 401."),
+        (403, errors.AccessDenied, "requires a token for alice/web .HTTP 403."),
         (404, errors.NotFound, "alice/web does not exist"),
         (410, errors.NotFound, "alice/web does not exist"),
         (407, errors.SourceUnreachable, "proxy asks for a password"),

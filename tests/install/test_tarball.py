@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,3 +142,17 @@ def test_checksums_cover_every_file(tarball: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout
+
+
+def test_every_part_has_its_license_in_the_tarball(tree: Path) -> None:
+    listing = json.loads((tree / "parts.cdx.json").read_text())
+    names = [each["name"] for each in listing["components"]]
+    lacking = [each for each in names if not (tree / "licenses" / each).exists()]
+    texts = "".join(each.read_text() for each in tree.glob("licenses/*") if each.is_file())
+    common = {each.rstrip(".") for each in re.findall(r"common-licenses/([\w.-]+)", texts)}
+
+    assert len(names) > 40
+    assert lacking == []
+    assert {each for each in common if not (tree / "licenses/common" / each).exists()} == set()
+    assert "Apache License" in (tree / "LICENSE").read_text()
+    assert listing["metadata"]["component"]["licenses"] == [{"license": {"id": "Apache-2.0"}}]

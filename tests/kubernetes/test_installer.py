@@ -170,12 +170,12 @@ def test_the_daemonset_installs_the_proxy_and_removes_it_without_a_trace(
     removed = overlay.log().splitlines()
 
     assert READY in installed
-    assert installed[-1] == "installer: cri-proxy is on this node"
+    assert installed[-1] == "installer: cri-proxy is installed on this node"
     assert "uses the proxy" in checked
     assert set(changed) == {"config.yaml", "instance-config.yaml"}
     assert space.kubectl("logs", "annotated") == "hello\n"
     assert READY in removed
-    assert removed[-1] == "installer: cri-proxy is off this node"
+    assert removed[-1] == "installer: cri-proxy is uninstalled from this node"
     assert transitions(node.node()) == since
     assert identity(space.ready("ordinary")) == before_it
     left = difference(root, node.machine.snapshot())

@@ -95,7 +95,7 @@ def test_a_key_outside_of_its_section_is_told_where_it_belongs(file):
 def test_a_section_that_is_a_value_is_refused(file):
     file.write_text("store = 3\n")
 
-    assert "store must be a section, written [store]" in refusal(file)
+    assert "store must be a section: write [store]" in refusal(file)
 
 
 def test_an_unknown_variable_is_refused_with_the_one_that_was_meant():

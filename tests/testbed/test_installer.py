@@ -47,8 +47,8 @@ def node(tmp_path: Path) -> Path:
 
 
 def run(node: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the script to the point where it would wait forever."""
-    script = installer.SCRIPT.read_text().partition("# Nothing left to do")[0]
+    """Run the script up to the point where it waits forever."""
+    script = installer.SCRIPT.read_text().partition("# Keep running until")[0]
     return subprocess.run(
         ["sh", "-s", "--", *arguments],
         input=script,

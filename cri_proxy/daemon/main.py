@@ -118,7 +118,7 @@ def interceptors_of(
     realizer: Realizer,
     runtime: Runtime,
     mutability: Mutability,
-    imports: pulls.Imports,
+    imports: containerd_images.Images,
 ) -> Mapping[str, Interceptor]:
     """Return what answers in the relay's stead, by method path."""
     known = handlers.Handlers(settings.runtime.handlers)
@@ -149,7 +149,10 @@ def interceptors_of(
 
 
 def _pulls_of(
-    names: Sequence[ImageName], runtime: Runtime, imports: pulls.Imports, known: handlers.Handlers
+    names: Sequence[ImageName],
+    runtime: Runtime,
+    imports: containerd_images.Images,
+    known: handlers.Handlers,
 ) -> Mapping[str, Interceptor]:
     """Return what is done when an image is pulled, if the settings ask for anything."""
     if not names and not known:

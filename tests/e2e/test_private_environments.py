@@ -159,7 +159,7 @@ def test_a_renewed_token_counts_at_the_next_try(private: Node) -> None:
 def test_a_secret_that_holds_no_token_is_refused(private: Node, content: bytes) -> None:
     pod = run_pod(private.pods, "acme/web", content)
 
-    refusal(pod, grpc.StatusCode.INVALID_ARGUMENT, FILE, MOUNT, "holds no token")
+    refusal(pod, grpc.StatusCode.INVALID_ARGUMENT, FILE, MOUNT, "contains no token")
 
 
 def test_a_secret_with_another_key_is_refused(private: Node) -> None:
@@ -195,7 +195,7 @@ def test_a_token_outside_the_mounted_volume_is_refused_and_never_read(
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     details = refused.value.details() or ""
-    assert ("is a link that leads out" if way != "pipe" else "not a regular file") in details
+    assert ("is a link to a file outside" if way != "pipe" else "not a regular file") in details
 
 
 def test_the_sandbox_begins_with_the_pods_token_and_the_container_joins(private: Node) -> None:

@@ -156,7 +156,7 @@ async def test_stream_without_an_end_is_ended_as_unavailable_when_the_server_dra
 
         for stream in (idle, unknown):
             assert await stream.code() is grpc.StatusCode.UNAVAILABLE
-            assert await stream.details() == "cri-proxy is stopping: call again"
+            assert await stream.details() == "cri-proxy is stopping: retry"
         for call in received:
             await call.cancelled.wait()
 

@@ -7,8 +7,8 @@ start of a connection.
 
 - SETTINGS are forwarded with small changes (see `http2settings`), and so are grants of the
   connection window, less what the interposer has used of it (see `responseflow`).
-- With the first call, downstream is told to keep no header table; its acknowledgement of that is
-  not forwarded.
+- The first call is answered with SETTINGS of our own that empty downstream's header table; their
+  acknowledgement is not forwarded.
 - PINGs are forwarded, but those that the interposer's DATA provoked are answered here.
 - When a connection drains, a PING of our own shows how far downstream has read.
 
@@ -125,7 +125,7 @@ class Downstream:
             kind, length = head & 0xFF, head >> 8
             stop = start + 9 + length
             if stop > end or length > largest:
-                break  # incomplete, or too long: `keep` tells which
+                break  # incomplete, or too long: `keep` distinguishes them
             if is_plain:
                 if kind == 0:  # DATA
                     # `stream` still has the reserved bit; with that set it is not in the table.

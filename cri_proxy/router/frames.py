@@ -138,11 +138,6 @@ class FrameReader:
             raise too_long()
         self._missing = HEADER_BYTES + (head >> 8) - len(rest)
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes kept of an incomplete frame."""
-        return sum(map(len, self.pieces))
-
 
 def build(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """Return one frame."""

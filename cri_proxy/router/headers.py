@@ -2,7 +2,7 @@
 
 HPACK's dynamic table is why a block cannot simply be forwarded to a peer of our choice: it may
 refer to entries that an earlier block, sent to another peer, left in the receiver's table. So every
-side is told a table size of zero, kubelet with its first call (see `http2settings`). A sender that
+side is sent a table size of zero, kubelet after its first call (see `http2settings`). A sender that
 complies says so: its next block begins with a size update to zero, the single byte 0x20. From then
 on its blocks are self-contained and pass as raw bytes. Before that, and whenever the sender
 announces another size, its `HeaderSender` decodes them, and they are re-encoded without a table.

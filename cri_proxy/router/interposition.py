@@ -83,7 +83,7 @@ class Interposition:
             del self._closed[self._closed_order.popleft()]
 
     def connect(self, settings: Http2Settings) -> None:
-        """Request a connection to the interposer, which is told downstream's settings."""
+        """Request a connection to the interposer, which gets downstream's settings."""
         if self.state is not State.ABSENT:
             return
         self._become(State.WANTED)

@@ -160,7 +160,7 @@ class RequestFlow:
             self._flush(call)
 
     def change_granted(self, change: int) -> None:
-        """Apply a change of upstream's INITIAL_WINDOW_SIZE, which downstream has been told."""
+        """Apply a change of upstream's INITIAL_WINDOW_SIZE, which downstream has got, too."""
         for call in self.calls.values():
             call.granted += change
 

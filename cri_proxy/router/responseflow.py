@@ -15,7 +15,7 @@ interposer and replenish only as its DATA leaves.
 
 Stream windows of upstream are end to end and not touched here, with one exception: a padded frame
 that is split to fit loses its padding, which is credited to its sender. Streams of the interposer
-have a `ResponseWindow` each. The interposer is told the default initial window, whatever downstream
+have a `ResponseWindow` each. The interposer gets the default initial window, whatever downstream
 announces, and granted more when downstream's window is larger. What it sends beyond downstream's
 window, because that was smaller or has been reduced since, is queued:
 

@@ -27,7 +27,6 @@ class SocketTransport:
     __slots__ = (
         "_buffer",
         "_buffered_bytes",
-        "_is_closing",
         "_is_full",
         "_is_reading",
         "_loop",
@@ -38,6 +37,7 @@ class SocketTransport:
         "_recv",
         "_send",
         "_socket",
+        "is_closing",
     )
 
     def __init__(
@@ -60,16 +60,12 @@ class SocketTransport:
         self._buffered_bytes = 0
         self._is_full = False
         self._is_reading = False
-        self._is_closing = False
-
-    @property
-    def is_closing(self) -> bool:
+        self.is_closing = False
         """Nothing more is read, and further writes are ignored."""
-        return self._is_closing
 
     def read(self) -> None:
         """Start or resume reading."""
-        if not self._is_reading and not self._is_closing:
+        if not self._is_reading and not self.is_closing:
             self._is_reading = True
             self._loop.add_reader(self._socket.fileno(), self._readable)
 
@@ -81,7 +77,7 @@ class SocketTransport:
 
     def write(self, data: bytes) -> None:
         """Write, now or as soon as there is room."""
-        if self._is_closing:
+        if self.is_closing:
             return
         sent = 0
         if not self._buffer:
@@ -103,10 +99,10 @@ class SocketTransport:
 
     def close(self) -> None:
         """Write what is buffered, then close the socket."""
-        if not self._is_closing:
+        if not self.is_closing:
             self.pause()
             if self._buffer:
-                self._is_closing = True
+                self.is_closing = True
             else:
                 self._lose(None)
 
@@ -146,7 +142,7 @@ class SocketTransport:
             return
         if not buffer:
             self._loop.remove_writer(self._socket.fileno())
-            if self._is_closing:
+            if self.is_closing:
                 self._lose(None)
                 return
         if self._is_full and self._buffered_bytes <= _ROOM_BYTES:
@@ -155,7 +151,7 @@ class SocketTransport:
 
     def _lose(self, error: OSError | None) -> None:
         descriptor = self._socket.fileno()
-        self._is_closing = True
+        self.is_closing = True
         if descriptor < 0:
             return
         self.pause()

@@ -56,7 +56,7 @@ class Upstream:
         self.effective_window = EffectiveWindow()
         """Downstream's initial window of streams, as upstream may use it now."""
         self.table_limit = HeaderTableLimit()
-        """What downstream has been told about its header table."""
+        """The size of downstream's header table."""
         self.receiver = headers.HeaderReceiver()
         self.has_settings = False
         """Its SETTINGS have arrived."""
@@ -92,7 +92,7 @@ class Upstream:
             kind, length = head & 0xFF, head >> 8
             stop = start + 9 + length
             if stop > end or length > largest:
-                break  # incomplete, or too long: `keep` tells which
+                break  # incomplete, or too long: `keep` distinguishes them
             if is_plain:
                 if kind == 0:  # DATA
                     self.has_sent = True

@@ -39,7 +39,7 @@ def _no_errors_in_grpcs_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def _is_late(record: logging.LogRecord) -> bool:
-    """Whether it tells of an event for the loop of an earlier test.
+    """Return whether a record is about an event for the loop of an earlier test.
 
     gRPC has one queue of events for all loops of a process. The daemon has one loop, tests have
     one each, and on a busy machine a test's last events come after its loop was closed.

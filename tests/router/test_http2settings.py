@@ -1,4 +1,4 @@
-"""What peers are told of each other's SETTINGS, and when these take effect."""
+"""SETTINGS: what is forwarded of them, and when they take effect."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ A message without such a name is forwarded as the bytes received.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
 from cri_proxy.interposer import selection
-from cri_proxy.interposer.calls import Call
+from cri_proxy.interposer.calls import Call, Interceptor
 
 _Request = TypeVar("_Request", bound=Message)
 
@@ -122,58 +122,41 @@ class Status:
         return status.SerializeToString() if self._handlers.add_to(status) else response
 
 
-class ImageStatus:
-    """Queries an image for the runtime's own handler."""
+class ImageCall(Generic[_Request]):
+    """Replaces a mapped handler in a call that names an image, such as ImageStatus."""
 
-    def __init__(self, handlers: Handlers) -> None:
+    def __init__(
+        self,
+        kind: type[_Request],
+        image_of: Callable[[_Request], api_pb2.ImageSpec],
+        handlers: Handlers,
+    ) -> None:
+        self._kind = kind
+        self._image_of = image_of
         self._handlers = handlers
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the query."""
-        request = api_pb2.ImageStatusRequest
-        return await _forward(self._handlers, request, lambda each: each.image, payload, call)
+        """Forward the call; no environment depends on it, so it is never refused."""
+        if not self._handlers.is_near(payload):
+            return await call.forward(payload)
+        try:
+            request = self._kind.FromString(payload)
+        except DecodeError:
+            return await call.forward(payload)
+        if not self._handlers.map_image(self._image_of(request)):
+            return await call.forward(payload)
+        return await call.forward(request.SerializeToString())
 
 
-class RemoveImage:
-    """Removes an image for the runtime's own handler."""
-
-    def __init__(self, handlers: Handlers) -> None:
-        self._handlers = handlers
-
-    async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the removal."""
-        request = api_pb2.RemoveImageRequest
-        return await _forward(self._handlers, request, lambda each: each.image, payload, call)
-
-
-class ListImages:
-    """Lists images with a filter for the runtime's own handler."""
-
-    def __init__(self, handlers: Handlers) -> None:
-        self._handlers = handlers
-
-    async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the query."""
-        request = api_pb2.ListImagesRequest
-        return await _forward(
-            self._handlers, request, lambda each: each.filter.image, payload, call
-        )
-
-
-async def _forward(
-    handlers: Handlers,
-    kind: type[_Request],
-    image_of: Callable[[_Request], api_pb2.ImageSpec],
-    payload: bytes,
-    call: Call,
-) -> bytes:
-    """Forward a call with an image; no environment depends on it, so it is never refused."""
-    if not handlers.is_near(payload):
-        return await call.forward(payload)
-    try:
-        request = kind.FromString(payload)
-    except DecodeError:
-        return await call.forward(payload)
-    if not handlers.map_image(image_of(request)):
-        return await call.forward(payload)
-    return await call.forward(request.SerializeToString())
+def interceptors_of(handlers: Handlers) -> Mapping[str, Interceptor]:
+    """Return the interceptors of this module by method name; none if no handler is mapped."""
+    if not handlers:
+        return {}
+    return {
+        "Status": Status(handlers),
+        "ImageStatus": ImageCall(api_pb2.ImageStatusRequest, lambda each: each.image, handlers),
+        "RemoveImage": ImageCall(api_pb2.RemoveImageRequest, lambda each: each.image, handlers),
+        "ListImages": ImageCall(
+            api_pb2.ListImagesRequest, lambda each: each.filter.image, handlers
+        ),
+    }

@@ -1,4 +1,4 @@
-"""Interceptors of the calls that environments change, one class each, named as in the CRI.
+"""Interceptors of the calls that environments change, named as the CRI's methods.
 
     RunPodSandbox    starts to realize the environments that the pod will need, in parallel with
                      the sandbox; replaces a mapped runtime handler by the runtime's own
@@ -139,8 +139,8 @@ class CreateContainer:
             image = await self._images.config_of(request.config.image)
             writable = None
             if wanted.nix_mutable:
-                lent = self._mutability.lend(environment.store)
-                writable = await stack.enter_async_context(lent)
+                creating = self._mutability.create(environment.store)
+                writable = await stack.enter_async_context(creating)
             adjustment.apply(
                 request.config,
                 environment,
@@ -228,48 +228,29 @@ class Annotations:
         return annotations
 
 
-async def _forward_inside(
-    request: api_pb2.ExecRequest | api_pb2.ExecSyncRequest | None,
-    annotations: Annotations,
-    payload: bytes,
-    call: Call,
-) -> bytes:
-    """Forward an exec with its container's activation in front, or unchanged if it has none."""
-    if request is None:
-        return await call.forward(payload)
-    try:
-        ours = await annotations.of_container(request.container_id)
-    except errors.NotFound:
-        return await call.forward(payload)  # the runtime refuses it itself
-    command = adjustment.exec_command(ours, request.cmd)
-    if command is None:
-        return await call.forward(payload)
-    request.cmd[:] = command
-    return await call.forward(request.SerializeToString())
-
-
 class Exec:
-    """Prepares a streaming exec inside the container's environment."""
+    """Runs a program (Exec) or probe (ExecSync) inside its container's environment."""
 
-    def __init__(self, annotations: Annotations) -> None:
+    def __init__(
+        self, kind: type[api_pb2.ExecRequest | api_pb2.ExecSyncRequest], annotations: Annotations
+    ) -> None:
+        self._kind = kind
         self._annotations = annotations
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the exec, inside the container's environment if it has one."""
-        request = decode(api_pb2.ExecRequest, payload)
-        return await _forward_inside(request, self._annotations, payload, call)
-
-
-class ExecSync:
-    """Runs a program, such as a probe, inside the container's environment."""
-
-    def __init__(self, annotations: Annotations) -> None:
-        self._annotations = annotations
-
-    async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the exec, inside the container's environment if it has one."""
-        request = decode(api_pb2.ExecSyncRequest, payload)
-        return await _forward_inside(request, self._annotations, payload, call)
+        """Forward the call, with the activation in front of the command if the container has one."""
+        request = decode(self._kind, payload)
+        if request is None:
+            return await call.forward(payload)
+        try:
+            ours = await self._annotations.of_container(request.container_id)
+        except errors.NotFound:
+            return await call.forward(payload)  # the runtime refuses it itself
+        command = adjustment.exec_command(ours, request.cmd)
+        if command is None:
+            return await call.forward(payload)
+        request.cmd[:] = command
+        return await call.forward(request.SerializeToString())
 
 
 def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:

@@ -45,7 +45,7 @@ class Mutability:
         self._sweep_wanted = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def lend(self, view: Path) -> AsyncIterator[adjustment.Writable]:
+    async def create(self, view: Path) -> AsyncIterator[adjustment.Writable]:
         """Create a writable /nix over `view`, for the container that is created in the context.
 
         It is kept for as long as the runtime lists a container with it.

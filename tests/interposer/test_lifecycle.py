@@ -250,41 +250,36 @@ async def test_a_mapped_handler_without_an_environment_is_refused(
     assert call.forwarded == []
 
 
-EXECS = [
-    (lifecycle.Exec, api_pb2.ExecRequest),
-    (lifecycle.ExecSync, api_pb2.ExecSyncRequest),
-]
+EXECS = [api_pb2.ExecRequest, api_pb2.ExecSyncRequest]
 
 
-@pytest.mark.parametrize(("interceptor", "request_kind"), EXECS)
+@pytest.mark.parametrize("kind", EXECS)
 async def test_exec_joins_the_activation_of_its_container(
     runtime: FakeRuntime,
     queries: Runtime,
     call: RecordedCall,
-    interceptor: type[lifecycle.Exec],
-    request_kind: type[api_pb2.ExecRequest],
+    kind: type[api_pb2.ExecRequest],
 ) -> None:
     notes = {adjustment.EXEC_ANNOTATION: json.dumps(["/bash", "--"]), "other": "x"}
     status = api_pb2.ContainerStatus(id="c1", annotations=notes)
     runtime.answer(CONTAINER_STATUS, api_pb2.ContainerStatusResponse(status=status))
-    execute = interceptor(lifecycle.Annotations(queries))
+    execute = lifecycle.Exec(kind, lifecycle.Annotations(queries))
     for _ in range(2):
-        request = request_kind(container_id="c1", cmd=["cat", "a b"])
+        request = kind(container_id="c1", cmd=["cat", "a b"])
         await execute(request.SerializeToString() + b"\xfa\x3f\x03new", call)
 
     for payload in call.forwarded:
-        assert list(request_kind.FromString(payload).cmd) == ["/bash", "--", "cat", "a b"]
+        assert list(kind.FromString(payload).cmd) == ["/bash", "--", "cat", "a b"]
         assert b"\xfa\x3f\x03new" in payload
     assert len(runtime.calls) == 1
 
 
-@pytest.mark.parametrize(("interceptor", "request_kind"), EXECS)
+@pytest.mark.parametrize("kind", EXECS)
 async def test_exec_in_any_other_container_is_forwarded_unchanged(
     runtime: FakeRuntime,
     queries: Runtime,
     call: RecordedCall,
-    interceptor: type[lifecycle.Exec],
-    request_kind: type[api_pb2.ExecRequest],
+    kind: type[api_pb2.ExecRequest],
 ) -> None:
     async def status(payloads: AsyncIterator[bytes], context: Context) -> None:
         request = api_pb2.ContainerStatusRequest.FromString(await anext(aiter(payloads)))
@@ -294,10 +289,8 @@ async def test_exec_in_any_other_container_is_forwarded_unchanged(
         await context.write(api_pb2.ContainerStatusResponse(status=found).SerializeToString())
 
     runtime.on(CONTAINER_STATUS, status)
-    execute = interceptor(lifecycle.Annotations(queries))
-    payloads = [
-        request_kind(container_id=each, cmd=["cat"]).SerializeToString() for each in ("c1", "gone")
-    ]
+    execute = lifecycle.Exec(kind, lifecycle.Annotations(queries))
+    payloads = [kind(container_id=each, cmd=["cat"]).SerializeToString() for each in ("c1", "gone")]
     payloads.append(b"\x0a\xff\xff\xff")
     for payload in payloads:
         assert await execute(payload, call) == b"response"

@@ -60,7 +60,7 @@ def mutability(tmp_path: Path, pool: Pool, queries: Runtime) -> Mutability:
 
 
 def list_containers(runtime: FakeRuntime, *tokens: str) -> None:
-    """Have the runtime list containers with these overlays, and one without."""
+    """Let the runtime list containers with these overlays, and one without."""
     annotated = [
         api_pb2.Container(annotations={adjustment.MUTABLE_ANNOTATION: token}) for token in tokens
     ]
@@ -72,7 +72,7 @@ async def test_an_overlay_is_not_removed_while_its_container_is_created(
     mutability: Mutability, pool: Pool, runtime: FakeRuntime
 ) -> None:
     list_containers(runtime)
-    async with mutability.lend(Path("/view")) as writable:
+    async with mutability.create(Path("/view")) as writable:
         await mutability.sweep()
 
         assert pool.present == [writable.token]
@@ -84,7 +84,7 @@ async def test_an_overlay_is_not_removed_while_its_container_is_created(
 async def test_an_overlay_is_kept_while_the_runtime_lists_its_container(
     mutability: Mutability, pool: Pool, runtime: FakeRuntime
 ) -> None:
-    async with mutability.lend(Path("/view")) as writable:
+    async with mutability.create(Path("/view")) as writable:
         list_containers(runtime, writable.token)
     await mutability.sweep()
     assert pool.present == [writable.token]
@@ -97,7 +97,7 @@ async def test_an_overlay_is_kept_while_the_runtime_lists_its_container(
 async def test_nothing_is_removed_while_the_runtime_does_not_answer(
     mutability: Mutability, pool: Pool, runtime: FakeRuntime
 ) -> None:
-    async with mutability.lend(Path("/view")):
+    async with mutability.create(Path("/view")):
         pass
     runtime.fail(LIST, grpc.StatusCode.UNAVAILABLE, "restarting")
 
@@ -124,14 +124,14 @@ async def test_the_removal_or_failed_creation_of_a_container_starts_a_sweep(
     await asyncio.sleep(0)  # the sweep at the start, which finds nothing
 
     if is_removal:
-        async with mutability.lend(Path("/view")):
+        async with mutability.create(Path("/view")):
             pass
         payload = b"remove"
         assert await mutability(payload, call) == b"response"
         assert call.forwarded[0] is payload
     else:
         with pytest.raises(RuntimeError):
-            async with mutability.lend(Path("/view")):
+            async with mutability.create(Path("/view")):
                 raise RuntimeError
     await asyncio.wait_for(pool.removed.wait(), DEADLINE)
 
@@ -146,7 +146,7 @@ async def test_what_is_left_at_the_end_is_swept_once_more(
     list_containers(runtime)
     keeping = asyncio.create_task(mutability.keep())
     await asyncio.sleep(0)
-    async with mutability.lend(Path("/view")):
+    async with mutability.create(Path("/view")):
         pass
     keeping.cancel()
     await mutability(b"remove", call)
@@ -160,7 +160,7 @@ async def test_a_failure_to_create_one_is_raised_and_its_lock_released(
 ) -> None:
     pool.is_failing = True
     with pytest.raises(errors.NodeExhausted):
-        async with mutability.lend(Path("/view")):
+        async with mutability.create(Path("/view")):
             pass
 
     assert overlays.Overlays(pool.directory).tokens() == frozenset()

@@ -228,7 +228,7 @@ async def test_stopping_twice_is_no_error(relays: Relays) -> None:
 
 
 async def _until_refused(place: Path) -> None:
-    """Wait until nobody listens at `place` any more."""
+    """Wait until nothing listens at `place` any more."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             try:

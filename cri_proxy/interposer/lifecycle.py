@@ -238,7 +238,7 @@ class Exec:
         self._annotations = annotations
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the call, with the activation in front of the command if the container has one."""
+        """Forward the call, with the container's activation (if any) in front of the command."""
         request = decode(self._kind, payload)
         if request is None:
             return await call.forward(payload)

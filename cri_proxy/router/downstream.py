@@ -105,9 +105,9 @@ class Downstream:
         reader, out = self._reader, self._out
         if reader.pieces and not (data := reader.joined(data)):
             return
-        # The hot loop. `Upstream.receive` is a copy of its outline on purpose: a function call per
-        # frame or per test would cost more than the tests themselves. A change to one loop most
-        # likely belongs into the other. Local names and literals are for speed, too.
+        # The hot loop. `Upstream.receive` is a deliberate copy of its outline: a function call per
+        # frame would cost more than the tests themselves. A change to one loop probably applies to
+        # the other, too. Local variables and literals are faster than attributes and constants.
         #
         # Frames from `passed` to `start` pass unchanged and are not forwarded yet. A test below
         # that succeeds adds its frame to them (`continue`); any other frame goes to `_frame`.

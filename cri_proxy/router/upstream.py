@@ -77,7 +77,7 @@ class Upstream:
         if reader.pieces and not (data := reader.joined(data)):
             return
         # The hot loop: a deliberate copy of the outline of `Downstream.receive`, whose comments
-        # explain it and the bits that are tested. A change here most likely belongs there, too.
+        # explain it and the bits that are tested. A change here probably applies there, too.
         streams, request_flow, response_flow = (
             self._streams,
             self._request_flow,

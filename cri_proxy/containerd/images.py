@@ -1,16 +1,16 @@
-"""Importing an image into containerd without a registry: blobs, then the names for them.
+"""Importing an image into containerd without a registry: blobs first, then the image names.
 
- 1. A lease keeps garbage collection away from blobs that no image names yet. It ends by itself
-    if we do not come to end it.
- 2. Every blob is written, children first, and labelled with the digests that it holds: those
-    labels are how containerd knows what an image consists of.
- 3. The names are made. From then on the content is held by them, and containerd's CRI takes the
-    image over as it does with whatever appears beside it (`ctr images import`, say): it gives it
-    its id and marks it as one of its own. That takes a moment, which is the caller's to wait.
- 4. The lease is ended.
+ 1. A lease protects blobs that no image refers to yet from garbage collection. It expires if we
+    are interrupted.
+ 2. Every blob is written, children first, and labelled with the digests that it refers to: from
+    these labels containerd knows what an image consists of.
+ 3. The names are created. From then on they protect the content, and containerd's CRI adopts the
+    image as it does with any other new image (of `ctr images import`, for example): it assigns the
+    id and marks the image as its own. That takes a moment; waiting for it is up to the caller.
+ 4. The lease is deleted.
 
-What is there already, blob or name, stays as it is, so that an import may be repeated or be
-interrupted at any point. Everything goes on in the namespace of the CRI.
+Blobs and names that already exist are kept, so an import may be repeated or interrupted at any
+point. All of this is in the namespace of the CRI.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from cri_proxy import errors
 from cri_proxy.containerd import api_pb2
 from cri_proxy.model.placeholder import Blob
 
-# Kubelet gives a pull no deadline. A write waits for the disk, and that took more than ten seconds
-# on a node that 110 pods had come to at once; giving up then would have a registry asked instead.
+# Kubelet gives a pull no deadline. A write waits for the disk, which took more than ten seconds on
+# a node where 110 pods were created at once; after a timeout the image would be pulled instead.
 ANSWER_SECONDS: Final = 120.0
 LEASE_SECONDS: Final = 300
 
@@ -51,10 +51,10 @@ class Images:
         self._channel = channel
 
     async def add(self, names: Sequence[str], root: Blob) -> None:
-        """Import the image whose index is `root` under fully qualified `names`, in that order.
+        """Import the image with the index `root` under fully qualified `names`, in that order.
 
-        Raises RequestInvalid if the runtime is not containerd, SourceUnreachable if it gave no
-        answer or refused.
+        Raises RequestInvalid if the runtime is not containerd, SourceUnreachable if it fails or
+        does not answer.
         """
         lease = f"cri-proxy-{secrets.token_hex(8)}"
         await self._call(
@@ -72,7 +72,7 @@ class Images:
             await self._call(_DELETE_LEASE, api_pb2.DeleteLeaseRequest(id=lease), _NAMESPACE)
 
     async def _write(self, blob: Blob, metadata: _Metadata) -> None:
-        """Write a blob in one message of what could be a long stream."""
+        """Write a blob in a single message of the upload stream."""
         request = api_pb2.WriteContentRequest(
             action=api_pb2.COMMIT,
             ref=f"cri-proxy-{blob.digest}",
@@ -94,10 +94,10 @@ class Images:
         await self._call(_CREATE_IMAGE, api_pb2.CreateImageRequest(image=image), metadata)
 
     async def _call(self, path: str, request: Message, metadata: _Metadata) -> None:
-        """Make one call of which only the failure is of interest, and not that it was made before.
+        """Make one call and ignore its response, and the failure ALREADY_EXISTS.
 
-        A write is answered by one message or two, as containerd's versions have it; all answers
-        are awaited as streams. Source of the metadata's keys: containerd, pkg/namespaces, leases.
+        A write has one or two responses, depending on containerd's version, so all responses are
+        received as streams. Source of the metadata's keys: containerd, pkg/namespaces, leases.
         """
         call = self._channel.unary_stream(path, None, None)
         try:
@@ -111,7 +111,7 @@ class Images:
 
 
 def _after(seconds: float) -> str:
-    """Return the time in so many seconds as containerd's labels have it, RFC 3339."""
+    """Return the time in so many seconds in the format of containerd's labels, RFC 3339."""
     moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -119,7 +119,7 @@ def _after(seconds: float) -> str:
 def _error_of(path: str, failure: grpc.aio.AioRpcError) -> errors.CriProxyError:
     said = f"({failure.code().name}: {failure.details() or 'no details'})"
     if failure.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return errors.RequestInvalid(f"the runtime has no API of containerd's to import by {said}")
+        return errors.RequestInvalid(f"the runtime does not serve containerd's API {said}")
     return errors.SourceUnreachable(
-        f"containerd refused {path} {said}: check that it is running and healthy"
+        f"containerd failed {path} {said}: check that it is running and healthy"
     )

@@ -1,8 +1,8 @@
 """The table of CRI methods, read from the generated descriptors.
 
-A method is known by its path, as gRPC has it in `:path`: `/runtime.v1.RuntimeService/Version`.
-Knowing that a method is unary lets the relay carry it by the cheaper of two ways; a method that is
-not in the table, of a newer CRI or of another service, is carried all the same.
+A method is identified by its path, gRPC's `:path`: `/runtime.v1.RuntimeService/Version`. For unary
+methods in the table the relay has a cheaper implementation; methods that are not in the table, of a
+newer CRI or of another service, are forwarded all the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cri_proxy.cri import api_pb2
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One RPC: its path, the classes of its messages, and whether its answer is a stream."""
+    """One RPC: its path, the classes of its messages, and whether its response is a stream."""
 
     path: str
     request: type[Message]
@@ -31,7 +31,7 @@ class Method:
 def path_of(name: str) -> str:
     """Return the path of the method called `name`, such as `CreateContainer`.
 
-    No two services of the CRI share a method name. Raises KeyError for a name that it lacks.
+    Method names are unique across the services of the CRI. Raises KeyError for an unknown name.
     """
     return _PATHS[name]
 
@@ -55,12 +55,12 @@ ALL: Final[Mapping[str, Method]] = MappingProxyType(
         for method in _methods_of(service)
     }
 )
-"""Every method of the CRI by its path."""
+"""All methods of the CRI by path."""
 
 UNARY: Final = frozenset(path for path, method in ALL.items() if not method.is_streaming)
-"""Paths of the methods with one answer."""
+"""Paths of the methods with a single response."""
 
 STREAMING: Final = frozenset(ALL) - UNARY
-"""Paths of the methods that answer with a stream."""
+"""Paths of the methods that respond with a stream."""
 
 _PATHS: Final = {path.rpartition("/")[2]: path for path in ALL}

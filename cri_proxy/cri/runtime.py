@@ -1,9 +1,8 @@
-"""The questions that the proxy itself has for the runtime: who are you, what have you got.
+"""The proxy's own queries of the runtime: version, status, images, containers and pods.
 
-Each question is one call with a deadline of its own; when it is asked on behalf of a call of
-kubelet's and that is cancelled, so is the question. What the runtime refuses is raised as one of
-our errors, with the runtime's own status as `__cause__` (grpc.aio.AioRpcError). The calls of
-kubelet are not carried here: the relay passes those on as bytes.
+Each query is one call with its own deadline. If it is made for a call of kubelet and that call is
+cancelled, so is the query. Failures are raised as one of our errors, with the runtime's status as
+`__cause__` (grpc.aio.AioRpcError). Kubelet's calls do not pass here: the relay forwards them.
 """
 
 from __future__ import annotations
@@ -19,15 +18,14 @@ from cri_proxy.cri import api_pb2, methods
 
 ANSWER_SECONDS: Final = 10.0
 
-_Answer = TypeVar("_Answer", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
 
 
 class Runtime:
     """The container runtime behind `channel`; `within` is in seconds everywhere.
 
-    Every method raises SourceUnreachable when no answer came or the runtime failed,
-    RequestInvalid when it does not speak CRI v1, and NotFound, AccessDenied or NodeExhausted when
-    it says so.
+    Every method raises SourceUnreachable if the runtime fails or does not answer, RequestInvalid if
+    it does not serve CRI v1, and NotFound, AccessDenied or NodeExhausted if that is its status.
     """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -41,52 +39,52 @@ class Runtime:
     async def status(
         self, *, verbose: bool = False, within: float = ANSWER_SECONDS
     ) -> api_pb2.StatusResponse:
-        """Return conditions, handlers and features; verbose adds the runtime's own `info`."""
+        """Return conditions, handlers and features; `verbose` adds the runtime's own `info`."""
         request = api_pb2.StatusRequest(verbose=verbose)
         return await self._ask("Status", request, api_pb2.StatusResponse, within)
 
     async def image_status(
         self, image: api_pb2.ImageSpec, *, verbose: bool = False, within: float = ANSWER_SECONDS
     ) -> api_pb2.ImageStatusResponse:
-        """Return what is known of an image; without it, the answer's `image` is unset.
+        """Return the status of an image; `image` is unset if the runtime does not have it.
 
-        Verbose adds `info`, where containerd puts the image's configuration as JSON.
+        `verbose` adds `info`, in which containerd puts the image's configuration as JSON.
         """
         request = api_pb2.ImageStatusRequest(image=image, verbose=verbose)
         return await self._ask("ImageStatus", request, api_pb2.ImageStatusResponse, within)
 
     async def containers(self, *, within: float = ANSWER_SECONDS) -> list[api_pb2.Container]:
-        """Return all containers of all pods, those that have exited too."""
+        """Return all containers of all pods, including those that have exited."""
         request = api_pb2.ListContainersRequest()
-        answer = await self._ask("ListContainers", request, api_pb2.ListContainersResponse, within)
-        return list(answer.containers)
+        kind = api_pb2.ListContainersResponse
+        return list((await self._ask("ListContainers", request, kind, within)).containers)
 
     async def sandboxes(self, *, within: float = ANSWER_SECONDS) -> list[api_pb2.PodSandbox]:
-        """Return the sandboxes of all pods, those that have ended too."""
+        """Return the sandboxes of all pods, including those that have ended."""
         request = api_pb2.ListPodSandboxRequest()
-        answer = await self._ask("ListPodSandbox", request, api_pb2.ListPodSandboxResponse, within)
-        return list(answer.items)
+        kind = api_pb2.ListPodSandboxResponse
+        return list((await self._ask("ListPodSandbox", request, kind, within)).items)
 
     async def container_status(
         self, container_id: str, *, within: float = ANSWER_SECONDS
     ) -> api_pb2.ContainerStatusResponse:
-        """Return the state of a container, named by its id or an unambiguous beginning of it."""
+        """Return the status of a container, given its id or an unambiguous prefix of it."""
         request = api_pb2.ContainerStatusRequest(container_id=container_id)
         return await self._ask("ContainerStatus", request, api_pb2.ContainerStatusResponse, within)
 
     async def _ask(
-        self, name: str, request: Message, answer: type[_Answer], within: float
-    ) -> _Answer:
+        self, name: str, request: Message, kind: type[_Response], within: float
+    ) -> _Response:
         call = self._channel.unary_unary(methods.path_of(name), None, None)
         try:
             payload = await call(request.SerializeToString(), timeout=within)
         except grpc.aio.AioRpcError as failure:
             raise _error_of(name, failure) from failure
         try:
-            return answer.FromString(payload)
+            return kind.FromString(payload)
         except DecodeError as failure:
             raise errors.ContentDamaged(
-                f"the runtime's answer to {name} is no CRI v1 message: check its version"
+                f"the runtime's response to {name} is not a CRI v1 message: check its version"
             ) from failure
 
 
@@ -95,15 +93,15 @@ def _error_of(name: str, failure: grpc.aio.AioRpcError) -> errors.CriProxyError:
     said = f"the runtime answered {name} with {code.name} ({failure.details() or 'no details'})"
     match code:
         case grpc.StatusCode.UNIMPLEMENTED:
-            return errors.RequestInvalid(f"{said}: set its socket to one that speaks CRI v1")
+            return errors.RequestInvalid(f"{said}: set runtime.endpoint to a CRI v1 socket")
         case grpc.StatusCode.NOT_FOUND:
             return errors.NotFound(f"{said}: check that it still exists")
         case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
-            return errors.AccessDenied(f"{said}: check who may use its socket")
+            return errors.AccessDenied(f"{said}: check the permissions of its socket")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return errors.NodeExhausted(f"{said}: free what it lacks")
+            return errors.NodeExhausted(f"{said}: free the resource that it lacks")
         case _:
             return errors.SourceUnreachable(
-                f"{said}: check that it is running and healthy, that runtime.endpoint is its "
-                "socket, and that cri-proxy runs as root"
+                f"{said}: check that it is running, that runtime.endpoint is its socket, and that "
+                "cri-proxy runs as root"
             )

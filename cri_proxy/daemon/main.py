@@ -20,7 +20,7 @@ from typing import Final
 
 from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
-from cri_proxy.cri import channels, methods
+from cri_proxy.cri import api_pb2, channels, methods
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.daemon import (
     background,
@@ -118,7 +118,7 @@ def interceptors_of(
     realizer: Realizer,
     runtime: Runtime,
     mutability: Mutability,
-    imports: pulls.Imports,
+    imports: containerd_images.Images,
 ) -> Mapping[str, Interceptor]:
     """Return what answers in the relay's stead, by method path."""
     known = handlers.Handlers(settings.runtime.handlers)
@@ -140,33 +140,24 @@ def interceptors_of(
         ),
         methods.path_of("RemoveContainer"): mutability,
         methods.path_of("RemovePodSandbox"): mutability,
-        methods.path_of("Exec"): lifecycle.Exec(annotations),
-        methods.path_of("ExecSync"): lifecycle.ExecSync(annotations),
+        methods.path_of("Exec"): lifecycle.Exec(api_pb2.ExecRequest, annotations),
+        methods.path_of("ExecSync"): lifecycle.Exec(api_pb2.ExecSyncRequest, annotations),
         methods.path_of("RestorePod"): restoration.RestorePod(known),
-        **_mappings_of(known),
+        **{methods.path_of(name): each for name, each in handlers.interceptors_of(known).items()},
         **_pulls_of(settings.pods.placeholder_images, runtime, imports, known),
     }
 
 
 def _pulls_of(
-    names: Sequence[ImageName], runtime: Runtime, imports: pulls.Imports, known: handlers.Handlers
+    names: Sequence[ImageName],
+    runtime: Runtime,
+    imports: containerd_images.Images,
+    known: handlers.Handlers,
 ) -> Mapping[str, Interceptor]:
     """Return what is done when an image is pulled, if the settings ask for anything."""
     if not names and not known:
         return {}
     return {methods.path_of("PullImage"): pulls.PullImage(names, runtime, imports, known)}
-
-
-def _mappings_of(known: handlers.Handlers) -> Mapping[str, Interceptor]:
-    """Return what is done for nothing but the other names of handlers, if there are any."""
-    if not known:
-        return {}
-    return {
-        methods.path_of("Status"): handlers.Status(known),
-        methods.path_of("ImageStatus"): handlers.ImageStatus(known),
-        methods.path_of("RemoveImage"): handlers.RemoveImage(known),
-        methods.path_of("ListImages"): handlers.ListImages(known),
-    }
 
 
 def _stop_on_signals() -> asyncio.Event:

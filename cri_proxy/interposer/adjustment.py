@@ -1,9 +1,8 @@
-"""Adjustment: what an environment adds to the configuration of a container.
+"""What an environment adds to the configuration of a container.
 
-One mount, the variables, an annotation or two, and the command in front of the program when the
-environment has to be activated. Nothing that the pod gave is taken away or put in another order.
-Pure: it changes the decoded message that it is handed and asks nobody; fields that this version
-does not know stay where they are.
+These are mounts, variables, annotations, and a command in front of the program if the environment
+has to be activated. Nothing that the pod specifies is removed or reordered. Pure: it changes only
+the decoded message that it is given; unknown fields are preserved.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
+from cri_proxy.interposer.selection import NIX_MUTABLE, Selection
 from cri_proxy.model import storepaths
 from cri_proxy.model.environments import Environment
 from cri_proxy.realizer import activation
@@ -34,9 +34,9 @@ _NIX: Final = "/nix"
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """What of an image's configuration the runtime would use where the pod says nothing.
+    """The part of an image's configuration that the runtime uses where the pod specifies nothing.
 
-    `is_known` is false when the runtime does not tell; all the rest is empty then.
+    `is_known` is false if the runtime does not report it; all the rest is empty then.
     """
 
     entrypoint: tuple[str, ...] = ()
@@ -48,9 +48,9 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class Writable:
-    """A /nix that one container may write to: the node's directories for its store and the rest.
+    """A writable /nix for one container: the node's directories for its store and for the rest.
 
-    `token` is the name under which it is removed once the container is gone.
+    `token` identifies it for removal once the container is gone.
     """
 
     token: str
@@ -63,38 +63,36 @@ def apply(
     config: api_pb2.ContainerConfig,
     environment: Environment,
     image: ImageConfig,
+    selection: Selection,
     *,
-    asked: str,
     keep: str,
-    disable_metrics: bool = False,
-    wrap_exec: bool = True,
     writable: Writable | None = None,
 ) -> None:
-    """Add `environment` to `config`.
+    """Add `environment` to `config`, as the pod's `selection` asks for.
 
-    `asked` is the reference as the pod wrote it, kept beside the resolved one; `keep` is where in
-    the container the activation leaves its variables for programs that are started in it later.
-    Without `wrap_exec` only the main program gets the variables, by way of the activation, so the
-    environment must have been realized with a shell. Raises RequestInvalid when the pod mounts
-    something else at /nix/store, or when there is no program to put the activation in front of.
+    `keep` is where in the container the activation leaves its variables for programs started later.
+    If exec runs outside of the environment, only the main program gets the variables, from the
+    activation, so the environment must have been realized with a shell. Raises RequestInvalid if
+    the pod mounts something else at /nix/store, or if there is no program to activate for.
     """
+    name = config.metadata.name
     given = _given_variables(config, image)
     directory = config.working_dir or image.working_dir
     variables = activation.container_variables(environment, given, directory)
-    if disable_metrics:
+    if selection.disable_metrics:
         variables = (*variables, ("FLOX_DISABLE_METRICS", "true"))
-    if wrap_exec:
-        command = activation.command(environment, keep)
-        for name, value in variables:
-            config.envs.add(key=name, value=value.encode())
-    else:
+    if selection.leaves_exec_outside(name):
         command = activation.command_alone(environment, variables)
+    else:
+        command = activation.command(environment, keep)
+        for key, value in variables:
+            config.envs.add(key=key, value=value.encode())
     if command.start:
         _wrap(config, image, command.start, environment)
     _mount(config, environment, writable)
     config.annotations[REFERENCE_ANNOTATION] = str(environment.reference)
     config.annotations[IDENTITY_ANNOTATION] = environment.identity
-    config.annotations[ASKED_ANNOTATION] = asked
+    config.annotations[ASKED_ANNOTATION] = str(selection.of_container(name))
     config.annotations[MODE_ANNOTATION] = str(environment.mode)
     if writable is not None:
         config.annotations[MUTABLE_ANNOTATION] = writable.token
@@ -103,16 +101,16 @@ def apply(
 
 
 def exec_command(annotations: Mapping[str, str], argv: Sequence[str]) -> list[str] | None:
-    """Return how to run `argv` in a container with these annotations, None to leave it as it is."""
+    """Return the command for `argv` in a container with these annotations, None if unchanged."""
     prefix = annotations.get(EXEC_ANNOTATION)
     return None if prefix is None else [*json.loads(prefix), *argv]
 
 
 def _given_variables(config: api_pb2.ContainerConfig, image: ImageConfig) -> dict[str, str]:
-    """Return the variables that the container has without us, the pod's over the image's.
+    """Return the variables that the container has without us: the pod's override the image's.
 
-    Values that are not UTF-8 cannot be part of a list such as PATH; they are left out here and
-    stay in the configuration as they are.
+    Values that are not UTF-8 cannot be part of a list such as PATH. They are left out here, and
+    remain unchanged in the configuration.
     """
     given = dict(image.variables)
     for variable in config.envs:
@@ -126,24 +124,22 @@ def _given_variables(config: api_pb2.ContainerConfig, image: ImageConfig) -> dic
 def _mount(
     config: api_pb2.ContainerConfig, environment: Environment, writable: Writable | None
 ) -> None:
-    """Mount the environment's view at /nix/store, private, read-only unless it is `writable`."""
+    """Mount the environment's view, or the `writable` /nix, with private propagation."""
     places = dict(environment.mounts)
     if writable is not None:
         if environment.mounted:
             raise errors.RequestInvalid(
-                f"container {config.metadata.name} asks for a /nix that it may write to, which "
-                "needs store paths and environments on one file system, and this node's are in "
-                f"{environment.mounted[0].parent}: take the annotation off the pod, or have "
-                "store.root on the file system of Nix's store"
+                f"container {config.metadata.name} asks for a writable /nix, which needs store "
+                "paths and environments on one file system, but this node mounts store paths "
+                f"from {environment.mounted[0].parent}: remove the annotation {NIX_MUTABLE}"
             )
         places = {_NIX: writable.rest, storepaths.STORE: writable.store}
     for mount in config.mounts:
         place = posixpath.normpath(f"/{mount.container_path}").replace("//", "/")
         if place in places:
             raise errors.RequestInvalid(
-                f"container {config.metadata.name} mounts a volume of its own at {place}, where "
-                f"environment {environment.reference} belongs: take the volume mount or the "
-                "environment's annotation off the pod"
+                f"container {config.metadata.name} mounts a volume at {place}, where environment "
+                f"{environment.reference} is mounted: remove the volume mount"
             )
     for place, host_path in places.items():
         config.mounts.add(
@@ -160,10 +156,10 @@ def _wrap(
     start: Sequence[str],
     environment: Environment,
 ) -> None:
-    """Put `start` in front of the program, which the image names when the pod does not.
+    """Put `start` in front of the program, which the image defines if the pod does not.
 
-    The rule of the CRI: a command replaces the image's entrypoint and cmd both; arguments alone
-    replace only its cmd.
+    The CRI's rule: a command replaces both entrypoint and cmd of the image, arguments alone replace
+    only its cmd.
     """
     if config.command:
         program = [*config.command, *config.args]
@@ -171,13 +167,13 @@ def _wrap(
         program = [*image.entrypoint, *(config.args or image.cmd)]
     if not config.command and not image.is_known:
         raise errors.RequestInvalid(
-            f"container {config.metadata.name} has no command, and the runtime does not tell what "
-            f"its image would run in environment {environment.reference}: add a command to the pod"
+            f"container {config.metadata.name} has no command, and the runtime does not report "
+            f"its image's command to run in environment {environment.reference}: add a command"
         )
     if not program:
         raise errors.RequestInvalid(
-            f"container {config.metadata.name} has no command, and its image names none, so there "
-            f"is nothing to run in environment {environment.reference}: add a command to the pod"
+            f"container {config.metadata.name} has no command, and neither has its image, so there "
+            f"is nothing to run in environment {environment.reference}: add a command"
         )
     del config.command[:]
     del config.args[:]

@@ -1,13 +1,13 @@
-"""The seam between the relay and the interceptors: a call, and what may stand in its way.
+"""The interface between the relay and the interceptors: a call, and what may answer it instead.
 
-The relay knows no message and an interceptor knows no gRPC. It is handed the payload as it came
-and the call, decides, and returns the answer's payload, which is usually what `forward` returned:
+The relay knows no messages and an interceptor knows no gRPC. An interceptor gets the payload as
+received and the call, decides, and returns the response's payload, usually what `forward` returned:
 
     async def create_container(payload: bytes, call: Call) -> bytes:
         return await call.forward(adjusted(payload))
 
-It refuses by raising a CriProxyError. When kubelet gives up, the interceptor is cancelled wherever
-it waits, and with it whatever it has forwarded or asked.
+It refuses by raising a CriProxyError. When kubelet cancels the call, the interceptor is cancelled
+wherever it waits, and so is every call that it has forwarded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 
 class Call(Protocol):
-    """A unary call of kubelet's that is being answered."""
+    """A unary call of kubelet in progress."""
 
     @property
     def method(self) -> str:
@@ -28,24 +28,24 @@ class Call(Protocol):
 
     @property
     def metadata(self) -> Metadata:
-        """What the caller sent along, less what belongs to its connection."""
+        """The caller's metadata, without what belongs to its connection."""
 
     def remaining(self) -> float | None:
-        """Return the seconds until the caller's deadline; None if it set none."""
+        """Return the seconds until the caller's deadline, None if it set none."""
 
     async def forward(
         self, payload: bytes, *, metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> bytes:
-        """Call the same method of the runtime once, and return the payload of its answer.
+        """Call the same method of the runtime once, and return the payload of its response.
 
-        `metadata` is sent besides the caller's own, and instead of pairs with the same key. The
-        answer's metadata is kept for the caller. A failure (grpc.aio.AioRpcError) may be looked
-        at but should go on as it is: then the caller gets the runtime's status, untouched.
+        `metadata` is sent in addition to the caller's own, and replaces pairs with the same key.
+        The response's metadata is kept for the caller. A failure (grpc.aio.AioRpcError) may be
+        inspected but should be raised again: then the caller gets the runtime's status unchanged.
         """
 
 
 class Interceptor(Protocol):
-    """What answers a method in the relay's stead; it must not block the event loop."""
+    """Answers a method in place of the relay; must not block the event loop."""
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Return the payload of the answer, or raise a CriProxyError to refuse."""
+        """Return the payload of the response, or raise a CriProxyError to refuse the call."""

@@ -1,10 +1,10 @@
-"""Pins: a pod keeps the generation that it started with.
+"""The generation that a pod started with, kept for its restarts.
 
-A container that restarts runs what the pod ran before, however far FloxHub has moved on; a new pod
-gets the live generation. What a pod was given is remembered here and written nowhere: after a
-restart of the proxy the runtime's own list of containers, with the annotations that we added, says
-it again. Having been given an environment once also authorizes a pod to have it again: kubelet
-writes the annotations of containers, pods cannot.
+A container that restarts runs what the pod ran before, even if FloxHub has newer generations; a new
+pod gets the live generation. What a pod was given is kept in memory only: after a restart of the
+proxy it is read from the runtime's list of containers, from the annotations that we added. A pod
+that was given an environment once is also authorized to get it again: the annotations of containers
+are written by kubelet, pods cannot change them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _POD_UID_LABEL: Final = "io.kubernetes.pod.uid"
 
 @dataclass(frozen=True, slots=True)
 class KeptGeneration:
-    """What a pod was given: the environment's identity, and the reference to realize it anew."""
+    """What a pod was given: the environment's identity, and the reference to realize it again."""
 
     identity: str
     reference: Reference
@@ -38,46 +38,46 @@ _Key = tuple[str, str, str]
 
 
 class KeptGenerations:
-    """Which environment each pod was given for a reference as the pod writes it."""
+    """The environments that pods were given, by pod and by reference as the pod wrote it."""
 
     def __init__(self, containers: Callable[[], Awaitable[Sequence[api_pb2.Container]]]) -> None:
-        """`containers` asks the runtime for all it has; it is asked once, when first needed."""
+        """`containers` lists the runtime's containers; it is called once, when first needed."""
         self._containers = containers
-        self._pins: cachetools.LRUCache[_Key, KeptGeneration] = cachetools.LRUCache(_REMEMBERED)
+        self._kept: cachetools.LRUCache[_Key, KeptGeneration] = cachetools.LRUCache(_REMEMBERED)
         self._is_seeded = False
 
     def remember(
-        self, pod_uid: str, sandbox_id: str, asked: Reference, mode: Mode, pin: KeptGeneration
+        self, pod_uid: str, sandbox_id: str, asked: Reference, mode: Mode, kept: KeptGeneration
     ) -> None:
-        """Note what a container of the pod was created with; the first one counts."""
+        """Record what a container of the pod was created with; the first container counts."""
         for pod in filter(None, (pod_uid, sandbox_id)):
-            self._pins.setdefault((pod, str(asked), str(mode)), pin)
+            self._kept.setdefault((pod, str(asked), str(mode)), kept)
 
     async def find(
         self, pod_uid: str, sandbox_id: str, asked: Reference, mode: Mode
     ) -> KeptGeneration | None:
-        """Return what the pod was given for `asked`, None when this is its first container."""
+        """Return what the pod was given for `asked`, None if this is its first container."""
         if not self._is_seeded:
             await self._seed()
         for pod in (pod_uid, sandbox_id):
-            pin = self._pins.get((pod, str(asked), str(mode)))
-            if pin is not None:
-                return pin
+            kept = self._kept.get((pod, str(asked), str(mode)))
+            if kept is not None:
+                return kept
         return None
 
     async def _seed(self) -> None:
-        """Read the pins of before the proxy's start from the runtime's containers, oldest first."""
+        """Read what was given before the proxy's start from the containers, oldest first."""
         for container in sorted(await self._containers(), key=lambda each: each.created_at):
-            notes = container.annotations
+            annotations = container.annotations
             try:
-                asked = references.parse(notes[adjustment.ASKED_ANNOTATION])
-                pin = KeptGeneration(
-                    notes[adjustment.IDENTITY_ANNOTATION],
-                    references.parse(notes[adjustment.REFERENCE_ANNOTATION]),
+                asked = references.parse(annotations[adjustment.ASKED_ANNOTATION])
+                kept = KeptGeneration(
+                    annotations[adjustment.IDENTITY_ANNOTATION],
+                    references.parse(annotations[adjustment.REFERENCE_ANNOTATION]),
                 )
-                mode = Mode(notes[adjustment.MODE_ANNOTATION])
+                mode = Mode(annotations[adjustment.MODE_ANNOTATION])
             except (KeyError, ValueError, errors.RequestInvalid):
                 continue
             uid = container.labels.get(_POD_UID_LABEL, "")
-            self.remember(uid, container.pod_sandbox_id, asked, mode, pin)
+            self.remember(uid, container.pod_sandbox_id, asked, mode, kept)
         self._is_seeded = True

@@ -1,23 +1,24 @@
-"""What an image says a container is to run, for containers whose pod does not say it itself.
+"""The command and variables that an image defines, for containers whose pod does not define them.
 
-The runtime joins a pod's command with the image's entrypoint only inside itself. Whoever puts an
-activation before the program, or another directory before PATH, needs that configuration too; it is
-asked of the runtime by ImageStatus and remembered by the image's id, which names its content.
+The runtime combines a pod's command with the image's entrypoint internally. To put an activation in
+front of the program, or a directory in front of PATH, the proxy needs that configuration too. It is
+queried by ImageStatus and cached by the image's id, which identifies the content.
 
-How a runtime describes images is its own affair: the CRI promises text. One that says nothing, or
-what cannot be read, leaves the configuration unknown; that is told in the log, and is an error only
-where the pod cannot do without (see `adjustment`).
+The CRI does not specify how a runtime describes images. If the description is missing or cannot be
+parsed, the configuration is unknown. That is logged, and an error only if the pod depends on it
+(see `adjustment`).
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import cachetools
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
+from cri_proxy.cri.runtime import Runtime
 from cri_proxy.interposer.adjustment import ImageConfig
 from cri_proxy.telemetry import logs
 
@@ -25,46 +26,36 @@ _log = logs.of(__name__)
 _REMEMBERED: Final = 1024
 
 
-class ImageStatus(Protocol):
-    """Who knows images: `cri.runtime.Runtime`."""
-
-    async def image_status(
-        self, image: api_pb2.ImageSpec, *, verbose: bool = False
-    ) -> api_pb2.ImageStatusResponse:
-        """Ask the runtime about an image."""
-        ...
-
-
 class ImageConfigs:
     """Configurations of the images that the runtime has."""
 
-    def __init__(self, runtime: ImageStatus) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._known: cachetools.LRUCache[str, ImageConfig] = cachetools.LRUCache(_REMEMBERED)
 
     async def config_of(self, image: api_pb2.ImageSpec) -> ImageConfig:
-        """Return the configuration of `image`; raise NotFound when the runtime does not have it."""
+        """Return the configuration of `image`; raise NotFound if the runtime does not have it."""
         known = self._known.get(image.image)
         if known is not None:
             return known
-        answer = await self._runtime.image_status(image, verbose=True)
-        if not answer.HasField("image"):
+        response = await self._runtime.image_status(image, verbose=True)
+        if not response.HasField("image"):
             raise errors.NotFound(
-                f"the runtime does not have the image {image.image}: let kubelet pull it "
-                "(imagePullPolicy), or mend its name"
+                f"the runtime does not have the image {image.image}: pull it before creating the "
+                "container"
             )
-        config = parse(answer.info.get("info", ""))
+        config = parse(response.info.get("info", ""))
         if not config.is_known:
-            _log.warning("the runtime does not tell an image's configuration", image=image.image)
-        if answer.image.id == image.image:
-            self._known[answer.image.id] = config
+            _log.warning("the runtime does not report an image's configuration", image=image.image)
+        if response.image.id == image.image:
+            self._known[response.image.id] = config
         return config
 
 
 def parse(info: str) -> ImageConfig:
     """Return the configuration in the info of ImageStatus: `{"imageSpec": {"config": …}}`.
 
-    Source of the shape: containerd's and CRI-O's image status, the OCI image specification within.
+    Source of the format: image status of containerd and CRI-O, with the OCI image configuration.
     """
     try:
         spec = json.loads(info)["imageSpec"]
@@ -81,7 +72,7 @@ def parse(info: str) -> ImageConfig:
 
 
 def _texts_of(value: object) -> tuple[str, ...]:
-    """Return a list of texts, which Go writes as null when it is empty."""
+    """Return a list of strings, which Go writes as null if it is empty."""
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):

@@ -1,14 +1,13 @@
-"""The calls that the proxy changes, one class each, named as the CRI names them.
+"""Interceptors of the calls that environments change, named as the CRI's methods.
 
-    RunPodSandbox    the environments that the pod will need begin to be realized beside the
-                     sandbox; a mapped runtime handler becomes the runtime's own
+    RunPodSandbox    starts to realize the environments that the pod will need, in parallel with
+                     the sandbox; replaces a mapped runtime handler by the runtime's own
     CreateContainer  waits for the environment, adds it to the container
     Exec, ExecSync   run inside the environment that the container was created with
 
-A call that concerns no annotated pod goes on as the very bytes that came. One that cannot be
-decoded goes on as well, unless our annotation's key stands in its bytes: then it is refused,
-because a pod that asks for an environment never runs without it. Nothing here is tried twice
-against the runtime.
+A call for a pod without annotations is forwarded as the bytes received. So is one that cannot be
+decoded, unless its bytes contain the key of our annotation: then it is refused, because a pod that
+asks for an environment never runs without it. No call of the runtime is retried here.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ from cri_proxy.telemetry import logs
 _log = logs.of(__name__)
 _CONTAINERS_REMEMBERED: Final = 8192
 _TRIES: Final = 3
-_BEGUN_AT_ONCE: Final = 16  # a pod may name thousands; the rest begin when their containers come
-# Shared memory of the pod: in every container, writable also when the root file system is not.
+_BEGUN_AT_ONCE: Final = 16  # a pod may name thousands; the rest begin with their containers
+# The pod's shared memory: in every container, and writable even if the root file system is not.
 _KEEP: Final = "/dev/shm/.flox-activation-{}"  # noqa: S108
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -57,10 +56,10 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the node's settings say about pods.
+    """The node's settings for pods.
 
-    `margin_seconds` is kept back from a call's deadline for the runtime's own work; `token_file`
-    holds the token for pods that bring none.
+    `margin_seconds` of a call's deadline are reserved for the runtime's own work; `token_file` has
+    the token for pods without one.
     """
 
     handlers: Handlers
@@ -70,37 +69,34 @@ class Policy:
 
 
 class RunPodSandbox:
-    """Begins the pod's environments and maps its runtime handler."""
+    """Starts to realize the pod's environments and maps its runtime handler."""
 
     def __init__(self, realizer: Realizer, policy: Policy) -> None:
         self._realizer = realizer
         self._policy = policy
         self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
-        self._unknown = notices.Unknown()
+        self._unknown = notices.UnknownAnnotations()
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the sandbox; its environments are realized meanwhile."""
+        """Forward the sandbox while its environments are realized."""
         request = decode(api_pb2.RunPodSandboxRequest, payload)
         if request is None:
             return await call.forward(payload)
-        self._unknown.tell(request.config)
+        self._unknown.report(request.config)
         wanted = selection.of_annotations(request.config.annotations)
         handler = self._policy.handlers.real(request.runtime_handler)
         if wanted is None:
             if handler is not None:
                 raise handlers.without_environment(request.runtime_handler, request.config)
             return await call.forward(payload)
-        self._begin(request.config, wanted)
+        # Failures are not reported here but by CreateContainer.
+        token = self._tokens.of_pod(request.config.metadata.uid)
+        for reference, has_shell in wanted.realizations[:_BEGUN_AT_ONCE]:
+            self._realizer.begin(reference, token=token, mode=wanted.mode, has_shell=has_shell)
         if handler is None:
             return await call.forward(payload)
         request.runtime_handler = handler
         return await call.forward(request.SerializeToString())
-
-    def _begin(self, config: api_pb2.PodSandboxConfig, wanted: selection.Selection) -> None:
-        """Start realizing what the pod will need; CreateContainer reports what comes of it."""
-        token = self._tokens.of_pod(config.metadata.uid)
-        for reference, has_shell in wanted.realizations[:_BEGUN_AT_ONCE]:
-            self._realizer.begin(reference, token=token, mode=wanted.mode, has_shell=has_shell)
 
 
 class CreateContainer:
@@ -110,20 +106,20 @@ class CreateContainer:
         self,
         realizer: Realizer,
         image_configs: imageconfigs.ImageConfigs,
-        pod_pins: generations.KeptGenerations,
+        kept: generations.KeptGenerations,
         mutability: Mutability,
         policy: Policy,
     ) -> None:
         self._realizer = realizer
         self._images = image_configs
-        self._pins = pod_pins
+        self._kept = kept
         self._mutability = mutability
-        self._notices = notices.Notices()
+        self._unsupported = notices.UnsupportedParts()
         self._policy = policy
         self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the container with its environment, or as it came when it asks for none."""
+        """Forward the container with its environment, or unchanged if it asks for none."""
         if not selection.is_near(payload):
             return await call.forward(payload)
         request = decode(api_pb2.CreateContainerRequest, payload)
@@ -136,35 +132,35 @@ class CreateContainer:
         self._policy.handlers.map_container(request.config)
         environment, lease = await self._leased(request, wanted, asked, call)
         async with AsyncExitStack() as stack:
-            # Until the runtime has answered; then its list of containers has the environment.
+            # Held until the runtime has answered; then its list of containers has the environment.
             stack.callback(lease.release)
             await asyncio.to_thread(leases.note_start, environment.store.parent)
-            self._notices.give(environment)
+            self._unsupported.report(environment)
             image = await self._images.config_of(request.config.image)
             writable = None
             if wanted.nix_mutable:
-                lent = self._mutability.lend(environment.store)
-                writable = await stack.enter_async_context(lent)
+                creating = self._mutability.create(environment.store)
+                writable = await stack.enter_async_context(creating)
             adjustment.apply(
                 request.config,
                 environment,
                 image,
-                asked=str(asked),
+                wanted,
                 keep=_KEEP.format(secrets.token_hex(8)),
-                disable_metrics=wanted.disable_metrics,
-                wrap_exec=not wanted.leaves_exec_outside(request.config.metadata.name),
                 writable=writable,
             )
-            _ensure_in_place(environment)
-            answer = await call.forward(request.SerializeToString())
-        self._pins.remember(
+            # At the last moment: the runtime would create a missing view as an empty directory.
+            if not environment.is_in_place:
+                raise _removed(environment)
+            response = await call.forward(request.SerializeToString())
+        self._kept.remember(
             request.sandbox_config.metadata.uid,
             request.pod_sandbox_id,
             asked,
             wanted.mode,
             generations.KeptGeneration(environment.identity, environment.reference),
         )
-        return answer
+        return response
 
     async def _leased(
         self,
@@ -173,7 +169,7 @@ class CreateContainer:
         asked: Reference,
         call: Call,
     ) -> tuple[Environment, leases.Lease]:
-        """Return the environment for the container, held against the collection of garbage."""
+        """Return the environment for the container, and a lease that keeps the GC away from it."""
         for _ in range(_TRIES):
             environment = await self._environment(request, wanted, asked, call)
             lease = await holding.environment(environment.store.parent)
@@ -188,18 +184,18 @@ class CreateContainer:
         asked: Reference,
         call: Call,
     ) -> Environment:
-        """Return the environment for the container, waiting as long as the call's deadline lets.
+        """Return the environment for the container, within the call's deadline.
 
-        What the pod was given before it keeps, whatever has become of its token meanwhile.
+        A pod keeps what it was given before, even if its token is no longer valid.
         """
         uid = request.sandbox_config.metadata.uid
         has_shell = wanted.leaves_exec_outside(request.config.metadata.name)
-        pin = await self._pins.find(uid, request.pod_sandbox_id, asked, wanted.mode)
-        if pin is not None:
-            present = await self._realizer.load(pin.identity)
+        kept = await self._kept.find(uid, request.pod_sandbox_id, asked, wanted.mode)
+        if kept is not None:
+            present = await self._realizer.load(kept.identity)
             if present is not None and not (has_shell and present.is_static):
-                return present.resolved_as(pin.reference, present.revision, is_stale=False)
-            asked = pin.reference
+                return present.resolved_as(kept.reference, present.revision, is_stale=False)
+            asked = kept.reference
         token = await self._tokens.of_container(request.config.mounts)
         realization = self._realizer.begin(
             asked, token=token, mode=wanted.mode, has_shell=has_shell
@@ -210,7 +206,7 @@ class CreateContainer:
 
 
 class Annotations:
-    """What was noted in containers' annotations when they were created; see `adjustment`."""
+    """The annotations that `adjustment` added to containers when they were created."""
 
     def __init__(self, upstream: runtime.Runtime) -> None:
         self._runtime = upstream
@@ -219,88 +215,63 @@ class Annotations:
         )
 
     async def of_container(self, container_id: str) -> Mapping[str, str]:
-        """Return our own annotations of a container, asked of the runtime once."""
-        notes = self._known.get(container_id)
-        if notes is None:
-            answer = await self._runtime.container_status(container_id)
-            notes = {
+        """Return our own annotations of a container; the runtime is asked once."""
+        annotations = self._known.get(container_id)
+        if annotations is None:
+            response = await self._runtime.container_status(container_id)
+            annotations = {
                 key: value
-                for key, value in answer.status.annotations.items()
+                for key, value in response.status.annotations.items()
                 if key.startswith(adjustment.ANNOTATION_PREFIX)
             }
-            self._known[answer.status.id] = notes
-        return notes
-
-
-async def _forward_inside(
-    request: api_pb2.ExecRequest | api_pb2.ExecSyncRequest | None,
-    annotations: Annotations,
-    payload: bytes,
-    call: Call,
-) -> bytes:
-    """Forward an exec with its container's activation in front, or as it came if it has none."""
-    if request is None:
-        return await call.forward(payload)
-    try:
-        notes = await annotations.of_container(request.container_id)
-    except errors.NotFound:
-        return await call.forward(payload)  # the runtime says it in its own words
-    command = adjustment.exec_command(notes, request.cmd)
-    if command is None:
-        return await call.forward(payload)
-    request.cmd[:] = command
-    return await call.forward(request.SerializeToString())
+            self._known[response.status.id] = annotations
+        return annotations
 
 
 class Exec:
-    """Prepares a streaming exec inside the container's environment."""
+    """Runs a program (Exec) or probe (ExecSync) inside its container's environment."""
 
-    def __init__(self, annotations: Annotations) -> None:
+    def __init__(
+        self, kind: type[api_pb2.ExecRequest | api_pb2.ExecSyncRequest], annotations: Annotations
+    ) -> None:
+        self._kind = kind
         self._annotations = annotations
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the exec, inside the container's environment if it has one."""
-        request = decode(api_pb2.ExecRequest, payload)
-        return await _forward_inside(request, self._annotations, payload, call)
-
-
-class ExecSync:
-    """Runs a program, such as a probe, inside the container's environment."""
-
-    def __init__(self, annotations: Annotations) -> None:
-        self._annotations = annotations
-
-    async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the exec, inside the container's environment if it has one."""
-        request = decode(api_pb2.ExecSyncRequest, payload)
-        return await _forward_inside(request, self._annotations, payload, call)
+        """Forward the call, with the container's activation (if any) in front of the command."""
+        request = decode(self._kind, payload)
+        if request is None:
+            return await call.forward(payload)
+        try:
+            ours = await self._annotations.of_container(request.container_id)
+        except errors.NotFound:
+            return await call.forward(payload)  # the runtime refuses it itself
+        command = adjustment.exec_command(ours, request.cmd)
+        if command is None:
+            return await call.forward(payload)
+        request.cmd[:] = command
+        return await call.forward(request.SerializeToString())
 
 
 def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:
-    """Return the message in `payload`, None when it cannot be decoded and none of ours is in it.
+    """Return the message in `payload`, None if it cannot be decoded and does not concern us.
 
-    Raises RequestInvalid when it cannot be decoded and our annotation's key is somewhere within.
+    Raises RequestInvalid if it cannot be decoded but contains the key of our annotation.
     """
     try:
         return kind.FromString(payload)
     except DecodeError as error:
         if selection.is_near(payload):
             raise errors.RequestInvalid(
-                f"the {kind.DESCRIPTOR.name} carries the annotation {selection.ENVIRONMENT} and "
-                f"cannot be decoded ({error}), so its environment cannot be added: annotations "
-                "must be UTF-8 text"
+                f"the {kind.DESCRIPTOR.name} has the annotation {selection.ENVIRONMENT} but cannot "
+                f"be decoded ({error}), so its environment cannot be added: use only UTF-8 text in "
+                "annotations"
             ) from error
         return None
 
 
-def _ensure_in_place(environment: Environment) -> None:
-    """Make sure of the view at the last moment: the runtime would create a missing one, empty."""
-    if not environment.is_in_place:
-        raise _removed(environment)
-
-
 def _removed(environment: Environment) -> errors.SourceUnreachable:
     return errors.SourceUnreachable(
-        f"environment {environment.reference} was removed from this node while a container "
-        f"was about to start in it ({environment.store}): the next try realizes it anew"
+        f"environment {environment.reference} was removed from this node just before a container "
+        f"started in it ({environment.store}): the next attempt realizes it again"
     )

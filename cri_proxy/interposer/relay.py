@@ -1,20 +1,17 @@
-"""The relay: every method of every service goes to the runtime and back as bytes.
+"""The relay: a generic gRPC handler that forwards every method of every service as bytes.
 
-It is one generic gRPC handler. The methods that the CRI is known to have take a cheap way: one
-message up, and one or a stream of them down. Any other (of a newer CRI, of containerd's own
-services) is carried as a stream of messages both ways, which is what every gRPC call is
-underneath. Between kubelet and the runtime pass unchanged: the payloads (the very bytes object,
-unless an interceptor answers the method), metadata both ways, the deadline as time that is left,
-half-close, cancellation, the status with its details, and the trailers.
+Methods that the CRI is known to have are forwarded cheaply: one message up, and one message or a
+stream of them down. Any other method (of a newer CRI, of containerd's own services) is forwarded as
+a stream of messages both ways, which every gRPC call is underneath. Forwarded unchanged are the
+payloads (the same bytes object, unless an interceptor answers the method), metadata both ways, the
+deadline as remaining time, half-close, cancellation, the status with its details, and trailers.
 
-What is not passed: `user-agent` and the `grpc-*` headers of one connection (C-core keeps those to
-itself), and compression, which belongs to a hop. Nothing is retried, and no deadline is added. The
-headers of a unary answer go with the answer, those of a stream at once, so that a stream on which
-nothing happens is seen to be open.
+Not forwarded are `user-agent` and the `grpc-*` headers of a connection (C-core hides those), and
+compression, which is per hop. Nothing is retried, and no deadline is added. The headers of a unary
+response are sent with it, those of a stream at once, so that the caller sees an idle stream open.
 
-An interceptor's refusal becomes a status here, by `status`; its other exceptions are our own
-faults, logged once and told as INTERNAL. A failure of the call that it forwarded is the runtime's
-word and passes untouched.
+An interceptor's refusal becomes a status here, by `status`; its other exceptions are bugs, logged
+once and reported as INTERNAL. A failure of the forwarded call passes unchanged.
 """
 
 from __future__ import annotations
@@ -47,7 +44,7 @@ else:  # the stubs are generic, the classes are not
 # A deadline of some hundred years overflows C-core's clock and would be over at once.
 LONGEST_SECONDS: Final = 1e9
 
-# See _unhurried. C-core tells of a cancellation within a millisecond of ending the payloads.
+# See _delayed_end. C-core reports a cancellation within a millisecond of ending the payloads.
 HALF_CLOSE_SECONDS: Final = 0.005
 
 _NO_INTERCEPTORS: Final[Mapping[str, Interceptor]] = MappingProxyType({})
@@ -57,7 +54,7 @@ _log = logs.of(__name__)
 class Relay(_Handler):
     """The generic handler of a grpc.aio server, in front of the runtime behind `channel`.
 
-    `interceptors` maps a method's path to what answers it; such a method must be unary.
+    `interceptors` maps the paths of unary methods to what answers them.
     """
 
     def __init__(
@@ -70,23 +67,23 @@ class Relay(_Handler):
         self._known: dict[str, _MethodHandler] = {
             path: self._streaming_handler(path) for path in methods.STREAMING
         } | {
-            path: _unary_handler(path, channel, interceptors.get(path, _pass_on))
+            path: _unary_handler(path, channel, interceptors.get(path, _forward))
             for path in methods.UNARY | interceptors.keys()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> _MethodHandler:
-        """Return what carries the method of a call that begins: there always is something."""
+        """Return the handler for the method of a new call; every method has one."""
         path = handler_call_details.method
         return self._known.get(path) or self._unknown_handler(path)
 
     def end_streams(self) -> None:
-        """End the streams that would not end by themselves, with UNAVAILABLE; see server.drain."""
+        """End the streams that have no end of their own, with UNAVAILABLE; see server.drain."""
         for stream in tuple(self._streams):
             if stream.is_endless:
                 stream.end()
 
     def _streaming_handler(self, path: str) -> _MethodHandler:
-        """Carry a method of the CRI that answers with a stream."""
+        """Return a handler for a method of the CRI that responds with a stream."""
         upstream = self._channel.unary_stream(path, None, None)
 
         async def handle(payload: bytes, context: _Context) -> None:
@@ -96,11 +93,11 @@ class Relay(_Handler):
         return grpc.unary_stream_rpc_method_handler(handle)
 
     def _unknown_handler(self, path: str) -> _MethodHandler:
-        """Carry a method of which nothing is known; made anew each time, as names are endless."""
+        """Return a handler for any other method; not cached, because callers choose the names."""
 
         async def handle(payloads: AsyncIterator[bytes], context: _Context) -> None:
             call = self._channel.stream_stream(path, None, None)(
-                _unhurried(payloads), timeout=_remaining(context), metadata=_metadata_of(context)
+                _delayed_end(payloads), timeout=_remaining(context), metadata=_metadata_of(context)
             )
             _keep_status(call)
             await self._carry(_Stream(call, context, is_known=False))
@@ -116,35 +113,35 @@ class Relay(_Handler):
 
 
 class _Stream:
-    """One call whose answer is carried as a stream, whatever its method."""
+    """A call whose response is forwarded as a stream."""
 
     def __init__(self, upstream: _UpstreamStream, context: _Context, *, is_known: bool) -> None:
         self._upstream = upstream
         self._context = context
         self._is_known = is_known
-        self._has_answered = False
+        self._has_responded = False
         self._is_ended = False
 
     @property
     def is_endless(self) -> bool:
-        """Whether the call has no deadline and is a stream, not a unary call we do not know."""
-        return self._context.time_remaining() is None and (self._is_known or self._has_answered)
+        """The call has no deadline and is a stream, not a unary call of an unknown method."""
+        return self._context.time_remaining() is None and (self._is_known or self._has_responded)
 
     def end(self) -> None:
-        """Cancel upstream, and tell the caller that it was us."""
+        """Cancel the call upstream; the caller gets UNAVAILABLE."""
         self._is_ended = True
         self._upstream.cancel()
 
     async def carry(self) -> None:
-        """Pass the answers on until there are no more, then the status.
+        """Forward the responses until there are no more, then the status.
 
-        gRPC itself takes the caller's payloads from the one call to the other.
+        gRPC itself moves the caller's payloads from one call to the other.
         """
         context, upstream = self._context, self._upstream
         try:
             await context.send_initial_metadata(tuple(await upstream.initial_metadata()))
             async for payload in upstream:
-                self._has_answered = True
+                self._has_responded = True
                 await context.write(payload)
             context.set_trailing_metadata(tuple(await upstream.trailing_metadata()))
             return
@@ -153,14 +150,14 @@ class _Stream:
         except asyncio.CancelledError:
             if not self._is_ended or _is_cancelled():
                 raise
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "cri-proxy is stopping: call again")
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "cri-proxy is stopping: retry")
         finally:
             upstream.cancel()
         await _abort_as(refusal, context)
 
 
 class _UnaryCall:
-    """The call that an interceptor is given, and what is to be told to its caller besides."""
+    """The call that an interceptor gets, and the metadata to return to its caller."""
 
     def __init__(self, path: str, upstream: _Upstream, context: _Context) -> None:
         self.method = path
@@ -179,13 +176,13 @@ class _UnaryCall:
         upstream = self._upstream(
             payload, timeout=self.remaining(), metadata=_merged(self.metadata, metadata)
         )
-        answer = await upstream  # cancels the call upstream if it is cancelled itself
+        response = await upstream  # cancels the call upstream if it is cancelled itself
         self._headers = tuple(await upstream.initial_metadata())
         self._trailers = tuple(await upstream.trailing_metadata())
-        return answer
+        return response
 
     async def send_metadata(self) -> None:
-        """Give the caller what came with the answer."""
+        """Send the metadata of the runtime's response to the caller."""
         if self._headers:
             await self._context.send_initial_metadata(self._headers)
         if self._trailers:
@@ -200,26 +197,26 @@ def _unary_handler(
     async def handle(payload: bytes, context: _Context) -> bytes:
         call = _UnaryCall(path, upstream, context)
         try:
-            answer = await interceptor(payload, call)
-        except Exception as error:  # noqa: BLE001 - one call must not take others with it
+            response = await interceptor(payload, call)
+        except Exception as error:  # noqa: BLE001 - one call must not break others
             refusal = status.cause_of(error)
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise
-            # Something that the interceptor waited for was cancelled by another. Without a status
-            # the caller would wait for ever.
-            refusal = errors.InternalFault(f"{path} was given up by cri-proxy itself: call again")
+            # Not this call was cancelled, but something that the interceptor waited for. Without a
+            # status the caller would wait for ever.
+            refusal = errors.InternalFault(f"cri-proxy cancelled {path} internally: retry")
             refusal.__cause__ = error
         else:
             await call.send_metadata()
-            return answer
+            return response
         return await _refuse(refusal, path, context)
 
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-async def _pass_on(payload: bytes, call: Call) -> bytes:
-    """Stand in nobody's way: what every method does that is not intercepted."""
+async def _forward(payload: bytes, call: Call) -> bytes:
+    """Forward the call unchanged (the default interceptor)."""
     return await call.forward(payload)
 
 
@@ -231,9 +228,9 @@ async def _refuse(error: Exception, path: str, context: _Context) -> NoReturn:
             await context.send_initial_metadata(headers)
         await _abort_as(error, context)
     if not isinstance(error, errors.CriProxyError):
-        _log.error("fault of our own", method=path, kind=type(error).__name__, fault=error)
+        _log.error("internal error", method=path, kind=type(error).__name__, fault=error)
         error = errors.InternalFault(
-            f"{path} met a fault in cri-proxy ({type(error).__name__}): see the log of cri-proxy"
+            f"internal error of cri-proxy in {path} ({type(error).__name__}): see its log"
         )
     else:
         _log.warning("call refused", method=path, kind=type(error).__name__, why=error)
@@ -241,14 +238,14 @@ async def _refuse(error: Exception, path: str, context: _Context) -> NoReturn:
 
 
 async def _abort_as(failure: grpc.aio.AioRpcError, context: _Context) -> NoReturn:
-    """End the call as the runtime ended its own: code, message, trailers, and details in those."""
-    # abort() takes a tuple and nothing else; given grpc's own Metadata, every error is UNKNOWN.
+    """End the call as the runtime did: with its code, message and trailers (with the details)."""
+    # abort() accepts only a tuple; given grpc's own Metadata, every error becomes UNKNOWN.
     trailers = cast("Metadata", tuple(failure.trailing_metadata() or ()))
     await context.abort(failure.code(), failure.details() or "", trailers)
 
 
 class _StatusKept:
-    """gRPC's own half of a call, less its replacing the status; see `_keep_status`."""
+    """gRPC's internal half of a call, without its replacing of the status; see `_keep_status`."""
 
     def __init__(self, call: object) -> None:
         self._call = call
@@ -257,33 +254,33 @@ class _StatusKept:
         return getattr(self._call, name)
 
     def set_internal_error(self, error: str) -> None:
-        """Leave the status to the runtime, which has sent one: that is why writing failed."""
+        """Ignore the error: writing failed because the runtime has sent a status already."""
 
 
 def _keep_status(call: _UpstreamStream) -> None:
-    """Have a call that is refused before its payload was written end as the runtime said.
+    """Keep the runtime's status of a call that is refused before its payload was written.
 
-    grpc.aio takes a failed write for a fault of its own and ends the call as INTERNAL, in the few
-    microseconds in which the runtime's status has arrived and nobody has looked at it (seen in 6 of
+    grpc.aio treats a failed write as an internal error and ends the call with INTERNAL, during the
+    few microseconds in which the runtime's status has arrived but has not been read (seen in 6 of
     100 calls that were refused at once, grpcio 1.85). Without that it waits for the status. There
-    is no public way to say so; should the attribute be gone, calls are as gRPC makes them.
+    is no public API for this; if the private attribute disappears, calls behave as gRPC makes them.
     """
     inner = getattr(call, "_cython_call", None)
     if inner is not None:
         setattr(call, "_cython_call", _StatusKept(inner))  # noqa: B010 - private: not in the stubs
 
 
-async def _unhurried(payloads: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _delayed_end(payloads: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the caller's payloads, and end a moment later than they do.
 
-    gRPC ends them when the caller half-closes, and also when it cancels, shortly before it tells
-    so. The runtime must not take a cancelled upload for a complete one:
+    gRPC ends them when the caller half-closes, but also when it cancels, shortly before it reports
+    the cancellation. The runtime must not mistake a cancelled upload for a complete one:
 
-     1. The payloads end, for the one reason or the other.
-     2. We wait. If the call is cancelled meanwhile, upstream is cancelled and the wait with it.
-     3. We end, and upstream is half-closed.
+     1. The payloads end, for one of these reasons.
+     2. We wait. If the call turns out to be cancelled, the call upstream and the wait are, too.
+     3. We end, and the call upstream is half-closed.
 
-    The risk that remains is a machine so busy that the cancellation takes longer.
+    Remaining risk: a machine so busy that the cancellation takes longer.
     """
     async for payload in payloads:
         yield payload
@@ -291,19 +288,19 @@ async def _unhurried(payloads: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _remaining(context: _Context) -> float | None:
-    """Return the seconds that the caller leaves us, in what C-core can count; None for no end."""
+    """Return the seconds until the caller's deadline, within C-core's range; None for none."""
     seconds: float | None = context.time_remaining()
     return None if seconds is None else min(seconds, LONGEST_SECONDS)
 
 
 def _metadata_of(context: _Context) -> Metadata:
-    """Return the caller's metadata, less the name of its gRPC library: C-core sends its own."""
+    """Return the caller's metadata without `user-agent`: C-core sends its own."""
     pairs = context.invocation_metadata() or ()
     return tuple((key, value) for key, value in pairs if key != "user-agent")
 
 
 def _merged(metadata: Metadata, others: Sequence[tuple[str, str | bytes]]) -> Metadata:
-    """Return `metadata` with `others` added, each instead of all pairs with its key."""
+    """Return `metadata` with `others` added, which replace pairs with the same key."""
     if not others:
         return metadata
     replaced = {key for key, _ in others}
@@ -311,6 +308,6 @@ def _merged(metadata: Metadata, others: Sequence[tuple[str, str | bytes]]) -> Me
 
 
 def _is_cancelled() -> bool:
-    """Whether it is this very call that is being cancelled, not just what it waited for."""
+    """Return whether this call itself is being cancelled, not just something it waited for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

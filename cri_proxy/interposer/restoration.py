@@ -1,10 +1,9 @@
-"""Restoring pods from checkpoints: a second way to create containers, closed to environments.
+"""Restoring pods from checkpoints: refused for pods with environments.
 
-RestorePod makes a sandbox and containers from a checkpoint in one call. A restored process goes on
-with the files that it had open and mapped, which may not be those of today's environment, and its
-mounts are the checkpoint's; the proxy could neither add the environment nor vouch for it. So a pod
-with an environment is refused, in words that tell what to do instead. All other pods are restored
-as ever.
+RestorePod creates a sandbox and containers from a checkpoint in one call. A restored process
+continues with the files that it had open and mapped, which may differ from those of the current
+environment, and its mounts are the checkpoint's: the proxy can neither add nor verify the
+environment. All other pods are restored unchanged.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from cri_proxy.interposer.calls import Call
 
 
 class RestorePod:
-    """Refuses the pod that asks for an environment."""
+    """Refuses pods that ask for an environment."""
 
     def __init__(self, known: handlers.Handlers) -> None:
         self._handlers = known
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Forward the pod if it asks for none."""
+        """Forward the call unchanged if the pod asks for no environment."""
         request = lifecycle.decode(api_pb2.RestorePodRequest, payload)
         if request is None:
             return await call.forward(payload)
@@ -30,9 +29,8 @@ class RestorePod:
         if wanted is not None:
             named = ", ".join(map(str, wanted.references)) or "none"
             raise errors.RequestInvalid(
-                f"pod {handlers.pod_name(request.config)} cannot be restored from a checkpoint: "
-                f"it runs in FloxHub environments ({named}), which a checkpoint does not hold; "
-                f"start it anew, or take the annotation {selection.ENVIRONMENT} off the pod"
+                f"pod {handlers.pod_name(request.config)} cannot be restored from a checkpoint, "
+                f"which does not contain its FloxHub environments ({named}): start a new pod"
             )
         if self._handlers.real(request.runtime_handler) is not None:
             raise handlers.without_environment(request.runtime_handler, request.config)

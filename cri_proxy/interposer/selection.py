@@ -1,19 +1,19 @@
-"""Selection: which environment a pod asks for, for which of its containers, and how.
+"""Which environment a pod asks for, for which of its containers, and how.
 
-Reads the annotations of the pod sandbox, which kubelet sends with every container, and nothing
-else. All of it is pure: annotations in, a `Selection` out, or RequestInvalid with the annotation's
-name and what to write instead. A pod without our annotations selects nothing and is never touched.
+The only input are the annotations of the pod sandbox, which kubelet sends with every container.
+Pure: annotations in, a `Selection` out, or RequestInvalid with the annotation's name and what to
+write instead. A pod without our annotations selects nothing and is never changed.
 
     flox.dev/environment               owner/name or owner/name:7     the pod's environment
     flox.dev/environment.<container>   the same, or empty for none    one container's, instead
     flox.dev/activate-mode             run (default) or dev
     flox.dev/disable-metrics           true or false (default)
     flox.dev/nix-mutable               true or false (default)
-    flox.dev/skip-containers           names, by commas: not touched at all
-    flox.dev/skip-containers-exec      names, by commas: exec runs outside the environment
+    flox.dev/skip-containers           names, separated by commas: not changed at all
+    flox.dev/skip-containers-exec      names, separated by commas: exec outside the environment
 
 Source of the keys: Flox documentation, "Imageless Kubernetes", configuration; the one with a
-container's name is ours.
+container's name is our own.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _KNOWN: Final = (
     SKIP_CONTAINERS,
     SKIP_CONTAINERS_EXEC,
 )
-# Kubernetes' own names are DNS labels; other callers of a runtime are less strict.
+# Kubernetes' own names are DNS labels; other clients of a runtime are less strict.
 _CONTAINER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a pod asks for; `by_container` holds None for a container that wants no environment."""
+    """What a pod asks for; `by_container` has None for a container without an environment."""
 
     environment: Reference | None = None
     by_container: tuple[tuple[str, Reference | None], ...] = ()
@@ -61,18 +61,18 @@ class Selection:
     skipped_exec: frozenset[str] = frozenset()
 
     def of_container(self, name: str) -> Reference | None:
-        """Return the environment of the pod's container `name`, None when it is left alone."""
+        """Return the environment of the pod's container `name`, None if it has none."""
         if name in self.skipped:
             return None
         return dict(self.by_container).get(name, self.environment)
 
     def leaves_exec_outside(self, name: str) -> bool:
-        """Whether what is executed in the container later is to see nothing of its environment."""
+        """Return whether exec in the container runs outside of its environment."""
         return name in self.skipped_exec
 
     @property
     def realizations(self) -> tuple[tuple[Reference, bool], ...]:
-        """Every environment that the pod may need, and whether with a shell: see `activation`."""
+        """All environments that the pod may need, and whether with a shell: see `activation`."""
         alone = [(self.of_container(name), True) for name in sorted(self.skipped_exec)]
         wanted = [*((each, False) for each in self.references), *alone]
         return tuple(
@@ -81,16 +81,16 @@ class Selection:
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """Every environment that some container of the pod may need, the pod's own first."""
+        """All environments that containers of the pod may need, the pod's own first."""
         own = [each for name, each in self.by_container if name not in self.skipped]
         wanted = [self.environment, *own]
         return tuple(dict.fromkeys(reference for reference in wanted if reference is not None))
 
 
 def of_annotations(annotations: Mapping[str, str]) -> Selection | None:
-    """Return what the pod's annotations ask for, None when they name no environment.
+    """Return what the pod's annotations ask for, None if they name no environment.
 
-    Raises RequestInvalid for a value that cannot be read.
+    Raises RequestInvalid for a value that cannot be parsed.
     """
     by_container = tuple(
         (_name(key, key.removeprefix(ENVIRONMENT + ".")), _environment(key, value))
@@ -101,9 +101,7 @@ def of_annotations(annotations: Mapping[str, str]) -> Selection | None:
     if own is None and not by_container:
         return None
     if own is not None and not own.strip():
-        raise errors.RequestInvalid(
-            f"the annotation {ENVIRONMENT} is empty: write owner/name, or take it off the pod"
-        )
+        raise errors.RequestInvalid(f"the annotation {ENVIRONMENT} is empty: set it to owner/name")
     return Selection(
         environment=None if own is None else _environment(ENVIRONMENT, own),
         by_container=by_container,
@@ -116,7 +114,7 @@ def of_annotations(annotations: Mapping[str, str]) -> Selection | None:
 
 
 def unknown(annotations: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the keys under our prefix that mean nothing, each with what was likely meant."""
+    """Return the unknown keys under our prefix, each with the key that was likely meant."""
     return {
         key: suggestions.nearest(key, _KNOWN)
         for key in sorted(annotations)
@@ -125,12 +123,12 @@ def unknown(annotations: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def is_near(payload: bytes) -> bool:
-    """Whether the bytes of a request may hold an annotation of ours; false is certain."""
+    """Return whether the bytes of a request may contain our annotation; false is certain."""
     return ENVIRONMENT.encode() in payload
 
 
 def _environment(key: str, value: str) -> Reference | None:
-    """Return the reference of one annotation, None for the empty value."""
+    """Return the reference in an annotation, None for the empty value."""
     text = value.strip()
     if not text:
         return None
@@ -146,31 +144,31 @@ def _mode(value: str) -> Mode:
         return Mode(value.strip())
     except ValueError:
         raise errors.RequestInvalid(
-            f"annotation {ACTIVATE_MODE}: {value[:100]!a} is no mode: write run or dev"
+            f"annotation {ACTIVATE_MODE}: {value[:100]!a} is not a mode: write run or dev"
         ) from None
 
 
 def _flag(annotations: Mapping[str, str], key: str) -> bool:
-    """Return a yes-or-no annotation; absent means no."""
+    """Return a boolean annotation, which is false if absent."""
     value = annotations.get(key, "false").strip()
     if value not in {"true", "false"}:
         raise errors.RequestInvalid(
-            f'annotation {key}: {value[:100]!a} is neither "true" nor "false"'
+            f'annotation {key}: {value[:100]!a} is not a boolean: write "true" or "false"'
         )
     return value == "true"
 
 
 def _names(annotations: Mapping[str, str], key: str) -> frozenset[str]:
-    """Return the container names of a comma-separated annotation; empty ones mean nothing."""
+    """Return the container names in a comma-separated annotation, without empty ones."""
     parts = annotations.get(key, "").split(",")
     return frozenset(_name(key, name) for part in parts if (name := part.strip()))
 
 
 def _name(key: str, name: str) -> str:
-    """Return a container's name, if it can be one."""
+    """Return `name` if it is valid as a container's name."""
     if not _CONTAINER.fullmatch(name):
         raise errors.RequestInvalid(
-            f"annotation {key[:100]}: {name[:100]!a} is no name of a container: write names as in "
-            "the pod, with commas between them"
+            f"annotation {key[:100]}: {name[:100]!a} is not a container name: list the pod's "
+            "container names, separated by commas"
         )
     return name

@@ -1,14 +1,14 @@
-"""The interposer's gRPC server: listens at a socket, and stops without breaking what can finish.
+"""The interposer's gRPC server: listens on a socket, and shuts down gracefully.
 
-It knows its own socket and the relay, nothing of what is in front: kubelet itself, or the router.
-Stopping goes in this order:
+It knows its own socket and the relay, but not its clients: kubelet itself, or the router. Shutdown
+goes in this order:
 
- 1. The socket is closed and every connection told so (GOAWAY). New calls go to new connections:
-    to the successor, if one listens at the same path. What was called goes on.
- 2. Streams without an end, such as GetContainerEvents, are ended with UNAVAILABLE, and not before
-    step 1: kubelet opens them again at once, and gives up on events after five streams lost.
- 3. Everything else has the grace to finish, pulls and container creations among them.
- 4. What is left is cancelled, here and at the runtime.
+ 1. The socket is closed and every connection gets a GOAWAY. New calls go to new connections: to
+    the successor, if one listens at the same path. Calls in flight continue.
+ 2. Endless streams, such as GetContainerEvents, end with UNAVAILABLE, and not before step 1:
+    kubelet opens them again at once, and gives up on events after it has lost five streams.
+ 3. All other calls have the grace period to finish, such as pulls and container creations.
+ 4. The rest is cancelled, here and at the runtime.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _OPTIONS: Final = (
 
 
 class Server:
-    """Serves `relay` at the unix socket `place`, for those whom `access` admits."""
+    """Serves `relay` on the unix socket `place`, with the owner and mode of `access`."""
 
     def __init__(
         self, relay: Relay, place: Path, access: sockets.Access, *, is_replacing: bool = False
     ) -> None:
         self.taken: sockets.Taken | None = None
-        """The place, once the server listens there."""
+        """The socket, once the server listens."""
         self._relay = relay
         self._place = place
         self._access = access
@@ -47,24 +47,24 @@ class Server:
         self._server.add_generic_rpc_handlers((relay,))
 
     async def start(self) -> None:
-        """Listen; when this returns, whoever connects is served.
+        """Listen; when this returns, clients that connect are served.
 
-        Raises RequestInvalid if the place cannot be had.
+        Raises RequestInvalid if the socket cannot be created.
         """
         replacing = self._is_replacing
         with sockets.staged(self._place, self._access, is_replacing=replacing) as stage:
             try:
                 self._server.add_insecure_port(channels.address_of(stage.name))
-            except RuntimeError as failure:  # which is all that gRPC says
+            except RuntimeError as failure:  # gRPC gives no reason
                 raise errors.RequestInvalid(
-                    f"cannot listen at {self._place}: check that its directory can be written to "
-                    "and has room"
+                    f"cannot listen at {self._place}: check that its directory is writable and "
+                    "has free space"
                 ) from failure
             await self._server.start()
             self.taken = stage.taken()
 
     async def drain(self, grace: float) -> None:
-        """Stop within `grace` seconds, in the order told above."""
+        """Shut down within `grace` seconds, in the order above."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._server.stop(grace))
             await asyncio.sleep(0)  # lets stop() close the socket before the streams end

@@ -1,9 +1,8 @@
 """The gRPC status of a call that the proxy itself refuses.
 
-Interceptors raise errors of cri_proxy.errors, which know nothing of gRPC; here, and only here,
-they get the code that makes kubelet do the right thing and a message that fits an event. The
-runtime's own statuses are not made here: the relay passes them on as they are, and `of_outcome`
-only tells of them.
+Interceptors raise errors of cri_proxy.errors, which know nothing of gRPC. Only this module gives
+them the code that makes kubelet do the right thing, and a message that fits into an event. The
+runtime's own statuses are forwarded by the relay; `of_outcome` only describes them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from grpc import StatusCode
 from cri_proxy import errors
 from cri_proxy.lib import redaction
 
-# A pod's event holds one KiB and kubelet logs the rest; more helps nobody and costs every hop.
+# A pod's event holds one KiB and kubelet logs the rest; longer messages only cost every hop.
 MESSAGE_BYTES: Final = 4096
 
 _CODES: Final[dict[type[errors.CriProxyError], StatusCode]] = {
@@ -35,25 +34,25 @@ _CODES: Final[dict[type[errors.CriProxyError], StatusCode]] = {
 
 
 def code_of(error: errors.CriProxyError) -> StatusCode:
-    """Return the code of `error`, or of the nearest class that it descends from."""
+    """Return the code of the class of `error`, or of its nearest base class that has one."""
     return next(
         (_CODES[each] for each in type(error).__mro__ if each in _CODES), StatusCode.INTERNAL
     )
 
 
 def message_of(error: errors.CriProxyError) -> str:
-    """Return the sentence of `error`, shortened in its middle above MESSAGE_BYTES of UTF-8."""
+    """Return the message of `error`, shortened in the middle above MESSAGE_BYTES of UTF-8."""
     text = str(error).encode()
     if len(text) <= MESSAGE_BYTES:
         return text.decode()
     gap = b" [...] "
     half = (MESSAGE_BYTES - len(gap)) // 2
-    # Cutting may split a letter; the halves of it are dropped.
+    # Cutting may split a character; its halves are dropped.
     return (text[:half] + gap + text[-half:]).decode(errors="ignore")
 
 
 def of_outcome(error: BaseException) -> tuple[str, str]:
-    """Return the status that the caller gets for what an interceptor raised: code and words."""
+    """Return code and message of the status that the caller gets for an interceptor's exception."""
     if isinstance(error, Exception):
         error = cause_of(error)
     match error:
@@ -62,16 +61,16 @@ def of_outcome(error: BaseException) -> tuple[str, str]:
         case errors.CriProxyError():
             return code_of(error).name, redaction.text(message_of(error))
         case asyncio.CancelledError():
-            return StatusCode.CANCELLED.name, "the caller gave up"
+            return StatusCode.CANCELLED.name, "cancelled by the caller"
         case _:
             return StatusCode.INTERNAL.name, type(error).__name__
 
 
 def cause_of(error: Exception) -> Exception:
-    """Return the one error that an exception group of task groups holds; else `error` itself.
+    """Return the first error in an exception group of a task group, else `error` itself.
 
-    Interceptors work in task groups, which wrap what their tasks raise. With several errors at
-    once the first stands for all: the others mostly follow from it.
+    Interceptors use task groups, which wrap what their tasks raise. The first of several errors is
+    reported: the others are mostly consequences.
     """
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]

@@ -1,19 +1,17 @@
-"""Tokens: how a pod proves to FloxHub that a private environment is meant for it.
+"""FloxHub tokens of pods: what authorizes a pod to get a private environment.
 
-A pod mounts a Secret with the key `floxhub-token` at /var/run/secrets/flox.dev, the place that Flox
-documents. kubelet has laid the Secret on the node's disk before it asks for the container, and the
-container's mounts say where. A pod that mounts nothing there is given the node's own token, if the
-settings name one; a pod that mounts a token is judged by that one alone. At RunPodSandbox, before
-any mount is known, the pod's own volumes are a good guess: good enough to begin early, never to
-authorize.
+A pod mounts a Secret with the key `floxhub-token` at /var/run/secrets/flox.dev, the path that Flox
+documents. kubelet writes the Secret to the node's disk before it creates the container, and the
+container's mounts say where. A pod without that mount gets the node's own token, if the settings
+name one; for a pod with the mount only its own token counts. At RunPodSandbox, before any mount is
+known, the token is guessed from the pod's volumes: good enough to start early, never to authorize.
 
-A token is read when it is needed, so that a renewed Secret counts at once. It lives in memory for
-the length of a realization and stands in no argument list, log line, span, error or file of ours.
+A token is read when it is needed, so that a renewed Secret takes effect at once. It is in memory
+for the duration of a realization, and in no argument list, log line, span, error or file of ours.
 
-A pod chooses what it mounts, and may have filled it with links to other files of the node, or
-change it while we look. So a file is first opened as a mere place (O_PATH), which touches neither
-device nor pipe, and is read only if the place that was really opened is a regular file inside the
-mounted directory.
+A pod chooses what it mounts, and may have filled it with links to other files of the node, or may
+change it concurrently. So a file is first opened with O_PATH, which has no effect on devices and
+pipes, and is read only if what was actually opened is a regular file inside the mounted directory.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ from cri_proxy.telemetry import logs
 MOUNT: Final = "/var/run/secrets/flox.dev"
 FILE: Final = "floxhub-token"
 _PLACES: Final = (MOUNT, MOUNT.removeprefix("/var"))  # /var/run is a link to /run in most images
-_LAID_BY_KUBELET: Final = ("kubernetes.io~secret", "kubernetes.io~projected")
+_VOLUME_KINDS: Final = ("kubernetes.io~secret", "kubernetes.io~projected")
 _LARGEST: Final = 65536
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,65536}")
 _POD_UID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
@@ -42,42 +40,42 @@ _log = logs.of(__name__)
 
 
 class Tokens:
-    """The tokens of one node's pods."""
+    """The tokens of the node's pods."""
 
     def __init__(self, kubelet_root: Path, token_file: Path | None) -> None:
         self._kubelet_root = kubelet_root
         self._token_file = token_file
 
     async def of_container(self, mounts: Sequence[api_pb2.Mount]) -> str | None:
-        """Return the token that goes with a container, None when there is none.
+        """Return the token for a container, None if there is none.
 
-        Raises RequestInvalid when the container mounts something that holds no token. The mount
-        may be a network file system that never answers, so it is read off the event loop; the
-        caller's deadline ends the wait.
+        Raises RequestInvalid if the container mounts something that contains no token. The mount
+        may be a network file system that never answers, so it is read outside of the event loop;
+        the caller's deadline ends the wait.
         """
         own = await asyncio.to_thread(of_mounts, mounts)
         return own if own is not None else self._of_node()
 
     def of_pod(self, pod_uid: str) -> str | None:
-        """Return the token that the pod's containers will probably bring."""
+        """Return the token that the pod's containers will probably mount."""
         own = of_volumes(self._kubelet_root, pod_uid)
         return own if own is not None else self._of_node()
 
     def _of_node(self) -> str | None:
-        """Return the node's token; without it pods of public environments start all the same."""
+        """Return the node's token, None if it cannot be read: public environments need none."""
         if self._token_file is None:
             return None
         try:
             return of_node(self._token_file)
         except errors.RequestInvalid as error:
-            _log.warning("node has no token for private environments", why=error)
+            _log.warning("cannot read the node's token for private environments", why=error)
             return None
 
 
 def of_mounts(mounts: Iterable[api_pb2.Mount]) -> str | None:
-    """Return the token that a container's mounts hold, None when it mounts none.
+    """Return the token in a container's mounts, None if it mounts none.
 
-    Raises RequestInvalid when there is a mount but no readable token in it.
+    Raises RequestInvalid if there is a mount without a readable token.
     """
     for mount in mounts:
         place = os.path.normpath(mount.container_path)
@@ -90,11 +88,11 @@ def of_mounts(mounts: Iterable[api_pb2.Mount]) -> str | None:
 
 
 def of_volumes(kubelet_root: Path, pod_uid: str) -> str | None:
-    """Return the token found among a pod's volumes on disk, None when there is none or a doubt."""
+    """Return the token in a pod's volumes on disk, None if there is none or it cannot be read."""
     if not _POD_UID.fullmatch(pod_uid):
         return None
     volumes = kubelet_root / "pods" / pod_uid / "volumes"
-    for kind in _LAID_BY_KUBELET:
+    for kind in _VOLUME_KINDS:
         for found in sorted(volumes.glob(f"{kind}/*/{FILE}")):
             try:
                 return _read(found, found.parent)
@@ -104,38 +102,38 @@ def of_volumes(kubelet_root: Path, pod_uid: str) -> str | None:
 
 
 def of_node(path: Path) -> str:
-    """Return the node-wide token of the settings; raise RequestInvalid when it cannot be read."""
+    """Return the node-wide token of the settings; raise RequestInvalid if it cannot be read."""
     try:
         with _opened(path) as (descriptor, _):
             data = _bytes_of(descriptor)
     except OSError as error:
         raise errors.RequestInvalid(
             f"{path}, the setting floxhub.token_file, cannot be read ({error.strerror}): write a "
-            "FloxHub token there, or take the setting away"
+            "FloxHub token to it"
         ) from error
     token = None if data is None else _token_of(data)
     if token is None:
         raise errors.RequestInvalid(
-            f"{path}, the setting floxhub.token_file, holds no token: write one line there, as "
-            "`flox auth token` prints it"
+            f"{path}, the setting floxhub.token_file, contains no token: write the output of "
+            "`flox auth token` to it"
         )
     return token
 
 
 def _read(path: Path, inside: Path) -> str:
-    """Return the token in `path`, which must really lie inside the directory `inside`."""
+    """Return the token in `path`, which must be inside the directory `inside` after resolution."""
     try:
         with _opened(inside) as (_, directory), _opened(path) as (descriptor, place):
             if directory not in place.parents:
                 raise errors.RequestInvalid(
-                    f"the file {FILE} mounted at {MOUNT} is a link that leads out of its volume: "
-                    f"mount a Secret with the key {FILE} itself"
+                    f"the file {FILE} mounted at {MOUNT} is a link to a file outside its volume: "
+                    f"mount a Secret with the key {FILE}"
                 )
             data = _bytes_of(descriptor)
     except OSError as error:
         raise errors.RequestInvalid(
-            f"the pod mounts {MOUNT} but its file {FILE} cannot be read ({error.strerror}): "
-            f"give the Secret the key {FILE}"
+            f"the file {FILE} mounted at {MOUNT} cannot be read ({error.strerror}): add the key "
+            f"{FILE} to the Secret"
         ) from error
     if data is None:
         raise errors.RequestInvalid(
@@ -145,15 +143,15 @@ def _read(path: Path, inside: Path) -> str:
     token = _token_of(data)
     if token is None:
         raise errors.RequestInvalid(
-            f"the file {FILE} mounted at {MOUNT} holds no token: put one line into the Secret, as "
-            "`flox auth token` prints it"
+            f"the file {FILE} mounted at {MOUNT} contains no token: store the output of "
+            "`flox auth token` in the Secret"
         )
     return token
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[int, Path]]:
-    """Open a place without reading it; give its descriptor and where it really is."""
+    """Open a path without reading it; yield its descriptor and its resolved path."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         yield descriptor, _link_of(descriptor).readlink()
@@ -162,7 +160,7 @@ def _opened(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def _bytes_of(descriptor: int) -> bytes | None:
-    """Return what an opened place holds, None when it is no regular file."""
+    """Return the content behind an O_PATH descriptor, None if it is not a regular file."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
     with _link_of(descriptor).open("rb") as file:
@@ -170,11 +168,11 @@ def _bytes_of(descriptor: int) -> bytes | None:
 
 
 def _link_of(descriptor: int) -> Path:
-    """Return the link by which the kernel says what an open descriptor is."""
+    """Return the kernel's link for an open descriptor."""
     return Path(f"/proc/self/fd/{descriptor}")
 
 
 def _token_of(data: bytes) -> str | None:
-    """Return the one line in `data`, None when it is no token."""
+    """Return the single line in `data`, None if it is not a token."""
     text = data.decode("ascii", "replace").strip()
     return text if _TOKEN.fullmatch(text) else None

@@ -1,14 +1,14 @@
-"""One connection of kubelet's, with its two others: bytes in, bytes out, and no socket.
+"""One connection of kubelet and its two counterparts, sans I/O: bytes in, bytes out.
 
-Bytes of a side go into `receive_downstream`, `receive_upstream` or `receive_interposer`; what is to
-be written gathers in `to_downstream`, `to_upstream` and `to_interposer`, lists that the caller
-empties. What the bytes mean is known to the side that they come from: `downstream`, `upstream` and
-`interposition`, which share the table of `streams` and the ledgers of windows, `delivery` and
-`lending`. Here they are put together. What is told here is what concerns all of them: whose bytes
-are wanted now, what is due after any event, and how a connection ends.
+Received bytes go into `receive_downstream`, `receive_upstream` or `receive_interposer`; what is to
+be written accumulates in `to_downstream`, `to_upstream` and `to_interposer`, lists that the caller
+empties. The bytes are interpreted by `downstream`, `upstream` and `interposition`, which share the
+table of `streams` and the flow control of `requestflow` and `responseflow`. This module combines
+them and contains what concerns all sides: which may be read now, what is due after every event, and
+how a connection ends.
 
-No input raises an exception out of this module: a side that breaks the protocol, or goes beyond our
-bounds, ends the connection with GOAWAY; the interposer only ends its own.
+No input raises an exception out of this module. A side that breaks the protocol or exceeds a limit
+ends the connection with GOAWAY; the interposer only ends its own.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from __future__ import annotations
 from enum import IntEnum
 
 from cri_proxy.router import counting, frames, headers
-from cri_proxy.router.delivery import Delivery
 from cri_proxy.router.downstream import Downstream
 from cri_proxy.router.frames import Violation
 from cri_proxy.router.interposition import Interposition, State
+from cri_proxy.router.responseflow import ResponseFlow
 from cri_proxy.router.streams import Streams
 from cri_proxy.router.upstream import Upstream
 
@@ -35,27 +35,27 @@ class Side(IntEnum):
 class Connection:
     """The three sides of one connection: what may be read, what is to be written."""
 
-    def __init__(self, needles: headers.Needles, table: counting.Table | None = None) -> None:
+    def __init__(self, matcher: headers.MethodMatcher, table: counting.Table | None = None) -> None:
         self.to_downstream: list[bytes] = []
         self.to_upstream: list[bytes] = []
         self.to_interposer: list[bytes] = []
         self.is_over = False
         """Nothing more will come: write what is to be written, then close all sides."""
         self.needs_attention = False
-        """Something other than bytes to write has changed; the caller looks, and resets it."""
+        """Something other than bytes to write has changed; reset by the caller."""
         self.reason = ""
-        """Why it is over, if it was for a fault."""
+        """The fault that ended the connection, if it was one."""
         self._paused: set[Side] = set()
 
         self._streams = Streams(None if table is None else counting.Calls(table))
-        self._delivery = Delivery(self.to_downstream)
+        self._response_flow = ResponseFlow(self.to_downstream)
         self._interposition = Interposition(
-            self.to_downstream, self.to_interposer, self._delivery, on_change=self._attract
+            self.to_downstream, self.to_interposer, self._response_flow, on_change=self._changed
         )
-        self._lending = self._interposition.lending
+        self._request_flow = self._interposition.request_flow
         self._upstream = Upstream(self._streams, self._interposition)
         self._downstream = Downstream(
-            needles,
+            matcher,
             self.to_upstream,
             streams=self._streams,
             upstream=self._upstream,
@@ -64,8 +64,8 @@ class Connection:
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes of answers wait for downstream to grant room."""
-        return sum(len(each.raw) for each in self._delivery.held)
+        """Bytes of responses that are held until downstream grants room."""
+        return sum(len(each.raw) for each in self._response_flow.held)
 
     @property
     def wants_interposer(self) -> bool:
@@ -74,7 +74,7 @@ class Connection:
 
     @property
     def has_interposer(self) -> bool:
-        """A connection to the interposer is wanted or stands; if not, what there is can go."""
+        """A connection to the interposer is wanted or open; otherwise an open one may be closed."""
         return self._interposition.state is not State.ABSENT
 
     @property
@@ -83,7 +83,7 @@ class Connection:
         return self._downstream.has_begun
 
     def may_read(self, side: Side) -> bool:
-        """Return whether the side's bytes are wanted now: back-pressure."""
+        """Return whether bytes of the side are wanted now (back-pressure)."""
         if side is not Side.DOWNSTREAM:
             return Side.DOWNSTREAM not in self._paused
         return not (
@@ -94,42 +94,42 @@ class Connection:
         )
 
     def pause(self, side: Side) -> None:
-        """Take note that a side does not read what is written to it."""
+        """Record that a side does not read what is written to it."""
         self._paused.add(side)
         if side is Side.DOWNSTREAM:
             self._interposition.has_refused = False
 
     def resume(self, side: Side) -> None:
-        """Take note that the side reads again."""
+        """Record that the side reads again."""
         self._paused.discard(side)
         if side is Side.DOWNSTREAM:
             self._pay()
 
     def receive_downstream(self, data: bytes) -> None:
-        """Take bytes from downstream."""
+        """Process bytes from downstream."""
         if self.is_over:
             return
         try:
             self._downstream.receive(data)
-            if self._lending.owed or self._streams.is_last_told:
+            if self._request_flow.owed or self._streams.is_last_announced:
                 self._after()
         except Violation as violation:
-            self._refuse(violation)
+            self._fail(violation)
 
     def receive_upstream(self, data: bytes) -> None:
-        """Take bytes from upstream."""
+        """Process bytes from upstream."""
         if self.is_over:
             return
         try:
             self._upstream.receive(data)
-            if self._lending.owed or self._streams.is_last_told:
+            if self._request_flow.owed or self._streams.is_last_announced:
                 self._after()
         except Violation as violation:
             reason = f"the runtime broke the protocol: {violation.reason}"
-            self._refuse(Violation(frames.INTERNAL_ERROR, reason))
+            self._fail(Violation(frames.INTERNAL_ERROR, reason))
 
     def receive_interposer(self, data: bytes) -> None:
-        """Take bytes from the interposer."""
+        """Process bytes from the interposer."""
         if self.is_over:
             return
         try:
@@ -139,11 +139,11 @@ class Connection:
         self._after()
 
     def interposer_opened(self) -> None:
-        """Take note that the connection to the interposer stands."""
+        """Record that the connection to the interposer is established."""
         self._interposition.opened()
 
     def interposer_lost(self, reason: str) -> None:
-        """Take note that there is no connection to the interposer; its calls get `reason`."""
+        """Record that there is no connection to the interposer; its calls fail with `reason`."""
         if self._interposition.state is State.ABSENT:
             return
         self._paused.discard(Side.INTERPOSER)
@@ -151,32 +151,32 @@ class Connection:
         self._after()
 
     def upstream_lost(self) -> None:
-        """Take note that upstream is gone, and so is the connection."""
+        """End the connection, because upstream has closed its own."""
         self._streams.end_all(counting.UNAVAILABLE)
         self._finish()
 
     def downstream_lost(self) -> None:
-        """Take note that downstream is gone, and so is the connection."""
+        """End the connection, because downstream has closed its own."""
         self._streams.end_all(counting.CANCELLED)
         self._finish()
 
     def drain(self) -> None:
-        """Ask downstream to open no more streams here; be over when all are but the endless."""
+        """Ask downstream to open no more streams; end when all but the endless ones have ended."""
         if self._streams.is_draining or self.is_over:
             return
-        if self._upstream.has_greeted:
+        if self._upstream.has_settings:
             self._downstream.drain()
         else:
             self._finish()
 
     def __repr__(self) -> str:
         state = "over" if self.is_over else "draining" if self._streams.is_draining else "open"
-        lent = len(self._interposition.loans)
-        return f"<Connection {state}, {len(self._streams.open)} upstream, {lent} lent>"
+        upstream, interposed = len(self._streams.open), len(self._interposition.calls)
+        return f"<Connection {state}, {upstream} upstream, {interposed} interposed>"
 
-    # What follows for all sides
+    # Consequences for all sides
 
-    def _attract(self) -> None:
+    def _changed(self) -> None:
         self.needs_attention = True
 
     def _finish(self) -> None:
@@ -184,24 +184,24 @@ class Connection:
         self.needs_attention = True
 
     def _pay(self) -> None:
-        if self._lending.owed and Side.DOWNSTREAM not in self._paused:
-            owed = self._lending.pay()
+        if self._request_flow.owed and Side.DOWNSTREAM not in self._paused:
+            owed = self._request_flow.pay()
             if owed:
                 self.to_downstream.append(frames.window_update(0, owed))
 
     def _after(self) -> None:
         """Do what is due after any event."""
-        if self._lending.owed:
+        if self._request_flow.owed:
             self._pay()
         if (
-            self._streams.is_last_told
+            self._streams.is_last_announced
             and self._streams.is_idle
-            and not self._interposition.loans
-            and not self._delivery.held
+            and not self._interposition.calls
+            and not self._response_flow.held
         ):
             self._finish()
 
-    def _refuse(self, violation: Violation) -> None:
+    def _fail(self, violation: Violation) -> None:
         self.reason = violation.reason
         self.to_downstream.append(
             frames.goaway(self._streams.highest, violation.code, violation.reason)

@@ -1,12 +1,12 @@
-"""HTTP/2 frames on the wire: found in a stream of bytes without copying, and built.
+"""HTTP/2 frames: parsing them without copying, and building them.
 
-A `Reader` stands at the mouth of each side of a connection. It is fed what the socket gave and
-answers with a buffer and the places of the whole frames in it, so that a run of frames which may
-pass goes on as one slice of that buffer; the beginning of a frame whose end has not come yet waits
-in the reader. A frame longer than its sender was allowed is found by its first nine bytes, before
-it is stored. What a frame means is not this module's business.
+Each side of a connection has a `FrameReader`. It takes the bytes received from the socket and
+returns a buffer with the positions of the complete frames in it, so that a run of frames can be
+forwarded as one slice of that buffer. An incomplete frame at the end is kept until the rest
+arrives. A frame longer than MAX_FRAME_SIZE is detected by its nine-byte header, before its payload
+is buffered. The module knows the layout of frames, not what they mean.
 
-The format is RFC 9113, section 4 and 6.
+Format: RFC 9113, sections 4 and 6.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ NO_ERROR: Final = 0x0
 PROTOCOL_ERROR: Final = 0x1
 INTERNAL_ERROR: Final = 0x2
 FLOW_CONTROL_ERROR: Final = 0x3
-STREAM_CLOSED: Final = 0x5
 FRAME_SIZE_ERROR: Final = 0x6
 REFUSED_STREAM: Final = 0x7
 CANCEL: Final = 0x8
@@ -52,19 +51,29 @@ LARGEST_WINDOW: Final = 2**31 - 1
 LARGEST_STREAM: Final = 2**31 - 1
 
 Frame = tuple[int, int, int, int, int]
-"""A whole frame in a buffer: where its header starts, where its payload stops, kind, flags, stream.
-
-A bare tuple, because one is made for every frame that passes.
-"""
+"""A complete frame in a buffer: start of its header, end of its payload, kind, flags, stream."""
 
 HEADER: Final = struct.Struct(">LBL")
-"""A frame's header: length and kind in one number, flags, stream with its reserved bit."""
+"""A frame header: length (24 bits) and kind (8 bits) as one number, flags, R bit and stream."""
 
-_PREFIXED: Final = struct.Struct(">HBBBLL")
+_FOUR_BYTES: Final = struct.Struct(">HBBBLL")
+"""A frame with a four-byte payload: length (16 + 8 bits), kind, flags, stream, payload."""
+_KINDS: Final = (
+    "DATA",
+    "HEADERS",
+    "PRIORITY",
+    "RST_STREAM",
+    "SETTINGS",
+    "PUSH_PROMISE",
+    "PING",
+    "GOAWAY",
+    "WINDOW_UPDATE",
+    "CONTINUATION",
+)
 
 
 class Violation(Exception):
-    """A peer broke the protocol, or one of our bounds; its connection ends with this code."""
+    """A peer violated the protocol or exceeded a limit; GOAWAY carries this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -73,21 +82,21 @@ class Violation(Exception):
 
 
 class FrameReader:
-    """The frames of one side, whatever the pieces in which its bytes arrive."""
+    """Splits the bytes received from one side into frames."""
 
     __slots__ = ("_missing", "excess", "largest", "pieces")
 
     def __init__(self) -> None:
         self.largest = INITIAL_FRAME_BYTES
-        """Bytes of payload that a frame may have; what the sender has been told, never lowered."""
+        """Payload bytes that a frame may have: the MAX_FRAME_SIZE announced, never lowered."""
         self.excess = False
-        """`feed` was announced a longer frame; what comes from this side now is worthless."""
+        """`feed` met the header of a longer frame; nothing after it can be parsed."""
         self.pieces: list[bytes] = []
-        """The beginning of a frame; whoever reads without `feed` calls `joined` if there is one."""
+        """The start of an incomplete frame; callers that bypass `feed` must call `joined`."""
         self._missing = 0
 
     def feed(self, data: bytes) -> tuple[bytes, Sequence[Frame]]:
-        """Return a buffer and its whole frames, in order and without gaps, from offset 0."""
+        """Return a buffer and its complete frames, in order and without gaps, from offset 0."""
         if self.pieces:
             data = self.joined(data)
         frames: list[Frame] = []
@@ -95,7 +104,7 @@ class FrameReader:
         start, end = 0, len(data)
         while end - start >= HEADER_BYTES:
             head, flags, stream = unpack(data, start)
-            length = head >> 8
+            length = head >> 8  # the low byte of `head` is the kind
             stop = start + HEADER_BYTES + length
             if length > largest:
                 self.excess = True
@@ -109,7 +118,7 @@ class FrameReader:
         return data, frames
 
     def joined(self, data: bytes) -> bytes:
-        """Return what waits and what came as one; nothing if a frame's end has still not come."""
+        """Return the kept bytes and `data` as one, or nothing if the frame is still incomplete."""
         self.pieces.append(data)
         self._missing -= len(data)
         if self._missing > 0:
@@ -119,20 +128,15 @@ class FrameReader:
         return whole
 
     def keep(self, rest: bytes) -> None:
-        """Let the beginning of a frame wait for its end; raises Violation if that is too far."""
+        """Keep the start of an incomplete frame; raises Violation if the frame is too long."""
         self.pieces.append(rest)
         if len(rest) < HEADER_BYTES:
             self._missing = HEADER_BYTES - len(rest)
             return
         head, *_ = HEADER.unpack_from(rest)
         if head >> 8 > self.largest:
-            raise Violation(FRAME_SIZE_ERROR, "a frame is too long")
+            raise too_long()
         self._missing = HEADER_BYTES + (head >> 8) - len(rest)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of a frame whose end has not come yet."""
-        return sum(map(len, self.pieces))
 
 
 def build(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -141,27 +145,27 @@ def build(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 
 def window_update(stream: int, increment: int) -> bytes:
-    """Return the frames that grant `increment` bytes, which may exceed what one frame can say."""
+    """Return WINDOW_UPDATE frames for `increment` bytes: more than one above 2**31 - 1."""
     if increment <= LARGEST_WINDOW:
-        return _PREFIXED.pack(0, 4, WINDOW_UPDATE, 0, stream, increment)
-    first = _PREFIXED.pack(0, 4, WINDOW_UPDATE, 0, stream, LARGEST_WINDOW)
+        return _FOUR_BYTES.pack(0, 4, WINDOW_UPDATE, 0, stream, increment)
+    first = _FOUR_BYTES.pack(0, 4, WINDOW_UPDATE, 0, stream, LARGEST_WINDOW)
     return first + window_update(stream, increment - LARGEST_WINDOW)
 
 
 def rst_stream(stream: int, code: int) -> bytes:
-    """Return a frame that ends a stream at once."""
-    return _PREFIXED.pack(0, 4, RST_STREAM, 0, stream, code)
+    """Return a RST_STREAM frame."""
+    return _FOUR_BYTES.pack(0, 4, RST_STREAM, 0, stream, code)
 
 
 def goaway(last_stream: int, code: int, reason: str = "") -> bytes:
-    """Return a frame that ends a connection: nothing after `last_stream` has been looked at."""
+    """Return a GOAWAY frame: no stream after `last_stream` has been or will be processed."""
     return build(GOAWAY, 0, 0, struct.pack(">LL", last_stream, code) + reason.encode())
 
 
 def headers(stream: int, block: bytes, *, flags: int = 0, priority: bytes = b"") -> bytes:
-    """Return HEADERS and as many CONTINUATION as a block needs; of `flags`, END_STREAM counts.
+    """Return a block as HEADERS and CONTINUATION frames; of `flags` only END_STREAM is used.
 
-    No frame is longer than every peer takes, whatever it may have announced since.
+    Frames have at most 16 KiB of payload, which every peer must accept.
     """
     largest = INITIAL_FRAME_BYTES
     flags &= END_STREAM
@@ -181,38 +185,43 @@ def headers(stream: int, block: bytes, *, flags: int = 0, priority: bytes = b"")
 def unpadded(flags: int, payload: bytes) -> bytes:
     """Return the payload of a DATA or HEADERS frame without padding.
 
-    Raises Violation if the padding is as long as the payload or longer.
+    Raises Violation if the padding fills the payload or exceeds it.
     """
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise Violation(PROTOCOL_ERROR, "padding exceeds the frame")
+        raise Violation(PROTOCOL_ERROR, "padding exceeds the frame payload")
     return payload[1 : len(payload) - payload[0]]
 
 
 def number(payload: bytes) -> int:
-    """Return the number of a WINDOW_UPDATE, a RST_STREAM code or a GOAWAY's last stream.
+    """Return the WINDOW_UPDATE increment, RST_STREAM code or last stream of GOAWAY in a payload.
 
-    Raises Violation if there is no room for one.
+    Raises Violation if the payload is too short.
     """
     if len(payload) < 4:
-        raise Violation(FRAME_SIZE_ERROR, "the frame is too short")
+        raise Violation(FRAME_SIZE_ERROR, "frame payload is shorter than 4 bytes")
     return int.from_bytes(payload[:4], "big")
 
 
 def check_stream(kind: int, stream: int) -> None:
-    """Raise Violation if a frame belongs to a stream and has none, or the other way round."""
+    """Raise Violation if a frame of this kind must not occur on this stream."""
     match kind:
         case 0x0 | 0x1 | 0x2 | 0x3:  # DATA, HEADERS, PRIORITY, RST_STREAM
-            is_right = stream % 2 == 1
+            is_valid = stream % 2 == 1  # clients open the odd streams, servers must not push
         case 0x4 | 0x6 | 0x7:  # SETTINGS, PING, GOAWAY
-            is_right = stream == 0
+            is_valid = stream == 0
         case _:
-            is_right = True
-    if not is_right:
-        raise Violation(PROTOCOL_ERROR, f"a frame of kind {kind} on stream {stream}")
+            is_valid = True
+    if not is_valid:
+        raise Violation(PROTOCOL_ERROR, f"{_KINDS[kind]} frame on stream {stream}")
 
 
-def misplaced(kind: int) -> Violation:
-    """Return what a frame of this kind is here."""
-    return Violation(PROTOCOL_ERROR, f"a frame of kind {kind} has no place here")
+def unexpected(kind: int) -> Violation:
+    """Return the violation for a frame kind that is not allowed here."""
+    return Violation(PROTOCOL_ERROR, f"unexpected {_KINDS[kind]} frame")
+
+
+def too_long() -> Violation:
+    """Return the violation for a frame that exceeds MAX_FRAME_SIZE."""
+    return Violation(FRAME_SIZE_ERROR, "frame exceeds MAX_FRAME_SIZE")

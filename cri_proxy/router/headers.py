@@ -1,23 +1,23 @@
-"""Header blocks: which of them may be forwarded raw, and which name a method that we look for.
+"""Header blocks: which may be forwarded unchanged, and which name a method of interest.
 
-HPACK's dynamic table is what forbids to forward a block to whom one likes: a block may refer to
-what an earlier one, gone elsewhere, has left in the receiver's table. So every side is told a table
-size of zero, kubelet with its first call (see `terms`). A sender that heeds this says so: its next
-block begins with a size update to zero, the single byte 0x20. From that byte on its blocks stand
-alone and pass as raw bytes. Before it, and again should the sender ever announce another size, its
-`Sender` decodes them with state, and they go on re-encoded without. What a sender does is thus
-learnt from its own blocks, not from the time of an acknowledgement, and a sender that ignores the
-zero is served too, only slower.
+HPACK's dynamic table is why a block cannot simply be forwarded to a peer of our choice: it may
+refer to entries that an earlier block, sent to another peer, left in the receiver's table. So every
+side is sent a table size of zero, kubelet after its first call (see `http2settings`). A sender that
+complies says so: its next block begins with a size update to zero, the single byte 0x20. From then
+on its blocks are self-contained and pass as raw bytes. Before that, and whenever the sender
+announces another size, its `HeaderSender` decodes them, and they are re-encoded without a table.
+What a sender does is thus learned from its own blocks, not from when its acknowledgement arrives; a
+sender that ignores the limit still works, only slower.
 
-Receivers keep the size that they had announced until a block tells them otherwise, and a sender
-tells it once, to whichever side that block went. The `Receiver` of each side sees to it that its
-first block carries the update as well: no table is left in which anything could be planted.
+Receivers keep the table size that they announced until a block changes it, and a sender announces
+the change once, to whichever side that block went. So the `HeaderReceiver` of each side makes sure
+that its first block carries the update too: then no receiver has a table that could be poisoned.
 
-A `Needles` finds calls without decoding: a literal string has two encodings, plain and Huffman,
-both known in advance, so a block that contains neither cannot name the method. A hit is only a
-suspicion (the value of another header may be the same), confirmed by decoding that one block.
+`MethodMatcher` recognizes calls without decoding. A literal string has two encodings, plain and
+Huffman, both known in advance, so a block that contains neither cannot name the method. A match is
+only a candidate (another header may have the same value) and is confirmed by decoding that block.
 
-The format is RFC 7541.
+Format: RFC 7541.
 """
 
 from __future__ import annotations
@@ -33,50 +33,55 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from cri_proxy.router import frames
 
 BLOCK_BYTES: Final = 2 << 20
-"""A block, with the headers of the frames that carry it, may have that many bytes."""
-READ_BYTES: Final = 96 << 10
-"""A block that has to be decoded may have, and decode to, that many: decoding holds the loop."""
+"""Largest block, including the headers of the frames that carry it."""
+DECODED_BYTES: Final = 96 << 10
+"""Largest block that is decoded, before and after: decoding blocks the event loop."""
 
+# RFC 7541, section 6.3: a block that begins with 001xxxxx changes the size of the dynamic table.
 SIZE_UPDATE_MASK: Final = 0xE0
 SIZE_UPDATE: Final = 0x20
-"""`first byte & SIZE_UPDATE_MASK == SIZE_UPDATE`: the block begins with a table size update."""
 
+# First bytes of a literal field, RFC 7541, section 6.2. Indexing is 0x4_ (incremental), 0x0_ (none)
+# or 0x1_ (never); the rest is the index of the name in the static table of appendix A.
 _PATH: Final = frozenset({0x04, 0x05, 0x14, 0x15, 0x44, 0x45})
-"""How a field named `:path` with a literal value may begin: section 6.2 and appendix A."""
+"""The name is `:path` (index 4 or 5)."""
 _NAMED: Final = frozenset({0x00, 0x10, 0x40})
-"""How one begins that brings its name with it, as gRPC's C core has all of them."""
+"""The name follows as a string (index 0), as gRPC's C core sends all of them."""
 _BEHIND: Final = frozenset({0x0F, 0x1F, 0x7F})
-"""How one begins whose name stands far behind in the table: after `:path`."""
+"""The index continues in further bytes, so it is large: such headers follow `:path`."""
 _ZERO_SIZE: Final = bytes([SIZE_UPDATE])
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 class HeaderSender:
-    """Who sends header blocks: with a table, until it has said that it keeps none."""
+    """A side that sends header blocks, with a dynamic table until it announces size zero."""
 
-    __slots__ = ("_decoder", "is_bound", "is_stateless")
+    __slots__ = ("_decoder", "is_limited", "is_stateless")
 
     def __init__(self) -> None:
         self.is_stateless = False
-        self.is_bound = False
-        """It has acknowledged the size of zero, and may announce no other any more."""
+        self.is_limited = False
+        """It has acknowledged size zero and must not announce any other."""
         self._decoder: hpack.Decoder | None = _decoder()
 
-    def is_to_be_read(self, fragment: bytes) -> bool:
-        """Return whether the block must go through `read`, or may pass as it is."""
+    def must_decode(self, fragment: bytes) -> bool:
+        """Return whether the block must pass through `normalized` or may go on unchanged."""
         return not self.is_stateless or _is_size_update(fragment[:1])
 
-    def read(self, fragment: bytes) -> tuple[bytes, Headers | None]:
-        """Return a block that stands alone, and its headers if they had to be decoded.
+    def normalized(self, fragment: bytes) -> tuple[bytes, Headers | None]:
+        """Return a self-contained block, and its headers if they had to be decoded.
 
-        Raises Violation if the block cannot be read.
+        Raises Violation if the block is invalid.
         """
-        if self.is_bound and any(
+        if self.is_limited and any(
             _is_size_update(fragment[place : place + 1]) and fragment[place] != SIZE_UPDATE
             for place in (0, 1)
         ):
-            raise frames.Violation(frames.COMPRESSION_ERROR, "the table size exceeds the limit")
+            raise frames.Violation(
+                frames.COMPRESSION_ERROR, "HPACK table size update exceeds HEADER_TABLE_SIZE"
+            )
+        # Two updates in a row (to the minimum, then up again) mean that it still has a table.
         if fragment[:1] == _ZERO_SIZE and not _is_size_update(fragment[1:2]):
             self.is_stateless = True
             self._decoder = None
@@ -89,62 +94,62 @@ class HeaderSender:
 
 
 class HeaderReceiver:
-    """Who receives blocks of several senders: its table is closed by the first of them."""
+    """A side that receives the blocks of several senders; the first block empties its table."""
 
-    __slots__ = ("is_closed",)
+    __slots__ = ("is_stateless",)
 
     def __init__(self) -> None:
-        self.is_closed = False
+        self.is_stateless = False
 
-    def close(self, block: bytes) -> bytes:
-        """Return the block with the size update in front, unless it has one."""
-        self.is_closed = True
+    def made_stateless(self, block: bytes) -> bytes:
+        """Return the first block with a size update to zero in front, unless it has one."""
+        self.is_stateless = True
         return block if _is_size_update(block[:1]) else _ZERO_SIZE + block
 
 
-class Needles:
-    """The methods that are looked for, each with what it stands for."""
+class MethodMatcher:
+    """Recognizes the methods of interest; each path maps to a kind, a positive number."""
 
-    __slots__ = ("_literals", "_meanings", "_pattern")
+    __slots__ = ("_kinds", "_literals", "_pattern")
 
-    def __init__(self, meanings: Mapping[str, int]) -> None:
-        self._meanings = {path.encode(): meaning for path, meaning in meanings.items()}
-        self._literals = frozenset(each for path in self._meanings for each in literals(path))
+    def __init__(self, kinds: Mapping[str, int]) -> None:
+        self._kinds = {path.encode(): kind for path, kind in kinds.items()}
+        self._literals = frozenset(each for path in self._kinds for each in literals(path))
         self._pattern = re.compile(b"|".join(map(re.escape, self._literals)) or rb"(?!)")
 
-    def is_absent(self, block: bytes) -> bool:
-        """Return whether a block that stands alone surely names another method."""
+    def rules_out(self, block: bytes) -> bool:
+        """Return whether a self-contained block certainly names another method."""
         path = path_of(block)
         return path is not None and path not in self._literals
 
-    def meaning(self, fragment: bytes) -> int:
-        """Return what the method of a block that stands alone stands for, 0 if not looked for.
+    def kind(self, fragment: bytes) -> int:
+        """Return the kind of the method that a self-contained block names, 0 for any other.
 
         Raises Violation if the block may name such a method but cannot be decoded.
         """
-        if self.is_absent(fragment) or not self._pattern.search(fragment):
+        if self.rules_out(fragment) or not self._pattern.search(fragment):
             return 0
-        return self.meaning_of(_decoded(_decoder(), fragment))
+        return self.kind_of(_decoded(_decoder(), fragment))
 
-    def meaning_of(self, headers: Headers) -> int:
-        """Return the same for headers that have been decoded."""
+    def kind_of(self, headers: Headers) -> int:
+        """Return the same for decoded headers."""
         for name, value in headers:
-            if name == b":path" and (meaning := self._meanings.get(value)):
-                return meaning
+            if name == b":path" and (kind := self._kinds.get(value)):
+                return kind
         return 0
 
 
 def encoded(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return a block that stands alone, beginning with a size update to zero."""
+    """Return a self-contained block that begins with a size update to zero."""
     encoder = hpack.Encoder()
     encoder.header_table_size = 0
     return encoder.encode(headers)
 
 
 def literals(value: bytes) -> Iterable[bytes]:
-    """Return the encodings of a string, plain and Huffman; behind its length if that is short."""
+    """Return the plain and Huffman encodings of a string, with the length prefix if it is short."""
     huffman = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(value)
-    for flag, string in (0, value), (0x80, huffman):
+    for flag, string in (0, value), (0x80, huffman):  # the H bit in front of the length
         if len(string) < 0x7F:
             yield bytes([flag | len(string)]) + string
         else:
@@ -155,18 +160,19 @@ _PATH_NAMES: Final = frozenset(literals(b":path"))
 
 
 def path_of(block: bytes) -> bytes | None:
-    """Return the literal of `:path` in a block that stands alone, behind its length, undecoded.
+    """Return the still encoded `:path` in a self-contained block, with its length prefix.
 
-    None if it cannot be told so easily: only what usually precedes it is understood here, and no
-    path that is longer than a method's.
+    None if it is not found easily: only fields that usually precede it are understood, and no
+    string of 127 bytes or more.
     """
     place, end = 0, len(block) - 1
     while place < end:
         first = block[place]
         place += 1
+        # Indexed fields (1xxxxxxx) and size updates (001xxxxx) have no string.
         if first & 0x80 or first & SIZE_UPDATE_MASK == SIZE_UPDATE:
             continue
-        size = block[place] & 0x7F
+        size = block[place] & 0x7F  # without the H bit; 127 means that the length goes on
         if first in _BEHIND or size == 0x7F:
             return None
         is_path = first in _PATH
@@ -182,17 +188,19 @@ def path_of(block: bytes) -> bytes | None:
 
 
 def fragment_of(flags: int, payload: bytes) -> tuple[bytes, bytes]:
-    """Return priority bytes (none or five) and block fragment of a HEADERS frame's payload."""
+    """Return priority fields (none or five bytes) and block fragment of a HEADERS payload."""
     fragment = frames.unpadded(flags, payload)
     if not flags & frames.PRIORITIZED:
         return b"", fragment
     if len(fragment) < frames.PRIORITY_BYTES:
-        raise frames.Violation(frames.FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
+        raise frames.Violation(
+            frames.FRAME_SIZE_ERROR, "HEADERS frame is too short for its priority fields"
+        )
     return fragment[: frames.PRIORITY_BYTES], fragment[frames.PRIORITY_BYTES :]
 
 
-class Fields:
-    """A header block that has come, of a request or an answer, and what it is forwarded as."""
+class HeaderBlock:
+    """A complete header block, of a request or a response: as received and as forwarded."""
 
     __slots__ = ("block", "flags", "fragment", "priority", "raw", "stream")
 
@@ -203,24 +211,24 @@ class Fields:
         self.flags = flags
         self.priority = priority
         self.fragment = fragment
-        """The block as it came."""
+        """The block as received."""
         self.raw = raw
-        """The frames as they came."""
+        """The frames as received."""
         self.block = fragment
-        """The block as it is to go on."""
+        """The block to forward."""
 
     @property
     def is_changed(self) -> bool:
-        """The frames as they came will not do."""
+        """The block to forward differs from the one received."""
         return self.block is not self.fragment
 
     def reframed(self) -> bytes:
-        """Return the block as it is to go on, in frames of its own."""
+        """Return the block to forward in new frames."""
         return frames.headers(self.stream, self.block, flags=self.flags, priority=self.priority)
 
 
-class Block:
-    """A header block that came, or comes, in several frames; these as they were, and joined."""
+class PartialBlock:
+    """A header block that arrives in HEADERS and CONTINUATION frames."""
 
     __slots__ = ("_fragments", "_raw", "flags", "priority", "size", "stream")
 
@@ -233,26 +241,29 @@ class Block:
         self._fragments = [fragment]
 
     def extend(self, raw: bytes, kind: int, flags: int, stream: int) -> bool:
-        """Take in the next frame, which must be a CONTINUATION; return whether it is the last.
+        """Add the next frame, which must be a CONTINUATION; return whether it is the last.
 
-        Raises Violation if it is not, or if there are too many, of which empty ones count too.
+        Raises Violation if it is another frame, or if the block grows too long; empty frames count
+        by their headers.
         """
         if kind != frames.CONTINUATION or stream != self.stream:
-            raise frames.Violation(frames.PROTOCOL_ERROR, "a header block was interrupted")
+            raise frames.Violation(
+                frames.PROTOCOL_ERROR, "header block is interrupted by another frame"
+            )
         self.size += len(raw)
         if self.size > BLOCK_BYTES:
             raise frames.Violation(
-                frames.ENHANCE_YOUR_CALM, f"a header block exceeds {BLOCK_BYTES} bytes"
+                frames.ENHANCE_YOUR_CALM, f"header block exceeds {BLOCK_BYTES} bytes"
             )
         self._raw.append(raw)
         self._fragments.append(raw[frames.HEADER_BYTES :])
         return bool(flags & frames.END_HEADERS)
 
-    def whole(self) -> Fields:
-        """Return what all frames together say."""
+    def whole(self) -> HeaderBlock:
+        """Return the complete block."""
         fragment = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
         raw = self._raw[0] if len(self._raw) == 1 else b"".join(self._raw)
-        return Fields(self.stream, self.flags, self.priority, fragment, raw)
+        return HeaderBlock(self.stream, self.flags, self.priority, fragment, raw)
 
 
 def _is_size_update(first: bytes) -> bool:
@@ -260,19 +271,21 @@ def _is_size_update(first: bytes) -> bool:
 
 
 def _decoder() -> hpack.Decoder:
-    return hpack.Decoder(max_header_list_size=READ_BYTES)
+    return hpack.Decoder(max_header_list_size=DECODED_BYTES)
 
 
 def _decoded(decoder: hpack.Decoder, fragment: bytes) -> Headers:
-    if len(fragment) > READ_BYTES:
+    if len(fragment) > DECODED_BYTES:
         raise frames.Violation(
-            frames.ENHANCE_YOUR_CALM, f"a header block to be read exceeds {READ_BYTES} bytes"
+            frames.ENHANCE_YOUR_CALM, f"header block to decode exceeds {DECODED_BYTES} bytes"
         )
     try:
         return tuple(decoder.decode(fragment, raw=True))
     except hpack.OversizedHeaderListError as error:
         raise frames.Violation(
-            frames.ENHANCE_YOUR_CALM, f"headers exceed {READ_BYTES} bytes"
+            frames.ENHANCE_YOUR_CALM, f"decoded headers exceed {DECODED_BYTES} bytes"
         ) from error
     except (hpack.HPACKError, IndexError) as error:
-        raise frames.Violation(frames.COMPRESSION_ERROR, "a header block is damaged") from error
+        raise frames.Violation(
+            frames.COMPRESSION_ERROR, "header block is not valid HPACK"
+        ) from error

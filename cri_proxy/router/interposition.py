@@ -1,31 +1,30 @@
-"""The streams that are lent to the interposer, and our connection to it.
+"""The interposer's side of a connection: interposed calls, and our HTTP/2 connection to it.
 
-A stream is lent when downstream opens it with an interposed method. Its request goes through
-`lending`, its answer through `answers` and `delivery`, to where downstream's and the interposer's
-windows meet. With the interposer we speak for ourselves: our SETTINGS, our PING answers, a
-connection window of our own. It is connected to when the first stream is lent, stays as long as
-downstream does, and is connected to anew if it was lost.
+A call is interposed when downstream opens its stream with an interposed method. Its request passes
+through `requestflow`, its response through `responseflow`, where downstream's windows and the
+interposer's meet. The interposer's HTTP/2 connection is ours: we send our own SETTINGS, answer
+PINGs and grant a connection window. It is opened when the first call is interposed, stays open as
+long as downstream's, and is opened again for the next call if it was lost.
 
-Without the interposer its calls are answered with UNAVAILABLE, as a gRPC peer would that cannot do
-its work now, and all others do not notice. The streams of recent loans are remembered, so that
-what downstream still sends on them reaches nobody.
+Without the interposer, interposed calls fail with UNAVAILABLE, as a gRPC peer fails them that
+cannot work now, and all other calls are unaffected. The streams of recent interposed calls are
+remembered, so that late frames of downstream on them are dropped.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
 
 from cri_proxy.router import frames, headers
-from cri_proxy.router.delivery import INTERPOSER_WINDOW_BYTES, Delivery
-from cri_proxy.router.frames import Violation
-from cri_proxy.router.lending import Lending, Loan
-from cri_proxy.router.terms import Terms
+from cri_proxy.router.http2settings import Http2Settings
+from cri_proxy.router.requestflow import InterposedCall, RequestFlow
+from cri_proxy.router.responseflow import INTERPOSER_WINDOW_BYTES, ResponseFlow
 
 REMEMBERED: Final = 4096
-"""Streams of past loans on which downstream's late frames are still recognized."""
+"""Closed streams on which late frames of downstream are still recognized."""
 
 _UNAVAILABLE: Final = b"14"
 _STOPPING: Final = "the interposer is stopping"
@@ -47,128 +46,129 @@ class Interposition:
         self,
         to_downstream: list[bytes],
         to_interposer: list[bytes],
-        delivery: Delivery,
+        response_flow: ResponseFlow,
         *,
         on_change: Callable[[], None],
     ) -> None:
         self.state = State.ABSENT
         self.to_downstream = to_downstream
         self.to_interposer = to_interposer
-        self.delivery = delivery
-        self.lending = Lending(to_interposer)
-        self.is_heard = False
-        """The interposer has sent headers or DATA since this was last reset."""
+        self.response_flow = response_flow
+        self.request_flow = RequestFlow(to_interposer)
+        self.has_sent = False
+        """The interposer has sent HEADERS or DATA since this was last reset."""
         self.has_refused = False
-        """Calls have been answered without the interposer since this was last reset."""
+        """Calls have been failed without the interposer since this was last reset."""
         self._on_change = on_change
-        self._past: dict[int, None] = {}
-        self._past_order: deque[int] = deque()
+        self._closed: dict[int, None] = {}
+        self._closed_order: deque[int] = deque()
         self._begin()
 
-    # What downstream does
+    # Events from downstream
 
     @property
-    def loans(self) -> dict[int, Loan]:
-        """The lent streams."""
-        return self.lending.loans
+    def calls(self) -> Mapping[int, InterposedCall]:
+        """The interposed calls in flight, by stream."""
+        return self.request_flow.calls
 
-    def is_past(self, stream: int) -> bool:
-        """Return whether what comes on the stream is for nobody."""
-        return stream in self._past
+    def is_closed(self, stream: int) -> bool:
+        """Return whether frames on the stream are dropped."""
+        return stream in self._closed
 
-    def remember(self, stream: int) -> None:
-        """Take note that what comes on the stream is for nobody."""
-        self._past[stream] = None
-        self._past_order.append(stream)
-        if len(self._past_order) > REMEMBERED:
-            del self._past[self._past_order.popleft()]
+    def mark_closed(self, stream: int) -> None:
+        """Mark the stream as closed; later frames on it are dropped."""
+        self._closed[stream] = None
+        self._closed_order.append(stream)
+        if len(self._closed_order) > REMEMBERED:
+            del self._closed[self._closed_order.popleft()]
 
-    def connect(self, terms: Terms) -> None:
-        """Want a connection to the interposer, which is told downstream's terms."""
+    def connect(self, settings: Http2Settings) -> None:
+        """Request a connection to the interposer, which gets downstream's settings."""
         if self.state is not State.ABSENT:
             return
         self._become(State.WANTED)
         more = INTERPOSER_WINDOW_BYTES - frames.INITIAL_WINDOW_BYTES
         self.to_interposer.append(frames.PREFACE)
-        self.to_interposer.append(frames.build(frames.SETTINGS, 0, 0, terms.summary()))
+        self.to_interposer.append(frames.build(frames.SETTINGS, 0, 0, settings.summary()))
         self.to_interposer.append(frames.window_update(0, more))
 
-    def lend(self, request: headers.Fields, *, belief: int, answer_room: int) -> None:
-        """Lend the stream that a request opens."""
-        loan = self.lending.open(request.stream, belief=belief, answer_room=answer_room)
-        loan.is_request_over = bool(request.flags & frames.END_STREAM)
+    def begin(self, request: headers.HeaderBlock, *, granted: int, response_room: int) -> None:
+        """Send the interposer a request, whose stream has these windows towards either end."""
+        call = self.request_flow.open(request.stream, granted=granted, response_room=response_room)
+        call.is_request_ended = bool(request.flags & frames.END_STREAM)
         if self.state is State.LEAVING:
-            self._refuse(loan, _STOPPING)
+            self._refuse(call, _STOPPING)
             return
         self.to_interposer.append(self._framed(request))
-        self._tell_surplus(loan)
-        self._deliver(loan)
+        self._grant_surplus(call)
+        self._deliver(call)
 
-    def trailers(self, loan: Loan, request: headers.Fields) -> None:
-        """Take downstream's trailers."""
-        self.lending.trailers(loan, self._framed(request))
-        loan.is_request_over |= bool(request.flags & frames.END_STREAM)
-        self._end_if_over(loan)
+    def trailers(self, call: InterposedCall, request: headers.HeaderBlock) -> None:
+        """Forward downstream's trailers."""
+        self.request_flow.trailers(call, self._framed(request))
+        call.is_request_ended |= bool(request.flags & frames.END_STREAM)
+        self._end_if_over(call)
 
-    def take(self, loan: Loan, raw: bytes, kind: int, flags: int) -> None:
-        """Take any other frame of downstream's on a lent stream."""
+    def take(self, call: InterposedCall, raw: bytes, kind: int, flags: int) -> None:
+        """Process any other frame of downstream on the stream of an interposed call."""
         payload = raw[frames.HEADER_BYTES :]
         match kind:
             case frames.DATA:
-                loan.is_request_over |= bool(flags & frames.END_STREAM)
-                self.lending.data(loan, flags, payload)
-                self._end_if_over(loan)
+                call.is_request_ended |= bool(flags & frames.END_STREAM)
+                self.request_flow.data(call, flags, payload)
+                self._end_if_over(call)
             case frames.RST_STREAM:
-                self.delivery.drop(loan.answers.waiting_bytes)
-                self._end(loan)
+                self.response_flow.drop(call.response.queued_bytes)
+                self._end(call)
                 self.to_interposer.append(raw)
             case frames.WINDOW_UPDATE:
-                loan.answers.room += frames.number(payload) & frames.LARGEST_WINDOW
-                self._deliver(loan)
+                call.response.room += frames.number(payload) & frames.LARGEST_WINDOW
+                self._deliver(call)
             case frames.PRIORITY:
                 pass
             case _:
                 self.to_interposer.append(raw)
 
     def resize(self, change: int) -> None:
-        """Change the windows that downstream has on lent streams."""
-        for loan in tuple(self.loans.values()):
-            loan.answers.room += change
-            self._deliver(loan)
+        """Change downstream's windows of all interposed streams."""
+        for call in tuple(self.calls.values()):
+            call.response.room += change
+            self._deliver(call)
 
-    # What the interposer does
+    # Events from the interposer
 
     def opened(self) -> None:
-        """Take note that the connection stands."""
+        """Record that the connection is established."""
         self._become(State.OPEN)
 
     def lost(self, reason: str) -> None:
-        """Take note that there is no connection; the calls that were on it get `reason`."""
+        """Record that there is no connection; the calls that were on it fail with `reason`."""
         self._become(State.ABSENT)
         self.to_interposer.clear()
-        for loan in tuple(self.loans.values()):
-            self._refuse(loan, reason)
-        self.delivery.interposer_left()
+        for call in tuple(self.calls.values()):
+            self._refuse(call, reason)
+        self.response_flow.reset_interposer()
         self._begin()
 
     def receive(self, data: bytes) -> None:
-        """Take the interposer's bytes; raises Violation if it broke the protocol."""
+        """Process bytes from the interposer; raises Violation if it broke the protocol."""
         buffer, found = self._frames.feed(data)
         for start, stop, kind, flags, stream in found:
             self._frame(buffer[start:stop], kind, flags, stream)
         if self._frames.excess:
-            raise Violation(frames.FRAME_SIZE_ERROR, "a frame is too long")
-        credit = self.delivery.interposer_grant()
+            raise frames.too_long()
+        credit = self.response_flow.interposer_grant()
         if credit:
             self.to_interposer.append(frames.window_update(0, credit))
 
     def _begin(self) -> None:
+        """Reset what belongs to one connection to the interposer."""
         self._frames = frames.FrameReader()
-        self._terms = Terms()
+        self._settings = Http2Settings()
         self._sender = headers.HeaderSender()
         self._receiver = headers.HeaderReceiver()
-        self._block: headers.Block | None = None
-        self.lending.begin()
+        self._block: headers.PartialBlock | None = None
+        self.request_flow.begin()
 
     def _become(self, state: State) -> None:
         self.state = state
@@ -178,130 +178,132 @@ class Interposition:
         if self._block is not None:
             if self._block.extend(raw, kind, flags, stream):
                 block, self._block = self._block, None
-                self._answer(block.whole())
+                self._response(block.whole())
             return
         frames.check_stream(kind, stream)
-        self.is_heard |= kind <= frames.HEADERS
+        self.has_sent |= kind <= frames.HEADERS  # DATA or HEADERS
         payload = raw[frames.HEADER_BYTES :]
-        loan = self.loans.get(stream) if stream else None
+        call = self.calls.get(stream) if stream else None
         match kind:
             case frames.DATA:
-                self.delivery.receive(len(payload))
-                if loan:
-                    loan.is_answer_over |= bool(flags & frames.END_STREAM)
-                    self._pass(loan, raw, len(payload))
+                self.response_flow.receive(len(payload))
+                if call:
+                    call.is_response_ended |= bool(flags & frames.END_STREAM)
+                    self._forward(call, raw, len(payload))
                 else:
-                    self.delivery.drop(len(payload))
+                    self.response_flow.drop(len(payload))
             case frames.HEADERS:
-                block = headers.Block(flags, stream, raw)
+                block = headers.PartialBlock(flags, stream, raw)
                 if flags & frames.END_HEADERS:
-                    self._answer(block.whole())
+                    self._response(block.whole())
                 else:
                     self._block = block
             case frames.CONTINUATION | frames.PUSH_PROMISE:
-                raise frames.misplaced(kind)
+                raise frames.unexpected(kind)
             case frames.SETTINGS:
-                self._settings(flags, payload)
+                self._receive_settings(flags, payload)
             case frames.PING if not flags & frames.ACK:
                 self.to_interposer.append(frames.build(frames.PING, frames.ACK, 0, payload))
             case frames.GOAWAY:
-                self._goaway(frames.number(payload) & frames.LARGEST_STREAM)
+                self._become(State.LEAVING)
+                last = frames.number(payload) & frames.LARGEST_STREAM
+                for each in [each for each in self.calls.values() if each.stream > last]:
+                    self._refuse(each, _STOPPING)
             case frames.WINDOW_UPDATE if not stream:
-                for each in self.lending.grant(frames.number(payload) & frames.LARGEST_WINDOW):
+                increment = frames.number(payload) & frames.LARGEST_WINDOW
+                for each in self.request_flow.grant(increment):
                     self._end_if_over(each)
-            case frames.WINDOW_UPDATE if loan:
-                self.lending.grant_stream(loan, frames.number(payload) & frames.LARGEST_WINDOW)
-                self._tell_surplus(loan)
-                self._end_if_over(loan)
-            case frames.RST_STREAM if loan:
-                self.lending.stop(loan)
-                loan.is_request_over = loan.is_answer_over = True
-                self._pass(loan, raw, 0)
-            case _ if loan and kind > frames.CONTINUATION:
-                self._pass(loan, raw, 0)
+            case frames.WINDOW_UPDATE if call:
+                increment = frames.number(payload) & frames.LARGEST_WINDOW
+                self.request_flow.grant_stream(call, increment)
+                self._grant_surplus(call)
+                self._end_if_over(call)
+            case frames.RST_STREAM if call:
+                self.request_flow.discard(call)
+                call.is_request_ended = call.is_response_ended = True
+                self._forward(call, raw, 0)
+            case _ if call and kind > frames.CONTINUATION:  # an extension
+                self._forward(call, raw, 0)
 
-    def _settings(self, flags: int, payload: bytes) -> None:
+    def _receive_settings(self, flags: int, payload: bytes) -> None:
         if flags & frames.ACK:
-            self._sender.is_bound = True
+            self._sender.is_limited = True
             return
-        self._terms.announce(payload)
+        self._settings.update(payload)
         self.to_interposer.append(frames.build(frames.SETTINGS, frames.ACK, 0))
-        self.lending.resize(self._terms.window_bytes)
-        for each in tuple(self.loans.values()):
-            self._tell_surplus(each)
+        self.request_flow.resize(self._settings.window_bytes)
+        for each in tuple(self.calls.values()):
+            self._grant_surplus(each)
             self._end_if_over(each)
 
-    def _answer(self, answer: headers.Fields) -> None:
-        raw = answer.raw
-        if self._sender.is_to_be_read(answer.fragment):
-            answer.block, _ = self._sender.read(answer.fragment)
-            raw = answer.reframed() if answer.is_changed else raw
-        loan = self.loans.get(answer.stream)
-        if loan is None:
+    def _response(self, response: headers.HeaderBlock) -> None:
+        # Decode also for calls that are gone: the sender's dynamic table must be kept up to date.
+        raw = response.raw
+        if self._sender.must_decode(response.fragment):
+            response.block, _ = self._sender.normalized(response.fragment)
+            raw = response.reframed() if response.is_changed else raw
+        call = self.calls.get(response.stream)
+        if call is None:
             return
-        loan.is_answered = True
-        loan.is_answer_over |= bool(answer.flags & frames.END_STREAM)
-        self._pass(loan, raw, 0)
+        call.has_response_headers = True
+        call.is_response_ended |= bool(response.flags & frames.END_STREAM)
+        self._forward(call, raw, 0)
 
-    def _goaway(self, last: int) -> None:
-        self._become(State.LEAVING)
-        for loan in [each for each in self.loans.values() if each.stream > last]:
-            self._refuse(loan, _STOPPING)
+    # Consequences for a call
 
-    # What follows for a loan
-
-    def _framed(self, request: headers.Fields) -> bytes:
-        """Return a header block of downstream's in the frames that the interposer is to get."""
-        if not self._receiver.is_closed:
-            request.block = self._receiver.close(request.block)
+    def _framed(self, request: headers.HeaderBlock) -> bytes:
+        """Return downstream's header block in frames for the interposer."""
+        if not self._receiver.is_stateless:
+            request.block = self._receiver.made_stateless(request.block)
         if not request.is_changed and len(request.raw) <= frames.INITIAL_FRAME_BYTES:
             return request.raw
         return request.reframed()
 
-    def _pass(self, loan: Loan, raw: bytes, size: int) -> None:
-        """Pass a frame of the interposer's on, as soon as downstream takes it."""
-        padding = loan.answers.put(raw, size)
+    def _forward(self, call: InterposedCall, raw: bytes, size: int) -> None:
+        """Forward a frame of the interposer as soon as downstream accepts it."""
+        padding = call.response.put(raw, size)
         if padding:
-            self.delivery.drop(padding)
-        self._deliver(loan)
+            self.response_flow.drop(padding)
+        self._deliver(call)
 
-    def _deliver(self, loan: Loan) -> None:
-        """Send what downstream takes of a lent stream now, and grant the interposer as much."""
-        for raw, size in loan.answers.ready():
-            self.delivery.put(loan.stream, raw, size, is_interposers=True)
-        surplus = 0 if loan.is_answer_over else loan.answers.surplus()
+    def _deliver(self, call: InterposedCall) -> None:
+        """Send what downstream accepts of a response now, and grant the interposer as much."""
+        for raw, size in call.response.ready():
+            self.response_flow.put(call.stream, raw, size, is_interposed=True)
+        surplus = 0 if call.is_response_ended else call.response.surplus()
         if surplus:
-            self.to_interposer.append(frames.window_update(loan.stream, surplus))
-        self._end_if_over(loan)
+            self.to_interposer.append(frames.window_update(call.stream, surplus))
+        self._end_if_over(call)
 
-    def _tell_surplus(self, loan: Loan) -> None:
-        surplus = self.lending.surplus(loan)
+    def _grant_surplus(self, call: InterposedCall) -> None:
+        surplus = self.request_flow.surplus(call)
         if surplus:
-            self.to_downstream.append(frames.window_update(loan.stream, surplus))
+            self.to_downstream.append(frames.window_update(call.stream, surplus))
 
-    def _refuse(self, loan: Loan, reason: str) -> None:
-        """End a lent stream as gRPC would: a status downstream can act upon, no repetition."""
+    def _refuse(self, call: InterposedCall, reason: str) -> None:
+        """Fail a call with a gRPC status; a reset stream would be retried by the client itself."""
         fields = [
             (b"grpc-status", _UNAVAILABLE),
             (b"grpc-message", f"cri-proxy: {reason}".encode()),
         ]
-        if not loan.is_answered:
+        if not call.has_response_headers:
             fields[:0] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
-        answer = frames.headers(loan.stream, headers.encoded(fields), flags=frames.END_STREAM)
-        put = self.delivery.put
-        self.delivery.drop(loan.answers.waiting_bytes)
-        if not loan.is_answer_over or loan.answers.waiting:
-            put(loan.stream, answer, 0, is_interposers=True)
-        if not loan.is_request_over:
-            put(loan.stream, frames.rst_stream(loan.stream, 0), 0, is_interposers=True)
-        self._end(loan)
+        trailers = frames.headers(call.stream, headers.encoded(fields), flags=frames.END_STREAM)
+        put = self.response_flow.put
+        self.response_flow.drop(call.response.queued_bytes)
+        if not call.is_response_ended or call.response.queue:
+            put(call.stream, trailers, 0, is_interposed=True)
+        if not call.is_request_ended:
+            reset = frames.rst_stream(call.stream, frames.NO_ERROR)
+            put(call.stream, reset, 0, is_interposed=True)
+        self._end(call)
         self.has_refused = True
         self._on_change()
 
-    def _end_if_over(self, loan: Loan) -> None:
-        if loan.is_over:
-            self._end(loan)
+    def _end_if_over(self, call: InterposedCall) -> None:
+        if call.is_over:
+            self._end(call)
 
-    def _end(self, loan: Loan) -> None:
-        self.lending.end(loan)
-        self.remember(loan.stream)
+    def _end(self, call: InterposedCall) -> None:
+        self.request_flow.end(call)
+        self.mark_closed(call.stream)

@@ -1,21 +1,21 @@
-"""The router: listening sockets, the connections that came by them, and how they end.
+"""The router: listening sockets, the connections accepted from them, and their shutdown.
 
-`start` serves; from then on every connection of downstream's is a `link.Link` of its own, and one
-cannot disturb another. `drain` is the polite end: no new connection, every downstream asked to
-leave, calls in flight finished, endless ones ended last. `close` is the end, at once; called while
-a drain goes on, it cuts it short. Neither removes the socket files, which whoever bound them does.
+After `start` every accepted connection is a `link.Link` of its own, and none affects another.
+`drain` is the graceful shutdown: no new connections, every downstream is asked to close its own,
+calls in flight finish, endless ones end last. `close` ends everything at once, and cuts short a
+drain in progress. The socket files are removed by the code that bound them, not here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from cri_proxy.router import counting, link, streams
+from cri_proxy.telemetry import logs
 
 ENDLESS: Final = frozenset(
     {
@@ -23,17 +23,17 @@ ENDLESS: Final = frozenset(
         "/containerd.services.events.v1.Events/Subscribe",
     }
 )
-"""Calls that end only with their connection, and that a drain does not wait for."""
+"""Calls that end only with their connection; a drain does not wait for them."""
 LARGEST_CONNECTIONS: Final = 1024
 DRAIN_SECONDS: Final = 60.0
 _ACCEPTED_AT_ONCE: Final = 100
 _EXHAUSTED_SECONDS: Final = 1.0
 
-_log = logging.getLogger(__name__)
+_log = logs.of(__name__)
 
 
 class Router:
-    """The fast lane from listening sockets to the runtime, past the interposer."""
+    """Forwards HTTP/2 frames from listening sockets to the runtime or the interposer."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Router:
         self._listeners = listeners
         self._upstream = upstream
         self._interposer = interposer
-        self._needles = streams.needles_of(interposed, endless)
+        self._matcher = streams.method_matcher(interposed, endless)
         self._table = table
         self._loop = asyncio.get_running_loop()
         self._links: set[link.Link] = set()
@@ -57,22 +57,22 @@ class Router:
 
     @property
     def connections(self) -> int:
-        """How many connections of downstream's there are."""
+        """The number of downstream connections."""
         return len(self._links)
 
     @property
     def held_bytes(self) -> int:
-        """How many bytes wait here because a downstream does not take more."""
+        """Bytes held until the flow-control windows of downstream have room."""
         return sum(each.core.held_bytes for each in self._links)
 
     async def start(self) -> None:
-        """Serve the listening sockets."""
+        """Start accepting connections."""
         for listener in self._listeners:
             listener.setblocking(False)
             self._listen(listener)
 
     async def drain(self, seconds: float = DRAIN_SECONDS) -> None:
-        """Accept no more, finish the calls in flight for at most `seconds`, then close."""
+        """Stop accepting, let calls in flight finish for at most `seconds`, then close."""
         self._stop_listening()
         for each in tuple(self._links):
             each.drain()
@@ -80,19 +80,19 @@ class Router:
             await asyncio.wait_for(self._is_empty.wait(), seconds)
         except TimeoutError:
             _log.warning(
-                "calls are cut off: not over in %d s connections=%d", seconds, len(self._links)
+                "drain timed out, aborting calls", seconds=seconds, connections=len(self._links)
             )
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections, with whatever is in flight."""
+        """Close all connections, with calls in flight."""
         self._stop_listening()
         for each in tuple(self._links):
             each.close()
         await self._is_empty.wait()
 
     def _listen(self, listener: socket.socket) -> None:
-        """Accept from now on, unless the listener has been closed meanwhile."""
+        """Start accepting, unless the listener has been closed in the meantime."""
         if listener.fileno() >= 0:
             self._loop.add_reader(listener.fileno(), self._accept, listener)
 
@@ -108,8 +108,8 @@ class Router:
                 accepted, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # no descriptor or no memory left: others have to leave first
-                _log.error("connections have to wait: %s", error.strerror or error)
+            except OSError as error:  # out of descriptors or memory: wait for others to close
+                _log.error("cannot accept connections", why=error.strerror or error)
                 self._loop.remove_reader(listener.fileno())
                 self._loop.call_later(_EXHAUSTED_SECONDS, self._listen, listener)
                 return
@@ -118,11 +118,11 @@ class Router:
 
     def _open(self, accepted: socket.socket) -> None:
         if len(self._links) >= LARGEST_CONNECTIONS:
-            _log.warning("a connection is refused: there are %d", LARGEST_CONNECTIONS)
+            _log.warning("connection refused, too many are open", limit=LARGEST_CONNECTIONS)
             accepted.close()
             return
         opened = link.Link(
-            self._needles,
+            self._matcher,
             table=self._table,
             upstream=self._upstream,
             interposer=self._interposer,

@@ -1,17 +1,16 @@
-"""The table of streams: which of downstream's are open at upstream, and which may still come.
+"""The table of streams forwarded to upstream, and the limits of which streams are still accepted.
 
-`downstream` enters a stream here that it passes upstream; each direction that ends is noted, and
-with the second the stream is forgotten. Streams that are lent are not in this table but in that of
-`lending`, though both count as seen: ids rise, whoever a stream belongs to. A GOAWAY, upstream's or
-our own, bounds what may still come; a bound is never raised again.
+`downstream` adds a stream here when it forwards it to upstream. The end of each direction is
+recorded, and with the second one the stream is removed. Interposed streams are not in this table
+but in `requestflow`, although both count for the highest stream seen: ids rise across both. A
+GOAWAY, upstream's or our own, limits the streams that are still accepted; the limit never rises.
 
-Whose a stream is, its method decides: `needles_of` makes what `downstream` finds it by. If calls
-are counted, they begin and end along with their streams (see `counting`).
+The method decides where a stream goes: `method_matcher` makes what `downstream` recognizes it by.
+If calls are counted, they begin and end along with their streams (see `counting`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -20,84 +19,86 @@ from cri_proxy.router import counting, headers
 LARGEST_STREAMS: Final = 1 << 16
 """Open streams of one connection."""
 
-REQUEST_OVER: Final = 1
-ANSWER_OVER: Final = 2
+# The state of an open stream is the sum of these.
+REQUEST_ENDED: Final = 1
+RESPONSE_ENDED: Final = 2
 ENDLESS: Final = 4
-"""What is known of an open stream, added up."""
 
-_OVER: Final = REQUEST_OVER | ANSWER_OVER
+_ENDED: Final = REQUEST_ENDED | RESPONSE_ENDED
 
 
 class MethodKind(IntEnum):
-    """What the methods that are looked for stand for."""
+    """The kinds of methods that are not simply forwarded."""
 
     INTERPOSED = 1
     ENDLESS = 2
 
 
-def needles_of(interposed: frozenset[str], endless: frozenset[str]) -> headers.Needles:
-    """Return the needles for the paths of methods, `/package.Service/Method`."""
-    meanings: Mapping[str, int] = {
-        **dict.fromkeys(endless, MethodKind.ENDLESS),
-        **dict.fromkeys(interposed, MethodKind.INTERPOSED),
-    }
-    return headers.Needles(meanings)
+def method_matcher(interposed: frozenset[str], endless: frozenset[str]) -> headers.MethodMatcher:
+    """Return the matcher for the paths of methods, `/package.Service/Method`."""
+    return headers.MethodMatcher(
+        {
+            **dict.fromkeys(endless, MethodKind.ENDLESS),
+            **dict.fromkeys(interposed, MethodKind.INTERPOSED),
+        }
+    )
 
 
 class Streams:
-    """The streams of one connection that are upstream's, and the bounds of all of them."""
+    """The streams of one connection that upstream has, and the limits of all of them."""
 
     __slots__ = (
         "calls",
         "highest",
         "highest_upstream",
         "is_draining",
-        "is_last_told",
+        "is_last_announced",
         "last",
         "open",
     )
 
     def __init__(self, calls: counting.Calls | None) -> None:
         self.calls = calls
-        """Where calls are counted, if they are."""
+        """Counts the calls, if they are counted."""
         self.open: dict[int, int] = {}
-        """The open streams, and of each what is known."""
+        """The state of each open stream."""
         self.highest = 0
-        """The last stream that downstream has opened, whosever it is."""
+        """The last stream that downstream opened, forwarded or interposed."""
         self.highest_upstream = 0
+        """The last stream that was forwarded to upstream."""
         self.last: int | None = None
-        """The last stream that is taken, as a GOAWAY has told downstream."""
+        """The last stream that is accepted, as announced to downstream in a GOAWAY."""
         self.is_draining = False
-        """Downstream has been asked to open no more."""
-        self.is_last_told = False
-        """It has heard so, and knows the last that is taken: the end is when all are over."""
+        """Downstream has been asked to open no more streams."""
+        self.is_last_announced = False
+        """The final GOAWAY has been sent; the connection ends when all streams have."""
 
     def begin(self, stream: int, state: int, block: bytes) -> None:
-        """Take note of a stream that is upstream's, and of its request's block."""
+        """Add a stream of upstream, and count its call by the block of the request."""
         self.highest_upstream = stream
         self.open[stream] = state
         if self.calls is not None:
             self.calls.begin(stream, block)
 
-    def half_over(self, stream: int, half: int) -> None:
-        """Take note that a stream is over in one direction."""
+    def half_close(self, stream: int, half: int) -> None:
+        """Record the end of one direction of a stream."""
         state = self.open.get(stream)
         if state is None:
             return
         state |= half
-        if state & _OVER == _OVER:
+        if state & _ENDED == _ENDED:
             del self.open[stream]
         else:
             self.open[stream] = state
 
     def cancel(self, stream: int) -> None:
-        """Take note that downstream has reset a stream."""
+        """Remove a stream that downstream has reset."""
         self.open.pop(stream, None)
         if self.calls is not None:
             self.calls.end(stream, counting.CANCELLED)
 
     def reset(self, stream: int, code: int) -> None:
-        """Take note that upstream has reset a stream, or was found to have never taken it."""
+        """Remove a stream that upstream has reset or never accepted."""
         self.open.pop(stream, None)
         if self.calls is not None:
             self.calls.reset(stream, code)
@@ -107,8 +108,8 @@ class Streams:
         if self.calls is not None:
             self.calls.end_all(status)
 
-    def bound(self, last: int) -> int:
-        """Take no stream beyond `last`, nor beyond an earlier bound; return what holds now."""
+    def limit(self, last: int) -> int:
+        """Accept no stream after `last`, nor after an earlier limit; return what applies now."""
         self.last = last if self.last is None else min(self.last, last)
         return self.last
 

@@ -1,16 +1,17 @@
-"""What upstream sends, the runtime: frames that go to downstream, nearly all of them as they are.
+"""Upstream, which is the runtime: its frames go to downstream, nearly all of them unchanged.
 
-A run of frames that may pass becomes one slice of what was received. Frames are looked at for what
-they say of streams (see `streams`) and of windows: DATA goes through `delivery`, and waits there
-if downstream's window is taken up by the interposer's; what upstream grants is downstream's to use.
+A run of frames that may pass is forwarded as one slice of what was received. Frames are looked at
+for what they say about streams (see `streams`) and windows: DATA passes through `responseflow`, and
+is held there if the interposer's DATA has used up downstream's window; what upstream grants is
+downstream's to use.
 
-- SETTINGS pass with small changes (see `terms`). Acknowledgements are noted, for what downstream
-  has announced takes effect with them.
-- PINGs and their answers pass.
-- A GOAWAY names at least the last stream that is lent: downstream must not believe that a call was
-  never looked at, and repeat it, when the interposer is at work on it.
+- SETTINGS are forwarded with small changes (see `http2settings`). Acknowledgements are recorded,
+  because what downstream has announced takes effect with them.
+- PINGs and their acknowledgements are forwarded.
+- The last stream in a GOAWAY is raised to that of the last interposed call: downstream must not
+  conclude that such a call was never processed, and repeat it, while the interposer works on it.
 
-What downstream should object to, downstream is left to object to.
+What downstream should reject is left to downstream.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from __future__ import annotations
 from typing import Final
 
 from cri_proxy.router import frames, headers
+from cri_proxy.router.http2settings import EffectiveWindow, HeaderTableLimit, Http2Settings
 from cri_proxy.router.interposition import Interposition
-from cri_proxy.router.streams import ANSWER_OVER, Streams
-from cri_proxy.router.terms import Effect, Limit, Terms
+from cri_proxy.router.streams import RESPONSE_ENDED, Streams
 
 _header: Final = frames.HEADER.unpack_from
 
@@ -31,97 +32,107 @@ class Upstream:
     __slots__ = (
         "_block",
         "_change_due",
-        "_delivery",
         "_interposition",
-        "_lending",
         "_out",
+        "_request_flow",
+        "_response_flow",
         "_sender",
         "_streams",
         "downstream_reader",
-        "effect",
-        "has_greeted",
-        "is_heard",
-        "limit",
+        "effective_window",
+        "has_sent",
+        "has_settings",
         "reader",
         "receiver",
-        "terms",
+        "settings",
+        "table_limit",
     )
 
     def __init__(self, streams: Streams, interposition: Interposition) -> None:
         self.reader = frames.FrameReader()
         self.downstream_reader = frames.FrameReader()
-        """Reads what downstream sends: how long that may be, upstream says."""
-        self.terms = Terms()
-        self.effect = Effect()
-        """Downstream's window of streams, as upstream may use it now."""
-        self.limit = Limit()
-        """Downstream's header table."""
+        """Splits downstream's bytes into frames, which may be as long as upstream announced."""
+        self.settings = Http2Settings()
+        self.effective_window = EffectiveWindow()
+        """Downstream's initial window of streams, as upstream may use it now."""
+        self.table_limit = HeaderTableLimit()
+        """The size of downstream's header table."""
         self.receiver = headers.HeaderReceiver()
-        self.has_greeted = False
-        """Its SETTINGS have come."""
-        self.is_heard = False
-        """It has sent headers or DATA since this was last reset."""
+        self.has_settings = False
+        """Its SETTINGS have arrived."""
+        self.has_sent = False
+        """It has sent HEADERS or DATA since this was last reset."""
         self._streams = streams
         self._interposition = interposition
-        self._lending = interposition.lending
-        self._delivery = interposition.delivery
+        self._request_flow = interposition.request_flow
+        self._response_flow = interposition.response_flow
         self._out = interposition.to_downstream
         self._sender = headers.HeaderSender()
-        self._block: headers.Block | None = None
+        self._block: headers.PartialBlock | None = None
         self._change_due = 0
 
     def receive(self, data: bytes) -> None:
-        """Take upstream's bytes; raises Violation if it broke the protocol."""
+        """Process bytes of upstream; raises Violation if it broke the protocol."""
         reader, out = self.reader, self._out
         if reader.pieces and not (data := reader.joined(data)):
             return
-        streams, lending, delivery = self._streams, self._lending, self._delivery
+        # The hot loop: a deliberate copy of the outline of `Downstream.receive`, whose comments
+        # explain it and the bits that are tested. A change here probably applies there, too.
+        streams, request_flow, response_flow = (
+            self._streams,
+            self._request_flow,
+            self._response_flow,
+        )
         calls, largest, end = streams.calls, reader.largest, len(data)
-        sender, waiting, held = self._sender, delivery.waiting, delivery.held
+        sender, held_streams, held = self._sender, response_flow.held_streams, response_flow.held
         is_plain = self._block is None
         start = passed = 0
-        while end - start >= 9:
+        while end - start >= 9:  # a frame header
             head, flags, stream = _header(data, start)
             kind, length = head & 0xFF, head >> 8
             stop = start + 9 + length
             if stop > end or length > largest:
-                break
+                break  # incomplete, or too long: `keep` distinguishes them
             if is_plain:
                 if kind == 0:  # DATA
-                    self.is_heard = True
-                    if not held and length <= delivery.room and 0 < stream < 0x80000000:
-                        delivery.room -= length
-                        if flags & 1:
-                            streams.half_over(stream, ANSWER_OVER)
+                    self.has_sent = True
+                    # Nothing else is held and downstream's window has room for it. The stream is
+                    # neither 0 nor does it have the reserved bit.
+                    if not held and length <= response_flow.room and 0 < stream < 0x80000000:
+                        response_flow.room -= length
+                        if flags & 1:  # END_STREAM
+                            streams.half_close(stream, RESPONSE_ENDED)
                         start = stop
                         continue
                 elif kind == 1:  # HEADERS
-                    self.is_heard = True
+                    self.has_sent = True
+                    # One whole, self-contained header block (END_HEADERS without PADDED and
+                    # PRIORITY, no change of the table size) that need not wait for held DATA.
                     if (
                         flags & 0x2C == 4
                         and sender.is_stateless
                         and length
                         and data[start + 9] & 0xE0 != 0x20
-                        and not waiting
+                        and not held_streams
                         and 0 < stream < 0x80000000
                     ):
-                        if flags & 1:
-                            streams.half_over(stream, ANSWER_OVER)
+                        if flags & 1:  # END_STREAM: trailers, or headers and trailers in one
+                            streams.half_close(stream, RESPONSE_ENDED)
                             if calls is not None:
                                 calls.answer(stream, data[start + 9 : stop])
                         start = stop
                         continue
-                elif kind == 6:  # PING
+                elif kind == 6:  # PING, or its acknowledgement
                     if not stream:
                         start = stop
                         continue
-                elif kind == 8 and length == 4:  # WINDOW_UPDATE
+                elif kind == 8 and length == 4:  # WINDOW_UPDATE, of a stream or the connection
                     if not stream & frames.LARGEST_STREAM:
                         increment = int.from_bytes(data[start + 9 : stop], "big")
-                        lending.downstream_room += increment & frames.LARGEST_WINDOW
+                        request_flow.downstream_room += increment & frames.LARGEST_WINDOW
                     start = stop
                     continue
-            stream &= frames.LARGEST_STREAM
+            stream &= frames.LARGEST_STREAM  # without the reserved bit
             instead = self._frame(data[start:stop], kind, flags, stream)
             if instead is not None:
                 if passed < start:
@@ -130,94 +141,95 @@ class Upstream:
                     out.append(instead)
                 passed = stop
             start = stop
+            # The frame may have changed what the tests rely on.
             is_plain, largest = self._block is None, reader.largest
-        if passed < start:
+        if passed < start:  # the object that was received itself, if all of it passes
             out.append(data if start - passed == end else data[passed:start])
-        if self._change_due:  # the acknowledgement itself goes first
+        if self._change_due:  # only now, because the acknowledgement must be sent before
             change, self._change_due = self._change_due, 0
             self._interposition.resize(change)
         if start < end:
             reader.keep(data[start:])
 
     def _frame(self, raw: bytes, kind: int, flags: int, stream: int) -> bytes | None:
-        """Return what goes downstream instead of the frame, None if it passes as it is."""
+        """Return what to forward instead of the frame, None to forward it unchanged."""
         if self._block is not None:
             if not self._block.extend(raw, kind, flags, stream):
                 return b""
             block, self._block = self._block, None
             whole = block.whole()
-            instead = self._answer(whole)
+            instead = self._response(whole)
             return whole.raw if instead is None else instead
         frames.check_stream(kind, stream)
         payload = raw[frames.HEADER_BYTES :]
         match kind:
             case frames.DATA:
                 if flags & frames.END_STREAM:
-                    self._streams.half_over(stream, ANSWER_OVER)
-                return self._behind(stream, raw, len(payload))
+                    self._streams.half_close(stream, RESPONSE_ENDED)
+                return self._ordered(stream, raw, len(payload))
             case frames.HEADERS:
-                block = headers.Block(flags, stream, raw)
+                block = headers.PartialBlock(flags, stream, raw)
                 if flags & frames.END_HEADERS:
-                    return self._answer(block.whole())
+                    return self._response(block.whole())
                 self._block = block
                 return b""
             case frames.CONTINUATION | frames.PUSH_PROMISE:
-                raise frames.misplaced(kind)
+                raise frames.unexpected(kind)
             case frames.SETTINGS:
-                return self._settings(flags, payload)
+                return self._receive_settings(flags, payload)
             case frames.WINDOW_UPDATE if not stream:
-                self._lending.downstream_room += frames.number(payload) & frames.LARGEST_WINDOW
+                self._request_flow.downstream_room += frames.number(payload) & frames.LARGEST_WINDOW
             case frames.GOAWAY:
                 return self._goaway(payload)
             case frames.RST_STREAM:
                 self._streams.reset(stream, frames.number(payload))
-                return self._behind(stream, raw, 0)
+                return self._ordered(stream, raw, 0)
         return None
 
-    def _answer(self, answer: headers.Fields) -> bytes | None:
-        """Return what goes downstream of a header block, None if it as it came."""
+    def _response(self, response: headers.HeaderBlock) -> bytes | None:
+        """Return what to forward instead of a header block, None to forward it unchanged."""
         streams = self._streams
-        if answer.flags & frames.END_STREAM:
-            streams.half_over(answer.stream, ANSWER_OVER)
-        if self._sender.is_to_be_read(answer.fragment):
-            answer.block, _ = self._sender.read(answer.fragment)
-        if streams.calls is not None and answer.flags & frames.END_STREAM:
-            streams.calls.answer(answer.stream, answer.block)
-        if not answer.is_changed:
-            return self._behind(answer.stream, answer.raw, 0)
-        again = answer.reframed()
-        return again if self._behind(answer.stream, again, 0) is None else b""
+        if response.flags & frames.END_STREAM:
+            streams.half_close(response.stream, RESPONSE_ENDED)
+        if self._sender.must_decode(response.fragment):
+            response.block, _ = self._sender.normalized(response.fragment)
+        if streams.calls is not None and response.flags & frames.END_STREAM:
+            streams.calls.answer(response.stream, response.block)
+        if not response.is_changed:
+            return self._ordered(response.stream, response.raw, 0)
+        reframed = response.reframed()
+        return reframed if self._ordered(response.stream, reframed, 0) is None else b""
 
-    def _behind(self, stream: int, raw: bytes, size: int) -> bytes | None:
-        """Hold a frame if it must wait; return None if it passes as it is."""
-        delivery = self._delivery
-        if stream not in delivery.waiting and not (
-            size and (delivery.held or size > delivery.room)
+    def _ordered(self, stream: int, raw: bytes, size: int) -> bytes | None:
+        """Return None if a frame may pass now, else hold it behind what is held already."""
+        response_flow = self._response_flow
+        if stream not in response_flow.held_streams and not (
+            size and (response_flow.held or size > response_flow.room)
         ):
-            delivery.room -= size
+            response_flow.room -= size
             return None
-        delivery.put(stream, raw, size, is_interposers=False)
+        response_flow.put(stream, raw, size, is_interposed=False)
         return b""
 
-    def _settings(self, flags: int, payload: bytes) -> bytes | None:
+    def _receive_settings(self, flags: int, payload: bytes) -> bytes | None:
         if flags & frames.ACK:
-            self._sender.is_bound = True
-            self._change_due += self.effect.acknowledge()
+            self._sender.is_limited = True
+            self._change_due += self.effective_window.acknowledge()
             return None
-        told, change = self.terms.announce(payload)
-        self.has_greeted = True
-        self.limit.passed()
-        largest = max(self.downstream_reader.largest, self.terms.frame_bytes)
+        forwarded, change = self.settings.update(payload)
+        self.has_settings = True
+        self.table_limit.forwarded()
+        largest = max(self.downstream_reader.largest, self.settings.frame_bytes)
         self.downstream_reader.largest = largest
-        self._lending.believe(change)
-        return frames.build(frames.SETTINGS, 0, 0, told)
+        self._request_flow.change_granted(change)
+        return frames.build(frames.SETTINGS, 0, 0, forwarded)
 
     def _goaway(self, payload: bytes) -> bytes | None:
         last = frames.number(payload) & frames.LARGEST_STREAM
-        told = self._streams.bound(max(last, max(self._interposition.loans, default=0)))
-        for stream in [each for each in self._streams.open if last < each <= told]:
+        limit = self._streams.limit(max(last, max(self._interposition.calls, default=0)))
+        for stream in [each for each in self._streams.open if last < each <= limit]:
             self._streams.reset(stream, frames.REFUSED_STREAM)
             self._out.append(frames.rst_stream(stream, frames.REFUSED_STREAM))
-        if told == last:
+        if limit == last:
             return None
-        return frames.build(frames.GOAWAY, 0, 0, told.to_bytes(4, "big") + payload[4:])
+        return frames.build(frames.GOAWAY, 0, 0, limit.to_bytes(4, "big") + payload[4:])

@@ -20,7 +20,7 @@ import hpack
 
 from cri_proxy.router import counting, frames
 from cri_proxy.router.connection import Connection, Side
-from hack.testbed.http2 import INTERPOSED, NEEDLES, OTHER, request_of
+from hack.testbed.http2 import INTERPOSED, MATCHER, OTHER, request_of
 
 _BLOCKS: Final = (
     hpack.Encoder().encode(request_of(OTHER)),
@@ -41,7 +41,7 @@ _NUMBERS: Final = (0, 1, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 16_384, 100)
 
 def connection(dice: random.Random) -> None:
     """Run the core with one hostile connection; raise AssertionError if it misbehaves."""
-    core = Connection(NEEDLES, counting.Table([OTHER], _count))
+    core = Connection(MATCHER, counting.Table([OTHER], _count))
     wildness = dice.choice((0.0, 0.02, 0.1, 0.5))
     given = 0
     if dice.random() < 0.95:
@@ -69,11 +69,11 @@ def connection(dice: random.Random) -> None:
             case 4:
                 core.upstream_lost()
     kept = sum(map(len, core.to_downstream + core.to_upstream + core.to_interposer))
-    delivery, lending = core._delivery, core._lending
-    kept += sum(len(each.raw) for each in delivery.held) + lending.waiting_bytes
+    response_flow, request_flow = core._response_flow, core._request_flow
+    kept += sum(len(each.raw) for each in response_flow.held) + request_flow.queued_bytes
     assert kept <= 20 * given + 5_000, (kept, given)
-    assert delivery.room >= 0
-    assert lending.waiting_bytes >= 0
+    assert response_flow.room >= 0
+    assert request_flow.queued_bytes >= 0
     if core.is_over:
         before = len(core.to_downstream)
         core.receive_downstream(_frame(dice))

@@ -27,12 +27,12 @@ import h2.windows
 
 from cri_proxy.router import frames
 from cri_proxy.router.connection import Connection, Side
-from cri_proxy.router.streams import needles_of
+from cri_proxy.router.streams import method_matcher
 
 INTERPOSED: Final = "/runtime.v1.RuntimeService/CreateContainer"
 ENDLESS: Final = "/runtime.v1.RuntimeService/GetContainerEvents"
 OTHER: Final = "/runtime.v1.RuntimeService/ListContainers"
-NEEDLES: Final = needles_of(frozenset({INTERPOSED}), frozenset({ENDLESS}))
+MATCHER: Final = method_matcher(frozenset({INTERPOSED}), frozenset({ENDLESS}))
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -205,7 +205,7 @@ class Triangle:
         runtime: dict[int, int] | None = None,
         interposer: dict[int, int] | None = None,
     ) -> None:
-        self.core = Connection(NEEDLES)
+        self.core = Connection(MATCHER)
         self.kubelet = Peer(is_client=True, settings=kubelet)
         self.runtime = Peer(is_client=False, settings=runtime)
         self.interposer: Peer | None = None

@@ -149,7 +149,7 @@ async def test_runtime_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
 async def test_answer_that_is_no_message_is_damaged(fake: FakeRuntime, runtime: Runtime) -> None:
     fake.answer(VERSION, b"\xff\xff\xff")
 
-    with pytest.raises(errors.ContentDamaged, match="answer to Version is no CRI v1 message"):
+    with pytest.raises(errors.ContentDamaged, match="response to Version is not a CRI v1 message"):
         await runtime.version()
 
 

@@ -12,7 +12,9 @@ from tests.e2e.conftest import ON_BOTH_RUNTIMES
 
 
 @ON_BOTH_RUNTIMES
-def test_ctr_is_answered_as_without_the_proxy(tmp_path: Path, containerd: Containerd) -> None:
+def test_ctr_gets_the_same_responses_as_without_the_proxy(
+    tmp_path: Path, containerd: Containerd
+) -> None:
     offline = {"floxhub": {"url": "http://127.0.0.1:9"}}
     with Proxy(tmp_path / "proxy", containerd.socket, offline) as proxy:
         session = ctr.faults(containerd.binaries, containerd.socket, proxy.socket, tmp_path)

@@ -18,7 +18,7 @@ SAMPLES = tuple(documented.samples())
 
 @pytest.fixture
 def node_settings(published: Published) -> dict[str, dict[str, Any]]:
-    """Have environments without a shell get this one, where they need any."""
+    """Set the shell for environments that need one and have none."""
     return {"activation": {"shell": str(published.bash.path)}}
 
 
@@ -30,7 +30,7 @@ def pushed(node: Node) -> Node:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda each: each.manifest["metadata"]["name"])
-def test_a_pod_of_the_page_does_what_the_page_says(pushed: Node, sample: Sample) -> None:
+def test_a_documented_pod_does_what_the_page_says(pushed: Node, sample: Sample) -> None:
     assert sample.commands, "a pod on the page has nothing to show"
 
     running = manifests.run(pushed.pods, sample.manifest, documented.SECRETS)

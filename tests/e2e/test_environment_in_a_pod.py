@@ -101,7 +101,7 @@ def test_a_hook_runs_before_the_program_which_is_process_one(node: Node) -> None
     assert container.logs().stderr == b"from the hook\n"
 
 
-def test_an_environment_without_a_shell_gets_the_nodes(node: Node) -> None:
+def test_an_environment_without_a_shell_gets_the_shell_of_the_node(node: Node) -> None:
     node.proxy.configure({"activation": {"shell": str(node.published.bash.path)}})
     node.proxy.restart()
     node.push("web", hook="export HOOKED=yes")
@@ -111,7 +111,7 @@ def test_an_environment_without_a_shell_gets_the_nodes(node: Node) -> None:
     assert node.published.bash.path.basename in listed
 
 
-def test_command_arguments_directory_user_and_variables_are_the_pods(node: Node) -> None:
+def test_the_pods_command_arguments_directory_user_and_variables_are_used(node: Node) -> None:
     script = 'pwd; id -u; printf "%s|" "$0" "$@"; echo; env | grep ^MINE | sort'
     for name, hook in (("plain", None), ("hooked", "true")):
         node.push(name, node.published.bash, hook=hook)
@@ -132,7 +132,7 @@ def test_command_arguments_directory_user_and_variables_are_the_pods(node: Node)
         assert lines[-1] == "MINE_B=2"
 
 
-def test_the_runtime_is_told_the_pods_variables_first_in_order_and_with_duplicates(
+def test_the_runtime_gets_the_pods_variables_first_in_order_and_with_duplicates(
     node: Node,
 ) -> None:
     node.push("web")
@@ -203,7 +203,7 @@ def test_a_signal_reaches_a_wrapped_program(node: Node) -> None:
     assert container.status().exit_code == 5
 
 
-def test_an_ordinary_pod_runs_beside_as_ever(node: Node) -> None:
+def test_an_ordinary_pod_runs_unchanged(node: Node) -> None:
     node.push("web")
     node.output("acme/web", "true")
 

@@ -1,4 +1,4 @@
-"""Garbage on a real node: what goes, what stays whoever holds it, and pods that start meanwhile."""
+"""Garbage collection on a node: what is deleted, what stays, and pods that start meanwhile."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def store(node: Node) -> set[str]:
     return {each.name.split("-", 1)[1] for each in (node.proxy.root / "store").glob("[!.]*")}
 
 
-def test_what_no_container_holds_goes_with_its_store_paths_and_the_rest_stays(node: Node) -> None:
+def test_what_no_container_uses_is_deleted_with_its_store_paths_and_the_rest_stays(
+    node: Node,
+) -> None:
     node.push("staying", page(node, "kept"))
     node.push("going", page(node, "dropped"))
     staying = node.run("acme/staying", "sleep", "600")
@@ -78,7 +80,7 @@ def test_what_no_container_holds_goes_with_its_store_paths_and_the_rest_stays(no
     assert shown.stdout == b"kept\n"
 
 
-def test_an_exited_container_holds_its_environment_and_a_restart_runs_in_it(node: Node) -> None:
+def test_an_exited_container_keeps_its_environment_and_a_restart_runs_in_it(node: Node) -> None:
     node.push("web", page(node, "one"))
     pod = node.pod("acme/web")
     pod.run(spec("true")).wait()
@@ -93,7 +95,7 @@ def test_an_exited_container_holds_its_environment_and_a_restart_runs_in_it(node
     assert node.cache.count() == asked
 
 
-def test_a_pod_without_a_container_yet_holds_what_it_asks_for(node: Node) -> None:
+def test_a_pod_without_a_container_yet_keeps_what_it_asks_for(node: Node) -> None:
     node.push("web", page(node, "one"))
     node.proxy.run("realize", "acme/web")
     pod = node.pod("acme/web")
@@ -107,7 +109,7 @@ def test_a_pod_without_a_container_yet_holds_what_it_asks_for(node: Node) -> Non
     assert gone(free) == {"acme/web:1"}
 
 
-def test_an_older_generation_goes_when_the_pods_have_moved_on(node: Node) -> None:
+def test_an_older_generation_is_deleted_when_no_pod_uses_it_any_more(node: Node) -> None:
     node.push("web", page(node, "one"))
     first = node.pod("acme/web")
     first.run(spec("true")).wait()
@@ -121,7 +123,7 @@ def test_an_older_generation_goes_when_the_pods_have_moved_on(node: Node) -> Non
     assert {"one", "two"} & store(node) == {"two"}
 
 
-def test_what_containers_hold_is_known_after_a_kill(node: Node) -> None:
+def test_what_containers_use_is_known_after_a_kill(node: Node) -> None:
     node.push("web", page(node, "one"))
     running = node.run("acme/web", "sleep", "600")
     node.proxy.kill()
@@ -176,7 +178,7 @@ def test_pods_that_start_while_garbage_is_collected_all_run(node: Node) -> None:
     assert outputs == [b"one\n"] * ROUNDS
 
 
-def test_nothing_goes_while_the_runtime_cannot_be_asked(node: Node, tmp_path: Path) -> None:
+def test_nothing_is_deleted_while_the_runtime_does_not_answer(node: Node, tmp_path: Path) -> None:
     node.push("web", page(node, "one"))
     node.proxy.run("realize", "acme/web")
 
@@ -194,7 +196,7 @@ def test_nothing_goes_while_the_runtime_cannot_be_asked(node: Node, tmp_path: Pa
     assert environments(node) == {"acme-web"}
 
 
-def test_a_daemon_makes_room_by_itself(node: Node) -> None:
+def test_a_daemon_frees_disk_space_by_itself(node: Node) -> None:
     node.push("web", page(node, "one"))
     node.proxy.run("realize", "acme/web")
     assert environments(node) == {"acme-web"}

@@ -29,7 +29,7 @@ def mounts(node: Node) -> list[str]:
 
 
 def assert_gone(node: Node) -> None:
-    """Hold the node to having nothing left of any overlay."""
+    """Assert that nothing is left of any overlay."""
 
     def is_gone() -> bool:
         return not list((node.proxy.root / "mutable").glob("*")) and not mounts(node)
@@ -80,7 +80,7 @@ def test_a_container_writes_to_nix_and_neither_the_store_nor_the_view_changes(no
     assert digests(node) == before
 
 
-def test_what_one_container_wrote_is_seen_by_no_other(node: Node) -> None:
+def test_what_one_container_wrote_is_invisible_to_others(node: Node) -> None:
     pod = mutable(node)
     assert pod.run(spec("touch", "/nix/store/mine", name="one")).wait() == 0
 
@@ -141,13 +141,13 @@ def remove_pod(pod: Pod) -> None:
 
 
 @pytest.mark.parametrize("remove", [remove_container, remove_pod])
-def test_it_is_gone_with_its_container(node: Node, remove: Callable[[Pod], None]) -> None:
+def test_it_is_deleted_with_its_container(node: Node, remove: Callable[[Pod], None]) -> None:
     remove(mutable(node))
 
     assert_gone(node)
 
 
-def test_it_stays_while_its_container_does_and_others_go(node: Node) -> None:
+def test_it_stays_with_its_container_while_others_are_deleted(node: Node) -> None:
     pod = mutable(node)
     staying = pod.run(spec("sleep", "600", name="staying"))
     (kept,) = overlays(node)
@@ -161,12 +161,12 @@ def test_it_stays_while_its_container_does_and_others_go(node: Node) -> None:
 def test_a_container_that_is_refused_leaves_none(node: Node) -> None:
     pod = mutable(node)
     with pytest.raises(grpc.RpcError):
-        pod.create(spec("true", user="nobody-knows-me"))
+        pod.create(spec("true", user="unknown-user"))
 
     assert_gone(node)
 
 
-def test_a_killed_proxy_leaves_nothing_for_ever(node: Node) -> None:
+def test_what_a_killed_proxy_leaves_is_deleted_later(node: Node) -> None:
     pod = mutable(node)
     removed = pod.run(spec("true", name="removed"))
     staying = pod.run(spec("sleep", "600", name="staying"))
@@ -187,7 +187,7 @@ def test_a_killed_proxy_leaves_nothing_for_ever(node: Node) -> None:
     assert_gone(node)
 
 
-def test_what_is_written_is_for_root_alone_on_the_node(node: Node) -> None:
+def test_what_is_written_is_accessible_only_to_root_on_the_node(node: Node) -> None:
     pod = mutable(node)
     pod.run(spec("sleep", "600"))
 

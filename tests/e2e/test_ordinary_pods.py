@@ -79,7 +79,7 @@ def test_an_unknown_method_reaches_the_runtime_with_its_metadata_and_gets_its_an
     assert answers[0][0] is grpc.StatusCode.UNIMPLEMENTED
 
 
-def test_an_ordinary_pod_lives_its_whole_life_while_floxhub_is_away(through: Pods) -> None:
+def test_an_ordinary_pod_runs_from_start_to_end_while_floxhub_is_unavailable(through: Pods) -> None:
     pod = through.run_pod("plain")
     container = pod.run(spec("sh", "-c", "echo out; echo err >&2; exit 3", image=images.BUSYBOX))
 

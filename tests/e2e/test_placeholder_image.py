@@ -97,7 +97,7 @@ def test_pulling_it_when_it_is_there_changes_nothing(bare: Node) -> None:
         f"{images.PLACEHOLDER}@{ROOT.digest}",
     ],
 )
-def test_every_spelling_of_its_name_is_known(bare: Node, name: str) -> None:
+def test_every_spelling_of_its_name_is_recognized(bare: Node, name: str) -> None:
     image_id = pull(bare, name)
 
     image = image_of(bare, name)
@@ -105,7 +105,7 @@ def test_every_spelling_of_its_name_is_known(bare: Node, name: str) -> None:
     assert image.id == image_id
 
 
-def test_pods_that_start_at_once_are_all_served(bare: Node) -> None:
+def test_pods_that_start_concurrently_all_get_it(bare: Node) -> None:
     with ThreadPoolExecutor(8) as threads:
         ids = set(threads.map(lambda _: pull(bare, images.PLACEHOLDER), range(8)))
 
@@ -118,9 +118,9 @@ def test_an_ordinary_pod_may_name_it_too(bare: Node) -> None:
     assert pod.image_id(images.PLACEHOLDER) in listed(bare)
 
 
-def test_an_image_that_somebody_else_gave_the_name_stays(bare: Node) -> None:
-    somebodys = images.Image(name=FULL_NAME, layers=(images.layer({"own": images.File(b"x")}),))
-    bare.containerd.import_images([somebodys])
+def test_another_image_of_the_name_is_kept(bare: Node) -> None:
+    other = images.Image(name=FULL_NAME, layers=(images.layer({"own": images.File(b"x")}),))
+    bare.containerd.import_images([other])
     before = image_of(bare, images.PLACEHOLDER)
 
     pull(bare, images.PLACEHOLDER)
@@ -128,7 +128,7 @@ def test_an_image_that_somebody_else_gave_the_name_stays(bare: Node) -> None:
     assert image_of(bare, images.PLACEHOLDER) == before
 
 
-def test_the_settings_say_what_it_is_called(bare: Node) -> None:
+def test_its_name_can_be_set(bare: Node) -> None:
     name = "registry.invalid/nothing:1"
     bare.proxy.configure({"pods": {"placeholder_images": [name]}})
     bare.proxy.restart()
@@ -139,7 +139,7 @@ def test_the_settings_say_what_it_is_called(bare: Node) -> None:
     remove(bare, name)
 
 
-def test_programs_find_places_to_write_users_and_names_in_it(bare: Node) -> None:
+def test_it_has_writable_directories_users_and_host_names(bare: Node) -> None:
     bare.push("web")
 
     seen = bare.output(
@@ -157,7 +157,7 @@ def test_programs_find_places_to_write_users_and_names_in_it(bare: Node) -> None
     assert seen.endswith("ok\n")
 
 
-def test_nobody_has_a_home(bare: Node) -> None:
+def test_no_user_has_a_home_directory(bare: Node) -> None:
     bare.push("web")
 
     seen = bare.output(
@@ -167,7 +167,7 @@ def test_nobody_has_a_home(bare: Node) -> None:
     assert seen == "/home/nobody\nnobody\n"
 
 
-def test_a_user_that_no_table_knows_can_still_write_to_tmp(bare: Node) -> None:
+def test_a_user_without_a_passwd_entry_can_write_to_tmp(bare: Node) -> None:
     bare.push("web", bare.published.bash, hook='echo made >"$FLOX_ENV_CACHE/made"')
 
     assert bare.output("acme/web", "cat", "/tmp/made", user=4242) == "made\n"

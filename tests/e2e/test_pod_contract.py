@@ -27,7 +27,7 @@ HOOK = "echo hook >&2; export HOOKED=$(echo yes)"
 
 @pytest.fixture
 def node_settings(published: Published) -> dict[str, dict[str, Any]]:
-    """Have environments without a shell get this one, where they need any."""
+    """Set the shell for environments that need one and have none."""
     return {"activation": {"shell": str(published.bash.path)}}
 
 
@@ -250,7 +250,7 @@ def test_dev_mode_links_what_packages_propagate_and_sets_the_build_variables(nod
     assert run.endswith("\n" * 5)
 
 
-def test_metrics_are_not_spoken_of_without_the_annotation(node: Node) -> None:
+def test_the_metrics_variable_is_not_set_without_the_annotation(node: Node) -> None:
     node.push("web")
 
     assert node.output("acme/web", "sh", "-c", "echo ${FLOX_DISABLE_METRICS-unset}") == "unset\n"
@@ -259,7 +259,7 @@ def test_metrics_are_not_spoken_of_without_the_annotation(node: Node) -> None:
 # What is executed in a container.
 
 
-def test_the_hook_runs_once_and_its_variables_are_there_for_all_that_is_executed(
+def test_the_hook_runs_once_and_its_variables_are_set_for_all_that_is_executed(
     node: Node,
 ) -> None:
     node.push(
@@ -324,7 +324,7 @@ def test_a_probe_that_comes_early_waits_for_the_hook(node: Node) -> None:
     assert (done.exit_code, done.stdout) == (0, b"yes\n"), done
 
 
-def test_a_program_that_is_not_there_is_told_by_its_exit_code(node: Node) -> None:
+def test_a_program_that_does_not_exist_has_the_usual_exit_code(node: Node) -> None:
     node.push("web", node.published.bash, hook=HOOK)
     main = node.run("acme/web", "sh", "-c", "echo ready; exec sleep 600")
     main.await_output(b"ready")
@@ -354,7 +354,7 @@ def test_a_signal_reaches_the_program_and_its_exit_code_comes_back(
     assert main.status().exit_code == 5
 
 
-def test_a_termination_message_is_found(node: Node) -> None:
+def test_a_termination_message_is_read(node: Node) -> None:
     node.push("web", node.published.bash, hook=HOOK)
     main = node.run("acme/web", "sh", "-c", "echo why >/dev/termination-log; exit 3")
 
@@ -382,7 +382,7 @@ def test_a_termination_message_is_found(node: Node) -> None:
     ],
     ids=["runAsNonRoot", "readOnlyRootFilesystem", "seccomp", "capabilities", "all"],
 )
-def test_what_restricts_a_container_works_unchanged(
+def test_restrictions_of_a_container_apply_unchanged(
     node: Node, hook: str | None, restriction: dict[str, Any]
 ) -> None:
     node.push("web", node.published.bash, variables={"GREETING": "hello"}, hook=hook)
@@ -430,7 +430,7 @@ def test_single_files_and_places_within_volumes_are_mounted(node: Node, tmp_path
 
 
 def test_the_view_is_readable_by_any_user_whoever_owns_it(node: Node) -> None:
-    """What user namespaces rest on: nobody needs to own a file of the view to read or run it."""
+    """User namespaces depend on it: files of the view are readable without owning them."""
     node.push("web", node.published.bash, hook=HOOK)
     node.output("acme/web", "true")
 
@@ -445,7 +445,7 @@ def test_the_view_is_readable_by_any_user_whoever_owns_it(node: Node) -> None:
 # Where a pod meets limits.
 
 
-def test_services_and_profile_scripts_are_spoken_of_once(node: Node) -> None:
+def test_services_and_profile_scripts_are_logged_once(node: Node) -> None:
     node.push("web", profile="echo profile", services={"db": "postgres", "queue": "redis"})
 
     for _ in range(2):
@@ -454,23 +454,22 @@ def test_services_and_profile_scripts_are_spoken_of_once(node: Node) -> None:
     log = node.proxy.log_text()
     warnings = [line for line in log.splitlines() if " warning " in line and "in pods" in line]
     assert len(warnings) == 2
-    assert "services of an environment are not started in pods (db, queue)" in warnings[0]
+    assert "services of an environment are not started in pods" in warnings[0]
+    assert 'services="db, queue"' in warnings[0]
     assert "profile scripts" in warnings[1]
     assert all("acme/web:1" in line for line in warnings)
 
 
-def test_a_mistyped_annotation_is_told_with_what_was_likely_meant(node: Node) -> None:
+def test_a_mistyped_annotation_is_logged_with_what_was_likely_meant(node: Node) -> None:
     for number in range(2):
         annotations = {"flox.dev/enviroment": "acme/web"}
         ordinary = node.pods.run_pod(f"mistyped-{number}", annotations)
         assert ends(ordinary.run(kubelet.Spec(command=["echo", "plain"]))) == b"plain\n"
 
-    told = [line for line in node.proxy.log_text().splitlines() if "means nothing" in line]
-    assert len(told) == 1
-    assert "'flox.dev/enviroment' means nothing" in told[0]
-    assert "did you mean flox.dev/environment?" in told[0]
-    assert "mistyped-0" in told[0]
-    with pytest.raises(grpc.RpcError, match=r"\(its 'flox.dev/enviroment' means nothing\)"):
+    (line,) = (each for each in node.proxy.log_text().splitlines() if "unknown annot" in each)
+    assert "annotation=flox.dev/enviroment did_you_mean=flox.dev/environment" in line
+    assert "mistyped-0" in line
+    with pytest.raises(grpc.RpcError, match=r"\(unknown annotation 'flox.dev/enviroment'\)"):
         node.pods.run_pod("classed", annotations, runtime_handler="flox")
 
 

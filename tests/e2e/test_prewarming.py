@@ -71,7 +71,7 @@ def test_a_pin_is_realized_at_start_followed_as_it_moves_and_held_against_gc(
     assert node.cache.count() == asked
 
 
-def test_a_drop_in_adds_a_pin_and_takes_it_away(node: Node, pins: Path) -> None:
+def test_a_drop_in_adds_and_removes_a_pin(node: Node, pins: Path) -> None:
     """As a ConfigMap is mounted: a link to a directory whose name begins with dots."""
     node.push("web", page(node, "one"))
     version = pins / "..2026_01_01"
@@ -92,7 +92,7 @@ def test_a_drop_in_adds_a_pin_and_takes_it_away(node: Node, pins: Path) -> None:
     assert [each["goes"] for each in said["environments"]] == [True]
 
 
-def test_a_pin_that_fails_is_told_once_and_works_when_its_cause_is_mended(
+def test_a_pin_that_fails_is_logged_once_and_works_when_its_cause_is_fixed(
     node: Node, pins: Path
 ) -> None:
     (pins).mkdir()

@@ -1,4 +1,4 @@
-"""Private environments: who brings a token that FloxHub accepts gets them, and nobody else does.
+"""Private environments: only pods with a token that FloxHub accepts get them.
 
 Tokens come as Flox documents it, from a Secret mounted at /var/run/secrets/flox.dev, or from the
 node's own file. FloxHub is asked for every start; what is on the node is no permission.
@@ -55,7 +55,7 @@ def test_the_tokens_file_may_be_mounted_alone(private: Node) -> None:
     assert container.wait() == 0, container.logs()
 
 
-def test_the_nodes_token_is_for_pods_that_bring_none(private: Node, tmp_path: Path) -> None:
+def test_the_nodes_token_is_for_pods_without_one(private: Node, tmp_path: Path) -> None:
     file = tmp_path / "node-token"
     file.write_text(f"{MACHINE}\n")
     private.proxy.configure({"floxhub": {"token_file": str(file)}})
@@ -83,7 +83,7 @@ def test_a_node_without_its_token_still_runs_public_environments(
 
 
 @pytest.mark.parametrize("token", [None, "wrong", PERSONAL.upper()], ids=["no", "wrong", "other"])
-def test_a_pod_without_a_good_token_is_refused_though_the_environment_is_here(
+def test_a_pod_without_a_valid_token_is_refused_although_the_environment_is_present(
     private: Node, token: str | None
 ) -> None:
     assert run(run_pod(private.pods, "acme/web", PERSONAL))
@@ -97,7 +97,7 @@ def test_a_pod_without_a_good_token_is_refused_though_the_environment_is_here(
         )
 
 
-def test_remembering_is_for_one_token(private: Node) -> None:
+def test_a_remembered_resolution_is_for_one_token(private: Node) -> None:
     private.proxy.configure({"floxhub": {"remember_seconds": 600}})
     private.proxy.restart()
     assert run(run_pod(private.pods, "acme/web", PERSONAL))
@@ -109,13 +109,13 @@ def test_remembering_is_for_one_token(private: Node) -> None:
     refusal(run_pod(private.pods, "acme/web", "wrong"), grpc.StatusCode.PERMISSION_DENIED)
 
 
-def test_a_public_environment_needs_no_token_and_bears_none(private: Node) -> None:
+def test_a_public_environment_needs_no_token(private: Node) -> None:
     private.hub.push("free", "web", _lock(private))
 
     assert run(run_pod(private.pods, "free/web", None)) == b"private\n"
 
 
-def test_a_container_that_restarts_keeps_the_environment_whatever_became_of_the_token(
+def test_a_container_that_restarts_keeps_the_environment_even_without_a_valid_token(
     private: Node,
 ) -> None:
     pod = run_pod(private.pods, "acme/web", PERSONAL)
@@ -145,7 +145,7 @@ def test_what_a_pod_was_given_opens_no_other_private_environment(private: Node) 
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_a_renewed_token_counts_at_the_next_try(private: Node) -> None:
+def test_a_renewed_token_is_used_at_the_next_attempt(private: Node) -> None:
     pod = run_pod(private.pods, "acme/web", "expired")
     refusal(pod, grpc.StatusCode.PERMISSION_DENIED, "expired, or it has no access")
 
@@ -155,16 +155,16 @@ def test_a_renewed_token_counts_at_the_next_try(private: Node) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"two words", b"two\nlines", b"\xff\x00", b"x" * 70_000])
-def test_a_secret_that_holds_no_token_is_refused(private: Node, content: bytes) -> None:
+def test_a_secret_that_contains_no_token_is_refused(private: Node, content: bytes) -> None:
     pod = run_pod(private.pods, "acme/web", content)
 
-    refusal(pod, grpc.StatusCode.INVALID_ARGUMENT, FILE, MOUNT, "holds no token")
+    refusal(pod, grpc.StatusCode.INVALID_ARGUMENT, FILE, MOUNT, "contains no token")
 
 
 def test_a_secret_with_another_key_is_refused(private: Node) -> None:
     pod = run_pod(private.pods, "acme/web", PERSONAL, key="token")
 
-    refusal(pod, grpc.StatusCode.INVALID_ARGUMENT, "give the Secret the key floxhub-token")
+    refusal(pod, grpc.StatusCode.INVALID_ARGUMENT, "add the key floxhub-token to the Secret")
 
 
 @pytest.mark.parametrize("way", ["file", "directory", "pipe", "device"])
@@ -194,7 +194,7 @@ def test_a_token_outside_the_mounted_volume_is_refused_and_never_read(
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     details = refused.value.details() or ""
-    assert ("is a link that leads out" if way != "pipe" else "not a regular file") in details
+    assert ("is a link to a file outside" if way != "pipe" else "not a regular file") in details
 
 
 def test_the_sandbox_begins_with_the_pods_token_and_the_container_joins(private: Node) -> None:
@@ -227,7 +227,7 @@ def test_a_secret_of_the_pod_that_the_container_does_not_mount_is_no_permission(
     assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_a_sandbox_whose_token_is_not_known_yet_alarms_nobody(private: Node) -> None:
+def test_a_sandbox_whose_token_is_not_known_yet_logs_no_warning(private: Node) -> None:
     asked = private.hub.count("/git/*")
     run_pod(private.pods, "acme/web", None)
 
@@ -271,7 +271,7 @@ def test_a_token_that_floxhub_has_refused_gets_nothing_in_an_outage(private: Nod
         refusal(run_pod(private.pods, "acme/web", PERSONAL), grpc.StatusCode.UNAVAILABLE)
 
 
-def test_a_floxhub_that_answers_with_faults_counts_as_away(private: Node) -> None:
+def test_a_floxhub_that_answers_with_errors_counts_as_unavailable(private: Node) -> None:
     assert run(run_pod(private.pods, "acme/web", PERSONAL))
 
     private.hub.fail("*", Status(503))

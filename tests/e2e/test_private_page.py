@@ -26,7 +26,7 @@ def pushed(node: Node) -> Node:
     return node
 
 
-def test_the_pod_of_the_page_runs(pushed: Node) -> None:
+def test_the_documented_pod_runs(pushed: Node) -> None:
     found = re.search(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
     (manifest,) = manifests.parse(found[1])
@@ -37,8 +37,8 @@ def test_the_pod_of_the_page_runs(pushed: Node) -> None:
     running.main.await_output(f"^running {ENVIRONMENT}$".encode())
 
 
-def test_refusals_are_as_the_page_has_them(pushed: Node) -> None:
-    told = {what: (code, words) for what, code, words in REFUSALS}
+def test_refusals_are_as_documented(pushed: Node) -> None:
+    documented = {what: (code, words) for what, code, words in REFUSALS}
     pods = {
         "the pod brings no token": private.run_pod(pushed.pods, ENVIRONMENT, None),
         "FloxHub does not accept the token": private.run_pod(pushed.pods, ENVIRONMENT, "expired"),
@@ -46,10 +46,10 @@ def test_refusals_are_as_the_page_has_them(pushed: Node) -> None:
         "the Secret holds something else": private.run_pod(pushed.pods, ENVIRONMENT, "<html> 404"),
         "FloxHub is unavailable, and never accepted this token on this node": None,
     }
-    assert told.keys() == pods.keys()
+    assert documented.keys() == pods.keys()
 
     for what, pod in pods.items():
-        code, words = told[what]
+        code, words = documented[what]
         if pod is None:
             stranger = private.run_pod(pushed.pods, ENVIRONMENT, "expired")
             with private.unavailable(pushed.hub):
@@ -58,7 +58,7 @@ def test_refusals_are_as_the_page_has_them(pushed: Node) -> None:
             private.refusal(pod, code_of(code), words)
 
 
-def test_the_lines_and_marks_of_an_outage_are_as_the_page_has_them(pushed: Node) -> None:
+def test_log_lines_and_marks_of_an_outage_are_as_documented(pushed: Node) -> None:
     pod = private.run_pod(pushed.pods, ENVIRONMENT, TOKEN)
     assert private.output(pod, "true") == b""
     with private.unavailable(pushed.hub):

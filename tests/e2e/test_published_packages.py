@@ -77,7 +77,7 @@ def test_a_pod_that_may_see_the_environment_may_not_have_its_packages(node: Node
     assert_denied(node, OTHER)
 
 
-def test_naming_a_published_package_in_ones_own_environment_does_not_give_it(
+def test_naming_a_published_package_in_another_environment_does_not_give_access_to_it(
     node: Node, app: Package
 ) -> None:
     assert answer_of(node, PERSONAL) == b"42"
@@ -109,7 +109,7 @@ def bucket(node: Node, acme: Publisher, app: Package) -> Iterator[FileServer]:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_login_in_the_locations_url_is_used_and_shown_to_nobody(node: Node) -> None:
+def test_a_login_in_the_locations_url_is_used_and_never_shown(node: Node) -> None:
     assert answer_of(node, PERSONAL) == b"42"
 
     assert "pass-word" not in node.proxy.log_text()
@@ -128,7 +128,7 @@ def test_a_location_that_fails_is_named_without_its_login(node: Node, bucket: Fi
     assert answer_of(node, PERSONAL) == b"42"
 
 
-def test_what_the_catalog_does_not_tell_of_comes_from_the_configured_caches(
+def test_what_the_catalog_does_not_locate_comes_from_the_configured_caches(
     node: Node, acme: Publisher, app: Package
 ) -> None:
     node.hub.publish(str(app.path))
@@ -179,7 +179,7 @@ def s3(node: Node, acme: Publisher, app: Package) -> Iterator[Bucket]:
 def locate_in(
     node: Node, app: Package, acme: Publisher, bucket: Bucket, login: Login | None
 ) -> None:
-    """Have the catalog tell that the package is in the bucket."""
+    """Locate the package in the bucket, according to the catalog."""
     auth = {"aws-s3": {"envs": login.variables}} if login else None
     node.hub.publish(
         str(app.path), {"url": bucket.s3_url, "auth": auth, "public_keys": [acme.public_key]}
@@ -194,7 +194,7 @@ def test_a_location_in_s3_is_read_with_the_catalogs_login(node: Node) -> None:
     assert_denied(node, None)
 
 
-def test_a_login_that_s3_refuses_is_told_without_showing_it(
+def test_a_login_that_s3_refuses_is_reported_without_showing_it(
     node: Node, app: Package, acme: Publisher, s3: Bucket
 ) -> None:
     locate_in(node, app, acme, s3, Login("ASIA0123456789", "pass-word-that-was", "session"))
@@ -212,7 +212,9 @@ def test_a_login_that_s3_refuses_is_told_without_showing_it(
     assert answer_of(node, PERSONAL) == b"42"
 
 
-def test_a_location_of_another_kind_is_refused_in_a_sentence(node: Node, app: Package) -> None:
+def test_a_location_of_another_kind_is_refused_with_an_explanation(
+    node: Node, app: Package
+) -> None:
     node.hub.publish(
         str(app.path),
         {"url": "gs://acme-packages", "auth": None, "public_keys": []},
@@ -226,10 +228,10 @@ def test_a_location_of_another_kind_is_refused_in_a_sentence(node: Node, app: Pa
     )
 
 
-def test_a_login_of_an_unknown_kind_is_told_in_the_log_once_and_in_the_refusal(
+def test_a_login_of_an_unknown_kind_is_logged_once_and_named_in_the_refusal(
     node: Node, app: Package, bucket: FileServer
 ) -> None:
-    """The location wants a login, and the catalog gives it in a way that is not spoken."""
+    """The location requires a login, which the catalog gives in an unsupported form."""
     node.hub.publish(
         str(app.path),
         {"url": bucket.url, "auth": {"vault": {"key": "hush"}}, "catalog": "acme"},
@@ -243,15 +245,17 @@ def test_a_login_of_an_unknown_kind_is_told_in_the_log_once_and_in_the_refusal(
             "store.caches",
         )
 
-    (told,) = [line for line in node.proxy.log_text().splitlines() if "unknown kind" in line]
-    assert " warning " in told
-    assert "catalog=acme" in told
-    assert "kind=vault" in told
+    (warning,) = [line for line in node.proxy.log_text().splitlines() if "unknown kind" in line]
+    assert " warning " in warning
+    assert "catalog=acme" in warning
+    assert "kind=vault" in warning
     assert "hush" not in node.proxy.log_text()
 
 
 @pytest.mark.usefixtures("app")
-def test_without_floxhub_who_was_given_the_package_has_it_still(node: Node) -> None:
+def test_without_floxhub_a_package_that_a_pod_was_given_is_still_available_to_it(
+    node: Node,
+) -> None:
     assert answer_of(node, PERSONAL) == b"42"
 
     with unavailable(node.hub):

@@ -74,7 +74,7 @@ def outputs(node: Node, **parts: Any) -> tuple[bytes, list[bytes]]:
         "the pod's command and arguments instead of both",
     ],
 )
-def test_what_is_run_is_what_the_runtime_would_run(
+def test_the_same_command_runs_as_without_the_proxy(
     node: Node, given: Given, of_image: dict[str, Any], of_pod: dict[str, Any]
 ) -> None:
     ordinary, inside = outputs(node, image=given(**of_image), **of_pod)
@@ -92,7 +92,7 @@ def test_what_is_run_is_what_the_runtime_would_run(
     ],
     ids=["the image's", "another user", "another user and directory"],
 )
-def test_user_and_directory_are_the_images_unless_the_pod_has_its_own(
+def test_user_and_directory_are_the_images_unless_the_pod_sets_them(
     node: Node, given: Given, of_pod: dict[str, Any], user: bytes, directory: bytes
 ) -> None:
     image = given(entrypoint=SHELL, user="app", working_dir="/srv")
@@ -112,7 +112,7 @@ def test_user_and_directory_are_the_images_unless_the_pod_has_its_own(
     ],
     ids=["the image's", "the pod's", "neither's"],
 )
-def test_the_environment_is_found_first_and_then_what_was_found_before(
+def test_programs_are_found_in_the_environment_first_and_then_in_the_image(
     node: Node, given: Given, of_image: dict[str, Any], of_pod: dict[str, Any], path: str
 ) -> None:
     script = 'test "$PATH" != "${PATH#$FLOX_ENV/bin:}" && echo "${PATH#$FLOX_ENV/bin:}"'
@@ -123,7 +123,7 @@ def test_the_environment_is_found_first_and_then_what_was_found_before(
         assert seen.strip() == path
 
 
-def test_the_images_own_files_are_there_beside_the_store(node: Node, given: Given) -> None:
+def test_the_images_own_files_are_present_beside_the_store(node: Node, given: Given) -> None:
     image = given(entrypoint=("/bin/sh", "-c"))
 
     for name in ENVIRONMENTS:
@@ -131,7 +131,7 @@ def test_the_images_own_files_are_there_beside_the_store(node: Node, given: Give
         assert seen.startswith("/bin/busybox\n/nix/store/")
 
 
-def test_an_image_that_names_nothing_to_run_is_refused_as_the_runtime_would(
+def test_an_image_without_a_command_is_refused_as_the_runtime_would(
     node: Node, given: Given
 ) -> None:
     image = given()

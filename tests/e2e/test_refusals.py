@@ -1,7 +1,7 @@
-"""No environment, no container: each cause is named, leaves nothing half made, and can be mended.
+"""Containers without their environment are refused: the cause is named, and can be fixed.
 
-Every test breaks one thing, sees a pod refused with a fitting code and a sentence for the operator,
-looks at the disk, mends the thing and sees the same pod start.
+Every test breaks one thing, asserts that a pod is refused with a code and a message that names the
+cause, checks the disk, fixes the cause and asserts that the same pod starts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def refused(node: Node, environment: str) -> grpc.RpcError:
 
 
 def assert_refused(node: Node, environment: str, code: grpc.StatusCode, *words: str) -> None:
-    """Hold the refusal of `environment` to its code, and to saying what and for which reference."""
+    """Assert the code of the refusal of `environment`, and that it names cause and reference."""
     error = refused(node, environment)
     details = error.details() or ""
     assert error.code() is code, details
@@ -44,12 +44,12 @@ def assert_refused(node: Node, environment: str, code: grpc.StatusCode, *words: 
 
 
 def assert_starts(node: Node, environment: str) -> None:
-    """Hold the same pod to starting, now that the cause is gone."""
+    """Assert that the same pod starts now that the cause is gone."""
     assert node.output(environment, "echo", "started") == "started\n"
 
 
 def assert_nothing_half_made(node: Node) -> None:
-    """Hold the disk to what is promised: whole paths, whole environments, empty stages.
+    """Assert that the disk has only whole paths, whole environments and empty stages.
 
     Other paths of the refused environment may still be on their way out when kubelet is answered.
     """
@@ -156,13 +156,13 @@ def test_a_store_path_that_no_cache_has(node: Node) -> None:
     assert_starts(node, "acme/web")
 
 
-@pytest.mark.parametrize("signer", ["nobody", "somebody else"])
+@pytest.mark.parametrize("signer", ["none", "another"])
 def test_a_signature_that_is_missing_or_not_trusted(
     node: Node, signer: str, tmp_path: Path
 ) -> None:
     other = Publisher(tmp_path / "other")
     package = environments.package(other, "unsigned", {"share/x": b"x"})
-    if signer == "nobody":
+    if signer == "none":
         text = other.narinfo_file(package.path).read_text()
         lines = [line for line in text.splitlines() if not line.startswith("Sig:")]
         other.narinfo_file(package.path).write_text("\n".join(lines) + "\n")

@@ -31,13 +31,13 @@ def test_a_pod_runs_under_the_handler_that_its_class_stands_for(
     assert pod.run(spec("true")).wait() == 0
 
 
-def test_a_pod_of_the_runtimes_own_handler_is_not_touched(node: Node) -> None:
+def test_a_pod_with_the_runtimes_own_handler_is_unchanged(node: Node) -> None:
     pod = node.pods.run_pod("own", runtime_handler="runc-second")
 
     assert pod.status().runtime_handler == "runc-second"
 
 
-def test_an_environment_needs_no_class_of_ours(node: Node) -> None:
+def test_an_environment_does_not_need_the_runtime_class(node: Node) -> None:
     node.push("web")
 
     pod = node.pods.run_pod("own", ANNOTATED, runtime_handler="runc-second")
@@ -46,7 +46,7 @@ def test_an_environment_needs_no_class_of_ours(node: Node) -> None:
     assert pod.run(spec("true")).wait() == 0
 
 
-def test_a_handler_that_nobody_knows_is_refused_by_the_runtime(node: Node) -> None:
+def test_an_unknown_handler_is_refused_by_the_runtime(node: Node) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         node.pods.run_pod("unknown", ANNOTATED, runtime_handler="flox-third")
 

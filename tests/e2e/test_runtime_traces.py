@@ -38,7 +38,7 @@ def runtime(newest_binaries: Binaries, collector: Collector) -> Iterator[Contain
         yield found
 
 
-def test_the_spans_of_the_runtime_hang_below_ours(
+def test_the_spans_of_the_runtime_are_children_of_ours(
     runtime: Containerd, collector: Collector, tmp_path: Path
 ) -> None:
     tracing = {"exporter": "otlp", "endpoint": collector.url, "settle_seconds": 1}
@@ -55,11 +55,11 @@ def test_the_spans_of_the_runtime_hang_below_ours(
         assert {each.trace_id for each in spans} == {root.trace_id}
         assert {each.kind for each in spans} == {"server"}
         assert {each.service for each in spans} == {"containerd"}
-    # What containerd does inside a call, it tells below that: pulling, mounting, its shim.
+    # The spans of what containerd does in a call are its children: pulling, mounting, its shim.
     assert any(collector.children(each) for spans in theirs for each in spans)
 
 
-def test_a_runtime_tells_nothing_of_a_startup_that_is_not_sampled(
+def test_a_runtime_sends_no_spans_of_a_startup_that_is_not_sampled(
     runtime: Containerd, collector: Collector, tmp_path: Path
 ) -> None:
     tracing = {"exporter": "otlp", "endpoint": collector.url, "settle_seconds": 1}

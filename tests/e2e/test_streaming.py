@@ -31,7 +31,7 @@ ODD = ["", " ", "a b", "$HOME", '"', "'", "*", "\\", "a\nb", "--", "-c", "ünïc
 
 @pytest.fixture
 def node_settings(published: Published) -> dict[str, dict[str, Any]]:
-    """Have environments without a shell get this one, where they need any."""
+    """Set the shell for environments that need one and have none."""
     return {"activation": {"shell": str(published.bash.path)}}
 
 
@@ -61,7 +61,7 @@ def test_exec_is_inside_and_returns_streams_and_exit_code(node: Node, hook: str 
 
 
 @KINDS
-def test_execs_arguments_arrive_as_they_are(node: Node, hook: str | None) -> None:
+def test_execs_arguments_arrive_unchanged(node: Node, hook: str | None) -> None:
     _, container = sleeper(node, hook)
     argv = ["sh", "-c", 'for each in "$@"; do printf "<%s>" "$each"; done', "sh", *ODD]
 
@@ -185,7 +185,7 @@ def in_terminal(argv: Sequence[str]) -> bytes:
         while select.select([parent], [], [], 120)[0]:
             try:
                 data = os.read(parent, 65536)
-            except OSError:  # nobody has the other end any more
+            except OSError:  # the other end is closed
                 break
             seen += data
         process.wait(30)

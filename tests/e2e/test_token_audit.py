@@ -135,7 +135,7 @@ def live(node: Node, bucket: FileServer, s3: Bucket) -> tuple[list[str], Contain
     return refusals, container
 
 
-def test_tokens_are_nowhere_but_in_the_secrets_that_hold_them(
+def test_tokens_are_only_in_the_secrets_that_contain_them(
     node: Node,
     collector: Collector,
     bucket: FileServer,
@@ -176,16 +176,16 @@ def assert_no_process_shows_one() -> None:
 
 
 def assert_no_container_shows_one(node: Node, container: Container) -> None:
-    """Hold what the runtime tells of a container to being without a canary."""
+    """Assert that the runtime's description of a container contains no canary."""
     status = node.pods.client.call(
         "ContainerStatus",
         api_pb2.ContainerStatusRequest(container_id=container.id, verbose=True),
         api_pb2.ContainerStatusResponse,
     )
     assert_clean("the container's status", status.SerializeToString())
-    told = node.containerd.ctr("containers", "info", container.id)
-    assert "FLOX_ENV" in json.dumps(json.loads(told))
-    assert_clean("the container's configuration", told.encode())
+    info = node.containerd.ctr("containers", "info", container.id)
+    assert "FLOX_ENV" in json.dumps(json.loads(info))
+    assert_clean("the container's configuration", info.encode())
 
 
 def assert_no_file_has_one(places: list[Path], tmp_path: Path) -> set[Path]:

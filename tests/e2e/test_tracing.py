@@ -77,7 +77,7 @@ def test_an_ordinary_pod_is_one_trace_too(node: Node, collector: Collector) -> N
     assert {len(collector.children(each)) for each in collector.children(root)} == {1}
 
 
-def test_a_proxy_killed_between_sandbox_and_container_tells_one_trace(
+def test_a_proxy_killed_between_sandbox_and_container_sends_one_trace(
     node: Node, collector: Collector
 ) -> None:
     node.push("web")

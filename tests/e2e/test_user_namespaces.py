@@ -20,13 +20,13 @@ HOOK = "export HOOKED=$(echo yes)"
 
 @pytest.fixture
 def containerd(newest_containerd: Containerd) -> Containerd:
-    """Have this module's nodes run on a runtime that is new enough."""
+    """Run this module's nodes on a runtime that is new enough."""
     return newest_containerd
 
 
 @pytest.fixture
 def node_settings(published: Published) -> dict[str, dict[str, Any]]:
-    """Have environments without a shell get this one, where they need any."""
+    """Set the shell for environments that need one and have none."""
     return {"activation": {"shell": str(published.bash.path)}}
 
 
@@ -52,7 +52,7 @@ spec:
 
 
 @pytest.mark.parametrize("hook", [None, HOOK], ids=["static", "hooked"])
-def test_a_pod_with_users_of_its_own_runs_in_its_environment(node: Node, hook: str | None) -> None:
+def test_a_pod_with_a_user_namespace_runs_in_its_environment(node: Node, hook: str | None) -> None:
     node.push("web", variables={"GREETING": "hello"}, hook=hook)
 
     main = running(node).main

@@ -1,4 +1,4 @@
-"""Damage on the disk: found, kept from new pods, mended under those that run."""
+"""Damage on the disk: found, withheld from new pods, repaired under running ones."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def shown(container: Container) -> bytes:
     return container.exec_sync(["sh", "-c", "cat $FLOX_ENV/share/page"], timeout_seconds=30).stdout
 
 
-def test_a_whole_store_is_whole(node: Node, running: Container) -> None:
+def test_an_undamaged_store_passes(node: Node, running: Container) -> None:
     code, said = verify(node)
 
     assert code == 0
@@ -85,7 +85,7 @@ def test_a_flipped_byte_is_found_and_repaired_under_a_running_container(
     assert node.output("acme/web", "sh", "-c", "cat $FLOX_ENV/share/page") == WHOLE.decode()
 
 
-def test_what_is_in_quarantine_is_fetched_anew_before_the_next_pod_starts(
+def test_what_is_in_quarantine_is_fetched_again_before_the_next_pod_starts(
     node: Node, running: Container
 ) -> None:
     flip(node)
@@ -98,7 +98,7 @@ def test_what_is_in_quarantine_is_fetched_anew_before_the_next_pod_starts(
     assert verify(node)[0] == 0
 
 
-def test_no_pod_starts_on_damage_that_cannot_be_mended(node: Node, running: Container) -> None:
+def test_no_pod_starts_on_damage_that_cannot_be_repaired(node: Node, running: Container) -> None:
     flip(node)
     node.cache.stop()
 
@@ -111,7 +111,7 @@ def test_no_pod_starts_on_damage_that_cannot_be_mended(node: Node, running: Cont
     assert running.exec_sync(["true"], timeout_seconds=30).exit_code == 0
 
 
-def test_a_file_that_is_gone_from_store_or_environment_comes_back(
+def test_a_file_missing_from_store_or_environment_is_restored(
     node: Node, running: Container
 ) -> None:
     (place,) = (node.proxy.root / "store").glob("*-page/share/other")
@@ -126,7 +126,7 @@ def test_a_file_that_is_gone_from_store_or_environment_comes_back(
     assert shown(running) == WHOLE
 
 
-def test_the_audit_finds_it_by_itself(node: Node, running: Container) -> None:
+def test_the_audit_finds_damage_by_itself(node: Node, running: Container) -> None:
     flip(node)
     node.proxy.configure({"audit": {"interval_seconds": 1, "megabytes_per_second": 1000}})
 

@@ -30,7 +30,9 @@ def create(node: Node, pod: Pod, *, seconds: float) -> str:
     return answer.container_id
 
 
-def test_a_realization_longer_than_the_deadline_goes_on_and_the_retry_joins_it(node: Node) -> None:
+def test_a_realization_longer_than_the_deadline_continues_and_the_retry_joins_it(
+    node: Node,
+) -> None:
     node.proxy.configure({"pods": {"deadline_margin_seconds": 4}})
     node.proxy.restart()
     node.push("web")
@@ -52,7 +54,7 @@ def test_a_realization_longer_than_the_deadline_goes_on_and_the_retry_joins_it(n
     assert node.cache.count(f"*{archive}") == 1
 
 
-def test_a_caller_that_gives_up_does_not_stop_the_work(node: Node) -> None:
+def test_a_caller_that_cancels_does_not_stop_the_realization(node: Node) -> None:
     node.push("web")
     archive = node.published.publisher.narinfo(node.published.tools.path).url
     hang = Hang(1000)
@@ -82,7 +84,7 @@ def test_ten_pods_at_once_fetch_each_path_once(node: Node) -> None:
         assert node.cache.count(f"*{node.published.publisher.narinfo(package.path).url}") == 1
 
 
-def test_an_environment_in_place_costs_no_request_to_the_cache(node: Node) -> None:
+def test_an_environment_on_the_node_needs_no_request_to_the_cache(node: Node) -> None:
     node.push("web")
     node.output("acme/web", "true")
     node.cache.forget()

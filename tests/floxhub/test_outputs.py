@@ -144,7 +144,8 @@ def test_a_package_not_locked_for_the_system_is_refused_by_name() -> None:
 
 
 def test_a_package_for_other_systems_only_need_not_be_locked() -> None:
-    lock = Lockfile(Manifest(LinkedOutputs.ALL, install=(Descriptor("mac", systems=("x86_64-darwin",)),)))
+    descriptor = Descriptor("mac", systems=("x86_64-darwin",))
+    lock = Lockfile(Manifest(LinkedOutputs.ALL, install=(descriptor,)))
 
     outputs.suits(lock, LINUX)
 

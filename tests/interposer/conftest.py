@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc.aio
 import pytest
 import uvloop
 
+from cri_proxy.cri import channels
+from cri_proxy.cri.runtime import Runtime
+from cri_proxy.interposer.calls import Metadata
 from hack.testbed.fake_runtime import FakeRuntime
 from hack.testbed.relays import Relays
 
@@ -35,7 +39,7 @@ def _no_errors_in_grpcs_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def _is_late(record: logging.LogRecord) -> bool:
-    """Whether it tells of an event for the loop of an earlier test.
+    """Return whether a record is about an event for the loop of an earlier test.
 
     gRPC has one queue of events for all loops of a process. The daemon has one loop, tests have
     one each, and on a busy machine a test's last events come after its loop was closed.
@@ -48,6 +52,40 @@ def _is_late(record: logging.LogRecord) -> bool:
 async def runtime(tmp_path: Path) -> AsyncIterator[FakeRuntime]:
     async with FakeRuntime(tmp_path / "runtime.sock") as runtime:
         yield runtime
+
+
+@pytest.fixture
+async def queries(runtime: FakeRuntime) -> AsyncIterator[Runtime]:
+    """The proxy's own queries of the recording runtime."""
+    channel = channels.dial(runtime.socket)
+    yield Runtime(channel)
+    await channel.close(None)
+
+
+@dataclass
+class RecordedCall:
+    """A call of kubelet, without a connection: records what an interceptor forwards."""
+
+    method: str = "/runtime.v1.RuntimeService/Any"
+    metadata: Metadata = ()
+    seconds: float | None = None
+    forwarded: list[bytes] = field(default_factory=list)
+    on_forward: Callable[[], None] = lambda: None
+
+    def remaining(self) -> float | None:
+        return self.seconds
+
+    async def forward(
+        self, payload: bytes, *, metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> bytes:
+        self.on_forward()
+        self.forwarded.append(payload)
+        return b"response"
+
+
+@pytest.fixture
+def call() -> RecordedCall:
+    return RecordedCall()
 
 
 @pytest.fixture(params=["alone", "routed"])

@@ -11,12 +11,16 @@ from cri_proxy import errors
 from cri_proxy.cri import api_pb2
 from cri_proxy.interposer import adjustment
 from cri_proxy.interposer.adjustment import ImageConfig
+from cri_proxy.interposer.selection import Selection
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 
 FLOX_ENV = StorePath("0" * 32, "environment-run")
 IMAGE = ImageConfig(("/entry",), ("cmd",), {"PATH": "/image/bin", "LANG": "C"}, "/work")
+WEB = Reference("acme", "web")
+SELECTION = Selection(environment=WEB)
+OUTSIDE = Selection(environment=WEB, skipped_exec=frozenset({"main"}))
 START = ("/nix/bash", "--noprofile", "--norc", "-p", f"{FLOX_ENV}/activate", "--keep", "/k", "--")
 
 
@@ -48,7 +52,7 @@ def config_of(**fields: object) -> api_pb2.ContainerConfig:
 def apply(
     config: api_pb2.ContainerConfig, *, shell: str | None = None, image: ImageConfig = IMAGE
 ) -> api_pb2.ContainerConfig:
-    adjustment.apply(config, environment_of(shell=shell), image, asked="acme/web", keep="/k")
+    adjustment.apply(config, environment_of(shell=shell), image, SELECTION, keep="/k")
     return config
 
 
@@ -124,7 +128,7 @@ def test_an_image_that_is_not_described_needs_a_command_only_when_it_must_be_wra
 
     assert (static.command, static.args) == ([], ["x"])
     assert wrapped.args == ["own"]
-    with pytest.raises(errors.RequestInvalid, match="does not tell"):
+    with pytest.raises(errors.RequestInvalid, match="does not report"):
         apply(config_of(args=["x"]), shell="/nix/bash", image=unknown)
 
 
@@ -166,7 +170,7 @@ def test_a_container_of_a_static_environment_needs_nothing_before_a_later_progra
 
 def apply_outside(config: api_pb2.ContainerConfig) -> api_pb2.ContainerConfig:
     environment = environment_of(shell="/nix/bash")
-    adjustment.apply(config, environment, IMAGE, asked="acme/web", keep="/k", wrap_exec=False)
+    adjustment.apply(config, environment, IMAGE, OUTSIDE, keep="/k")
     return config
 
 
@@ -190,17 +194,14 @@ def test_exec_outside_is_refused_for_an_environment_without_a_shell() -> None:
             config_of(command=["serve"]),
             environment_of(),
             IMAGE,
-            asked="acme/web",
+            OUTSIDE,
             keep="/k",
-            wrap_exec=False,
         )
 
 
 def apply_writable(config: api_pb2.ContainerConfig) -> api_pb2.ContainerConfig:
     writable = adjustment.Writable("7" * 32, Path("/m/store"), Path("/m/nix"))
-    adjustment.apply(
-        config, environment_of(), IMAGE, asked="acme/web", keep="/k", writable=writable
-    )
+    adjustment.apply(config, environment_of(), IMAGE, SELECTION, keep="/k", writable=writable)
     return config
 
 
@@ -230,7 +231,7 @@ def test_what_could_not_be_linked_into_the_view_is_mounted_into_it_path_by_path(
     place = Path("/nix/store") / f"{'1' * 32}-bash"
     environment = replace(environment_of(), mounted=(place,))
     config = config_of()
-    adjustment.apply(config, environment, IMAGE, asked="acme/web", keep="/k")
+    adjustment.apply(config, environment, IMAGE, SELECTION, keep="/k")
 
     assert [(each.container_path, each.host_path) for each in config.mounts] == [
         ("/nix/store", str(environment.store)),
@@ -244,6 +245,21 @@ def test_a_writable_nix_is_refused_where_paths_are_mounted_one_by_one() -> None:
     writable = adjustment.Writable("7" * 32, Path("/m/store"), Path("/m/nix"))
 
     with pytest.raises(errors.RequestInvalid, match="one file system"):
-        adjustment.apply(
-            config_of(), environment, IMAGE, asked="acme/web", keep="/k", writable=writable
-        )
+        adjustment.apply(config_of(), environment, IMAGE, SELECTION, keep="/k", writable=writable)
+
+
+@pytest.mark.parametrize("is_disabled", [True, False])
+def test_metrics_are_disabled_by_a_variable_if_the_pod_asks_for_it(is_disabled: bool) -> None:
+    config = config_of()
+    selection = Selection(environment=WEB, disable_metrics=is_disabled)
+    adjustment.apply(config, environment_of(), IMAGE, selection, keep="/k")
+
+    assert (variables_of(config).get("FLOX_DISABLE_METRICS") == b"true") is is_disabled
+
+
+def test_the_reference_that_a_container_asks_for_itself_is_noted() -> None:
+    config = config_of()
+    selection = Selection(environment=WEB, by_container=(("main", WEB.at(3)),))
+    adjustment.apply(config, environment_of(), IMAGE, selection, keep="/k")
+
+    assert config.annotations[adjustment.ASKED_ANNOTATION] == "acme/web:3"

@@ -26,10 +26,7 @@ async def caller(runtime: FakeRuntime, relays: Relays) -> AsyncIterator[grpc.aio
     known = handlers.Handlers(MAPPING)
     channel = channels.dial(runtime.socket)
     interceptors = {
-        "Status": handlers.Status(known),
-        "ImageStatus": handlers.ImageStatus(known),
-        "RemoveImage": handlers.RemoveImage(known),
-        "ListImages": handlers.ListImages(known),
+        **handlers.interceptors_of(known),
         "PullImage": pulls.PullImage([], Runtime(channel), Images(channel), known),
     }
     relay = await relays.start({methods.path_of(name): each for name, each in interceptors.items()})
@@ -138,3 +135,7 @@ def _status(*names: str) -> bytes:
             for name in names
         ],
     ).SerializeToString()
+
+
+def test_nothing_is_intercepted_without_a_mapping() -> None:
+    assert handlers.interceptors_of(handlers.Handlers({})) == {}

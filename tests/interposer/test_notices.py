@@ -1,4 +1,4 @@
-"""What an environment asks for that no container does."""
+"""Warnings about parts of environments that do not run, and about unknown annotations."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cri_proxy.interposer import notices
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
+from cri_proxy.telemetry import logs
 
 
 def environment_of(services: tuple[str, ...] = (), *, has_profile: bool = False) -> Environment:
@@ -34,26 +35,34 @@ def environment_of(services: tuple[str, ...] = (), *, has_profile: bool = False)
     )
 
 
-def test_an_environment_without_either_is_not_spoken_of() -> None:
-    assert notices.of_environment(environment_of()) == []
+def reported(caplog: pytest.LogCaptureFixture, environment: Environment) -> list[str]:
+    """Return the lines that the log shows when containers start in an environment."""
+    unsupported = notices.UnsupportedParts()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            unsupported.report(environment)
+    return [logs.Text(has_time=False).format(record) for record in caplog.records]
 
 
-def test_services_are_named() -> None:
-    (text,) = notices.of_environment(environment_of(("db", "queue")))
+def test_an_environment_without_either_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    assert reported(caplog, environment_of()) == []
 
-    assert "(db, queue)" in text
+
+def test_services_are_reported_once_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    (line,) = reported(caplog, environment_of(("db", "queue")))
+
+    assert "services of an environment are not started in pods" in line
+    assert 'environment=acme/web:3 services="db, queue"' in line
 
 
 def test_many_services_are_counted() -> None:
-    (text,) = notices.of_environment(environment_of(tuple(map(str, range(99)))))
-
-    assert "9 and 89 more" in text
+    assert notices.shown(tuple(map(str, range(99)))).endswith("9 and 89 more")
 
 
-def test_profile_scripts_are_spoken_of_with_what_to_do() -> None:
-    (text,) = notices.of_environment(environment_of(has_profile=True))
+def test_profile_scripts_are_reported_with_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
+    (line,) = reported(caplog, environment_of(has_profile=True))
 
-    assert "[vars]" in text
+    assert "[vars]" in line
 
 
 def sandbox(*keys: str, namespace: str = "default") -> api_pb2.PodSandboxConfig:
@@ -63,27 +72,30 @@ def sandbox(*keys: str, namespace: str = "default") -> api_pb2.PodSandboxConfig:
     )
 
 
-def test_a_mistyped_annotation_is_told_once_for_a_namespace(
+def test_a_mistyped_annotation_is_reported_once_for_a_namespace(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    unknown = notices.Unknown()
+    unknown = notices.UnknownAnnotations()
 
     with caplog.at_level(logging.WARNING):
         for namespace in ("default", "default", "other"):
-            unknown.tell(sandbox("flox.dev/enviroment", namespace=namespace))
+            unknown.report(sandbox("flox.dev/enviroment", namespace=namespace))
 
     assert len(caplog.records) == 2
-    assert "'flox.dev/enviroment' means nothing" in caplog.text
-    assert "did you mean flox.dev/environment?" in caplog.text
+    for record, namespace in zip(caplog.records, ("default", "other")):
+        assert logs.Text(has_time=False).format(record) == (
+            f"warning interposer.notices: unknown annotation pod={namespace}/web "
+            "annotation=flox.dev/enviroment did_you_mean=flox.dev/environment"
+        )
 
 
-def test_annotations_of_others_and_known_ones_are_not_spoken_of(
+def test_annotations_of_others_and_known_ones_are_not_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     keys = ("environment", "environment.main", "activate-mode", "disable-metrics", "nix-mutable")
 
     with caplog.at_level(logging.WARNING):
-        notices.Unknown().tell(
+        notices.UnknownAnnotations().report(
             sandbox(
                 *(f"flox.dev/{key}" for key in keys),
                 *("flox.dev/skip-containers", "flox.dev/skip-containers-exec"),
@@ -96,14 +108,19 @@ def test_annotations_of_others_and_known_ones_are_not_spoken_of(
 
 def test_a_pod_with_very_many_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        notices.Unknown().tell(sandbox(*(f"flox.dev/x{number}" for number in range(1000))))
+        notices.UnknownAnnotations().report(
+            sandbox(*(f"flox.dev/x{number}" for number in range(1000)))
+        )
 
     assert len(caplog.records) == 10
 
 
-def test_a_key_is_shown_on_one_line_and_not_whole() -> None:
-    text = notices.of_annotation("flox.dev/\n" + "x" * 1000, None)
+def test_a_key_is_shown_on_one_line_and_not_whole(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        notices.UnknownAnnotations().report(sandbox("flox.dev/\n" + "x" * 1000))
 
-    assert "\n" not in text
-    assert len(text) < 250
-    assert "docs/pods.md" in text
+    (record,) = caplog.records
+    line = logs.Text(has_time=False).format(record)
+    assert "\n" not in line
+    assert len(line) < 250
+    assert "docs/pods.md" in line

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 from cri_proxy.cri import api_pb2, channels, methods
-from cri_proxy.router.headers import READ_BYTES
+from cri_proxy.router.headers import DECODED_BYTES
 from hack.testbed import plainhttp2
 from hack.testbed.fake_runtime import DEADLINE_SECONDS, Context, FakeRuntime
 from hack.testbed.relays import Relays
@@ -123,7 +123,7 @@ async def test_metadata_of_a_mebibyte_passes(
 async def test_first_call_passes_with_as_much_metadata_as_the_router_reads(
     runtime: FakeRuntime, caller: grpc.aio.Channel
 ) -> None:
-    large = ("x-large", "h" * (READ_BYTES - 1024))  # other headers and their count have the rest
+    large = ("x-large", "h" * (DECODED_BYTES - 1024))  # other headers and their count have the rest
     runtime.answer(VERSION, b"")
 
     await caller.unary_unary(VERSION)(b"", metadata=(large,), timeout=DEADLINE_SECONDS)

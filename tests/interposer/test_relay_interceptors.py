@@ -159,7 +159,7 @@ async def test_fault_of_an_interceptor_is_internal_with_its_traceback_logged_onc
 
     assert failure.code() is grpc.StatusCode.INTERNAL
     assert failure.details() == (
-        f"{VERSION} met a fault in cri-proxy (KeyError): see the log of cri-proxy"
+        f"internal error of cri-proxy in {VERSION} (KeyError): see its log"
     )
     (record,) = caplog.records
     assert record.levelno == logging.ERROR

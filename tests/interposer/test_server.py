@@ -156,7 +156,7 @@ async def test_stream_without_an_end_is_ended_as_unavailable_when_the_server_dra
 
         for stream in (idle, unknown):
             assert await stream.code() is grpc.StatusCode.UNAVAILABLE
-            assert await stream.details() == "cri-proxy is stopping: call again"
+            assert await stream.details() == "cri-proxy is stopping: retry"
         for call in received:
             await call.cancelled.wait()
 
@@ -228,7 +228,7 @@ async def test_stopping_twice_is_no_error(relays: Relays) -> None:
 
 
 async def _until_refused(place: Path) -> None:
-    """Wait until nobody listens at `place` any more."""
+    """Wait until nothing listens at `place` any more."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             try:

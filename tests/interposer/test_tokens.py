@@ -108,7 +108,7 @@ def test_a_nodes_token_that_cannot_be_read_names_the_setting(tmp_path: Path) -> 
             tokens.of_node(tmp_path / name)
 
 
-async def test_a_mount_that_never_answers_holds_up_nobody_else(tmp_path: Path) -> None:
+async def test_a_mount_that_never_answers_blocks_no_other_container(tmp_path: Path) -> None:
     """As a network file system may; here a thread that waits stands in for it."""
     place = volume(tmp_path)
     known = tokens.Tokens(tmp_path, None)

@@ -1,4 +1,4 @@
-"""What the core does with whole exchanges, told by three h2 peers."""
+"""The core with whole exchanges, as three h2 peers see them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_interposed_call_goes_to_the_interposer_and_only_there(triangle: Triangl
     assert not triangle.runtime.streams
 
 
-def test_everybody_is_told_a_table_size_of_zero(triangle: Triangle) -> None:
+def test_all_peers_are_told_a_table_size_of_zero(triangle: Triangle) -> None:
     triangle.ask(1, INTERPOSED)
 
     assert triangle.interposer is not None
@@ -36,7 +36,7 @@ def test_everybody_is_told_a_table_size_of_zero(triangle: Triangle) -> None:
         assert peer.h2.remote_settings.header_table_size == 0
 
 
-def test_client_is_told_what_the_runtime_tells_until_it_calls(triangle: Triangle) -> None:
+def test_client_has_the_table_size_of_the_runtime_until_it_calls(triangle: Triangle) -> None:
     triangle.settle()
     assert triangle.kubelet.h2.remote_settings.header_table_size == 4096
     assert triangle.runtime.acknowledged == 1
@@ -48,10 +48,10 @@ def test_client_is_told_what_the_runtime_tells_until_it_calls(triangle: Triangle
 
 
 @pytest.mark.parametrize("sizes", [b"\x3f\x61", b"\x3f\x61\x3f\xe1\x1f", b"\x21", b"\x20"])
-def test_table_that_the_client_may_still_have_is_its_own_affair(
+def test_client_may_use_its_table_until_it_acknowledges_another_size(
     triangle: Triangle, sizes: bytes
 ) -> None:
-    """The cases "generic/5" of h2spec; the limit is another only when it is acknowledged."""
+    """The cases "generic/5" of h2spec: the limit changes only when it is acknowledged."""
     triangle.settle()
     block = sizes + hpack.Encoder().encode(request_of(OTHER))
     triangle.core.receive_downstream(frames.headers(1, block, flags=frames.END_STREAM))
@@ -141,7 +141,7 @@ def test_answer_of_16_mib_from_the_interposer_while_the_runtime_streams(
     assert [len(triangle.kubelet.streams[each].data) for each in (1, 3)] == [size, size]
 
 
-def test_reader_that_stops_stops_those_who_write_to_it(triangle: Triangle) -> None:
+def test_paused_side_pauses_the_sides_that_write_to_it(triangle: Triangle) -> None:
     triangle.core.pause(Side.DOWNSTREAM)
 
     assert not triangle.core.may_read(Side.UPSTREAM)
@@ -155,7 +155,7 @@ def test_reader_that_stops_stops_those_who_write_to_it(triangle: Triangle) -> No
     assert not triangle.core.may_read(Side.DOWNSTREAM)
 
 
-def test_lost_interposer_is_unavailable_and_others_do_not_notice(triangle: Triangle) -> None:
+def test_lost_interposer_makes_its_calls_unavailable_and_no_others(triangle: Triangle) -> None:
     triangle.ask(1, OTHER)
     triangle.ask(3, INTERPOSED)
 

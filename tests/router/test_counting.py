@@ -9,7 +9,7 @@ import pytest
 
 from cri_proxy.router import counting, frames, headers
 from cri_proxy.router.connection import Connection
-from hack.testbed.http2 import ANSWER, INTERPOSED, NEEDLES, OTHER, request_of
+from hack.testbed.http2 import ANSWER, INTERPOSED, MATCHER, OTHER, request_of
 
 STREAM = 1
 
@@ -41,7 +41,7 @@ def test_method_is_found_when_the_block_brings_its_name(first: int, name: bytes)
 
     for request in (b"\x20" + path + authority + b"\x83\x86", b"\x83\x86" + authority + path):
         assert table().method_of(request) == OTHER[1:]
-        assert NEEDLES.is_absent(request)
+        assert MATCHER.rules_out(request)
 
 
 def test_method_is_found_behind_other_pseudo_headers() -> None:
@@ -90,7 +90,7 @@ class Opened:
     def __init__(self, path: str = OTHER) -> None:
         self.counted: Counter[tuple[str, str]] = Counter()
         found = counting.Table([OTHER], lambda *call: self.counted.update([call]))
-        self.core = Connection(NEEDLES, found)
+        self.core = Connection(MATCHER, found)
         self.core.receive_downstream(frames.PREFACE + frames.build(frames.SETTINGS, 0, 0))
         self.core.receive_upstream(frames.build(frames.SETTINGS, 0, 0))
         request = frames.headers(STREAM, block(request_of(path)), flags=frames.END_STREAM)

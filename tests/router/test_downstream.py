@@ -1,4 +1,4 @@
-"""What becomes of kubelet's frames: passed, lent, answered, refused."""
+"""Kubelet's frames: forwarded, interposed, answered or refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cri_proxy.router.downstream import DRAIN_PING
 from hack.testbed.http2 import ANSWER, ENDLESS, INTERPOSED, OTHER, TRAILERS, Triangle, request_of
 
 
-def test_settled_connection_forwards_the_very_bytes(triangle: Triangle) -> None:
+def test_settled_connection_forwards_bytes_unchanged(triangle: Triangle) -> None:
     triangle.ask(1, OTHER)
     triangle.kubelet.h2.send_headers(3, request_of(OTHER, ("x-bin", "\x00\xff")))
     triangle.kubelet.h2.send_data(3, b"abc", pad_length=7, end_stream=True)
@@ -19,10 +19,10 @@ def test_settled_connection_forwards_the_very_bytes(triangle: Triangle) -> None:
     assert b"".join(triangle.core.to_upstream) == sent + (b"\x00\x00\x02\xfa\x07\x00\x00\x00\x03hi")
 
 
-def test_ping_that_the_interposer_provoked_does_not_bother_the_runtime(
+def test_ping_that_the_interposer_provoked_does_not_reach_the_runtime(
     triangle: Triangle,
 ) -> None:
-    """A runtime in Go closes connections for pings between which it has sent nothing."""
+    """A server in Go closes connections on which pings arrive although it has sent nothing."""
     triangle.ask(1, INTERPOSED)
     assert triangle.interposer is not None
     triangle.interposer.h2.send_headers(1, [*ANSWER, *TRAILERS], end_stream=True)
@@ -34,7 +34,7 @@ def test_ping_that_the_interposer_provoked_does_not_bother_the_runtime(
     assert triangle.runtime.pings == []
 
 
-def test_late_data_on_a_lent_stream_reaches_nobody_and_is_credited(triangle: Triangle) -> None:
+def test_late_data_of_an_interposed_call_is_dropped_and_credited(triangle: Triangle) -> None:
     triangle.kubelet.h2.send_headers(1, request_of(INTERPOSED))
     triangle.settle()
     assert triangle.interposer is not None
@@ -66,7 +66,7 @@ def test_drain_waits_for_calls_but_not_for_endless_ones(triangle: Triangle) -> N
     assert triangle.core.is_over
 
 
-def test_call_that_crosses_the_last_goaway_is_looked_at_by_nobody(triangle: Triangle) -> None:
+def test_call_that_crosses_the_final_goaway_is_dropped(triangle: Triangle) -> None:
     triangle.ask(1, OTHER)
     triangle.core.drain()
     triangle.core.receive_downstream(frames.build(frames.PING, frames.ACK, 0, DRAIN_PING))
@@ -96,11 +96,11 @@ def test_ten_thousand_streams_are_open_at_once(triangle: Triangle) -> None:
 def test_frame_that_is_too_long_ends_the_connection_behind_what_came_before_it(
     triangle: Triangle,
 ) -> None:
-    """Its header suffices: it is not waited for."""
+    """Its header suffices; the payload is not waited for."""
     ping = frames.build(frames.PING, 0, 0, b"kubelet!")
 
     triangle.core.receive_downstream(ping + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01")
 
     assert triangle.core.to_upstream == [ping]
     assert triangle.core.is_over
-    assert triangle.core.reason == "a frame is too long"
+    assert triangle.core.reason == "frame exceeds MAX_FRAME_SIZE"

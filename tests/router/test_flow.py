@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from cri_proxy.router.connection import Side
-from cri_proxy.router.delivery import INTERPOSER_WINDOW_BYTES
+from cri_proxy.router.responseflow import INTERPOSER_WINDOW_BYTES
 from hack.testbed.http2 import ANSWER, INTERPOSED, OTHER, TRAILERS, Peer, Triangle, request_of
 
 INITIAL_WINDOW = int(h2.settings.SettingCodes.INITIAL_WINDOW_SIZE)
@@ -41,14 +41,14 @@ class Flow(RuleBasedStateMachine):
         self.reset: set[int] = set()
 
     def server(self, stream: int) -> Peer | None:
-        is_lent = self.paths[stream] == INTERPOSED
-        peer = self.triangle.interposer if is_lent else self.triangle.runtime
+        is_interposed = self.paths[stream] == INTERPOSED
+        peer = self.triangle.interposer if is_interposed else self.triangle.runtime
         return peer if peer is not None and stream in peer.streams else None
 
-    @rule(target=streams, is_lent=st.booleans(), more=st.sampled_from([0, 0, 10, 20_000]))
-    def open(self, is_lent: bool, more: int) -> int:
+    @rule(target=streams, is_interposed=st.booleans(), more=st.sampled_from([0, 0, 10, 20_000]))
+    def open(self, is_interposed: bool, more: int) -> int:
         stream, self.next = self.next, self.next + 2
-        self.paths[stream] = INTERPOSED if is_lent else OTHER
+        self.paths[stream] = INTERPOSED if is_interposed else OTHER
         self.sent_headers[stream] = request_of(self.paths[stream], ("x-more", "y" * more))
         self.triangle.kubelet.h2.send_headers(stream, self.sent_headers[stream])
         for is_request in (True, False):
@@ -127,13 +127,13 @@ class Flow(RuleBasedStateMachine):
     def little_is_kept(self) -> None:
         if not hasattr(self, "triangle"):
             return
-        delivery = self.triangle.core._delivery
+        response_flow = self.triangle.core._response_flow
 
-        loans = self.triangle.core._lending.loans.values()
-        held = sum(each.size for each in delivery.held if each.is_interposers)
-        held += sum(loan.answers.waiting_bytes for loan in loans)
+        interposed = self.triangle.core._request_flow.calls.values()
+        held = sum(each.size for each in response_flow.held if each.is_interposed)
+        held += sum(call.response.queued_bytes for call in interposed)
         assert held <= INTERPOSER_WINDOW_BYTES
-        assert delivery.room >= 0
+        assert response_flow.room >= 0
         assert not self.triangle.core.is_over
 
     def teardown(self) -> None:
@@ -171,14 +171,14 @@ class Flow(RuleBasedStateMachine):
             assert answered.data == self.sent[stream, False]
             assert answered.is_ended
             assert len(answered.headers) == 2
-        delivery, lending = triangle.core._delivery, triangle.core._lending
-        assert not delivery.held
-        assert not delivery.waiting
-        assert not lending.loans
-        assert not lending.waiting_bytes
-        assert not lending.owed
+        response_flow, request_flow = triangle.core._response_flow, triangle.core._request_flow
+        assert not response_flow.held
+        assert not response_flow.held_streams
+        assert not request_flow.calls
+        assert not request_flow.queued_bytes
+        assert not request_flow.owed
         assert not triangle.core._streams.open
-        assert lending.downstream_room == triangle.kubelet.h2.outbound_flow_control_window
+        assert request_flow.downstream_room == triangle.kubelet.h2.outbound_flow_control_window
 
     def is_done(self, stream: int) -> bool:
         return all(

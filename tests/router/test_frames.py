@@ -29,7 +29,7 @@ def test_frames_are_found_however_the_bytes_are_cut(sent: list[bytes], cuts: lis
         found += [buffer[start:stop] for start, stop, *_ in places]
 
     assert found == sent
-    assert not reader.waiting_bytes
+    assert not reader.pieces
 
 
 def test_frame_longer_than_allowed_is_known_by_its_header() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from cri_proxy.router import frames, headers
-from hack.testbed.http2 import INTERPOSED, NEEDLES, OTHER, request_of
+from hack.testbed.http2 import INTERPOSED, MATCHER, OTHER, request_of
 
 
 def encoded(path: str, *more: tuple[str, str], huffman: bool = True) -> bytes:
@@ -19,16 +19,16 @@ def encoded(path: str, *more: tuple[str, str], huffman: bool = True) -> bytes:
 
 @pytest.mark.parametrize("huffman", [True, False])
 def test_method_is_recognized_in_both_encodings(huffman: bool) -> None:
-    assert NEEDLES.meaning(encoded(INTERPOSED, huffman=huffman)) == 1
-    assert NEEDLES.meaning(encoded(OTHER, huffman=huffman)) == 0
+    assert MATCHER.kind(encoded(INTERPOSED, huffman=huffman)) == 1
+    assert MATCHER.kind(encoded(OTHER, huffman=huffman)) == 0
 
 
 def test_method_in_another_header_is_not_mistaken_for_the_path() -> None:
-    assert NEEDLES.meaning(encoded(OTHER, ("x-method", INTERPOSED))) == 0
+    assert MATCHER.kind(encoded(OTHER, ("x-method", INTERPOSED))) == 0
 
 
 def test_longer_path_is_another_method() -> None:
-    assert NEEDLES.meaning(encoded(INTERPOSED + "s")) == 0
+    assert MATCHER.kind(encoded(INTERPOSED + "s")) == 0
 
 
 def test_sender_is_stateless_once_it_has_said_so() -> None:
@@ -39,32 +39,32 @@ def test_sender_is_stateless_once_it_has_said_so() -> None:
     third = encoder.encode(request_of(OTHER))
 
     for block in first, second:
-        again, read = sender.read(block)
+        again, read = sender.normalized(block)
         assert read is not None
         assert hpack.Decoder().decode(again) == request_of(OTHER)
         assert not sender.is_stateless
-    assert sender.read(third) == (third, None)
+    assert sender.normalized(third) == (third, None)
     assert sender.is_stateless
 
 
 def test_sender_that_takes_up_a_table_again_is_decoded_again() -> None:
     sender, encoder = headers.HeaderSender(), hpack.Encoder()
     encoder.header_table_size = 0
-    sender.read(encoder.encode(request_of(OTHER)))
+    sender.normalized(encoder.encode(request_of(OTHER)))
     encoder.header_table_size = 4096
 
-    again, _ = sender.read(encoder.encode(request_of(INTERPOSED)))
+    again, _ = sender.normalized(encoder.encode(request_of(INTERPOSED)))
 
     assert not sender.is_stateless
-    assert NEEDLES.meaning(again) == 1
+    assert MATCHER.kind(again) == 1
 
 
 def test_sender_that_has_agreed_to_no_table_may_not_take_one_up() -> None:
     sender = headers.HeaderSender()
-    sender.is_bound = True
+    sender.is_limited = True
 
     with pytest.raises(frames.Violation) as violation:
-        sender.read(b"\x3f\xe1\x1f\x82")
+        sender.normalized(b"\x3f\xe1\x1f\x82")
 
     assert violation.value.code == frames.COMPRESSION_ERROR
 
@@ -73,7 +73,7 @@ def test_bomb_is_refused_before_it_expands() -> None:
     bomb = b"\x40\x01a\x7f\xa1\x1e" + b"b" * 4000 + b"\xbe" * 16_000
 
     with pytest.raises(frames.Violation) as violation:
-        headers.HeaderSender().read(bomb)
+        headers.HeaderSender().normalized(bomb)
 
     assert violation.value.code == frames.ENHANCE_YOUR_CALM
 
@@ -81,8 +81,8 @@ def test_bomb_is_refused_before_it_expands() -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(block: bytes) -> None:
     try:
-        headers.HeaderSender().read(block)
-        NEEDLES.meaning(block)
+        headers.HeaderSender().normalized(block)
+        MATCHER.kind(block)
     except frames.Violation:
         pass
 
@@ -90,14 +90,14 @@ def test_any_bytes_are_read_or_refused(block: bytes) -> None:
 def test_never_indexed_header_stays_so() -> None:
     secret = hpack.NeverIndexedHeaderTuple(b"authorization", b"token")
 
-    again, _ = headers.HeaderSender().read(hpack.Encoder().encode([secret]))
+    again, _ = headers.HeaderSender().normalized(hpack.Encoder().encode([secret]))
 
     (decoded,) = hpack.Decoder().decode(again, raw=True)
     assert not decoded.indexable
 
 
 def test_flood_of_empty_continuations_is_bounded() -> None:
-    block = headers.Block(0, 1, frames.build(frames.HEADERS, 0, 1, b"\x82"))
+    block = headers.PartialBlock(0, 1, frames.build(frames.HEADERS, 0, 1, b"\x82"))
     empty = frames.build(frames.CONTINUATION, 0, 1)
 
     def flood() -> None:

@@ -126,7 +126,7 @@ async def until(is_so: Callable[[], bool], *, wake: Callable[[], Awaitable[Any]]
 
 
 @pytest.mark.parametrize(("path", "name"), [(OTHER, b"runtime"), (INTERPOSED, b"interposer")])
-async def test_call_is_answered_by_whose_it_is(
+async def test_call_reaches_the_peer_that_its_method_belongs_to(
     channel: grpc.aio.Channel, path: str, name: bytes
 ) -> None:
     for payload in b"", b"x", bytes(100_000):
@@ -163,7 +163,9 @@ async def test_16_mib_pass_both_ways(channel: grpc.aio.Channel, path: str) -> No
 
 
 @pytest.mark.parametrize("path", [OTHER, INTERPOSED])
-async def test_bidirectional_stream_is_a_conversation(channel: grpc.aio.Channel, path: str) -> None:
+async def test_bidirectional_stream_passes_messages_as_they_come(
+    channel: grpc.aio.Channel, path: str
+) -> None:
     stream = channel.stream_stream(path)(timeout=DEADLINE)
     for turn in range(20):
         await stream.write(b"%d" % turn)
@@ -196,7 +198,7 @@ async def test_calls_at_once_do_not_mix(channel: grpc.aio.Channel) -> None:
     assert answers == [name + b":" + data for (_, name), data in zip(paths, payloads)]
 
 
-async def test_reader_that_stops_reading_stops_the_writer_and_nobody_else(
+async def test_reader_that_stops_reading_stops_only_its_own_writer(
     node: SimpleNamespace, channel: grpc.aio.Channel
 ) -> None:
     stream = channel.unary_stream(OTHER)(b"flood", timeout=DEADLINE)
@@ -230,7 +232,7 @@ async def test_interposed_call_without_interposer_is_refused_and_others_pass(
     assert await call(channel, OTHER, b"x") == b"runtime:x"
 
 
-async def test_absent_runtime_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
+async def test_calls_are_unavailable_until_the_runtime_is_back(tmp_path: Path) -> None:
     runtime = tmp_path / "r.sock"
     with sockets.listening(tmp_path / "p.sock", sockets.access_of(runtime)) as (listener, taken):
         pass
@@ -268,9 +270,7 @@ async def test_drain_finishes_calls_in_flight_and_ends_endless_ones_last(
     assert await endless.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_second_order_to_stop_ends_at_once(
-    node: SimpleNamespace, channel: grpc.aio.Channel
-) -> None:
+async def test_close_cuts_a_drain_short(node: SimpleNamespace, channel: grpc.aio.Channel) -> None:
     hanging = call(channel, OTHER, b"hang")
     await asyncio.wait_for(node.runtime.arrived.wait(), DEADLINE)
     drain = asyncio.create_task(node.router.drain(DEADLINE))
@@ -282,7 +282,7 @@ async def test_second_order_to_stop_ends_at_once(
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_noise_ends_its_own_connection_only(
+async def test_noise_ends_only_its_own_connection(
     node: SimpleNamespace, channel: grpc.aio.Channel
 ) -> None:
     assert await call(channel, OTHER, b"x") == b"runtime:x"
@@ -296,7 +296,7 @@ async def test_noise_ends_its_own_connection_only(
     assert await call(channel, OTHER, b"x") == b"runtime:x"
 
 
-async def test_no_descriptor_is_left(node: SimpleNamespace) -> None:
+async def test_no_descriptor_leaks(node: SimpleNamespace) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     for _ in range(20):
         async with grpc.aio.insecure_channel(f"unix:{node.path}", options=_OPTIONS) as channel:

@@ -1,4 +1,4 @@
-"""The table of streams: when one is over, and which may still come."""
+"""The table of streams: when one ends, and which are still accepted."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections import Counter
 import pytest
 
 from cri_proxy.router import counting, frames
-from cri_proxy.router.streams import ANSWER_OVER, ENDLESS, REQUEST_OVER, Streams
+from cri_proxy.router.streams import ENDLESS, REQUEST_ENDED, RESPONSE_ENDED, Streams
 
-HALVES = (REQUEST_OVER, ANSWER_OVER)
+HALVES = (REQUEST_ENDED, RESPONSE_ENDED)
 
 
 @pytest.mark.parametrize("halves", [HALVES, HALVES[::-1]])
-def test_stream_is_over_when_both_directions_are(halves: tuple[int, int]) -> None:
+def test_stream_ends_when_both_directions_have(halves: tuple[int, int]) -> None:
     streams = Streams(None)
     streams.begin(1, 0, b"")
 
-    streams.half_over(1, halves[0])
-    streams.half_over(1, halves[0])
+    streams.half_close(1, halves[0])
+    streams.half_close(1, halves[0])
     assert 1 in streams.open
-    streams.half_over(1, halves[1])
+    streams.half_close(1, halves[1])
     assert 1 not in streams.open
 
 
-def test_end_of_a_stream_that_is_not_in_the_table_is_nobodys() -> None:
+def test_end_of_a_stream_that_is_not_in_the_table_is_ignored() -> None:
     streams = Streams(None)
 
-    streams.half_over(1, REQUEST_OVER)
+    streams.half_close(1, REQUEST_ENDED)
     streams.cancel(3)
     streams.reset(5, frames.CANCEL)
 
@@ -36,22 +36,22 @@ def test_end_of_a_stream_that_is_not_in_the_table_is_nobodys() -> None:
 
 def test_endless_streams_do_not_keep_the_table_busy() -> None:
     streams = Streams(None)
-    streams.begin(1, ENDLESS | REQUEST_OVER, b"")
+    streams.begin(1, ENDLESS | REQUEST_ENDED, b"")
     assert streams.is_idle
 
-    streams.begin(3, REQUEST_OVER, b"")
+    streams.begin(3, REQUEST_ENDED, b"")
     assert not streams.is_idle
     streams.cancel(3)
     assert streams.is_idle
 
 
-def test_bound_is_never_raised_again() -> None:
+def test_limit_never_rises() -> None:
     streams = Streams(None)
 
-    assert [streams.bound(last) for last in (7, 3, 5)] == [7, 3, 3]
+    assert [streams.limit(last) for last in (7, 3, 5)] == [7, 3, 3]
 
 
-def test_each_call_is_counted_once_by_the_first_end_that_it_has() -> None:
+def test_each_call_is_counted_once_by_its_first_end() -> None:
     counted: Counter[str] = Counter()
     table = counting.Table([], lambda _, status: counted.update([status]))
     streams = Streams(counting.Calls(table))

@@ -1,4 +1,4 @@
-"""What becomes of the runtime's frames on their way to kubelet."""
+"""The runtime's frames on their way to kubelet."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from cri_proxy.router import frames
 from hack.testbed.http2 import INTERPOSED, OTHER, Triangle
 
 
-def test_goaway_of_the_runtimes_does_not_disown_a_lent_call(triangle: Triangle) -> None:
-    """Kubelet would repeat a call of which a GOAWAY says that it was never looked at."""
+def test_goaway_of_the_runtime_does_not_exclude_an_interposed_call(triangle: Triangle) -> None:
+    """Kubelet repeats a call that a GOAWAY declares unprocessed."""
     triangle.ask(1, OTHER)
     triangle.ask(3, OTHER)
     triangle.ask(5, INTERPOSED)
@@ -20,7 +20,7 @@ def test_goaway_of_the_runtimes_does_not_disown_a_lent_call(triangle: Triangle) 
     assert triangle.kubelet.streams[3].reset == frames.REFUSED_STREAM
 
 
-def test_settled_connection_hands_on_the_very_object_that_came(triangle: Triangle) -> None:
+def test_settled_connection_forwards_the_received_object_itself(triangle: Triangle) -> None:
     triangle.ask(1, OTHER)
     triangle.runtime.h2.send_headers(1, [(":status", "200")])
     triangle.settle()
@@ -34,13 +34,13 @@ def test_settled_connection_hands_on_the_very_object_that_came(triangle: Triangl
     assert triangle.core.to_downstream[0] is sent
 
 
-def test_frame_that_is_too_long_is_told_as_a_fault_of_the_runtimes(triangle: Triangle) -> None:
+def test_frame_that_is_too_long_is_reported_as_a_fault_of_the_runtime(triangle: Triangle) -> None:
     """Kubelet has done nothing wrong; what came before the frame still reaches it."""
     ping = frames.build(frames.PING, 0, 0, b"runtime!")
 
     triangle.core.receive_upstream(ping + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01")
 
-    reason = "the runtime broke the protocol: a frame is too long"
+    reason = "the runtime broke the protocol: frame exceeds MAX_FRAME_SIZE"
     assert triangle.core.to_downstream == [ping, frames.goaway(0, frames.INTERNAL_ERROR, reason)]
     assert triangle.core.is_over
 

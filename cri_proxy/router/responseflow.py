@@ -1,0 +1,274 @@
+"""Flow control of response DATA: downstream's windows, which two senders share.
+
+Downstream grants one connection window to the one peer that it knows, but two send into it.
+Upstream is granted what downstream grants: the WINDOW_UPDATEs are forwarded. DATA of the interposer
+uses the same window without upstream's knowledge, so it is recorded as a debt and withheld from
+downstream's next grants to upstream. At any moment
+
+    what upstream may send by its own count  =  room + debt - held bytes of upstream
+
+where `room` is downstream's real window. Until a debt is repaid, upstream may send more than there
+is room for. No DATA goes beyond the room, whoever sent it: it is held here in order of arrival, and
+so is every later frame of a stream with something held. The held bytes are bounded by the debt,
+which is at most a window that downstream itself granted, and by the window that we grant to the
+interposer and replenish only as its DATA leaves.
+
+Stream windows of upstream are end to end and not touched here, with one exception: a padded frame
+that is split to fit loses its padding, which is credited to its sender. Streams of the interposer
+have a `ResponseWindow` each. The interposer gets the default initial window, whatever downstream
+announces, and granted more when downstream's window is larger. What it sends beyond downstream's
+window, because that was smaller or has been reduced since, is queued:
+
+    granted to the interposer  =  downstream's window - queued - what the interposer may still send
+
+So changed SETTINGS of downstream take effect at the right moment without involving the interposer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from cri_proxy.router import frames
+
+INTERPOSER_WINDOW_BYTES: Final = 1 << 20
+"""The connection window that we grant to the interposer."""
+
+
+class ResponseWindow:
+    """Downstream's window of one interposed stream, and the frames queued for it."""
+
+    __slots__ = ("granted", "queue", "queued_bytes", "room")
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        """Bytes that downstream accepts on the stream."""
+        self.granted = frames.INITIAL_WINDOW_BYTES
+        """Bytes that the interposer may still send on the stream."""
+        self.queue: deque[tuple[bytes, int]] = deque()
+        """Frames, each with its bytes of DATA: 0 for other kinds."""
+        self.queued_bytes = 0
+
+    def put(self, raw: bytes, size: int) -> int:
+        """Queue a frame of the interposer; return the bytes of padding removed from it.
+
+        Raises Violation if the interposer exceeded its window.
+        """
+        self.granted -= size
+        if size and self.granted < 0:
+            raise frames.Violation(
+                frames.FLOW_CONTROL_ERROR, "stream flow-control window was exceeded"
+            )
+        padding = 0
+        if size > self.room or (size and self.queue):
+            flags, stream = _flags_and_stream(raw)
+            payload = raw[frames.HEADER_BYTES :]
+            data = frames.unpadded(flags, payload)
+            padding = len(payload) - len(data)
+            raw = frames.build(frames.DATA, flags & frames.END_STREAM, stream, data)
+            size = len(data)
+        self.queue.append((raw, size))
+        self.queued_bytes += size
+        return padding
+
+    def ready(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the frames that fit into downstream's window now, with their bytes of DATA."""
+        while self.queue:
+            raw, size = self.queue[0]
+            if size > self.room:
+                if self.room > 0:
+                    flags, stream = _flags_and_stream(raw)
+                    cut = frames.HEADER_BYTES + self.room
+                    part = raw[frames.HEADER_BYTES : cut]
+                    rest = frames.build(frames.DATA, flags, stream, raw[cut:])
+                    self.queue[0] = rest, size - len(part)
+                    self._sent(len(part))
+                    yield frames.build(frames.DATA, 0, stream, part), len(part)
+                return
+            self.queue.popleft()
+            self._sent(size)
+            yield raw, size
+
+    def surplus(self) -> int:
+        """Return the bytes to grant to the interposer now, and record them as granted."""
+        surplus = self.room - self.queued_bytes - self.granted
+        if surplus <= 0:
+            return 0
+        self.granted += surplus
+        return surplus
+
+    def _sent(self, size: int) -> None:
+        self.room -= size
+        self.queued_bytes -= size
+
+
+class Refund(NamedTuple):
+    """Bytes that a sender counted and downstream never will, to be granted to the sender again."""
+
+    is_interposed: bool
+    stream: int
+    size: int
+
+
+class _Held:
+    __slots__ = ("is_interposed", "raw", "size", "stream")
+
+    def __init__(self, stream: int, raw: bytes, size: int, *, is_interposed: bool) -> None:
+        self.stream = stream
+        self.raw = raw
+        self.size = size
+        """Flow-controlled bytes: 0 for what is not DATA."""
+        self.is_interposed = is_interposed
+
+
+class ResponseFlow:
+    """What is sent to downstream under its connection window."""
+
+    __slots__ = (
+        "_interposer_credit",
+        "_interposer_room",
+        "_out",
+        "_upstream_bytes",
+        "debt",
+        "held",
+        "held_streams",
+        "room",
+    )
+
+    def __init__(self, out: list[bytes]) -> None:
+        self.room = frames.INITIAL_WINDOW_BYTES
+        """Bytes of DATA that downstream accepts now."""
+        self.debt = 0
+        """Bytes sent by the interposer that upstream does not know of."""
+        self.held: deque[_Held] = deque()
+        self.held_streams: dict[int, int] = {}
+        """The number of held frames of each stream that has any."""
+        self._out = out
+        self._upstream_bytes = 0
+        self._interposer_room = INTERPOSER_WINDOW_BYTES
+        self._interposer_credit = 0
+
+    def put(self, stream: int, raw: bytes, size: int, *, is_interposed: bool) -> None:
+        """Send a frame to downstream, or hold it; `size` is 0 if it is not DATA.
+
+        Raises Violation if upstream exceeded the window that it was granted.
+        """
+        if stream in self.held_streams or (size and (self.held or size > self.room)):
+            if not is_interposed:
+                self._upstream_bytes += size
+                if self._upstream_bytes > self.room + self.debt:
+                    raise _exceeded()
+            self.held.append(_Held(stream, raw, size, is_interposed=is_interposed))
+            self.held_streams[stream] = self.held_streams.get(stream, 0) + 1
+        else:
+            self._out.append(raw)
+            self._count(size, is_interposed=is_interposed)
+
+    def receive(self, size: int) -> None:
+        """Count DATA received from the interposer, whatever happens to it later.
+
+        Raises Violation if the interposer exceeded the window that it was granted.
+        """
+        self._interposer_room -= size
+        if self._interposer_room < 0:
+            raise _exceeded()
+
+    def drop(self, size: int) -> None:
+        """Credit received bytes of the interposer that will not be sent to downstream."""
+        self._interposer_credit += size
+
+    def grant(self, increment: int) -> int:
+        """Apply a grant of downstream; return what to forward of it to upstream.
+
+        Raises Violation if the window exceeds the maximum.
+        """
+        if self.room + increment > frames.LARGEST_WINDOW:
+            raise frames.Violation(
+                frames.FLOW_CONTROL_ERROR, "connection flow-control window exceeds 2^31-1"
+            )
+        self.room += increment
+        return self.repay(increment)
+
+    def repay(self, increment: int) -> int:
+        """Repay the debt from what upstream is to be granted; return what is left of that."""
+        paid = min(self.debt, increment)
+        self.debt -= paid
+        return increment - paid
+
+    def release(self) -> Sequence[Refund]:
+        """Send held frames to downstream while there is room."""
+        refunds: list[Refund] = []
+        while self.held:
+            head = self.held[0]
+            if head.size > self.room:
+                if self.room and (refund := self._split(head)):
+                    refunds.append(refund)
+                if head.size > self.room:
+                    break
+            self.held.popleft()
+            left = self.held_streams[head.stream] - 1
+            if left:
+                self.held_streams[head.stream] = left
+            else:
+                del self.held_streams[head.stream]
+            self._out.append(head.raw)
+            self._sent(head, head.size)
+        return refunds
+
+    def reset_interposer(self) -> None:
+        """Start over for the next interposer connection; frames held of the last one stay."""
+        self._interposer_room = INTERPOSER_WINDOW_BYTES
+        self._interposer_credit = -sum(each.size for each in self.held if each.is_interposed)
+
+    def interposer_grant(self) -> int:
+        """Return the bytes to grant to the interposer now: none, or at least half a window."""
+        credit = self._interposer_credit
+        if credit < INTERPOSER_WINDOW_BYTES // 2:
+            return 0
+        self._interposer_credit = 0
+        self._interposer_room += credit
+        return credit
+
+    def _count(self, size: int, *, is_interposed: bool) -> None:
+        self.room -= size
+        if is_interposed:
+            self.debt += size
+            self._interposer_credit += size
+
+    def _sent(self, head: _Held, size: int) -> None:
+        if not head.is_interposed:
+            self._upstream_bytes -= size
+        self._count(size, is_interposed=head.is_interposed)
+
+    def _split(self, head: _Held) -> Refund | None:
+        """Send as much of a DATA frame as there is room for; leave the rest of it in `head`."""
+        flags, _ = _flags_and_stream(head.raw)
+        payload = head.raw[frames.HEADER_BYTES :]
+        data = frames.unpadded(flags, payload)
+        padding = len(payload) - len(data)
+        end = flags & frames.END_STREAM
+        if len(data) > self.room:
+            part, data = data[: self.room], data[self.room :]
+            self._out.append(frames.build(frames.DATA, 0, head.stream, part))
+            self._sent(head, len(part))
+        head.raw = frames.build(frames.DATA, end, head.stream, data)
+        head.size = len(data)
+        if not padding:
+            return None
+        if head.is_interposed:
+            self._interposer_credit += padding
+        else:
+            self._upstream_bytes -= padding
+        return Refund(head.is_interposed, head.stream, padding)
+
+
+def _flags_and_stream(raw: bytes) -> tuple[int, int]:
+    _, flags, stream = frames.HEADER.unpack_from(raw)
+    return flags, stream & frames.LARGEST_STREAM
+
+
+def _exceeded() -> frames.Violation:
+    return frames.Violation(
+        frames.FLOW_CONTROL_ERROR, "connection flow-control window was exceeded"
+    )

@@ -1,7 +1,7 @@
 """Names of all settings, derived from the sections of `schema`.
 
-One rule makes all names: key `k` of section `s` is `s.k` in the file and after --set, and
-CRI_PROXY_S_K in the environment. `toml_of` writes a default the way it would stand in the file.
+Key `k` of section `s` is named `s.k` in messages and after --set, and CRI_PROXY_S_K in the
+environment. `toml_of` formats a default as it would be written in the file.
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ The value of a key is taken from the first of these sources that sets it:
    `--config` or `CRI_PROXY_CONFIG` names; a file named in this way must exist
 4. the default
 
-In the environment and after `--set` the elements of a list stand between commas or spaces, and
-those of a table are written `name=value`. `--set` may be repeated: lists and tables are joined, of
-other values the last one counts. Unknown sections, keys and variables and invalid values are
-refused: `cri-proxy check` reports all of them at once, and where each value came from.
+In the environment and after `--set`, the elements of a list are separated by commas or spaces, and
+those of a table are written `name=value`. `--set` can be repeated: lists and tables are joined, and
+of other values the last one counts. Unknown sections, keys and variables and invalid values are
+errors. `cri-proxy check` reports all of them at once, and where each value comes from.
 """
 
 

@@ -70,6 +70,16 @@ def test_commands_on_the_pages_exist() -> None:
             assert word in known, f"{page.name}: cri-proxy {word}"
 
 
+def test_files_that_the_pages_name_exist() -> None:
+    """Those of the package may be named without it; decisions name files of their time."""
+    roots = (REPOSITORY, REPOSITORY / "cri_proxy")
+    for page in PAGES:
+        if page.parent.name == "decisions":
+            continue
+        for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|sh|json|txt|toml))`", page.read_text()):
+            assert any((root / name).exists() for root in roots), f"{page.name}: {name}"
+
+
 def test_the_architecture_has_the_floors_that_are_checked() -> None:
     """Those of the package, then those of the store's rooms."""
     page = (REPOSITORY / "docs" / "architecture.md").read_text()

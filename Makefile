@@ -1,56 +1,56 @@
-# What one does with this repository. Each target installs first what it needs and this machine lacks.
-#   make test ARGS="-k sweeping -x"     hands arguments on
-#   make test WORKERS=0 ARGS=--pdb      runs one test after the other, as a debugger needs it
+# Development commands. Each target installs missing prerequisites first.
+#   make test ARGS="-k sweeping -x"     passes arguments to pytest
+#   make test WORKERS=0 ARGS=--pdb      runs one test at a time, for debuggers
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 ARGS ?=
-# How many tests run at once. They wait most of the time, for pods and for programs to start; 0 is one after the other.
+# Number of concurrent tests, which mostly wait for pods and programs to start; 0 runs one test at a time.
 WORKERS ?= 2
 AT_ONCE := -n $(WORKERS) --dist worksteal
 # Where spelling and the words of hack/codespell.txt are checked.
-PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs manifests .github .ci Makefile renovate.json \
-	cri_proxy/settings
+PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs manifests .github .ci Makefile \
+	renovate.json hack cri_proxy/settings cri_proxy/node
 TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environment_in_a_pod.py
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 .PHONY: help
-help: ## show this
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## run a pod in an environment, on this machine, start to finish (as root)
+demo: ## run pods in an environment on this machine, from start to finish (as root)
 	@hack/prerequisites.sh demo
 	$(PYTHON) -m hack.demo $(ARGS)
 
 .PHONY: test
-test: ## run all tests; as root also those that run pods
+test: ## run all tests; those with pods only as root
 	@hack/prerequisites.sh test
 	$(PYTHON) -m pytest $(AT_ONCE) $(ARGS)
 
 .PHONY: alone
-alone: ## run the tests of kubelet's traffic once more, with the interposer alone (as root)
+alone: ## repeat the tests of kubelet's traffic with the interposer alone (as root)
 	@hack/prerequisites.sh test
 	TESTBED_FRONT=interposer $(PYTHON) -m pytest $(AT_ONCE) $(TRAFFIC) $(ARGS)
 
 .PHONY: soak
-soak: ## put a million calls through the router, the runtime restarting, for an hour
+soak: ## send a million calls through the router in an hour, while the runtime restarts
 	@hack/prerequisites.sh test
 	$(PYTHON) -m hack.bench.relay.soak $(ARGS)
 
 .PHONY: fuzz
-fuzz: ## put a million hostile connections through the core of the router
+fuzz: ## send a million hostile connections through the core of the router
 	@hack/prerequisites.sh
 	$(PYTHON) -m hack.testbed.hostile $(or $(ARGS),1000000)
 
 .PHONY: conformance
-conformance: ## try other clients on containerd through the router: h2spec, grpc-go of old, crictl, ctr
+conformance: ## compare other clients directly and through the router: h2spec, an old grpc-go, crictl, ctr
 	@hack/prerequisites.sh test
 	$(PYTHON) -m hack.bench.relay.conformance $(ARGS)
 
 .PHONY: e2e-kubernetes
-e2e-kubernetes: dist ## run pods, and install the release, on a real Kubernetes, built here the first time (as root)
+e2e-kubernetes: dist ## run pods, and install the release, on a Kubernetes that is built from source once (as root)
 	@hack/prerequisites.sh cluster
 	$(PYTHON) -m hack.cluster.programs
 	$(PYTHON) -m pytest -m kubernetes tests/kubernetes $(ARGS)
@@ -77,7 +77,7 @@ protos: ## generate messages from api/
 	hack/protos.sh
 
 .PHONY: dist
-dist: ## build the release into dist/: tarball, wheel, checksums, list of parts
+dist: ## build the release into dist/: tarball, wheel, checksums, list of parts (SBOM)
 	@hack/prerequisites.sh
 	$(PYTHON) -m hack.dist $(ARGS)
 
@@ -93,22 +93,22 @@ kind: ## run the demo pods on kind, with the release in dist/ (needs Docker, kin
 	hack/kind.sh down
 
 .PHONY: install-test
-install-test: dist ## install, upgrade and uninstall the release on machines with a systemd of their own (as root)
+install-test: dist ## install, upgrade and uninstall the release on separate machines with systemd (as root)
 	@hack/prerequisites.sh install
 	$(PYTHON) -m pytest -m systemd tests/install $(ARGS)
 
 .PHONY: bench
-bench: ## measure against the figures to reach (as root)
+bench: ## run the benchmarks and compare them with their targets (as root)
 	@hack/prerequisites.sh test
 	$(PYTHON) -m hack.bench $(ARGS)
 
 .PHONY: critest
-critest: ## run Kubernetes' tests of a runtime with and without the proxy: the same must pass (as root)
+critest: ## compare Kubernetes' runtime tests with and without the proxy (as root)
 	@hack/prerequisites.sh test
 	@hack/critools.sh >/dev/null
 	$(PYTHON) -m hack.critest $(ARGS)
 
 .PHONY: clean
-clean: ## remove what was installed, built or cached here
+clean: ## delete everything that was installed, built or cached in this directory
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find cri_proxy hack tests -name __pycache__ -prune -exec rm -rf {} +

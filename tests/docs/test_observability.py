@@ -1,4 +1,4 @@
-"""The page about what a node tells knows every span, metric and log line that there is."""
+"""docs/observability.md and docs/operations.md document every span, metric and log line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def calls() -> Iterator[tuple[str, str]]:
                 yield node.func.id, first.value
 
 
-def test_every_span_is_told_of() -> None:
+def test_every_span_is_documented() -> None:
     names = {
         text
         for name, text in calls()
@@ -44,7 +44,7 @@ def test_every_span_is_told_of() -> None:
     assert {name for name in names if f"`{name}`" not in PAGE} == set()
 
 
-def test_every_metric_is_told_of() -> None:
+def test_every_metric_is_documented() -> None:
     names = {
         text.replace(".", "_")
         for name, text in calls()
@@ -55,8 +55,8 @@ def test_every_metric_is_told_of() -> None:
     assert {name for name in names if name not in PAGE} == set()
 
 
-def test_every_line_of_the_log_is_told_of() -> None:
-    """Debug lines are for who reads the code."""
+def test_every_log_line_is_documented() -> None:
+    """Except for debug lines, which are for readers of the code."""
     events = {
         text
         for name, text in calls()
@@ -69,5 +69,5 @@ def test_every_line_of_the_log_is_told_of() -> None:
 
 
 def shown(event: str) -> str:
-    """Return an event up to what is filled in."""
+    """Return an event up to its first placeholder."""
     return re.split(r"\s*(?:\w+=)?%[sd]", event)[0].rstrip(" :")

@@ -1,4 +1,4 @@
-"""The pages for people agree with the program: links lead somewhere, samples are accepted."""
+"""The pages agree with the program: links, samples, error codes, commands and floors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_samples_of_settings_are_accepted(page: Path, tmp_path: Path) -> None:
         assert settings.load(environment={}, file=str(file)).settings
 
 
-def test_operators_are_told_the_code_of_every_error() -> None:
+def test_the_status_code_of_every_error_is_documented() -> None:
     told = {
         error: code
         for code, error in re.findall(r"^\| ([A-Z_]+) \| (\w+) \|", OPERATIONS.read_text(), re.M)
@@ -57,7 +57,7 @@ def test_operators_are_told_the_code_of_every_error() -> None:
     assert told == {name: status.code_of(error("because")).name for name, error in every.items()}
 
 
-def test_operators_are_told_every_exit_code() -> None:
+def test_every_exit_code_is_documented() -> None:
     sentence = OPERATIONS.read_text().partition("**Exit codes**")[2].partition("\n\n")[0]
 
     assert set(map(int, re.findall(r"\b\d+\b", sentence))) == exits.MEANINGS.keys()

@@ -9,7 +9,7 @@ WORKERS ?= 2
 AT_ONCE := -n $(WORKERS) --dist worksteal
 # Where spelling and the words of hack/codespell.txt are checked.
 PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs manifests .github .ci Makefile renovate.json \
-	cri_proxy/settings
+	cri_proxy/settings hack
 TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environment_in_a_pod.py
 
 .NOTPARALLEL:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hack.testbed.file_server import FileServer
 
 from cri_proxy.daemon import parts
 from cri_proxy.model import systems
@@ -26,6 +25,7 @@ from hack.testbed import environments
 from hack.testbed.binary_cache import Executable, Publisher
 from hack.testbed.environments import Package
 from hack.testbed.floxhub import FloxHub
+from hack.testbed.web import FileServer
 
 
 @dataclass

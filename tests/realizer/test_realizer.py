@@ -11,7 +11,7 @@ from cri_proxy.model import references
 from cri_proxy.model.environments import Mode
 from cri_proxy.model.progress import Phase
 from cri_proxy.realizer.realizer import Realizer
-from hack.testbed import file_server
+from hack.testbed import web
 from tests.realizer.conftest import Node
 
 WEB = references.parse("acme/web")
@@ -85,7 +85,7 @@ async def test_environment_in_place_costs_no_cache(node: Node, realizer: Realize
 
 async def test_deadline_ends_the_waiting_and_not_the_work(node: Node, realizer: Realizer) -> None:
     node.push("web", node.package("hello"))
-    hang = file_server.Hang()
+    hang = web.Hang()
     node.cache.fail("/nar/*", hang)
     realization = realizer.begin(WEB)
 
@@ -166,7 +166,7 @@ async def test_environment_that_is_not_in_place_is_none(realizer: Realizer) -> N
 
 async def test_closing_cancels_what_is_under_way(node: Node) -> None:
     node.push("web", node.package("hello"))
-    node.cache.fail("/nar/*", file_server.Hang())
+    node.cache.fail("/nar/*", web.Hang())
     async with node.realizer() as realizer:
         realization = realizer.begin(WEB)
         async with asyncio.timeout(DEADLINE_SECONDS):

@@ -23,7 +23,7 @@ from cri_proxy.store.disk.garbage import CollectionPlan, Fate
 from cri_proxy.telemetry import logs
 
 _HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
-_SHOWN_HOLDERS: Final = 2
+_SHOWN_ROOTS: Final = 2
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
@@ -114,8 +114,8 @@ def _fate_of(each: Fate, freed: Freed | None) -> str:
     if each.goes and freed is not None:
         is_gone = each.identity in {gone.identity for gone in freed.gone}
         return "removed" if is_gone else "stays: it came into use meanwhile"
-    shown = ", ".join(each.holders[:_SHOWN_HOLDERS])
-    more = len(each.holders) - _SHOWN_HOLDERS
+    shown = ", ".join(each.roots[:_SHOWN_ROOTS])
+    more = len(each.roots) - _SHOWN_ROOTS
     return f"stays: {shown}" + (f" and {more} more" if more > 0 else "")
 
 
@@ -146,7 +146,7 @@ def _record_of(plan: CollectionPlan, freed: Freed | None) -> dict[str, object]:
                 ),
                 "bytes": each.frees,
                 "goes": each.goes if freed is None else each.identity in gone,
-                "holders": list(each.holders),
+                "holders": list(each.roots),
             }
             for each in plan.fates
         ],

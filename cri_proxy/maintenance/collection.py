@@ -30,7 +30,7 @@ from cri_proxy.maintenance import gcroots
 from cri_proxy.maintenance.gcroots import GcRoots
 from cri_proxy.model.references import Reference
 from cri_proxy.store.disk import garbage, leases
-from cri_proxy.store.disk.garbage import CollectionPlan, Fate, PlanRequest, Rules
+from cri_proxy.store.disk.garbage import CollectionPlan, PlanRequest, Rules, Verdict
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 
@@ -43,8 +43,8 @@ T = TypeVar("T")
 class Freed:
     """What a collection did; `spared` were to be removed, but have GC roots after all."""
 
-    gone: tuple[Fate, ...]
-    spared: tuple[Fate, ...]
+    gone: tuple[Verdict, ...]
+    spared: tuple[Verdict, ...]
     paths: int
     bytes: int
 
@@ -78,7 +78,7 @@ class Collection:
         """
         async with self._alone():
             plan, before = await self._planned(rules)
-            gone, spared = await self._take_away(plan.going, before)
+            gone, spared = await self._take_away(plan.removals, before)
             paths = await self._pool.call(garbage.PATHS, unused_seconds)
         return Freed(gone, spared, paths.paths, paths.bytes)
 
@@ -100,34 +100,34 @@ class Collection:
         return gcroots.of_lists(containers, pods).with_pins(pins)
 
     async def _take_away(
-        self, going: Sequence[Fate], before: GcRoots
-    ) -> tuple[tuple[Fate, ...], tuple[Fate, ...]]:
+        self, removals: Sequence[Verdict], before: GcRoots
+    ) -> tuple[tuple[Verdict, ...], tuple[Verdict, ...]]:
         """Move environments without GC roots to the garbage; return the removed and the spared."""
-        if not going:
+        if not removals:
             return (), ()
         claimed: dict[str, locks.Lock] = {}
         try:
-            self._claim(going, claimed)
+            self._claim(removals, claimed)
             now = await self._roots()
             free = [
                 each
-                for each in going
+                for each in removals
                 if each.identity in claimed and not now.keep(each.identity, each.reference, before)
             ]
             gone = await _finished(asyncio.to_thread(self._rename, free))
         finally:
             for lease in claimed.values():
                 lease.release()
-        return gone, tuple(each for each in going if each not in gone)
+        return gone, tuple(each for each in removals if each not in gone)
 
-    def _claim(self, going: Sequence[Fate], claimed: dict[str, locks.Lock]) -> None:
+    def _claim(self, removals: Sequence[Verdict], claimed: dict[str, locks.Lock]) -> None:
         """Claim the leases that are free: a few system calls each, none of which blocks."""
-        for each in going:
+        for each in removals:
             lease = leases.claim(self._views.locate(each.identity))
             if lease is not None:
                 claimed[each.identity] = lease
 
-    def _rename(self, free: Sequence[Fate]) -> tuple[Fate, ...]:
+    def _rename(self, free: Sequence[Verdict]) -> tuple[Verdict, ...]:
         return tuple(each for each in free if self._views.move_to_garbage(each.identity))
 
     @contextlib.asynccontextmanager

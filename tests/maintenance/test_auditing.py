@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from cri_proxy.store.disk import integrity
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 from hack.testbed.binary_cache import Publisher
-from tests.maintenance.jobs import InProcess
+from tests.maintenance.loops import InProcess, logged, running
 from tests.store.disk import nodes
 
 
@@ -45,35 +43,10 @@ def audit_of(root: Path, pool: InProcess, *, megabytes_per_second: int = 1000) -
     return Auditing(settings, pool)
 
 
-@contextlib.asynccontextmanager
-async def running(audit: Auditing) -> AsyncIterator[None]:
-    """Audit round after round, until the body is done; it has a minute."""
-    task = asyncio.create_task(audit.keep())
-    try:
-        async with asyncio.timeout(60):
-            yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
 def rounds(caplog: pytest.LogCaptureFixture) -> list[tuple[int, int, int]]:
     """Return the logged paths, environments and findings of all rounds that have ended."""
-    fields = [
-        each.cri_proxy_fields
-        for each in caplog.records
-        if each.name == auditing.__name__ and each.getMessage() == "audit round ended"
-    ]
+    fields = logged(caplog, auditing, "audit round ended")
     return [(each["paths"], each["environments"], each["damaged"]) for each in fields]
-
-
-def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, object]]:
-    """Return the fields of the audit's log lines of an event."""
-    return [
-        each.cri_proxy_fields
-        for each in caplog.records
-        if each.name == auditing.__name__ and each.getMessage() == event
-    ]
 
 
 async def test_a_round_checks_all_paths_and_environments_and_another_follows(
@@ -85,7 +58,7 @@ async def test_a_round_checks_all_paths_and_environments_and_another_follows(
 ) -> None:
     caplog.set_level("INFO")
     nodes.realize(views, "web", *paths)
-    async with running(audit_of(root, pool)):
+    async with running(audit_of(root, pool).keep()):
         while len(rounds(caplog)) < 2:
             await asyncio.sleep(0)
 
@@ -106,8 +79,8 @@ async def test_damage_is_logged_with_its_environments(
     file = store.locate(paths[1]) / "bin" / "x"
     file.chmod(0o644)
     file.write_bytes(b"damaged")
-    async with running(audit_of(root, pool)):
-        while not (found := logged(caplog, "store path damaged, quarantined")):
+    async with running(audit_of(root, pool).keep()):
+        while not (found := logged(caplog, auditing, "store path damaged, quarantined")):
             await asyncio.sleep(0)
 
     assert (found[0]["path"], found[0]["environments"]) == (paths[1].basename, identity)
@@ -120,7 +93,7 @@ async def test_a_round_resumes_where_the_last_daemon_stopped(
 ) -> None:
     caplog.set_level("INFO")
     (root / "audit.json").write_text(json.dumps({"after": paths[1].basename, "ended_at": 0.0}))
-    async with running(audit_of(root, pool)):
+    async with running(audit_of(root, pool).keep()):
         while len(rounds(caplog)) < 2:
             await asyncio.sleep(0)
 
@@ -132,7 +105,7 @@ async def test_an_unreadable_record_of_progress_starts_a_new_round(
 ) -> None:
     caplog.set_level("INFO")
     (root / "audit.json").write_text("{")
-    async with running(audit_of(root, pool)):
+    async with running(audit_of(root, pool).keep()):
         while not rounds(caplog):
             await asyncio.sleep(0)
 
@@ -149,8 +122,8 @@ async def test_a_failure_is_logged_and_retried(
     monkeypatch.setattr(auditing, "_AGAIN_SECONDS", 0.0)
     caplog.set_level("INFO")
     pool.failure = errors.NodeExhausted("no memory")
-    async with running(audit_of(root, pool)):
-        while not (failures := logged(caplog, "audit failed, will retry")):
+    async with running(audit_of(root, pool).keep()):
+        while not (failures := logged(caplog, auditing, "audit failed, will retry")):
             await asyncio.sleep(0)
         assert not rounds(caplog)
         pool.failure = None

@@ -16,7 +16,7 @@ from cri_proxy.realizer import holding
 from cri_proxy.store.disk import garbage
 from cri_proxy.store.disk.garbage import Rules
 from cri_proxy.store.disk.local import Store
-from tests.maintenance.jobs import InProcess, Runtime
+from tests.maintenance.loops import InProcess, Runtime
 from tests.store.disk import nodes
 
 ALL = Rules(grace_seconds=0, wanted_bytes=None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,11 +21,12 @@ from cri_proxy.store.disk import garbage
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 from hack.testbed.binary_cache import Publisher
-from tests.maintenance.jobs import InProcess, Runtime
+from tests.maintenance.loops import InProcess, Runtime, logged, running
 from tests.store.disk import nodes
 
 ALWAYS = GarbageSettings(high_percent=0, low_percent=0, grace_seconds=0.0, interval_seconds=0.0)
 """Any disk is too full for it."""
+FAILED = "garbage collection failed, will retry"
 NEVER = GarbageSettings(high_percent=100, age_seconds=0.0, interval_seconds=0.0)
 """No disk is too full for it, and nothing is too old."""
 
@@ -40,34 +41,16 @@ def runtime() -> Runtime:
     return Runtime()
 
 
-@contextlib.asynccontextmanager
-async def running(
+def loop_of(
     root: Path, pool: InProcess, runtime: Runtime, settings: GarbageSettings
-) -> AsyncIterator[Housekeeping]:
-    """Keep house while the body runs; it has a minute."""
+) -> Coroutine[Any, Any, None]:
     wanted = dataclasses.replace(
         Settings(),
         store=StoreSettings(root=root),
         garbage=settings,
         metrics=MetricsSettings(listen=""),
     )
-    keeper = Housekeeping(wanted, Collection(root, runtime, pool, dict), pool)
-    task = asyncio.create_task(keeper.keep())
-    try:
-        async with asyncio.timeout(60):
-            yield keeper
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-def logged(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, object]]:
-    """Return the fields of the log lines of an event."""
-    return [
-        each.cri_proxy_fields
-        for each in caplog.records
-        if each.name == housekeeping.__name__ and each.getMessage() == event
-    ]
+    return Housekeeping(wanted, Collection(root, runtime, pool, dict), pool).keep()
 
 
 async def test_a_disk_that_is_too_full_loses_environments_and_what_stays_is_explained_once(
@@ -88,17 +71,17 @@ async def test_a_disk_that_is_too_full_loses_environments_and_what_stays_is_expl
         runtime.on_list.append(count)
 
     runtime.on_list = [count]
-    async with running(root, pool, runtime, ALWAYS):
-        while not logged(caplog, "garbage collection failed, will retry"):
+    async with running(loop_of(root, pool, runtime, ALWAYS)):
+        while not logged(caplog, housekeeping, FAILED):
             await asyncio.sleep(0)
         before = len(checks)
         while len(checks) < before + 2:
             await asyncio.sleep(0)
 
-    (removed,) = logged(caplog, "environment removed")
+    (removed,) = logged(caplog, housekeeping, "environment removed")
     assert (str(removed["reference"]), removed["why"]) == ("acme/gone:1", "room")
     assert (kept.exists(), gone.exists()) == (True, False)
-    (failure,) = logged(caplog, "garbage collection failed, will retry")
+    (failure,) = logged(caplog, housekeeping, FAILED)
     assert "nothing more can be removed" in str(failure["why"])
     assert not list((views.directory / ".garbage").iterdir())
 
@@ -116,8 +99,8 @@ async def test_old_environments_go_from_a_disk_with_room(
     os.utime(old / "environment.json", (1000.0, 1000.0))
     settings = dataclasses.replace(NEVER, age_seconds=1.0, grace_seconds=0.0)
     os.utime(new / "environment.json", (time.time() + 3600,) * 2)
-    async with running(root, pool, runtime, settings):
-        while not (removed := logged(caplog, "environment removed")):
+    async with running(loop_of(root, pool, runtime, settings)):
+        while not (removed := logged(caplog, housekeeping, "environment removed")):
             await asyncio.sleep(0.01)
 
     assert [(str(each["reference"]), each["why"]) for each in removed] == [("acme/old:1", "age")]
@@ -131,7 +114,7 @@ async def test_what_a_crash_left_undeleted_is_deleted(
     assert store.evict(path, unused_since=time.time() + 60)
     left = store.directory / ".garbage"
     assert list(left.iterdir())
-    async with running(root, pool, runtime, NEVER):
+    async with running(loop_of(root, pool, runtime, NEVER)):
         while list(left.iterdir()):
             await asyncio.sleep(0)
 
@@ -152,13 +135,11 @@ async def test_a_failure_is_logged_once_until_it_changes_or_is_over(
         raise errors.SourceUnreachable(reasons.pop(0))
 
     runtime.on_list = [fail] * len(reasons)
-    async with running(root, pool, runtime, ALWAYS):
+    async with running(loop_of(root, pool, runtime, ALWAYS)):
         while gone.exists():
             await asyncio.sleep(0)
 
-    failures = [
-        str(each["why"]) for each in logged(caplog, "garbage collection failed, will retry")
-    ]
+    failures = [str(each["why"]) for each in logged(caplog, housekeeping, FAILED)]
     assert failures[:2] == ["unavailable", "still unavailable"]
 
 

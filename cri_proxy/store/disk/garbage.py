@@ -8,11 +8,11 @@ Environments are removed by the holder of their leases, not here. Removing renam
 beside the place, so half of a tree is never in place; deleting happens there, piece by piece, and
 continues after any crash.
 
-A store path is removed if no view has it and its record was not used for `unused_seconds` before
-the oldest realization under way began, or before now if none is. Every realization first takes a
-lease, and then uses the record of each path that it relies on (`local.Store.record`). So either the
-path was used after the horizon, which `local.Store.evict` notices, or the realization finds it
-absent and fetches it.
+A store path is removed if no view has it and its record was not used since the horizon, which is
+`unused_seconds` before the oldest realization under way began, or before now if none is. Every
+realization first takes a lease, and then uses the record of each path that it relies on
+(`local.Store.record`). So either the path was used after the horizon, which `local.Store.evict`
+notices, or the realization finds it absent and fetches it.
 
 `decide` is pure: which environments to remove, least recently started first.
 """
@@ -44,7 +44,7 @@ _PAUSE_SECONDS: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class Candidate:
     """An environment in place: its reference, its store paths, its last start."""
 
     identity: str
@@ -68,15 +68,15 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class Verdict:
     """The decision on one environment: it is removed and frees bytes, or its `roots` keep it."""
 
     identity: str
     reference: str
     mode: str
     last_start: float
-    frees: int
-    goes: bool
+    freed_bytes: int
+    is_removed: bool
     roots: tuple[str, ...] = ()
 
 
@@ -84,8 +84,8 @@ class Fate:
 class PlanRequest:
     """What to plan with: the GC roots, by identity and by reference, and the rules."""
 
-    held: Mapping[str, Sequence[str]]
-    wanted: Mapping[str, Sequence[str]]
+    identities: Mapping[str, Sequence[str]]
+    references: Mapping[str, Sequence[str]]
     rules: Rules
 
 
@@ -99,25 +99,24 @@ class StoreSize:
 
 @dataclass(frozen=True, slots=True)
 class CollectionPlan:
-    """What a collection would do: the decision on every environment, and the size of the store.
+    """What a collection would do with environments and store paths.
 
-    `paths` of the store would be removed; `loose_bytes` are those of paths in no environment.
+    `paths` of the store would be removed; `unreferenced_bytes` are those that no environment has.
     """
 
-    fates: tuple[Fate, ...]
+    verdicts: tuple[Verdict, ...]
     paths: int
-    loose_bytes: int
-    store: StoreSize
+    unreferenced_bytes: int
 
     @property
-    def going(self) -> tuple[Fate, ...]:
+    def removals(self) -> tuple[Verdict, ...]:
         """The environments to remove, least recently started first."""
-        return tuple(each for each in self.fates if each.goes)
+        return tuple(each for each in self.verdicts if each.is_removed)
 
     @property
-    def frees(self) -> int:
+    def freed_bytes(self) -> int:
         """The bytes that are freed, by the sizes of store paths."""
-        return self.loose_bytes + sum(each.frees for each in self.going)
+        return self.unreferenced_bytes + sum(each.freed_bytes for each in self.removals)
 
 
 PLAN: Final = Job("garbage.plan", PlanRequest, NOTHING, CollectionPlan)
@@ -129,44 +128,44 @@ MEASURE: Final = Job("garbage.measure", NOTHING, NOTHING, StoreSize)
 
 
 def decide(
-    present: Sequence[Present],
+    candidates: Sequence[Candidate],
     sizes: Mapping[str, int],
     roots: Mapping[str, Sequence[str]],
     rules: Rules,
     now: float,
-) -> list[Fate]:
+) -> list[Verdict]:
     """Decide on every environment, least recently started first.
 
     `sizes` are the bytes of store paths; `roots` are an environment's GC roots, by identity. An
     environment frees the paths that no environment has that stays or is removed later.
     """
-    users = collections.Counter(path for each in present for path in each.paths)
+    users = collections.Counter(path for each in candidates for path in each.paths)
     left = rules.wanted_bytes
-    fates = []
-    for each in sorted(present, key=lambda each: (each.last_start, each.identity)):
+    verdicts = []
+    for each in sorted(candidates, key=lambda each: (each.last_start, each.identity)):
         kept_by = tuple(roots.get(each.identity, ()))
         idle = now - each.last_start
         if not kept_by and idle < rules.grace_seconds:
             kept_by = ("it was started recently",)
         is_old = rules.age_seconds is not None and idle >= rules.age_seconds
-        goes = not kept_by and (is_old or left is None or left > 0)
-        frees = 0
-        if goes:
+        is_removed = not kept_by and (is_old or left is None or left > 0)
+        freed = 0
+        if is_removed:
             users.subtract(each.paths)
-            frees = sum(sizes.get(path, 0) for path in each.paths if not users[path])
-            left = None if left is None else left - frees
-        fates.append(
-            Fate(
+            freed = sum(sizes.get(path, 0) for path in each.paths if not users[path])
+            left = None if left is None else left - freed
+        verdicts.append(
+            Verdict(
                 identity=each.identity,
                 reference=each.reference,
                 mode=each.mode,
                 last_start=each.last_start,
-                frees=frees,
-                goes=goes,
+                freed_bytes=freed,
+                is_removed=is_removed,
                 roots=kept_by,
             )
         )
-    return fates
+    return verdicts
 
 
 def jobs(root: Path) -> Jobs:
@@ -180,13 +179,13 @@ def jobs(root: Path) -> Jobs:
     )
 
 
-def matching(reference: Reference, present: Iterable[Present]) -> list[str]:
+def matching(reference: Reference, candidates: Iterable[Candidate]) -> list[str]:
     """Return the environments that `reference` most likely resolves to, one per mode.
 
     These have the pinned generation, or else the one that was started last.
     """
-    latest: dict[str, Present] = {}
-    for each in present:
+    latest: dict[str, Candidate] = {}
+    for each in candidates:
         found = references.parse(each.reference)
         if (found.owner, found.name) != (reference.owner, reference.name):
             continue
@@ -209,24 +208,23 @@ class _Collector:
     def plan(self, argument: PlanRequest, task: Task[None]) -> CollectionPlan:
         """Plan a collection; changes nothing."""
         task.check()
-        present = self._present()
+        candidates = self._candidates()
         roots: dict[str, list[str]] = collections.defaultdict(list)
-        for identity, names in argument.held.items():
+        for identity, names in argument.identities.items():
             roots[identity] += names
-        for reference, names in argument.wanted.items():
-            for identity in matching(references.parse(reference), present):
+        for reference, names in argument.references.items():
+            for identity in matching(references.parse(reference), candidates):
                 roots[identity] += names
         sizes = self._sizes()
-        fates = decide(present, sizes, roots, argument.rules, time.time())
-        going = {each.identity for each in fates if each.goes}
-        kept = {path for each in present if each.identity not in going for path in each.paths}
-        had = {path for each in present for path in each.paths}
+        verdicts = decide(candidates, sizes, roots, argument.rules, time.time())
+        removed = {each.identity for each in verdicts if each.is_removed}
+        kept = {path for each in candidates if each.identity not in removed for path in each.paths}
+        had = {path for each in candidates for path in each.paths}
         loose = sizes.keys() - had
         return CollectionPlan(
-            fates=tuple(fates),
+            verdicts=tuple(verdicts),
             paths=len(sizes.keys() - kept),
-            loose_bytes=sum(sizes[path] for path in loose),
-            store=StoreSize(len(sizes), sum(sizes.values())),
+            unreferenced_bytes=sum(sizes[path] for path in loose),
         )
 
     def paths(self, unused_seconds: float, task: Task[None]) -> StoreSize:
@@ -268,7 +266,7 @@ class _Collector:
         sizes = self._sizes()
         return StoreSize(len(sizes), sum(sizes.values()))
 
-    def _present(self) -> list[Present]:
+    def _candidates(self) -> list[Candidate]:
         """Return the environments in place with readable records."""
         found = []
         for identity in self._views.identities():
@@ -277,7 +275,7 @@ class _Collector:
                 record = environments.load(place)
                 if record is None:
                     continue
-                present = Present(
+                candidate = Candidate(
                     identity=identity,
                     reference=str(record.reference),
                     mode=str(record.mode),
@@ -288,7 +286,7 @@ class _Collector:
                 continue
             except errors.ContentDamaged:
                 continue  # not ours to judge; `_used` keeps its paths
-            found.append(present)
+            found.append(candidate)
         return found
 
     def _sizes(self) -> dict[str, int]:

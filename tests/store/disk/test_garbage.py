@@ -8,7 +8,7 @@ import pytest
 from cri_proxy.lib.job import Cancelled, Task
 from cri_proxy.model import references
 from cri_proxy.store.disk import garbage, leases
-from cri_proxy.store.disk.garbage import PlanRequest, Present, Rules
+from cri_proxy.store.disk.garbage import Candidate, PlanRequest, Rules, StoreSize
 from tests.store.disk.nodes import commit, never, realize, views_of
 
 DAY = 86400.0
@@ -17,12 +17,12 @@ SIZES = {"a": 100, "b": 10, "c": 1}
 
 
 def present(identity, *paths, days=1.0, reference="acme/web:1", mode="run"):
-    return Present(identity, reference, mode, NOW - days * DAY, frozenset(paths))
+    return Candidate(identity, reference, mode, NOW - days * DAY, frozenset(paths))
 
 
 def going(found, rules, roots=None):
-    fates = garbage.decide(found, SIZES, roots or {}, rules, NOW)
-    return {each.identity: each.frees for each in fates if each.goes}
+    verdicts = garbage.decide(found, SIZES, roots or {}, rules, NOW)
+    return {each.identity: each.freed_bytes for each in verdicts if each.is_removed}
 
 
 ALL = Rules(grace_seconds=0, wanted_bytes=None)
@@ -44,9 +44,9 @@ def test_a_path_is_freed_with_the_last_environment_that_has_it():
 
 
 def test_environment_with_a_gc_root_stays_and_names_it():
-    fates = garbage.decide([present("one", "a")], SIZES, {"one": ["pod x"]}, ALL, NOW)
+    verdicts = garbage.decide([present("one", "a")], SIZES, {"one": ["pod x"]}, ALL, NOW)
 
-    assert [(each.goes, each.roots) for each in fates] == [(False, ("pod x",))]
+    assert [(each.is_removed, each.roots) for each in verdicts] == [(False, ("pod x",))]
 
 
 def test_age_removes_without_need_and_grace_period_keeps_regardless():
@@ -215,14 +215,15 @@ def test_the_plan_lists_removals_with_sizes_and_changes_nothing(root, store, vie
         task,
     )
 
-    fates = {each.identity: each for each in plan.fates}
-    assert fates[staying].roots == ("pin acme/staying",)
-    assert plan.going == (fates[going_],)
-    assert fates[going_].frees == store.peek(own).nar_size
-    assert plan.loose_bytes == store.peek(loose).nar_size
+    verdicts = {each.identity: each for each in plan.verdicts}
+    assert verdicts[staying].roots == ("pin acme/staying",)
+    assert plan.removals == (verdicts[going_],)
+    assert verdicts[going_].freed_bytes == store.peek(own).nar_size
+    assert plan.unreferenced_bytes == store.peek(loose).nar_size
     assert plan.paths == 2
-    assert plan.store == run(root, garbage.MEASURE, None, task)
-    assert len(store.paths()) == 3
+    sizes = [store.peek(path).nar_size for path in store.paths()]
+    assert len(sizes) == 3
+    assert run(root, garbage.MEASURE, None, task) == StoreSize(3, sum(sizes))
 
 
 def test_an_environment_whose_record_cannot_be_read_keeps_its_paths(root, store, views, put, task):
@@ -233,5 +234,5 @@ def test_an_environment_whose_record_cannot_be_read_keeps_its_paths(root, store,
     plan = run(root, garbage.PLAN, PlanRequest({}, {}, Rules(0)), task)
     run(root, garbage.PATHS, 0, task)
 
-    assert plan.fates == ()
+    assert plan.verdicts == ()
     assert store.paths() == (path,)

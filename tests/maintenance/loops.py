@@ -1,9 +1,14 @@
-"""Worker jobs run in the test's own process, and a runtime's lists."""
+"""What tests of maintenance share: jobs in this process, a runtime's lists, a running loop."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pytest
 
 from cri_proxy.cri import api_pb2
 from cri_proxy.interposer import adjustment
@@ -55,3 +60,26 @@ class Runtime:
         self.listed.append(
             api_pb2.Container(annotations={adjustment.IDENTITY_ANNOTATION: identity})
         )
+
+
+@contextlib.asynccontextmanager
+async def running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a maintenance loop until the body is done, which has a minute."""
+    task = asyncio.create_task(loop)
+    try:
+        async with asyncio.timeout(60):
+            yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def logged(
+    caplog: pytest.LogCaptureFixture, module: ModuleType, event: str
+) -> list[dict[str, Any]]:
+    """Return the fields of a module's log lines of an event."""
+    return [
+        each.__dict__["cri_proxy_fields"]
+        for each in caplog.records
+        if each.name == module.__name__ and each.getMessage() == event
+    ]

@@ -19,11 +19,11 @@ import uvloop
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits, numbers, screen, verbosity
 from cri_proxy.maintenance.collection import Freed
-from cri_proxy.store.disk.garbage import CollectionPlan, Fate
+from cri_proxy.store.disk.garbage import CollectionPlan, Verdict
 from cri_proxy.telemetry import logs
 
 _HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
-_SHOWN_HOLDERS: Final = 2
+_SHOWN_ROOTS: Final = 2
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
@@ -35,8 +35,8 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     if options.is_json:
         print(json.dumps(_record_of(plan, freed), indent=2))
         return exits.OK
-    if plan.fates:
-        _draw([_row_of(each, freed) for each in plan.fates])
+    if plan.verdicts:
+        _draw([_row_of(each, freed) for each in plan.verdicts])
     print(_sum_of(plan, freed))
     return exits.OK
 
@@ -96,35 +96,35 @@ def _draw(rows: Sequence[tuple[str, ...]]) -> None:
     screen.console(sys.stdout).print(table)
 
 
-def _row_of(each: Fate, freed: Freed | None) -> tuple[str, ...]:
+def _row_of(each: Verdict, freed: Freed | None) -> tuple[str, ...]:
     return (
         each.reference,
         each.mode,
         numbers.ago(time.time() - each.last_start),
-        numbers.size(each.frees) if each.goes else "",
-        _fate_of(each, freed),
+        numbers.size(each.freed_bytes) if each.is_removed else "",
+        _outcome_of(each, freed),
         each.identity,
     )
 
 
-def _fate_of(each: Fate, freed: Freed | None) -> str:
+def _outcome_of(each: Verdict, freed: Freed | None) -> str:
     """Return what happens to an environment, and why it stays if it does."""
-    if each.goes and freed is None:
+    if each.is_removed and freed is None:
         return "would be removed"
-    if each.goes and freed is not None:
+    if each.is_removed and freed is not None:
         is_gone = each.identity in {gone.identity for gone in freed.gone}
         return "removed" if is_gone else "stays: it came into use meanwhile"
-    shown = ", ".join(each.holders[:_SHOWN_HOLDERS])
-    more = len(each.holders) - _SHOWN_HOLDERS
+    shown = ", ".join(each.roots[:_SHOWN_ROOTS])
+    more = len(each.roots) - _SHOWN_ROOTS
     return f"stays: {shown}" + (f" and {more} more" if more > 0 else "")
 
 
 def _sum_of(plan: CollectionPlan, freed: Freed | None) -> str:
     if freed is None:
         return (
-            f"{numbers.counted(len(plan.going), 'environment')} and "
+            f"{numbers.counted(len(plan.removals), 'environment')} and "
             f"{numbers.counted(plan.paths, 'store path')} would be removed, "
-            f"freeing {numbers.size(plan.frees)}"
+            f"freeing {numbers.size(plan.freed_bytes)}"
         )
     return (
         f"{numbers.counted(len(freed.gone), 'environment')} and "
@@ -144,12 +144,12 @@ def _record_of(plan: CollectionPlan, freed: Freed | None) -> dict[str, object]:
                 "last_started": datetime.fromtimestamp(each.last_start, UTC).isoformat(
                     timespec="seconds"
                 ),
-                "bytes": each.frees,
-                "goes": each.goes if freed is None else each.identity in gone,
-                "holders": list(each.holders),
+                "bytes": each.freed_bytes,
+                "goes": each.is_removed if freed is None else each.identity in gone,
+                "holders": list(each.roots),
             }
-            for each in plan.fates
+            for each in plan.verdicts
         ],
         "paths": plan.paths if freed is None else freed.paths,
-        "bytes": plan.frees if freed is None else freed.bytes,
+        "bytes": plan.freed_bytes if freed is None else freed.bytes,
     }

@@ -72,7 +72,7 @@ def _print(verified: Verified, *, was_repaired: bool) -> None:
         f"{len(verified.findings) or 'none'} damaged"
         + (f", {len(verified.repaired)} repaired" if verified.repaired else "")
     )
-    if verified.mended:
+    if verified.repaired_environments:
         print(
             "containers in repaired environments keep using the damaged files that they have open: "
             "restart them"
@@ -96,7 +96,7 @@ def _record_of(verified: Verified) -> dict[str, object]:
             }
             for each in verified.findings
         ],
-        "repaired_environments": verified.mended,
+        "repaired_environments": verified.repaired_environments,
     }
 
 

@@ -37,6 +37,7 @@ from cri_proxy.interposer import (
 from cri_proxy.interposer.calls import Call
 from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.interposer.mutability import Mutability
+from cri_proxy.lib import locks
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer import holding
@@ -168,7 +169,7 @@ class CreateContainer:
         wanted: selection.Selection,
         asked: Reference,
         call: Call,
-    ) -> tuple[Environment, leases.Lease]:
+    ) -> tuple[Environment, locks.Lock]:
         """Return the environment for the container, and a lease that keeps the GC away from it."""
         for _ in range(_TRIES):
             environment = await self._environment(request, wanted, asked, call)

@@ -10,7 +10,8 @@ singleflight  work of one key runs once for all callers
 once          a value that is made when it is first needed
 scheduling    the processor is left to others
 priority      the disk is left to others
-durable       files that survive a power failure, and locks
+durable       files that survive a power failure
+locks         locks between threads and processes, which end with their holder
 exchange      two paths of a file system swapped atomically
 mounts        mounting and unmounting
 sockets       listening at unix sockets

@@ -1,8 +1,8 @@
-"""Exchange: two things of one file system change places at once, and nobody sees neither.
+"""Atomic exchange of two paths (renameat2(2), RENAME_EXCHANGE).
 
-`os.rename` replaces a file, but no directory that has something in it. For that the kernel has
-renameat2(2) with RENAME_EXCHANGE; a file system without it (some network ones) gets two renames,
-between which there is a moment with nothing in place.
+`os.rename` replaces a file, but not a directory with entries. On a file system that does not
+support the exchange (some network file systems) three renames take its place, and for a moment
+nothing is at the first path.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def swap(one: Path, other: Path) -> None:
-    """Exchange what is at two places; both must be there."""
+    """Exchange two files or directories of one file system; both must exist."""
     status = _libc.renameat2(
         _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
     )

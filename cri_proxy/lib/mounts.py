@@ -1,8 +1,8 @@
-"""Mounts: the kernel's mount(2) and umount2(2), for the one kind of mount that we make.
+"""Overlay mounts: mount(2) and umount2(2), called through the C library.
 
-An overlay shows one directory with the changes of another on top; who writes to it writes to that
-other one, whatever the files below are linked to. See the kernel's overlayfs documentation for its
-rules. Making one needs the rights of an administrator of the machine (CAP_SYS_ADMIN).
+An overlay shows a lower directory with the changes of an upper one on top. Writes go to the upper
+directory, whatever the files below are linked to. See the kernel's overlayfs documentation for its
+rules. Mounting requires CAP_SYS_ADMIN.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def overlay(lower: Path, upper: Path, work: Path, place: Path) -> None:
-    """Mount at `place` what `lower` has, with the changes in `upper` on top.
+    """Mount `lower` at `place`, with the changes in `upper` on top.
 
-    `upper` and the empty directory `work` must be on one file system. Raises OSError as the kernel
-    does: EINVAL when that file system cannot carry the changes, EPERM without the right to mount.
+    `upper` and the empty directory `work` must be on one file system. Raises the kernel's OSError:
+    EINVAL if that file system cannot be an upper layer, EPERM without the right to mount.
     """
     options = f"lowerdir={_layer(lower)},upperdir={_escaped(upper)},workdir={_escaped(work)}"
     _check(
@@ -41,9 +41,9 @@ def overlay(lower: Path, upper: Path, work: Path, place: Path) -> None:
 
 
 def detach(place: Path) -> None:
-    """Unmount everything that is mounted at `place` itself; who uses it now may go on.
+    """Unmount everything that is mounted at `place`, lazily (MNT_DETACH): open files stay usable.
 
-    Afterwards nothing is mounted there, or an OSError has been raised.
+    If it returns, nothing is mounted there any more.
     """
     while True:
         try:
@@ -53,7 +53,7 @@ def detach(place: Path) -> None:
             )
         except OSError as error:
             if error.errno in {errno.EINVAL, errno.ENOENT}:
-                return  # nothing is mounted there, or nothing is there
+                return  # not a mount point (any more), or no such path
             raise
 
 
@@ -64,10 +64,10 @@ def _check(status: int, place: Path) -> None:
 
 
 def _layer(path: Path) -> str:
-    """Return a lower directory's path as its option has it, where colons divide layers."""
+    """Return a path escaped for `lowerdir`, where colons separate layers."""
     return _escaped(path).replace(":", "\\:")
 
 
 def _escaped(path: Path) -> str:
-    """Return a path as a mount option has it, where commas divide options."""
+    """Return a path escaped for a mount option, where commas separate options."""
     return str(path).replace("\\", "\\\\").replace(",", "\\,")

@@ -22,7 +22,6 @@ refused during a restart, and no place is taken.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import socket
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
+from cri_proxy.lib import locks
 
 PATH_BYTES: Final = 107
 """The longest path of a unix socket: sun_path of unix(7), less its final zero."""
@@ -192,17 +192,13 @@ def _lock_of(place: Path) -> Path:
 @contextmanager
 def _lock(place: Path, *, is_waiting: bool = False) -> Iterator[None]:
     """Keep other proxies from taking the same place in the body."""
-    descriptor = os.open(_lock_of(place), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    lock = locks.file(_lock_of(place), is_waiting=is_waiting, is_kept=True)
+    if lock is None:
+        raise errors.RequestInvalid(f"another cri-proxy is starting at {place}: stop one of them")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if is_waiting else fcntl.LOCK_NB))
-        except BlockingIOError as failure:
-            raise errors.RequestInvalid(
-                f"another cri-proxy is starting at {place}: stop one of them"
-            ) from failure
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _check_free(place: Path, *, is_replacing: bool, was_ours: bool) -> None:

@@ -1,11 +1,11 @@
-"""Auditing: every store path is read and hashed again, slowly, round after round.
+"""Auditing: reads and hashes every store path again, slowly, round after round.
 
-    <root>/audit.json    how far the round is, so that a daemon goes on where the last one stopped
+    <root>/audit.json    how far the round is, so that the next daemon resumes it
 
-A round reads what is in the store at audit.megabytes_per_second, some seconds' worth a job, and in
-the end compares the environments with it; the next one begins audit.interval_seconds after that.
-What is damaged is in quarantine from the moment it is found (`store.integrity`): the next pod that
-needs it has it fetched anew and the environment mended before it starts, or is refused.
+A round reads the store at audit.megabytes_per_second, some seconds' worth per job, and then
+compares the environments with it; the next round begins audit.interval_seconds after its end.
+Damaged paths are quarantined at once (`store.disk.integrity`): before the next pod that needs one
+starts, the path is fetched again and the environment repaired, or else the pod is refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _damaged = meters.counter("cri_proxy.audit.damaged", "{path}", "store paths foun
 
 
 class Auditing:
-    """The audit of one daemon; `pool` is for work that everything else goes before."""
+    """The audit of one daemon; `pool` has workers of the lowest priority."""
 
     def __init__(self, settings: Settings, pool: Pool) -> None:
         self._settings = settings.audit
@@ -47,7 +47,7 @@ class Auditing:
         meters.gauge(
             "cri_proxy.store.damaged",
             "{path}",
-            "store paths in quarantine, until they are fetched anew",
+            "store paths in quarantine, until they are fetched again",
             lambda: [(_quarantined(self._root), {})],
         )
 
@@ -64,11 +64,11 @@ class Auditing:
             try:
                 await self._round(after)
             except (errors.CriProxyError, OSError) as error:
-                _log.warning("audit stops for now", why=error)
+                _log.warning("audit failed, will retry", why=error)
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _round(self, after: str) -> None:
-        """Audit what is behind `after`, then the environments."""
+        """Audit the store paths after `after`, then the environments."""
         began = time.monotonic()
         checked = found = 0
         place: str | None = after
@@ -84,11 +84,11 @@ class Auditing:
             _paths.add(result.checked)
             _size.add(result.bytes)
             checked += result.checked
-            found += self._tell(result.damaged)
+            found += self._report(result.damaged)
             place = result.next
             await asyncio.to_thread(_save, self._root, place or "", 0.0)
         views = await self._pool.call(integrity.VIEWS, None)
-        found += self._tell(views.damaged)
+        found += self._report(views.damaged)
         await asyncio.to_thread(_save, self._root, "", time.time())
         _log.info(
             "audit round ended",
@@ -98,13 +98,13 @@ class Auditing:
             seconds=round(time.monotonic() - began),
         )
 
-    def _tell(self, findings: Iterable[Damage]) -> int:
+    def _report(self, findings: Iterable[Damage]) -> int:
         """Log and count findings; return how many they are."""
         count = 0
         for each in findings:
             count += 1
             _log.error(
-                "store path damaged, in quarantine",
+                "store path damaged, quarantined",
                 path=each.path,
                 why=each.why,
                 environments=" ".join(each.environments) or "none",
@@ -114,7 +114,7 @@ class Auditing:
 
 
 def _load(root: Path) -> tuple[str, float]:
-    """Return behind which path the round goes on, and when the last one ended."""
+    """Return the path after which the round resumes, and when the last round ended."""
     try:
         record = json.loads((root / "audit.json").read_bytes())
         return str(record["after"]), float(record["ended_at"])
@@ -129,7 +129,7 @@ def _save(root: Path, after: str, ended_at: float) -> None:
 
 
 def _quarantined(root: Path) -> int:
-    """Count the marks of damaged paths."""
+    """Return how many paths are marked as damaged."""
     try:
         return sum(
             each.name.endswith(".damaged") for each in (root / "store" / ".narinfo").iterdir()

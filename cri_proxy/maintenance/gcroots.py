@@ -1,11 +1,11 @@
-"""Holders: who keeps an environment on the node, read from the runtime's own lists and the pins.
+"""GC roots: what keeps an environment on the node, by the runtime's own lists and the pins.
 
-    a container    running, created or exited, holds the environment that its annotations note
-    a pod          that is ready holds what its annotations ask for, until a container of it notes
-                   which environment that was
-    a pin          holds what it was last realized as, or would most likely be
+    a container    running, created or exited, keeps the environment that its annotations record
+    a pod          that is ready keeps what its annotations ask for, until one of its containers
+                   records which environment that was
+    a pin          keeps what it was last realized as, or else what it would most likely be
 
-There is no list of ours beside the runtime's that could disagree with it. Pure.
+There is no list beside the runtime's, so none can disagree with it. Pure functions.
 """
 
 from __future__ import annotations
@@ -30,28 +30,27 @@ _STATES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class GcRoots:
-    """Who holds what: by the identity of an environment, or by a reference where that is open."""
+    """What keeps which environment: by identity, or by reference where the identity is open."""
 
     identities: Mapping[str, Sequence[str]] = field(default_factory=dict)
     references: Mapping[Reference, Sequence[str]] = field(default_factory=dict)
 
-    def and_pins(self, pins: Mapping[Reference, str | None]) -> GcRoots:
-        """Return these and the pins; each with the identity that it was last realized as."""
-        identities = {identity: list(who) for identity, who in self.identities.items()}
-        wanted = {reference: list(who) for reference, who in self.references.items()}
+    def with_pins(self, pins: Mapping[Reference, str | None]) -> GcRoots:
+        """Return these roots and the pins, each with the identity it was last realized as."""
+        identities = {identity: list(roots) for identity, roots in self.identities.items()}
+        wanted = {reference: list(roots) for reference, roots in self.references.items()}
         for reference, identity in pins.items():
-            who = f"pin {reference}"
+            root = f"pin {reference}"
             if identity is None:
-                wanted.setdefault(reference, []).append(who)
+                wanted.setdefault(reference, []).append(root)
             else:
-                identities.setdefault(identity, []).append(who)
+                identities.setdefault(identity, []).append(root)
         return GcRoots(identities, wanted)
 
-    def has(self, identity: str, reference: str, before: GcRoots) -> bool:
-        """Whether an environment is held, be it by somebody who came after `before`.
+    def keep(self, identity: str, reference: str, before: GcRoots) -> bool:
+        """Return whether a root keeps an environment, one that is new since `before` included.
 
-        For the last look: a reference that is new since then is not known to mean another
-        generation.
+        For the last check before a removal: a new reference may mean any generation.
         """
         if identity in self.identities:
             return True
@@ -66,15 +65,15 @@ class GcRoots:
 def of_lists(
     containers: Iterable[api_pb2.Container], sandboxes: Iterable[api_pb2.PodSandbox]
 ) -> GcRoots:
-    """Return who holds what by the runtime's lists of containers and pods."""
+    """Return the roots by the runtime's lists of containers and pods."""
     pods = {each.id: each for each in sandboxes}
     identities: dict[str, list[str]] = collections.defaultdict(list)
-    noted: dict[str, set[str]] = collections.defaultdict(set)
+    recorded: dict[str, set[str]] = collections.defaultdict(set)
     for container in containers:
         identity = container.annotations.get(adjustment.IDENTITY_ANNOTATION)
         if not identity:
             continue
-        noted[container.pod_sandbox_id].add(
+        recorded[container.pod_sandbox_id].add(
             container.annotations.get(adjustment.ASKED_ANNOTATION, "")
         )
         state = _STATES.get(container.state, "unknown")
@@ -85,13 +84,13 @@ def of_lists(
     for pod in pods.values():
         if pod.state == api_pb2.SANDBOX_READY:
             for reference in _asked_by(pod):
-                if str(reference) not in noted[pod.id]:
+                if str(reference) not in recorded[pod.id]:
                     wanted[reference].append(f"pod {_name_of(pod)}")
     return GcRoots(dict(identities), dict(wanted))
 
 
 def _asked_by(pod: api_pb2.PodSandbox) -> tuple[Reference, ...]:
-    """Return what a pod's annotations ask for; those that cannot be read ask for nothing."""
+    """Return what a pod's annotations ask for; nothing if they are invalid."""
     try:
         selected = selection.of_annotations(pod.annotations)
     except errors.RequestInvalid:

@@ -1,13 +1,13 @@
-"""Housekeeping: the daemon looks at its disk, and has garbage collected when there is reason to.
+"""Housekeeping: the daemon watches its disk and starts garbage collections.
 
-    fuller than garbage.high_percent    least recently started environments go until it is no
-                                        fuller than garbage.low_percent, or all the rest is held
-    once an hour                        what was not started for garbage.age_seconds goes, and
-                                        store paths that no environment has had for a day
-    once a day                          what FloxHub said long ago and nobody asked for since
+    usage above garbage.high_percent    removes least recently started environments until usage is
+                                        below garbage.low_percent, or the rest has GC roots
+    once an hour                        removes environments not started for garbage.age_seconds,
+                                        and store paths that no environment has had for a day
+    once a day                          removes records of FloxHub's answers that are no longer used
 
-Space and inodes count alike. What fails, because the runtime is away or another collection is at
-work, is tried again at the next look. All work is done by workers of the lowest priority.
+Space and inodes count alike. A step that fails, because the runtime is unavailable or another
+collection is running, is retried at the next check. Workers of the lowest priority do the work.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _size = meters.counter("cri_proxy.garbage.size", "By", "their size, unpacked")
 
 @dataclass(slots=True)
 class Measures:
-    """What a scrape is told of the store, as last measured."""
+    """The store's metrics, as last measured."""
 
     store_bytes: int = 0
 
 
 class Housekeeping:
-    """One daemon's look after its disk; `pool` is for work that everything else goes before."""
+    """The housekeeping of one daemon; `pool` has workers of the lowest priority."""
 
     def __init__(self, settings: Settings, collector: Collection, pool: Pool) -> None:
         self.measures = Measures()
@@ -61,25 +61,25 @@ class Housekeeping:
         self._collection = collector
         self._pool = pool
         self._due = _Due()
-        self._told = ""
+        self._warned = ""
         # Counters exist from the first scrape on.
         for counter in (_environments, _paths, _size):
             counter.add(0)
 
     async def keep(self) -> None:
-        """Look now and then, for as long as the daemon lives."""
+        """Check the disk every garbage.interval_seconds, for as long as the daemon lives."""
         while True:
             try:
-                await self._look()
+                await self._check()
             except errors.CriProxyError as error:
-                self._tell("garbage stays for now", error)
+                self._warn_once("garbage collection failed, will retry", error)
             except OSError as error:
-                self._tell("disk cannot be looked at", error)
+                self._warn_once("disk usage check failed, will retry", error)
             else:
-                self._told = ""
+                self._warned = ""
             await asyncio.sleep(self._settings.interval_seconds)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         """Do what is due."""
         if await asyncio.to_thread(_has_garbage, self._root):
             await self._collection.empty()
@@ -97,7 +97,7 @@ class Housekeeping:
             await self._pool.call(protocol.FORGET, FORGET_SECONDS)
 
     async def _make_room(self, usage: _Usage) -> None:
-        """Collect in rounds until there is room: sizes are those of files, not of the disk."""
+        """Collect in rounds until usage is low, since file sizes only estimate what is freed."""
         while usage.share * 100 > self._settings.low_percent:
             excess = usage.excess_bytes(self._settings.low_percent)
             rules = Rules(self._settings.grace_seconds, wanted_bytes=max(1, excess))
@@ -105,8 +105,8 @@ class Housekeeping:
             if not freed.gone and not freed.paths:
                 raise errors.NodeExhausted(
                     f"the file system of {self._root} is {usage.share:.0%} full and nothing more "
-                    "can be removed: what is left is held by containers, pods and pins, or was "
-                    "started a moment ago; `cri-proxy gc --dry-run` lists it"
+                    "can be removed: what is left is in use by containers, pods and pins, or was "
+                    "started recently; `cri-proxy gc --dry-run` lists it"
                 )
             usage = await asyncio.to_thread(_usage_of, self._root)
 
@@ -134,22 +134,22 @@ class Housekeeping:
         measured = await self._pool.call(garbage.MEASURE, None)
         self.measures.store_bytes = measured.bytes
 
-    def _tell(self, event: str, error: Exception) -> None:
-        """Log a failure once, until it is another one or over."""
-        if str(error) != self._told:
-            self._told = str(error)
+    def _warn_once(self, event: str, error: Exception) -> None:
+        """Log a failure, unless it is the same as at the last check."""
+        if str(error) != self._warned:
+            self._warned = str(error)
             _log.warning(event, why=error)
 
 
 @dataclass(slots=True)
 class _Due:
-    """When things were done last; the first time is some minutes after the start."""
+    """When periodic work was last done; the first time is some minutes after the start."""
 
     _last: dict[str, float] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
 
     def has_come(self, name: str, every_seconds: float) -> bool:
-        """Whether so long has passed since this last said so."""
+        """Return whether work is due, and if so count it as done."""
         now = time.monotonic()
         first = self._began + min(_FIRST_SECONDS, every_seconds) - every_seconds
         if now - self._last.get(name, first) < every_seconds:
@@ -160,7 +160,7 @@ class _Due:
 
 @dataclass(frozen=True, slots=True)
 class _Usage:
-    """How full a file system is for whoever has no reserve."""
+    """The usage of a file system, without the blocks reserved for root."""
 
     used_bytes: int
     all_bytes: int
@@ -168,11 +168,11 @@ class _Usage:
 
     @property
     def share(self) -> float:
-        """The fuller one of space and inodes, from 0 to 1."""
+        """The higher one of the shares of space and inodes, from 0 to 1."""
         return max(self.used_bytes / max(1, self.all_bytes), self.inode_share)
 
     def excess_bytes(self, percent: int) -> int:
-        """Return how many bytes are used beyond so many percent."""
+        """Return how many bytes are used beyond `percent`."""
         return self.used_bytes - self.all_bytes * percent // 100
 
 
@@ -188,7 +188,7 @@ def _usage_of(root: Path) -> _Usage:
 
 
 def _has_garbage(root: Path) -> bool:
-    """Whether there is something that was taken away and not deleted yet."""
+    """Return whether anything was removed and has not been deleted yet."""
     for name in ("environments", "store"):
         try:
             if any((root / name / staging.GARBAGE).iterdir()):

@@ -1,4 +1,4 @@
-"""What is in place on this node, read from disk without asking anybody."""
+"""Inventory: the environments in place on this node, by what is on its disk alone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _log = logs.of(__name__)
 
 
 def environments_of(settings: Settings) -> list[Environment]:
-    """Return the environments in place, newest first; one that cannot be read is logged.
+    """Return the environments in place, newest first; log unreadable ones.
 
-    Stale are those last given to a pod from memory, with FloxHub out of reach.
+    Stale are those that a pod last got from this node's records while FloxHub was unreachable.
     """
     found = []
     root = settings.store.root / "environments"

@@ -1,11 +1,11 @@
-"""Pins: environments that stay on this node, and what became of each.
+"""Pins: environments that stay on this node, and the state of each.
 
-    prewarm.environments     in the settings
-    prewarm.directory/*      files, one reference a line, # for comments; names that begin with a
-                             dot are the volume's own (a ConfigMap has some)
-    <root>/pins.json         what the daemon knows of each, for commands and the next daemon
+    prewarm.environments     references in the settings
+    prewarm.directory/*      files with one reference per line and # comments; dot files belong to
+                             the volume (a ConfigMap has some)
+    <root>/pins.json         the state of each pin, for commands and the next daemon
 
-The file is only a memory: without it a pin holds the environment of its reference that was started
+The state can be lost: a pin without it keeps the environment of its reference that was started
 last.
 """
 
@@ -28,20 +28,18 @@ _LARGEST: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What became of one: the environment that it is, and what is wrong if something is.
+    """The state of one pin; `failure` says why it is not up to date, if it is not.
 
-    `identity` and `generation` are of the environment that is in place, None before the first one;
-    `checked_at` is when FloxHub last said that this is the live one, in seconds of the epoch.
+    `identity` and `generation` are of the environment in place, None before the first one.
     """
 
     identity: str | None = None
     generation: int | None = None
-    checked_at: float | None = None
     failure: str = ""
 
 
 def wanted(settings: PrewarmSettings) -> tuple[tuple[Reference, ...], tuple[str, ...]]:
-    """Return the references of settings and directory, each once, and what cannot be read there."""
+    """Return the references of settings and directory, and what is wrong with some of them."""
     found = dict.fromkeys(settings.environments)
     problems = []
     for file in _files(settings.directory):
@@ -49,7 +47,7 @@ def wanted(settings: PrewarmSettings) -> tuple[tuple[Reference, ...], tuple[str,
             with file.open("rb") as opened:
                 text = opened.read(_LARGEST).decode("utf-8", "replace")
         except OSError as error:
-            problems.append(f"{file} cannot be read ({error.strerror}): mend it")
+            problems.append(f"{file} cannot be read ({error.strerror}): fix it")
             continue
         for number, line in enumerate(text.splitlines(), 1):
             word = line.partition("#")[0].strip()
@@ -62,22 +60,25 @@ def wanted(settings: PrewarmSettings) -> tuple[tuple[Reference, ...], tuple[str,
 
 
 def load(root: Path) -> dict[Reference, Pin]:
-    """Return what is remembered of pins; nothing when the file is not there or damaged."""
+    """Return the saved states; empty if the file is absent or damaged."""
     try:
         records = json.loads((root / "pins.json").read_bytes())
-        return {references.parse(name): Pin(**record) for name, record in records.items()}
-    except (OSError, ValueError, TypeError, AttributeError, errors.RequestInvalid):
+        return {
+            references.parse(name): Pin(each["identity"], each["generation"], each["failure"])
+            for name, each in records.items()
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, errors.RequestInvalid):
         return {}
 
 
 def save(root: Path, pins: Mapping[Reference, Pin]) -> None:
-    """Remember what became of pins; waits for the disk."""
+    """Save the states; waits for the disk."""
     records = {str(reference): asdict(pin) for reference, pin in pins.items()}
     durable.write(root / "pins.json", json.dumps(records, indent=1).encode() + b"\n")
 
 
 def held(settings: Settings) -> dict[Reference, str | None]:
-    """Return every pin with the identity that it holds, None where it is not known."""
+    """Return every pin with the identity that it keeps, None if that is not known."""
     known = load(settings.store.root)
     names, _ = wanted(settings.prewarm)
     return {name: known[name].identity if name in known else None for name in names}

@@ -1,20 +1,19 @@
-"""Prewarming: pinned environments are on the node before a pod asks, in their live generation.
+"""Prewarming: the live generation of each pinned environment, realized before a pod asks.
 
-Each pin is looked after by a task of its own: FloxHub is asked which generation is live, and if
-that is another one, or what was realized has gone, it is realized by workers of the lowest
-priority, few at a time. Then again after an interval that chance makes a little shorter or longer,
-so that the nodes of a cluster do not ask all at once. A pod that wants the same environment
-meanwhile realizes it with workers of its own; store paths are fetched once all the same.
+Each pin has a task of its own. It asks FloxHub which generation is live; if that has changed, or
+the environment is gone, workers of the lowest priority realize it, a few at a time. The interval
+until the next check has some jitter, so that the nodes of a cluster do not ask all at once. A pod
+that needs the same environment meanwhile realizes it with workers of the foreground; store paths
+are fetched only once.
 
-A pin that fails is told once, tried again with growing pauses, and told again when its cause has
-changed or it works. FloxHub is asked with the node's own token, if there is one.
+A failure is logged once, retried with exponential backoff, and logged again when its cause has
+changed or it is over. FloxHub is asked with the node's own token, if it has one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import replace
 from typing import Final
 
@@ -34,11 +33,11 @@ from cri_proxy.telemetry.meters import Measured
 _log = logs.of(__name__)
 _REREAD_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 5.0
-_CHANCE: Final = 0.2
+_JITTER: Final = 0.2
 
 
 class Prewarming:
-    """The pins of one node: `pool` asks FloxHub, `realizer` has workers that can wait."""
+    """The pins of one node: `pool` asks FloxHub, `realizer` has workers of the lowest priority."""
 
     def __init__(self, settings: Settings, pool: Pool, realizer: Realizer) -> None:
         self._settings = settings
@@ -53,21 +52,21 @@ class Prewarming:
         meters.gauge(
             "cri_proxy.pins",
             "{pin}",
-            "pinned environments: ready, failing or on their way",
+            "pinned environments: ready, failing or underway",
             self._measured,
         )
 
     async def keep(self) -> None:
         """Follow the pins of settings and directory, for as long as the daemon lives."""
         remembered = await asyncio.to_thread(pins.load, self._root)
-        # What failed before the start and still does is told again, once.
+        # A failure from before the start that persists is logged again, once.
         self._pins = {name: replace(pin, failure="") for name, pin in remembered.items()}
         following: dict[Reference, asyncio.Task[None]] = {}
         try:
             while True:
                 wanted, problems = await asyncio.to_thread(pins.wanted, self._settings.prewarm)
                 for problem in set(problems) - set(self._problems):
-                    _log.warning("pin cannot be read", why=problem)
+                    _log.warning("invalid pin", why=problem)
                 self._problems = problems
                 await self._follow(wanted, following)
                 await asyncio.sleep(_REREAD_SECONDS)
@@ -79,7 +78,7 @@ class Prewarming:
     async def _follow(
         self, wanted: tuple[Reference, ...], following: dict[Reference, asyncio.Task[None]]
     ) -> None:
-        """Begin to follow new pins, and cease with those that are not wanted any more."""
+        """Start following new pins, and stop following those that were removed."""
         for reference in wanted:
             self._pins.setdefault(reference, Pin())
             if reference not in following:
@@ -87,7 +86,7 @@ class Prewarming:
                     self._keep_one(reference), name=f"pin {reference}"
                 )
         for reference in [each for each in following if each not in wanted]:
-            _log.info("pin given up", reference=reference)
+            _log.info("pin removed", reference=reference)
             following.pop(reference).cancel()
         if gone := self._pins.keys() - set(wanted):
             for reference in gone:
@@ -105,7 +104,7 @@ class Prewarming:
                 await self._failed(reference, str(error))
                 await asyncio.sleep(_about(min(pause, interval)))
                 pause *= 2
-            except Exception as error:  # a fault of our own, which ends this pin and no other
+            except Exception as error:  # a bug, which ends this pin and no other
                 _log.error("ended until the next start", what=f"pin {reference}", fault=error)
                 raise
             else:
@@ -113,26 +112,26 @@ class Prewarming:
                 await asyncio.sleep(_about(interval))
 
     async def _refresh(self, reference: Reference) -> None:
-        """Have the live generation of a pin on the node."""
+        """Ensure that the live generation of a pin is on the node."""
         token = await asyncio.to_thread(self._token)
         resolution = await self._pool.call(protocol.RESOLVE, Resolve(reference, token))
         if resolution.is_stale:
             raise errors.SourceUnreachable(
-                f"FloxHub does not answer, so {reference} may have moved on: the generation on "
-                "this node stays; see that FloxHub can be reached"
+                f"FloxHub is unreachable, so {reference} may have a newer generation: the one on "
+                "this node stays; check the connection to FloxHub"
             )
         known = self._pins.get(reference, Pin())
         live = (str(resolution.reference), resolution.lock_digest)
         is_there = known.identity is not None and await self._realizer.load(known.identity)
         if not is_there or self._live.get(reference) != live:
             async with self._turns:
-                # By its number: the realizer may remember another generation as the live one.
+                # By its number: the realizer may have cached another generation as the live one.
                 realization = self._realizer.begin(resolution.reference, token=token)
                 known = replace(known, identity=(await realization.wait()).identity)
         self._live[reference] = live
         await self._note(
             reference,
-            Pin(known.identity, resolution.reference.generation, checked_at=time.time()),
+            Pin(known.identity, resolution.reference.generation),
         )
         if known.failure or known.generation != resolution.reference.generation:
             _log.info("pin ready", reference=resolution.reference)
@@ -140,7 +139,7 @@ class Prewarming:
     async def _failed(self, reference: Reference, failure: str) -> None:
         known = self._pins.get(reference, Pin())
         if known.failure != failure:
-            _log.warning("pin fails, it is tried again", reference=reference, why=failure)
+            _log.warning("pin failed, will retry", reference=reference, why=failure)
             await self._note(reference, replace(known, failure=failure))
 
     async def _note(self, reference: Reference, pin: Pin) -> None:
@@ -148,15 +147,15 @@ class Prewarming:
         await self._save()
 
     async def _save(self) -> None:
-        """Write what became of all pins; a disk that refuses is told and tried the next time."""
+        """Save the state of all pins; a failure is logged, and retried with the next change."""
         async with self._saving:
             try:
                 await asyncio.to_thread(pins.save, self._root, dict(self._pins))
             except OSError as error:
-                _log.warning("pins cannot be written down", why=error)
+                _log.warning("saving pins failed, will retry", why=error)
 
     def _token(self) -> str | None:
-        """Return the node's own token; raise RequestInvalid when it cannot be read."""
+        """Return the node's own token; raise RequestInvalid if it cannot be read."""
         file = self._settings.floxhub.token_file
         return None if file is None else tokens.of_node(file)
 
@@ -175,5 +174,5 @@ def _state_of(pin: Pin) -> str:
 
 
 def _about(seconds: float) -> float:
-    """Return a duration near `seconds`."""
-    return seconds * random.uniform(1 - _CHANCE, 1 + _CHANCE)  # noqa: S311 - no secret
+    """Return `seconds` with jitter."""
+    return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret

@@ -1,9 +1,8 @@
-"""Verification: the whole store hashed now, and what is damaged fetched again where it is wanted.
+"""Verification: hashes the whole store now, and repairs what is damaged if asked to.
 
-A damaged path is fetched anew and takes the place of the damaged one in the store at once; then, in
-every environment that has it, new links to it take the place of the old. Containers that run there
-find the whole files under their names from then on. What they have open or mapped stays what it
-was, for that is the damaged file itself: they should be restarted when it matters.
+A damaged path is fetched again and atomically replaces the old one in the store; then new links to
+it replace the old ones in every environment that has it. Running containers see the repaired files
+from then on. Files that they have open or mapped remain the damaged ones until they are restarted.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from cri_proxy.store.fetch import closures
 
 @dataclass(slots=True)
 class Verified:
-    """What was looked at and what was wrong; `repaired` and `failed` are of the findings."""
+    """What was verified and found damaged; `repaired` and `failed` are parts of the findings."""
 
     paths: int
     bytes: int
@@ -32,11 +31,11 @@ class Verified:
     findings: Sequence[Damage]
     repaired: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    mended: list[str] = field(default_factory=list)
+    repaired_environments: list[str] = field(default_factory=list)
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is damaged, or not any more."""
+        """Whether nothing is damaged any more."""
         return len(self.repaired) == len(self.findings)
 
 
@@ -52,7 +51,7 @@ async def verify(pool: Pool, on_progress: Callable[[HashProgress], None]) -> Ver
 
 
 async def repair(root: Path, pool: Pool, verified: Verified) -> None:
-    """Fetch again what was found, one path after the other, and mend the environments."""
+    """Fetch damaged paths again, one after the other, and repair the environments."""
     store = closures.Closures(pool)
     async with holding.realization(leases.Realizations(root / "store")):
         try:
@@ -61,7 +60,7 @@ async def repair(root: Path, pool: Pool, verified: Verified) -> None:
                     await store.realize([storepaths.of_basename(each.path)], Progress())
                 except errors.CriProxyError as error:
                     verified.failed[each.path] = str(error)
-            verified.mended = await pool.call(integrity.MEND, None)
+            verified.repaired_environments = await pool.call(integrity.REPAIR, None)
         finally:
             await store.aclose()
     for each in verified.findings:

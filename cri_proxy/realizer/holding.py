@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.lib import durable
+from cri_proxy.lib import locks
 from cri_proxy.store.disk import leases
 
 CLAIMED_SECONDS: Final = 0.02
@@ -35,7 +35,7 @@ async def realization(running: leases.Realizations) -> AsyncIterator[None]:
         await asyncio.to_thread(lease.release)
 
 
-async def environment(place: Path) -> leases.Lease | None:
+async def environment(place: Path) -> locks.Lock | None:
     """Hold the environment at `place`; None when it is gone.
 
     Waits while a collection of garbage asks the runtime whether the environment is in use.
@@ -50,6 +50,6 @@ async def environment(place: Path) -> leases.Lease | None:
         await asyncio.sleep(CLAIMED_SECONDS)
 
 
-def _release(beginning: asyncio.Task[durable.Lock]) -> None:
+def _release(beginning: asyncio.Task[locks.Lock]) -> None:
     if not beginning.cancelled() and beginning.exception() is None:
         beginning.result().release()

@@ -84,7 +84,7 @@ def _assemble(argument: Assembly, recipe: Recipe, places: _Places, task: Task[No
     if recipe.needs_shell and rendered.shell is None:
         return Assembled(timings.taken, needs=_shell_of(ingredients, closure))
     if places.views.damaged(recipe.identity):
-        places.views.mend(recipe.identity, task.check)
+        places.views.repair(recipe.identity, task.check)
     with places.views.stage(recipe.identity, task.check) as stage:
         if not places.views.has(recipe.identity):
             mounted: tuple[Path, ...] = ()
@@ -92,7 +92,7 @@ def _assemble(argument: Assembly, recipe: Recipe, places: _Places, task: Task[No
                 if places.is_own or stage.can_link(closure):
                     stage.link(closure)
                 else:
-                    mounted = stage.leave_room(closure)
+                    mounted = stage.make_mount_points(closure)
             assembly.write_tree(rendered, stage.store / recipe.flox_env.basename)
             place = places.views.locate(recipe.identity) / "store"
             environment = assembly.environment_of(

@@ -7,10 +7,10 @@
     nar          Nix's archive format: read, written, unpacked
     http         the HTTP client of the workers
     caches       binary caches: directories, sites, S3 buckets, and failover between them
-    disk         the store and the views on this node, their locks, garbage and integrity
+    disk         the store and the environments on this node, garbage collection, integrity
     peers        other nodes as binary caches, and this node as theirs
-    fetch        from the roots of an environment to its whole closure on disk
+    fetch        closures, from the roots of an environment to verified store paths on disk
     nix          the node's own Nix in place of all that (`store.kind = "nix"`)
 
-FloxHub is not the store's business: it only names store paths.
+The store knows nothing of FloxHub, whose lockfiles only name store paths.
 """

@@ -1,11 +1,10 @@
-"""A narinfo: what a binary cache says of one store path, and what a signature on it covers.
+"""Narinfos: a binary cache's description of one store path, parsed, written and fingerprinted.
 
-A cache serves `<digest>.narinfo`, lines of `Key: value`. `parse` takes it once at the border,
-strictly for every key that we know, for each is followed or signed; unknown keys pass, for caches
-add their own. `fingerprint` is the part that is signed: path, NAR hash, NAR size and references.
-The rest (URL, compression, file hash and size, deriver) is the cache's word alone, good for finding
-the archive and never for trusting it. `text_of` writes a narinfo as Nix does: for publishing, and
-for the record of a path on this node.
+A cache serves `<digest>.narinfo`, lines of `Key: value`. `parse` is strict about every known key,
+because each is either followed or signed, and ignores unknown ones, because caches add their own.
+`fingerprint` is the signed part: path, NAR hash, NAR size and references. The rest (URL,
+compression, file hash and size, deriver) is not signed: it serves to find the archive, never to
+trust it. `text_of` writes a narinfo as Nix does, to publish a path and to record one on this node.
 
 Source of the format: nar-info.cc and path-info.cc of Nix's libstore; Nix manual, "Binary cache".
 """
@@ -26,7 +25,7 @@ from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 
 TEXT_BYTES: Final = 1024 * 1024
-"""Longest narinfo that is read: some 15,000 references."""
+"""Longest narinfo that is accepted: some 15,000 references."""
 
 _SIZE_LIMIT: Final = 2**63
 _DEFAULT_COMPRESSION: Final = "bzip2"
@@ -43,10 +42,10 @@ _UNKNOWN_DERIVER: Final = "unknown-deriver"
 
 @dataclass(frozen=True, slots=True)
 class NarInfo:
-    """One store path as a cache describes it.
+    """The description of one store path.
 
     `url` is relative to the cache. `nar_hash` is sha256, 32 bytes. `references` are sorted and may
-    hold the path itself. `file_hash`, `deriver`, `signatures` and `ca` are as they were written.
+    include the path itself. `file_hash`, `deriver`, `signatures` and `ca` are as in the text.
     """
 
     path: StorePath
@@ -63,20 +62,20 @@ class NarInfo:
 
 
 def parse(text: bytes, expected: StorePath) -> NarInfo:
-    """Return what `text` says of `expected`.
+    """Parse the narinfo of `expected`.
 
-    Raises ContentDamaged when it is not well-formed or speaks of another path.
+    Raises ContentDamaged if it is malformed or describes another path.
     """
     try:
         return _parse(text, expected)
     except (ValueError, errors.RequestInvalid) as error:
         raise errors.ContentDamaged(
-            f"the narinfo of {expected} is damaged: {error}; mend the cache, or use another one"
+            f"the narinfo of {expected} is damaged: {error}; fix the cache, or use another one"
         ) from None
 
 
 def text_of(narinfo: NarInfo) -> str:
-    """Return the narinfo as Nix writes it, each line with its newline."""
+    """Return the narinfo's text in Nix's format, with a final newline."""
     lines = [f"StorePath: {narinfo.path}", f"URL: {narinfo.url}"]
     lines.append(f"Compression: {narinfo.compression}")
     if narinfo.file_hash is not None:
@@ -95,7 +94,7 @@ def text_of(narinfo: NarInfo) -> str:
 
 
 def fingerprint(narinfo: NarInfo) -> bytes:
-    """Return the bytes that a signature of this narinfo signs."""
+    """Return the bytes that a signature of this narinfo covers."""
     references = ",".join(str(reference) for reference in narinfo.references)
     nar_hash = hash_text(narinfo.nar_hash)
     return f"1;{narinfo.path};{nar_hash};{narinfo.nar_size};{references}".encode()
@@ -103,7 +102,7 @@ def fingerprint(narinfo: NarInfo) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def hash_text(sha256: bytes) -> str:
-    """Return a sha256 as narinfos write it: `sha256:` and 52 letters of Nix's base 32."""
+    """Return a sha256 in the form of narinfos: `sha256:` and 52 digits of Nix's base 32."""
     return f"sha256:{nixbase32.encode(sha256)}"
 
 
@@ -127,7 +126,7 @@ def hash_of(text: str) -> bytes:
 
 
 def _parse(text: bytes, expected: StorePath) -> NarInfo:
-    """Do the work of `parse`, with its errors as ValueError or RequestInvalid."""
+    """Parse, and raise ValueError or RequestInvalid."""
     fields, signatures = _fields(text)
     path = storepaths.parse(_required(fields, "StorePath"))
     if path != expected:
@@ -149,12 +148,12 @@ def _parse(text: bytes, expected: StorePath) -> NarInfo:
 
 
 def _fields(text: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the known single-valued fields and the signatures; others only have to be fields."""
+    """Return the known single-valued fields and the signatures; check the syntax of all lines."""
     if len(text) > TEXT_BYTES:
         raise ValueError(f"it is longer than {TEXT_BYTES} bytes")
     *lines, rest = text.decode().split("\n")
     if rest:
-        raise ValueError("its last line does not end")
+        raise ValueError("its last line has no newline")
     fields: dict[str, str] = {}
     signatures = []
     for line in lines:
@@ -162,7 +161,7 @@ def _fields(text: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
         if not colon or not _KEY.fullmatch(key):
             raise ValueError(f"{line[:100]!a} is not a line of the form Key: value")
         if not value.startswith(" ") and value:
-            raise ValueError(f"{line[:100]!a} has no space behind the colon")
+            raise ValueError(f"{line[:100]!a} has no space after the colon")
         value = value[1:]
         if key == "Sig":
             signatures.append(value)
@@ -174,17 +173,17 @@ def _fields(text: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _required(fields: dict[str, str], key: str) -> str:
-    """Return the value of `key`, which must be there."""
+    """Return the value of `key`, or raise ValueError."""
     if key not in fields:
         raise ValueError(f"it has no {key}")
     return fields[key]
 
 
 def _relative_url(url: str) -> str:
-    """Return a URL that stays within its cache.
+    """Return `url`, or raise ValueError unless it stays within its cache.
 
-    Nix also follows an absolute one. But no signature covers the URL, and credentials are meant
-    for the cache that was configured: an archive elsewhere is for that cache to redirect to.
+    Nix follows absolute URLs as well. But no signature covers the URL, and credentials are meant
+    for the configured cache: to serve archives from elsewhere, a cache can redirect.
     """
     path, _, _ = url.partition("?")
     decoded = urllib.parse.unquote(path)
@@ -196,33 +195,33 @@ def _relative_url(url: str) -> str:
 
 
 def _compression(text: str) -> str:
-    """Return the name of a compression, known or not: `compression` decides when it is used."""
+    """Return the name of a compression; unknown ones are refused on use, by `compression`."""
     if not _COMPRESSION.fullmatch(text):
-        raise ValueError(f"{text[:100]!a} is not the name of a compression")
+        raise ValueError(f"{text[:100]!a} is not a compression name")
     return text
 
 
 def _size(text: str, key: str, *, least: int) -> int:
-    """Return a decimal size from `least` up to what Nix can hold."""
+    """Return a decimal size from `least` up to Nix's maximum."""
     if not _DECIMAL.fullmatch(text) or not least <= int(text) < _SIZE_LIMIT:
         raise ValueError(f"its {key} {text[:100]!a} is not a size")
     return int(text)
 
 
 def _references(text: str) -> tuple[StorePath, ...]:
-    """Return the paths of a list of basenames, sorted as signatures have them."""
+    """Return the paths of a list of basenames, sorted as in fingerprints."""
     return tuple(sorted({storepaths.of_basename(name) for name in text.split(" ") if name}))
 
 
 def _deriver(text: str | None) -> str | None:
-    """Return the basename of a derivation, or None where the cache says that it knows none."""
+    """Return the basename of a derivation, or None for none or `unknown-deriver`."""
     if text is None or text == _UNKNOWN_DERIVER:
         return None
     return storepaths.of_basename(text).basename
 
 
 def _exactly(data: bytes, size: int) -> bytes:
-    """Return `data` if it is `size` bytes long."""
+    """Return `data`, or raise ValueError unless it has `size` bytes."""
     if len(data) != size:
         raise ValueError(f"{len(data)} bytes instead of {size}")
     return data

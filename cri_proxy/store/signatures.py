@@ -1,13 +1,13 @@
-"""Signatures of store paths: who vouches that a path has these contents and references.
+"""Ed25519 signatures of store paths: making them, and verifying them with trusted keys.
 
-A publisher signs the fingerprint of a narinfo with Ed25519 and adds `name:<signature>` to it. This
-node trusts a path if one key of its keyring made one of those signatures. Keys have the form of
-Nix, `name:<base64>`: 32 bytes of a public key, 64 of a secret one (seed, then public key), so that
-a key which Nix made or trusts can be used as it is.
+A publisher signs the fingerprint of a narinfo and adds `name:<signature>` to it. This node trusts a
+path if a key of its keyring made one of its signatures. Keys have Nix's format, `name:<base64>`: 32
+bytes for a public key, 64 for a secret one (seed, then public key), so keys that Nix has generated
+or trusts can be used unchanged.
 
-A keyring decides alone: being content-addressed, or coming from a cache of one's own, makes no
-path trusted without a signature. What a signature is good for is libsodium's judgement, as it is in
-Nix.
+Only the keyring counts: a path without a valid signature is not trusted, even if it is
+content-addressed or comes from the node owner's own cache. Signatures are verified by libsodium, as
+in Nix.
 
 Source of the format: crypto.cc of Nix's libstore; Nix manual, "nix key".
 """
@@ -32,12 +32,12 @@ _SEED_BYTES: Final = 32
 _SECRET_BYTES: Final = _SEED_BYTES + _PUBLIC_BYTES
 _SIGNATURE_BYTES: Final = 64
 _REMEMBERED: Final = 16_384
-"""Narinfos that a keyring knows to be good: it is asked before and after each download."""
+"""Verified narinfos that a keyring caches: each is verified before and after its download."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key that verifies; `str()` is its text for settings, `name:<base64>`."""
+    """A public key; `str()` is its form in settings, `name:<base64>`."""
 
     name: str
     data: bytes
@@ -48,24 +48,24 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class SecretKey:
-    """A key that signs; `text` writes it out, `str()` and `repr()` do not."""
+    """A secret key; `text` contains the secret, `str()` and `repr()` do not."""
 
     name: str
     seed: bytes = field(repr=False)
 
     @property
     def public(self) -> PublicKey:
-        """The key that verifies what this one signs."""
+        """The matching public key."""
         return PublicKey(self.name, bytes(SigningKey(self.seed).verify_key))
 
     @property
     def text(self) -> str:
-        """The secret itself, as Nix reads it from a key file."""
+        """The key file's text in Nix's format, which contains the secret."""
         return _text_of(self.name, self.seed + self.public.data)
 
 
 def parse_public(text: str) -> PublicKey:
-    """Return the key that `name:<base64>` writes; raise RequestInvalid when it writes none."""
+    """Parse `name:<base64>`; raise RequestInvalid if it is not a public key."""
     named = _named(text, _PUBLIC_BYTES)
     if named is None:
         raise errors.RequestInvalid(
@@ -75,7 +75,7 @@ def parse_public(text: str) -> PublicKey:
 
 
 def parse_secret(text: str) -> SecretKey:
-    """Return the key of a key file's text; raise RequestInvalid, without the text, for no key."""
+    """Parse a key file's text; raise RequestInvalid, without the text, if it is no secret key."""
     named = _named(text.strip(), _SECRET_BYTES)
     if named is not None:
         name, data = named
@@ -83,7 +83,7 @@ def parse_secret(text: str) -> SecretKey:
         if key.public.data == data[_SEED_BYTES:]:
             return key
     raise errors.RequestInvalid(
-        "the text of a secret key is not name:base64 with a seed and its public key: "
+        "a secret key must be name:base64 of a seed and its public key: "
         "make one with nix-store --generate-binary-cache-key"
     )
 
@@ -94,12 +94,12 @@ def generate(name: str) -> SecretKey:
 
 
 def sign(info: NarInfo, key: SecretKey) -> str:
-    """Return the signature that `key` makes of `info`, for its `signatures`."""
+    """Return the signature of `info` by `key`, for its `signatures`."""
     return _text_of(key.name, SigningKey(key.seed).sign(narinfo.fingerprint(info)).signature)
 
 
 class Keyring:
-    """The public keys that are trusted; several may share a name, while a key is being replaced."""
+    """The trusted public keys; several may share a name while a key is being rotated."""
 
     def __init__(self, keys: Iterable[PublicKey]) -> None:
         self._keys: dict[str, list[VerifyKey]] = {}
@@ -108,7 +108,7 @@ class Keyring:
         self._verified: dict[bytes, str] = {}
 
     def verify(self, info: NarInfo) -> str:
-        """Return the name of a trusted key that signed `info`; else raise SignatureUntrusted."""
+        """Return the name of a trusted key that signed `info`, or raise SignatureUntrusted."""
         message = narinfo.fingerprint(info)
         key = hashlib.sha256("\0".join(info.signatures).encode() + b"\0" + message).digest()
         if (known := self._verified.get(key)) is not None:
@@ -120,7 +120,7 @@ class Keyring:
         return signer
 
     def _signer_of(self, info: NarInfo, message: bytes) -> str:
-        """Do the work of `verify`."""
+        """Return the name of the first trusted key with a valid signature."""
         for signature in info.signatures:
             named = _named(signature, _SIGNATURE_BYTES)
             if named is not None and self._is_by(*named, message):
@@ -128,7 +128,7 @@ class Keyring:
         raise self._refusal(info)
 
     def _is_by(self, name: str, signature: bytes, message: bytes) -> bool:
-        """Whether a key of that name made `signature` of `message`."""
+        """Return whether a key of that name made `signature` of `message`."""
         for key in self._keys.get(name, ()):
             try:
                 key.verify(message, signature)
@@ -138,7 +138,7 @@ class Keyring:
         return False
 
     def _refusal(self, info: NarInfo) -> errors.SignatureUntrusted:
-        """Return the error, which tells a forged signature from one by an unknown key."""
+        """Return the error, which distinguishes a forged signature from one by an unknown key."""
         trusted = ", ".join(sorted(self._keys)) or "none"
         signers = {signature.partition(":")[0] for signature in info.signatures}
         false = sorted(signers & self._keys.keys())
@@ -155,7 +155,7 @@ class Keyring:
 
 
 def _named(text: str, size: int) -> tuple[str, bytes] | None:
-    """Return name and data of `name:<base64>`, or None unless the data is `size` bytes."""
+    """Return name and data of `name:<base64>`, or None unless the data has `size` bytes."""
     name, colon, encoded = text.partition(":")
     try:
         data = base64.b64decode(encoded, validate=True)

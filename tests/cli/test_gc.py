@@ -62,7 +62,7 @@ async def test_what_was_started_a_moment_ago_stays_and_says_so(
 ) -> None:
     done = await asyncio.to_thread(commands.in_pipe, "gc", runtime)
 
-    assert "stays: it was started a moment ago" in done.output
+    assert "stays: it was started recently" in done.output
     assert "0 environments and 0 store paths removed" in done.output
 
 

@@ -52,7 +52,7 @@ async def test_a_full_disk_is_told_once_while_the_runtime_cannot_say_what_is_use
     await station.runtime.called(LISTS, times=3)
 
     def told() -> int:
-        return station.proxy.log_text().count("garbage stays for now")
+        return station.proxy.log_text().count("garbage collection failed, will retry")
 
     await asyncio.to_thread(waiting.until, lambda: told() > 0, what="the failure to be told")
     assert told() == 1

@@ -85,9 +85,9 @@ def test_a_drop_in_adds_and_removes_a_pin(node: Node, pins: Path) -> None:
     (pins / "web").unlink()
     shutil.rmtree(version)
 
-    waiting.until(lambda: "pin given up" in node.proxy.log_text(), what="the pin to go")
+    waiting.until(lambda: "pin removed" in node.proxy.log_text(), what="the pin to go")
     assert in_place(node) == {"acme/web:1": None}
-    assert node.proxy.log_text().count("pin cannot be read") == 1
+    assert node.proxy.log_text().count("invalid pin") == 1
     said = json.loads(node.proxy.run("gc", "--json"))
     assert [each["goes"] for each in said["environments"]] == [True]
 
@@ -98,10 +98,10 @@ def test_a_pin_that_fails_is_logged_once_and_works_when_its_cause_is_fixed(
     (pins).mkdir()
     (pins / "web").write_text("acme/web\n")
     node.proxy.restart()
-    waiting.until(lambda: "pin fails" in node.proxy.log_text(), what="the failure")
+    waiting.until(lambda: "pin failed" in node.proxy.log_text(), what="the failure")
 
     node.push("web", page(node, "one"))
 
     await_pinned(node, "acme/web:1", "acme/web")
-    assert node.proxy.log_text().count("pin fails") == 1
+    assert node.proxy.log_text().count("pin failed") == 1
     assert "pin ready reference=acme/web:1" in node.proxy.log_text()

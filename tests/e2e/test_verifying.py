@@ -133,7 +133,7 @@ def test_the_audit_finds_damage_by_itself(node: Node, running: Container) -> Non
     node.proxy.restart()
 
     waiting.until(
-        lambda: "store path damaged, in quarantine path=" in node.proxy.log_text(),
+        lambda: "store path damaged, quarantined path=" in node.proxy.log_text(),
         what="the audit to find it",
     )
     assert node.output("acme/web", "sh", "-c", "cat $FLOX_ENV/share/page") == WHOLE.decode()

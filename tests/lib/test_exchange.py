@@ -16,7 +16,7 @@ def test_two_directories_change_places_with_all_that_is_in_them(tmp_path):
     assert [each.name for each in (tmp_path / "other").iterdir()] == ["in-one"]
 
 
-def test_both_must_be_there(tmp_path):
+def test_both_must_exist(tmp_path):
     (tmp_path / "one").mkdir()
 
     with pytest.raises(OSError, match="No such file") as failed:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e  # for root only
 
 @pytest.fixture(params=["plain", "a,b", "a:b", "a\\b", "a b", "a\\,:=b", "a,upperdir=b"])
 def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A directory of an awkward name, with the four that a mount needs."""
+    """A directory with an awkward name, and in it the four that a mount needs."""
     directory = tmp_path / request.param
     for name in ("lower", "upper", "work", "place"):
         (directory / name).mkdir(parents=True)
@@ -29,7 +29,7 @@ def mount(directory: Path) -> Path:
     return place
 
 
-def test_what_is_written_goes_to_the_upper_directory(directory: Path) -> None:
+def test_writes_go_to_the_upper_directory(directory: Path) -> None:
     (directory / "lower" / "file").write_text("below")
     (directory / "elsewhere").hardlink_to(directory / "lower" / "file")
 
@@ -57,7 +57,7 @@ def test_detaching_unmounts_all_that_is_mounted_there_however_often(directory: P
     assert list((directory / "place").iterdir()) == []
 
 
-def test_detaching_what_is_not_there_is_fine(tmp_path: Path) -> None:
+def test_detaching_an_absent_mount_does_nothing(tmp_path: Path) -> None:
     mounts.detach(tmp_path / "absent")
 
 

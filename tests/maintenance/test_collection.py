@@ -1,102 +1,39 @@
-"""The race of a collection with containers that are being created, forced at each of its points."""
+"""The race of a garbage collection with container creation, forced at each of its points."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.cri import api_pb2
-from cri_proxy.interposer import adjustment
-from cri_proxy.lib import codec, durable
-from cri_proxy.lib.job import Job, Task
+from cri_proxy.lib import locks
 from cri_proxy.maintenance.collection import LOCK, Collection
 from cri_proxy.realizer import holding
 from cri_proxy.store.disk import garbage
 from cri_proxy.store.disk.garbage import Rules
 from cri_proxy.store.disk.local import Store
-from cri_proxy.store.disk.views import Views
+from tests.maintenance.loops import InProcess, Runtime
+from tests.store.disk import nodes
 
-A = TypeVar("A")
-P = TypeVar("P")
-R = TypeVar("R")
 ALL = Rules(grace_seconds=0, wanted_bytes=None)
 IDENTITY = "0-acme-web"
 
 
-class Runtime:
-    """A runtime's lists; `on_list` are run, one each time containers are listed."""
-
-    def __init__(self) -> None:
-        self.listed: list[api_pb2.Container] = []
-        self.on_list: list[Callable[[], Awaitable[None]]] = []
-
-    async def containers(self) -> Sequence[api_pb2.Container]:
-        if self.on_list:
-            await self.on_list.pop(0)()
-        return list(self.listed)
-
-    async def sandboxes(self) -> Sequence[api_pb2.PodSandbox]:
-        return []
-
-    def create(self) -> None:
-        """Have a container of the environment."""
-        self.listed.append(
-            api_pb2.Container(annotations={adjustment.IDENTITY_ANNOTATION: IDENTITY})
-        )
-
-
-class Here:
-    """Runs the jobs in this process; what they carry is encoded as on the way to a worker."""
-
-    def __init__(self, root: Path) -> None:
-        self._jobs = garbage.jobs(root)
-
-    async def call(self, job: Job[A, P, R], argument: A) -> R:
-        received = codec.decode(codec.encode(argument), job.argument)
-        result = self._jobs[job](received, Task(lambda report: None))
-        return codec.decode(codec.encode(result), job.result)
-
-
 async def nothing() -> None:
-    """Let a list be what it is."""
+    """Do nothing while a list is requested."""
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """The one environment of a node."""
+    """The only environment of a node."""
     store = Store(tmp_path / "store")
     store.recover()
-    views = Views(tmp_path / "environments", store)
-    views.recover()
-    flox_env = "7ik8057hajl6vq9j40h3jracxjn0bb5x-environment-run"
-    with views.stage(IDENTITY, lambda: None) as stage:
-        (stage.store / flox_env).mkdir()
-        record = {
-            "format": 1,
-            "identity": IDENTITY,
-            "reference": "acme/web:1",
-            "revision": "0" * 40,
-            "lockDigest": "1" * 64,
-            "system": "x86_64-linux",
-            "mode": "run",
-            "floxEnv": f"/nix/store/{flox_env}",
-            "shell": None,
-            "variables": [],
-            "closure": [flox_env],
-            "narBytes": 1,
-            "realizedAt": 1.0,
-            "certificates": None,
-            "localeArchive": None,
-        }
-        (stage.directory / "environment.json").write_text(json.dumps(record))
-        stage.commit()
-    return views.locate(IDENTITY)
+    views = nodes.views_of(tmp_path, store)
+    return views.locate(nodes.realize(views, "web"))
 
 
 @pytest.fixture
@@ -106,27 +43,29 @@ def runtime() -> Runtime:
 
 @pytest.fixture
 def collection(tmp_path: Path, place: Path, runtime: Runtime) -> Collection:
-    return Collection(tmp_path, runtime, Here(tmp_path), dict)
+    return Collection(tmp_path, runtime, InProcess(garbage.jobs(tmp_path)), dict)
 
 
 async def collected(collection: Collection) -> tuple[int, int]:
-    """Collect; return how many environments are gone and how many were spared."""
+    """Collect; return how many environments were removed and how many spared."""
     freed = await collection.collect(ALL, unused_seconds=0)
     return len(freed.gone), len(freed.spared)
 
 
-async def test_what_nobody_holds_is_gone(collection: Collection, place: Path) -> None:
+async def test_an_environment_without_gc_roots_is_removed(
+    collection: Collection, place: Path
+) -> None:
     assert await collected(collection) == (1, 0)
     assert not place.exists()
 
 
-async def test_a_container_created_after_the_plan_is_seen_by_the_last_look(
+async def test_a_container_created_after_the_plan_is_seen_by_the_last_check(
     collection: Collection, runtime: Runtime, place: Path
 ) -> None:
     """It shared its lease and released it before the claim, so it is in the list by then."""
 
     async def create() -> None:
-        runtime.create()
+        runtime.create(IDENTITY)
 
     runtime.on_list = [nothing, create]
 
@@ -145,7 +84,7 @@ async def test_a_container_that_is_being_created_keeps_its_environment(
     assert await collected(collection) == (1, 0)
 
 
-async def test_who_comes_after_the_claim_waits_and_finds_it_gone(
+async def test_a_user_that_comes_after_the_claim_waits_and_finds_it_gone(
     collection: Collection, runtime: Runtime, place: Path
 ) -> None:
     waiting: list[asyncio.Task[Any]] = []
@@ -162,13 +101,13 @@ async def test_who_comes_after_the_claim_waits_and_finds_it_gone(
         assert await waiting[0] is None
 
 
-async def test_who_comes_after_the_claim_of_what_stays_gets_it(
+async def test_a_user_that_comes_after_a_claim_in_vain_gets_it(
     collection: Collection, runtime: Runtime, place: Path
 ) -> None:
     waiting: list[asyncio.Task[Any]] = []
 
     async def come() -> None:
-        runtime.create()
+        runtime.create(IDENTITY)
         waiting.append(asyncio.create_task(holding.environment(place)))
 
     runtime.on_list = [nothing, come]
@@ -181,7 +120,7 @@ async def test_who_comes_after_the_claim_of_what_stays_gets_it(
 
 
 @pytest.mark.parametrize("before", [[], [nothing]])
-async def test_a_runtime_that_cannot_list_ends_it_with_nothing_gone_and_nothing_claimed(
+async def test_a_runtime_that_cannot_list_ends_it_with_nothing_removed_and_nothing_claimed(
     collection: Collection,
     runtime: Runtime,
     place: Path,
@@ -202,7 +141,7 @@ async def test_a_runtime_that_cannot_list_ends_it_with_nothing_gone_and_nothing_
 async def test_one_collection_at_a_time(
     collection: Collection, tmp_path: Path, place: Path
 ) -> None:
-    lock = durable.Lock.acquire(tmp_path / LOCK)
+    lock = locks.file(tmp_path / LOCK)
     assert lock is not None
 
     with pytest.raises(errors.StillRealizing):

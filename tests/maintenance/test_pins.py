@@ -1,4 +1,4 @@
-"""Pins of settings and drop-in files, and what is remembered of each."""
+"""Pins of settings and drop-in files, and the saved state of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_settings_and_files_are_joined_each_reference_once(tmp_path: Path) -> No
     assert (found, problems) == ((WEB, OTHER), ())
 
 
-def test_a_line_that_is_no_reference_is_told_with_its_place_and_the_rest_counts(
+def test_a_line_that_is_no_reference_is_reported_with_its_place_and_the_rest_counts(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "shop").write_text("nonsense\nacme/web\n")
@@ -39,8 +39,8 @@ def test_no_directory_is_no_pins(tmp_path: Path) -> None:
     assert pins.wanted(PrewarmSettings(directory=tmp_path / "nothing")) == ((), ())
 
 
-def test_what_became_of_a_pin_is_remembered_and_says_what_it_holds(tmp_path: Path) -> None:
-    pins.save(tmp_path, {WEB: Pin("0-acme-web", 3, checked_at=1.0), OTHER: Pin(failure="why")})
+def test_the_state_of_a_pin_is_saved_and_says_what_it_keeps(tmp_path: Path) -> None:
+    pins.save(tmp_path, {WEB: Pin("0-acme-web", 3), OTHER: Pin(failure="why")})
     settings = dataclasses.replace(
         Settings(),
         store=StoreSettings(root=tmp_path),
@@ -49,11 +49,11 @@ def test_what_became_of_a_pin_is_remembered_and_says_what_it_holds(tmp_path: Pat
         ),
     )
 
-    assert pins.load(tmp_path)[WEB] == Pin("0-acme-web", 3, checked_at=1.0)
+    assert pins.load(tmp_path)[WEB] == Pin("0-acme-web", 3)
     assert pins.held(settings) == {WEB: "0-acme-web", Reference("acme", "new"): None}
 
 
-def test_a_damaged_memory_is_no_memory(tmp_path: Path) -> None:
+def test_a_damaged_file_of_states_is_none(tmp_path: Path) -> None:
     (tmp_path / "pins.json").write_text('{"acme/web": {"unknown": 1}}')
 
     assert pins.load(tmp_path) == {}

@@ -1,4 +1,4 @@
-"""Pins that fail by a fault of the program; what is fetched for them is told in tests/e2e."""
+"""Pins that fail because of a bug in the program; tests/e2e covers what is fetched for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ODD, WEB = references.parse("acme/odd"), references.parse("acme/web")
 
 
 class Workers:
-    """Workers that cannot resolve anything, and one reference by a fault of their own."""
+    """Workers that cannot resolve anything, one reference because of a bug."""
 
     async def call(self, _: object, argument: Resolve) -> Resolution:
         if argument.reference == ODD:

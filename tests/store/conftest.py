@@ -76,7 +76,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def task() -> Task[Any]:
-    """A job's task that nobody cancels; what it reports is lost."""
+    """A job's task that is never cancelled; its reports are dropped."""
     return Task(lambda report: None)
 
 
@@ -136,7 +136,7 @@ def sound(store: Store) -> Callable[[], tuple[StorePath, ...]]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port at which nobody listens."""
+    """A port that has no listener."""
     with ports.kept() as port:
         yield port
 

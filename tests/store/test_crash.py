@@ -1,4 +1,4 @@
-"""Processes are killed in the middle of realizations: nothing that is in place is ever in doubt."""
+"""Processes are killed in the middle of realizations: what is in place is always intact."""
 
 import asyncio
 import contextlib
@@ -16,15 +16,11 @@ from cri_proxy.store.disk import views
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import closures
 from tests.store.conftest import PROGRAM
+from tests.store.disk.nodes import names_in
 
 DEADLINE_SECONDS = 120
 KILLS = 50
 MOMENTS = 70  # how often the progress of a whole realization changes, and a few more
-
-
-def names_in(directory):
-    """What a directory holds, sorted."""
-    return sorted(each.name for each in directory.iterdir())
 
 
 pytestmark = pytest.mark.timeout(900)  # each of the three kills many processes in turn
@@ -75,7 +71,7 @@ def kill(victims):
 async def test_killed_workers_leave_whole_paths_only_and_the_realization_completes(
     pool, wide, store, sound
 ):
-    """One of two dies at some moment of a realization; what it was doing is tried once more."""
+    """One of two dies at some moment of a realization; its job is retried once."""
     generator = random.Random(2024)
     killed = []
 
@@ -153,7 +149,7 @@ for number in range(1000):
 async def test_view_is_whole_or_absent_whenever_its_process_is_killed(
     daemon, wide, store, tmp_path
 ):
-    """Killed right after a random line of what it says, in the middle of the step that follows."""
+    """Killed right after a random line of its output, in the middle of the next step."""
     async with daemon() as ours:
         await ours.realize([wide], Progress())
     generator = random.Random(77)

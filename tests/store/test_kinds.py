@@ -1,4 +1,4 @@
-"""Both kinds of store keep the same promises: the one of our own, and the node's Nix."""
+"""Both kinds of store, our own and the node's Nix, behave the same."""
 
 import contextlib
 import os
@@ -66,7 +66,7 @@ def chain(publisher):
     return base, middle, publisher.add("top", b"one file", [middle])
 
 
-async def test_a_closure_is_brought_whole_and_told_sorted(opened, chain, publisher):
+async def test_a_complete_closure_is_fetched_and_returned_sorted(opened, chain, publisher):
     async with opened() as (ours, place):
         progress = Progress()
         records = await ours.realize([chain[2]], progress)
@@ -96,7 +96,7 @@ async def test_what_no_cache_has_is_not_found(opened, chain, publisher):
             await ours.realize([chain[2]], Progress())
 
 
-async def test_what_is_pushed_after_a_refusal_is_found(opened, chain, publisher):
+async def test_path_pushed_after_a_refusal_is_found(opened, chain, publisher):
     kept = publisher.narinfo(chain[0])
     publisher.remove(chain[0])
     async with opened() as (ours, _):
@@ -107,7 +107,7 @@ async def test_what_is_pushed_after_a_refusal_is_found(opened, chain, publisher)
         assert len(await ours.realize([chain[2]], Progress())) == 3
 
 
-async def test_what_no_trusted_key_signed_is_refused(opened, chain, tmp_path):
+async def test_path_without_a_trusted_signature_is_refused(opened, chain, tmp_path):
     stranger = Publisher(tmp_path / "stranger").public_key.replace("testbed", "stranger")
     async with opened(keys=(stranger,)) as (ours, place):
         with pytest.raises(errors.SignatureUntrusted):
@@ -115,7 +115,7 @@ async def test_what_no_trusted_key_signed_is_refused(opened, chain, tmp_path):
         assert not place(chain[2]).exists()
 
 
-async def test_an_archive_that_is_not_what_was_signed_is_refused(opened, chain, publisher):
+async def test_archive_that_does_not_match_its_signature_is_refused(opened, chain, publisher):
     other = publisher.add("other", {"lib/base": b"c" * 5000})
     publisher.archive_file(chain[0]).write_bytes(publisher.archive_file(other).read_bytes())
     async with opened() as (ours, _):
@@ -124,7 +124,7 @@ async def test_an_archive_that_is_not_what_was_signed_is_refused(opened, chain, 
                 await ours.realize([chain[2]], Progress())
 
 
-async def test_no_answer_from_the_caches_is_told_as_such(opened, chain, server, monkeypatch):
+async def test_unreachable_caches_are_reported_as_such(opened, chain, server, monkeypatch):
     monkeypatch.setattr(failover, "FIRST_PAUSE_SECONDS", 0.001)
     server.stop()
     async with opened() as (ours, _):
@@ -132,7 +132,7 @@ async def test_no_answer_from_the_caches_is_told_as_such(opened, chain, server, 
             await ours.realize([chain[2]], Progress())
 
 
-async def test_what_can_be_had_is_found_and_what_cannot_is_not(opened, chain, publisher):
+async def test_available_paths_are_found_and_others_are_not(opened, chain, publisher):
     async with opened() as (ours, place):
         await ours.find(chain)
         assert not place(chain[2]).exists()

@@ -1,4 +1,4 @@
-"""What a cache says of a path, taken at its border."""
+"""Narinfos: parsed strictly, written as Nix does, fingerprinted."""
 
 import base64
 import dataclasses
@@ -46,7 +46,7 @@ def refusal(text):
 
 
 def with_line(key, value):
-    """Return the text with the line of `key` saying `value`."""
+    """Return the text with `value` in the line of `key`."""
     lines = [
         f"{key}: {value}" if line.startswith(f"{key}:") else line for line in TEXT.splitlines()
     ]
@@ -157,7 +157,7 @@ def test_other_hashes_are_refused(written):
 
 
 @pytest.mark.parametrize("key", ["StorePath", "URL", "NarHash", "NarSize", "References"])
-def test_field_that_is_needed_must_be_there(key):
+def test_required_field_must_be_present(key):
     assert f"it has no {key}" in refusal(without(key))
 
 
@@ -189,7 +189,7 @@ def test_store_path_that_is_none_is_refused(path):
         "nar/a:b.nar",
     ],
 )
-def test_url_within_the_cache_is_taken(url):
+def test_url_within_the_cache_is_accepted(url):
     assert parse(with_line("URL", url)).url == url
 
 
@@ -228,7 +228,7 @@ def test_url_that_leads_out_of_the_cache_is_refused(url):
 
 
 @pytest.mark.parametrize("size", ["1", "9223372036854775807"])
-def test_size_that_nix_can_hold_is_taken(size):
+def test_size_that_nix_can_represent_is_accepted(size):
     assert parse(with_line("NarSize", size)).nar_size == int(size)
 
 
@@ -336,7 +336,7 @@ def test_arbitrary_bytes_are_refused_as_damaged(data):
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(TEXT.splitlines()), st.text(max_size=60))
-def test_arbitrary_values_are_taken_or_refused_as_damaged(line, value):
+def test_arbitrary_values_are_accepted_or_refused_as_damaged(line, value):
     key = line.partition(":")[0]
     try:
         parsed = narinfo.parse(with_line(key, value).encode(), HELLO)

@@ -1,4 +1,4 @@
-"""Nix and we read what the other wrote."""
+"""Interoperability with Nix, in both directions."""
 
 import dataclasses
 import hashlib
@@ -43,7 +43,7 @@ def own_nix(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rich(tmp_path_factory):
-    """A tree with something of everything."""
+    """A tree with every kind of entry."""
     tree = tmp_path_factory.mktemp("trees") / "rich"
     write_tree(tree, RICH)
     (tree / os.fsdecode(b"\xff\xfe")).write_bytes(b"a name that is no text")
@@ -186,7 +186,7 @@ def test_nix_refuses_what_another_key_signed(tmp_path):
 
 
 def test_tree_written_twice_is_published_once(tmp_path):
-    """Paths derive from contents, so a changed package is the only thing to be fetched."""
+    """Paths derive from contents, so only a changed package is fetched."""
     publisher = binary_cache.Publisher(tmp_path / "cache")
 
     assert publisher.add("same", RICH) == publisher.add("same", RICH)

@@ -1,4 +1,4 @@
-"""The power fails in the middle of things: what is in place afterwards is whole, or thrown away.
+"""Power failures: what is in place afterwards is intact, or dropped.
 
 The disk is an ext4 that is shut down without writing what it holds in memory (`disks`), once as
 ext4 is by default and once with names reaching the disk before contents. A new boot has another
@@ -87,7 +87,7 @@ def view(environments, name, paths):
 
 @pytest.fixture
 def is_whole(publisher):
-    """Tells whether what lies at a place is what was published as a path."""
+    """Return a function that compares a tree with what was published as a path."""
 
     def tell(path, place):
         info = publisher.narinfo(path)
@@ -107,8 +107,8 @@ async def test_a_power_failure_leaves_whole_paths_only_and_the_rest_is_fetched_a
     async with daemon() as ours:
         closure = [each.path for each in await ours.realize([kept], Progress())]
         view(environments, "kept", closure)
-        store.settle()
-        environments.settle()
+        store.checkpoint()
+        environments.checkpoint()
         durable.sync_filesystem(disk.place)  # the marks' new names follow within seconds
         await ours.realize([fresh], Progress())
         linked = store.paths()
@@ -143,7 +143,7 @@ async def test_a_power_failure_leaves_whole_paths_only_and_the_rest_is_fetched_a
 async def test_without_its_mark_of_the_boot_a_path_would_be_believed_that_is_not_whole(
     disk, publish, is_whole, daemon, monkeypatch
 ):
-    """The test above has something to find: this disk does show names without their bytes."""
+    """Proves that the test above can fail: this disk does show names without their bytes."""
     async with daemon() as ours:
         await ours.realize([publish("lost")], Progress())
         disk.fail()

@@ -1,4 +1,4 @@
-"""Who vouches for a path, and who does not."""
+"""Signatures that make a path trusted, and those that do not."""
 
 import base64
 import dataclasses
@@ -80,7 +80,7 @@ def test_signature_of_another_content_is_refused(change):
 
 
 def test_what_is_not_signed_may_change():
-    """A mirror may compress anew and drop or add the rest."""
+    """A mirror may recompress the archive and drop or add the other fields."""
     info = dataclasses.replace(
         signed_by(KEY), url="x", compression="xz", file_size=3, deriver=None, ca="text:x"
     )
@@ -121,7 +121,7 @@ def test_key_of_the_same_name_is_another_key():
         *(f"cache-1:{base64.b64encode(bytes(64)).decode()}", "\x1b[31m:x"),
     ],
 )
-def test_text_that_is_no_signature_is_passed_over(signature):
+def test_text_that_is_no_signature_is_skipped(signature):
     info = dataclasses.replace(UNSIGNED, signatures=(signature,))
     assert refusal(Keyring([KEY.public]), info).isprintable()
 

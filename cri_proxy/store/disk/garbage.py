@@ -1,19 +1,20 @@
-"""Garbage: what of environments and store paths can go, and its slow end.
+"""Garbage collection: what can be deleted, and deleting it at low priority.
 
 The jobs run in workers of the lowest priority; the daemon and `cri-proxy gc` call them. `PLAN`
-only reads, `PATHS` takes away store paths that no environment has and no realization has used,
-`EMPTY` deletes what was taken away, and `MEASURE` counts the store paths in place.
+only reads, `PATHS` removes store paths that no environment has and no realization has used, `EMPTY`
+deletes what was removed, and `MEASURE` counts the store paths in place.
 
-Environments themselves are taken away by whoever holds their leases, not here. Whatever is taken
-away is renamed at once into a `.garbage` beside its place, so half of it is never in place, and
-deleted from there piece by piece, now and after any crash.
+Environments are removed by the holder of their leases, not here. Removing renames into a `.garbage`
+beside the place, so half of a tree is never in place; deleting happens there, piece by piece, and
+continues after any crash.
 
-A store path goes when no view has it and its record was not used since the oldest realization under
-way began, or for `unused_seconds` if none is. Every realization takes a lease first and then uses
-the record of each path that it counts on (`local.Store.record`); so either the path is used after
-the horizon, which `local.Store.drop` sees, or the realization finds it absent and fetches it.
+A store path is removed if no view has it and its record was not used since the horizon, which is
+`unused_seconds` before the oldest realization under way began, or before now if none is. Every
+realization first takes a lease, and then uses the record of each path that it relies on
+(`local.Store.record`). So either the path was used after the horizon, which `local.Store.evict`
+notices, or the realization finds it absent and fetches it.
 
-`decide` is pure: who goes, least recently started first.
+`decide` is pure: which environments to remove, least recently started first.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ from typing import Final
 from cri_proxy import errors
 from cri_proxy.lib import durable, priority, scheduling
 from cri_proxy.lib.job import NOTHING, Job, Jobs, Task
-from cri_proxy.model import environments, references, storepaths
+from cri_proxy.model import environments, references
 from cri_proxy.model.references import Reference
-from cri_proxy.store.disk import leases, staging
+from cri_proxy.store.disk import leases, local, staging
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 
 _MARGIN_SECONDS: Final = 0.1  # times of files come from a coarser clock than time.time
-_BREATH_FILES: Final = 100
-_BREATH_SECONDS: Final = 0.005
+_PAUSE_FILES: Final = 100
+_PAUSE_SECONDS: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
-    """An environment in place: its record's reference, its store paths, its last start."""
+class Candidate:
+    """An environment in place: its reference, its store paths, its last start."""
 
     identity: str
     reference: str
@@ -55,10 +56,10 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may go: not started for `age_seconds` (None: any), never within `grace_seconds`.
+    """What may be removed, by the time since the last start: never within `grace_seconds`.
 
-    `wanted_bytes` ends the choice of those that are younger than the age: so much is to be freed,
-    None for all that can be.
+    Environments idle for `age_seconds` are always removed (None: no age is enough), younger ones
+    only until `wanted_bytes` are freed (None: as much as possible).
     """
 
     grace_seconds: float
@@ -67,30 +68,30 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
-    """What becomes of one environment: it goes and frees so many bytes, or `holders` keep it."""
+class Verdict:
+    """The decision on one environment: it is removed and frees bytes, or its `roots` keep it."""
 
     identity: str
     reference: str
     mode: str
     last_start: float
-    frees: int
-    goes: bool
-    holders: tuple[str, ...] = ()
+    freed_bytes: int
+    is_removed: bool
+    roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan with: who holds which identities, who wants which references, the rules."""
+    """What to plan with: the GC roots, by identity and by reference, and the rules."""
 
-    held: Mapping[str, Sequence[str]]
-    wanted: Mapping[str, Sequence[str]]
+    identities: Mapping[str, Sequence[str]]
+    references: Mapping[str, Sequence[str]]
     rules: Rules
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSize:
-    """Some store paths: how many, and their size."""
+    """The number and total size of some store paths."""
 
     paths: int
     bytes: int
@@ -98,94 +99,93 @@ class StoreSize:
 
 @dataclass(frozen=True, slots=True)
 class CollectionPlan:
-    """What a collection would do: every environment's fate, and what is in the store.
+    """What a collection would do with environments and store paths.
 
-    `paths` of the store would be removed; `loose_bytes` are those of paths in no environment.
+    `paths` of the store would be removed; `unreferenced_bytes` are those that no environment has.
     """
 
-    fates: tuple[Fate, ...]
+    verdicts: tuple[Verdict, ...]
     paths: int
-    loose_bytes: int
-    store: StoreSize
+    unreferenced_bytes: int
 
     @property
-    def going(self) -> tuple[Fate, ...]:
-        """The environments that go, least recently started first."""
-        return tuple(each for each in self.fates if each.goes)
+    def removals(self) -> tuple[Verdict, ...]:
+        """The environments to remove, least recently started first."""
+        return tuple(each for each in self.verdicts if each.is_removed)
 
     @property
-    def frees(self) -> int:
-        """How many bytes, by the size of store paths."""
-        return self.loose_bytes + sum(each.frees for each in self.going)
+    def freed_bytes(self) -> int:
+        """The bytes that are freed, by the sizes of store paths."""
+        return self.unreferenced_bytes + sum(each.freed_bytes for each in self.removals)
 
 
 PLAN: Final = Job("garbage.plan", PlanRequest, NOTHING, CollectionPlan)
 PATHS: Final = Job("garbage.paths", float, NOTHING, StoreSize)
-"""The argument is for how many seconds a path must have been unused."""
+"""The argument is the seconds for which a path must have been unused."""
 EMPTY: Final = Job("garbage.empty", NOTHING, NOTHING, int)
-"""The result is how many files were deleted."""
+"""The result is the number of deleted files."""
 MEASURE: Final = Job("garbage.measure", NOTHING, NOTHING, StoreSize)
 
 
 def decide(
-    present: Sequence[Present],
+    candidates: Sequence[Candidate],
     sizes: Mapping[str, int],
-    holders: Mapping[str, Sequence[str]],
+    roots: Mapping[str, Sequence[str]],
     rules: Rules,
     now: float,
-) -> list[Fate]:
-    """Return the fate of every environment, least recently started first.
+) -> list[Verdict]:
+    """Decide on every environment, least recently started first.
 
-    `sizes` are bytes of the store paths; `holders` says who holds an environment, by identity.
-    What an environment frees are the paths that none of those has that stay, or go later.
+    `sizes` are the bytes of store paths; `roots` are an environment's GC roots, by identity. An
+    environment frees the paths that no environment has that stays or is removed later.
     """
-    users = collections.Counter(path for each in present for path in each.paths)
+    users = collections.Counter(path for each in candidates for path in each.paths)
     left = rules.wanted_bytes
-    fates = []
-    for each in sorted(present, key=lambda each: (each.last_start, each.identity)):
-        held = tuple(holders.get(each.identity, ()))
+    verdicts = []
+    for each in sorted(candidates, key=lambda each: (each.last_start, each.identity)):
+        kept_by = tuple(roots.get(each.identity, ()))
         idle = now - each.last_start
-        if not held and idle < rules.grace_seconds:
-            held = ("it was started a moment ago",)
+        if not kept_by and idle < rules.grace_seconds:
+            kept_by = ("it was started recently",)
         is_old = rules.age_seconds is not None and idle >= rules.age_seconds
-        goes = not held and (is_old or left is None or left > 0)
-        frees = 0
-        if goes:
+        is_removed = not kept_by and (is_old or left is None or left > 0)
+        freed = 0
+        if is_removed:
             users.subtract(each.paths)
-            frees = sum(sizes.get(path, 0) for path in each.paths if not users[path])
-            left = None if left is None else left - frees
-        fates.append(
-            Fate(
+            freed = sum(sizes.get(path, 0) for path in each.paths if not users[path])
+            left = None if left is None else left - freed
+        verdicts.append(
+            Verdict(
                 identity=each.identity,
                 reference=each.reference,
                 mode=each.mode,
                 last_start=each.last_start,
-                frees=frees,
-                goes=goes,
-                holders=held,
+                freed_bytes=freed,
+                is_removed=is_removed,
+                roots=kept_by,
             )
         )
-    return fates
+    return verdicts
 
 
 def jobs(root: Path) -> Jobs:
     """Return the jobs for the node's state below `root`."""
-    yard = _Yard(root)
+    collector = _Collector(root)
     return Jobs(
-        PLAN.run_by(yard.plan),
-        PATHS.run_by(yard.paths),
-        EMPTY.run_by(yard.empty),
-        MEASURE.run_by(yard.measure),
+        PLAN.run_by(collector.plan),
+        PATHS.run_by(collector.paths),
+        EMPTY.run_by(collector.empty),
+        MEASURE.run_by(collector.measure),
     )
 
 
-def matching(reference: Reference, present: Iterable[Present]) -> list[str]:
-    """Return which environments whoever asks for `reference` would most likely get again.
+def matching(reference: Reference, candidates: Iterable[Candidate]) -> list[str]:
+    """Return the environments that `reference` most likely resolves to, one per mode.
 
-    The pinned generation, or the one that was started last, in each mode.
+    These have the pinned generation, or else the one that was started last.
     """
-    latest: dict[str, Present] = {}
-    for each in present:
+    latest: dict[str, Candidate] = {}
+    for each in candidates:
         found = references.parse(each.reference)
         if (found.owner, found.name) != (reference.owner, reference.name):
             continue
@@ -197,7 +197,7 @@ def matching(reference: Reference, present: Iterable[Present]) -> list[str]:
     return [each.identity for each in latest.values()]
 
 
-class _Yard:
+class _Collector:
     """The node's environments and store, as the jobs see them."""
 
     def __init__(self, root: Path) -> None:
@@ -206,26 +206,25 @@ class _Yard:
         self._running = leases.Realizations(root / "store")
 
     def plan(self, argument: PlanRequest, task: Task[None]) -> CollectionPlan:
-        """Return what would go."""
+        """Plan a collection; changes nothing."""
         task.check()
-        present = self._present()
-        holders: dict[str, list[str]] = collections.defaultdict(list)
-        for identity, who in argument.held.items():
-            holders[identity] += who
-        for reference, who in argument.wanted.items():
-            for identity in matching(references.parse(reference), present):
-                holders[identity] += who
+        candidates = self._candidates()
+        roots: dict[str, list[str]] = collections.defaultdict(list)
+        for identity, names in argument.identities.items():
+            roots[identity] += names
+        for reference, names in argument.references.items():
+            for identity in matching(references.parse(reference), candidates):
+                roots[identity] += names
         sizes = self._sizes()
-        fates = decide(present, sizes, holders, argument.rules, time.time())
-        going = {each.identity for each in fates if each.goes}
-        kept = {path for each in present if each.identity not in going for path in each.paths}
-        had = {path for each in present for path in each.paths}
+        verdicts = decide(candidates, sizes, roots, argument.rules, time.time())
+        removed = {each.identity for each in verdicts if each.is_removed}
+        kept = {path for each in candidates if each.identity not in removed for path in each.paths}
+        had = {path for each in candidates for path in each.paths}
         loose = sizes.keys() - had
         return CollectionPlan(
-            fates=tuple(fates),
+            verdicts=tuple(verdicts),
             paths=len(sizes.keys() - kept),
-            loose_bytes=sum(sizes[path] for path in loose),
-            store=StoreSize(len(sizes), sum(sizes.values())),
+            unreferenced_bytes=sum(sizes[path] for path in loose),
         )
 
     def paths(self, unused_seconds: float, task: Task[None]) -> StoreSize:
@@ -241,34 +240,34 @@ class _Yard:
             task.check()
             if path.basename in used:
                 continue
-            record = self._store.look(path)
-            if self._store.drop(path, unused_since=horizon):
+            record = self._store.peek(path)
+            if self._store.evict(path, unused_since=horizon):
                 count += 1
                 size += 0 if record is None else record.nar_size
         return StoreSize(count, size)
 
     def empty(self, argument: None, task: Task[None]) -> int:
-        """Delete everything in the `.garbage` directories, a little at a time; count the files."""
+        """Delete everything in the `.garbage` directories slowly; return the number of files."""
         priority.make_idle()
         files = 0
         for directory in (self._views.directory, self._store.directory):
             garbage = directory / staging.GARBAGE
             if not garbage.is_dir():
                 continue
-            # What was renamed into it must not come back half empty after a power failure.
+            # After a power failure, what was renamed into it must not be back in place, half empty.
             durable.sync_directory(directory)
             durable.sync_directory(garbage)
             for each in list(garbage.iterdir()):
-                files += _Emptier(task.check).remove(each)
+                files += _Deleter(task.check).remove(each)
         return files
 
     def measure(self, argument: None, task: Task[None]) -> StoreSize:
-        """Return what is in the store."""
+        """Return the size of the store."""
         sizes = self._sizes()
         return StoreSize(len(sizes), sum(sizes.values()))
 
-    def _present(self) -> list[Present]:
-        """Return the environments in place whose records can be read."""
+    def _candidates(self) -> list[Candidate]:
+        """Return the environments in place with readable records."""
         found = []
         for identity in self._views.identities():
             place = self._views.locate(identity)
@@ -276,7 +275,7 @@ class _Yard:
                 record = environments.load(place)
                 if record is None:
                     continue
-                present = Present(
+                candidate = Candidate(
                     identity=identity,
                     reference=str(record.reference),
                     mode=str(record.mode),
@@ -286,17 +285,17 @@ class _Yard:
             except FileNotFoundError:
                 continue
             except errors.ContentDamaged:
-                continue  # not ours to judge; its paths stay, for `_used` reads the view
-            found.append(present)
+                continue  # not ours to judge; `_used` keeps its paths
+            found.append(candidate)
         return found
 
     def _sizes(self) -> dict[str, int]:
-        """Return the size of every store path in place."""
-        records = ((path.basename, self._store.look(path)) for path in self._store.paths())
+        """Return the sizes of all store paths in place."""
+        records = ((path.basename, self._store.peek(path)) for path in self._store.paths())
         return {name: 0 if record is None else record.nar_size for name, record in records}
 
     def _used(self) -> set[str]:
-        """Return the store paths that views have, those being made included."""
+        """Return the store paths of all views, including those being made."""
         used: set[str] = set()
         for directory in (self._views.directory, self._views.directory / ".stage"):
             with contextlib.suppress(FileNotFoundError):
@@ -306,8 +305,8 @@ class _Yard:
         return used
 
 
-class _Emptier:
-    """Deletes a tree with a breath now and then; others may be deleting the same one."""
+class _Deleter:
+    """Deletes a tree, with pauses; other processes may be deleting the same one."""
 
     def __init__(self, check: Callable[[], None]) -> None:
         self._check = check
@@ -328,9 +327,9 @@ class _Emptier:
     def _entry(self, name: str, parent: int) -> None:
         self._files += 1
         scheduling.give_way()
-        if self._files % _BREATH_FILES == 0:
+        if self._files % _PAUSE_FILES == 0:
             self._check()
-            time.sleep(_BREATH_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
         try:
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                 os.unlink(name, dir_fd=parent)
@@ -347,15 +346,7 @@ class _Emptier:
 
 
 def _names(store: Path) -> list[str]:
-    """Return the store paths that a view has; none when there is no view."""
+    """Return the store paths of a view; none if it does not exist."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return [name for name in os.listdir(store) if _is_path(name)]  # noqa: PTH208
+        return [name for name in os.listdir(store) if local.is_basename(name)]  # noqa: PTH208
     return []
-
-
-def _is_path(name: str) -> bool:
-    try:
-        storepaths.of_basename(name)
-    except errors.RequestInvalid:
-        return False
-    return True

@@ -1,16 +1,15 @@
-"""Integrity: whether what is in place is still what was verified when it came.
+"""Integrity: verifies what is on disk again, quarantines what is damaged, repairs environments.
 
-The jobs run in workers. `PATHS` hashes store paths again, `VIEWS` compares views with the store,
-and `MEND` repairs views whose damaged paths are present anew.
+The jobs run in workers. `PATHS` hashes store paths again, `VIEWS` compares environments with the
+store, and `REPAIR` repairs environments whose damaged paths are present again.
 
-What is found is quarantined there and then:
-the store path counts as absent, so that whoever needs it fetches it, and nothing starts in an
-environment that has it before its view was mended. What runs goes on: the damaged files stay where
-they are until whole ones take their places.
+What is damaged is quarantined at once: the store path counts as absent, so that the next user
+fetches it, and no container starts in an environment that has it until that is repaired. Running
+containers go on: damaged files stay in place until intact ones replace them.
 
-A file of a view is the store's own by a hard link, so its contents are proved with the store's. Of
-a view it remains to be shown that it has the same files. What is rendered for an environment
-(FLOX_ENV) has no hash that it came with; only that it is there is looked at.
+A file in an environment is a hard link to the store's, so hashing the store verifies its contents.
+For environments it remains to check that they have the same files. What is rendered for an
+environment (FLOX_ENV) has no hash to compare with; it is not checked here.
 """
 
 from __future__ import annotations
@@ -34,15 +33,15 @@ from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 
 _REPORTED_SECONDS: Final = 0.2
-_CHANGED: Final = "its contents are not those that were verified when it was fetched"
-_RECORD: Final = "its record cannot be read"
+_CHANGED: Final = "its contents have changed since they were verified"
+_RECORD: Final = "its record is unreadable"
 _MISSING: Final = "it is missing from the store"
-_OTHER: Final = "an environment's files of it are not the store's"
+_OTHER: Final = "an environment's copy of it differs from the store's"
 
 
 @dataclass(slots=True)
 class Damage:
-    """A store path that is not what it should be, and which environments have it."""
+    """A damaged store path, and the environments that have it."""
 
     path: str
     why: str
@@ -51,9 +50,9 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class HashRequest:
-    """Which store paths to hash: those behind `after`, in the order of their names.
+    """Which store paths to hash: those after `after`, in the order of their names.
 
-    For at most `seconds`, and no faster than `bytes_per_second`; None is without a bound.
+    For at most `seconds`, and no faster than `bytes_per_second`; None means unlimited.
     """
 
     after: str = ""
@@ -63,7 +62,7 @@ class HashRequest:
 
 @dataclass(frozen=True, slots=True)
 class HashProgress:
-    """How many of the store paths have been hashed, and how many bytes they had."""
+    """How many of the store paths have been hashed, and their total size."""
 
     checked: int
     of: int
@@ -72,7 +71,7 @@ class HashProgress:
 
 @dataclass(frozen=True, slots=True)
 class HashFindings:
-    """What hashing found; `next` is the last path that was hashed, None at the end of the store."""
+    """What hashing found; `next` is where to resume (`after`), None at the end of the store."""
 
     checked: int
     bytes: int
@@ -82,7 +81,7 @@ class HashFindings:
 
 @dataclass(frozen=True, slots=True)
 class ViewFindings:
-    """How many environments were compared with the store, and what of them is damaged."""
+    """How many environments were compared with the store, and what is damaged in them."""
 
     environments: int
     damaged: list[Damage]
@@ -90,8 +89,8 @@ class ViewFindings:
 
 PATHS: Final = Job("integrity.paths", HashRequest, HashProgress, HashFindings)
 VIEWS: Final = Job("integrity.views", NOTHING, NOTHING, ViewFindings)
-MEND: Final = Job("integrity.mend", NOTHING, NOTHING, list[str])
-"""The result are the identities of the environments that were repaired."""
+REPAIR: Final = Job("integrity.repair", NOTHING, NOTHING, list[str])
+"""The result is the identities of the environments that were repaired."""
 
 
 def jobs(root: Path) -> Jobs:
@@ -100,7 +99,7 @@ def jobs(root: Path) -> Jobs:
     return Jobs(
         PATHS.run_by(integrity.paths),
         VIEWS.run_by(integrity.views),
-        MEND.run_by(integrity.mend),
+        REPAIR.run_by(integrity.repair),
     )
 
 
@@ -131,7 +130,7 @@ class _Integrity:
             else:
                 found.append(self._quarantine(path, _CHANGED))
             checked, last = checked + 1, path.basename
-            pace.tell(checked, len(todo))
+            pace.report(checked, len(todo))
         return pace.result(checked, found, None)
 
     def views(self, argument: None, task: Task[None]) -> ViewFindings:
@@ -150,26 +149,26 @@ class _Integrity:
                     if not why:
                         continue
                     try:
-                        self._views.condemn(identity, [path])
+                        self._views.quarantine(identity, [path])
                     except FileNotFoundError:  # removed meanwhile
                         break
                     finding = found.setdefault(path.basename, Damage(path.basename, why))
                     finding.environments.append(identity)
         return ViewFindings(len(identities), list(found.values()))
 
-    def mend(self, argument: None, task: Task[None]) -> list[str]:
+    def repair(self, argument: None, task: Task[None]) -> list[str]:
         """Repair the views whose damaged paths are all present again; return their identities."""
-        mended = []
+        repaired = []
         for identity in self._views.identities():
             damaged = self._views.damaged(identity)
             if damaged and all(self._store.record(path) is not None for path in damaged):
-                self._views.mend(identity, task.check)
-                mended.append(identity)
-        return mended
+                self._views.repair(identity, task.check)
+                repaired.append(identity)
+        return repaired
 
     def _fault_of(self, path: StorePath, pace: _Pace) -> str:
-        """Return what is wrong with a store path; empty if nothing is, or it is gone."""
-        record = self._store.look(path)
+        """Return what is wrong with a store path; empty if nothing is, or if it is gone."""
+        record = self._store.peek(path)
         if record is None:
             return _RECORD if self._store.has(path) else ""
         digest, before = hashlib.sha256(), pace.bytes
@@ -188,7 +187,7 @@ class _Integrity:
         return "" if is_same else _CHANGED
 
     def _difference_of(self, path: StorePath, place: Path) -> str:
-        """Return how a view's copy of a path differs from the store's, empty if it does not."""
+        """Return what is wrong with a view's copy of a path; empty if nothing is."""
         ours = self._store.locate(path)
         if self._store.is_damaged(path):
             return _CHANGED
@@ -200,29 +199,29 @@ class _Integrity:
             return _OTHER
 
     def _quarantine(self, path: StorePath, why: str) -> Damage:
-        """Have nothing new start on a damaged path."""
-        self._store.condemn(path)
+        """Quarantine a path, and the views that have it."""
+        self._store.quarantine(path)
         finding = Damage(path.basename, why)
         for identity in self._views.identities():
             if os.path.lexists(self._views.locate(identity) / "store" / path.basename):
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
-                    self._views.condemn(identity, [path])
+                    self._views.quarantine(identity, [path])
                     finding.environments.append(identity)
         return finding
 
 
 class _Pace:
-    """Counts what is read, keeps it below a rate, and tells how far it has come."""
+    """Counts what is read, limits its rate, and reports progress."""
 
     def __init__(self, rate: int | None, task: Task[HashProgress]) -> None:
         self._rate = rate
         self._task = task
         self._began = time.monotonic()
-        self._told = 0.0
+        self._reported = 0.0
         self.bytes = 0
 
     def take(self, count: int) -> None:
-        """Count bytes that were read; wait until so many may have been."""
+        """Count bytes that were read, and wait as the rate demands."""
         self._task.check()
         self.bytes += count
         if self._rate is not None:
@@ -230,11 +229,11 @@ class _Pace:
             if early > 0:
                 time.sleep(early)
 
-    def tell(self, checked: int, of: int) -> None:
-        """Report how far it is, a few times a second."""
+    def report(self, checked: int, of: int) -> None:
+        """Report progress, a few times a second."""
         now = time.monotonic()
-        if now - self._told >= _REPORTED_SECONDS or checked == of:
-            self._told = now
+        if now - self._reported >= _REPORTED_SECONDS or checked == of:
+            self._reported = now
             self._task.report(HashProgress(checked, of, self.bytes))
 
     def result(self, checked: int, found: list[Damage], last: str | None) -> HashFindings:
@@ -243,7 +242,7 @@ class _Pace:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether two trees have the same files under the same names; copies count as the same."""
+    """Return whether two trees have equal files under equal names, be they links or copies."""
     first, second = one.lstat(), other.lstat()
     if stat.S_IFMT(first.st_mode) != stat.S_IFMT(second.st_mode):
         return False

@@ -1,69 +1,56 @@
-"""Leases: whoever is about to use something on disk holds it against the collection of garbage.
+"""Leases: what is about to be used on disk is protected from garbage collection.
 
-    environments/<identity>/        flock(2) on the directory itself: shared by whoever creates a
-                                    container in it, exclusive for whoever takes it away
-    store/.leases/<token>           locked while one realization is under way; its time of change
-                                    is when that began
+    environments/<identity>/        flock(2) on the directory itself: shared while a container is
+                                    created in it, exclusive while it is removed
+    store/.leases/<token>           locked while one realization is under way; its modification
+                                    time is when the realization began
 
-Both die with their process, so that nothing is held by somebody who is gone. The lock is on the
-inode: what is at the place afterwards may be another directory, so that is looked at again.
+Both end with their process, so nothing stays protected for a process that is gone.
 
-When an environment was last started is the time of its record, which never changes otherwise.
+The last start of an environment is the modification time of its record, which never changes
+otherwise.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.lib import durable
+from cri_proxy.lib import locks
 
 _RECORD: Final = "environment.json"
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class Lease:
-    """A lock on a directory, until `release` or the end of the process."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Give it up; once."""
-        os.close(self._descriptor)
-
-
-def share(place: Path) -> Lease | None:
-    """Hold the environment at `place` with others; None while somebody is taking it away.
+def share(place: Path) -> locks.Lock | None:
+    """Lock the environment at `place` for use, with others; None while it is being removed.
 
     Raises FileNotFoundError when there is none.
     """
-    return _take(place, fcntl.LOCK_SH)
+    return locks.directory(place, is_shared=True)
 
 
-def claim(place: Path) -> Lease | None:
-    """Hold the environment at `place` alone; None while somebody is about to use it, or it is gone.
+def claim(place: Path) -> locks.Lock | None:
+    """Lock the environment at `place` for removal; None if it is about to be used, or absent.
 
-    Whoever comes to `share` it meanwhile waits.
+    Callers of `share` wait meanwhile.
     """
     try:
-        return _take(place, fcntl.LOCK_EX)
+        return locks.directory(place, is_shared=False)
     except FileNotFoundError:
         return None
 
 
 def note_start(place: Path) -> None:
-    """Note that the environment at `place` is started now; one that is gone needs no note."""
+    """Record that the environment at `place`, if it is still there, is started now."""
     with contextlib.suppress(FileNotFoundError):
         os.utime(place / _RECORD)
 
 
 def last_start(place: Path) -> float:
-    """Return when the environment at `place` was started last, or made if it never was."""
+    """Return when the environment at `place` was last started, or made if it never was."""
     return (place / _RECORD).stat().st_mtime
 
 
@@ -73,43 +60,27 @@ class Realizations:
     def __init__(self, directory: Path) -> None:
         self._directory = directory / ".leases"
 
-    def begin(self) -> durable.Lock:
-        """Return the lease of a new one, to be released at its end; before it looks at a path."""
+    def begin(self) -> locks.Lock:
+        """Take the lease of a new realization, before it looks at a path; release it at the end."""
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         while True:
-            lock = durable.Lock.acquire(self._directory / secrets.token_hex(16))
+            lock = locks.file(self._directory / secrets.token_hex(16))
             if lock is not None:
                 return lock
 
     def oldest(self) -> float | None:
-        """Return when the oldest of those under way began; None when there is none.
+        """Return when the oldest realization under way began; None when there is none.
 
-        What a process left that is gone is removed on the way.
+        Removes the leases of processes that are gone.
         """
         found = []
         with contextlib.suppress(FileNotFoundError):
             for each in list(self._directory.iterdir()):
                 with contextlib.suppress(FileNotFoundError):  # it has just ended
                     began = each.stat().st_mtime
-                    lock = durable.Lock.acquire(each)
+                    lock = locks.file(each)
                     if lock is None:
                         found.append(began)
                     else:
                         lock.release()
         return min(found, default=None)
-
-
-def _take(place: Path, kind: int) -> Lease | None:
-    descriptor = os.open(place, _DIRECTORY)
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), place.lstat()):
-            return Lease(descriptor)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    raise FileNotFoundError(place)

@@ -1,18 +1,18 @@
-"""Overlays: a /nix that one container may write to, over a view that it shares with others.
+"""Overlays: a writable /nix for one container, over a view that it shares with others.
 
     mutable/<token>/store/         the overlay: the view with this container's changes, mounted at
                                    /nix/store of the container
-    mutable/<token>/upper/ work/   the changes, the kernel's own
+    mutable/<token>/upper/ work/   the changes, managed by the kernel
     mutable/<token>/nix/           the rest of the container's /nix, empty at first
-    mutable/<token>.lock           held while the container is being created
+    mutable/<token>.lock           locked while the container is being created
 
-A file that is written to is copied up first, so neither the view nor the store it is linked to
-ever changes. The directories themselves are for all to add to, as /tmp is: a container's user need
-not be root. `mutable` itself is for root alone, for what a container makes there may be anything.
+A file is copied up before it is written to, so neither the view nor the store that it is linked to
+ever changes. The directories are writable by all, like /tmp, because a container's user need not be
+root. `mutable` itself is accessible to root only, because a container may create anything in it.
 
-The jobs run in workers: `MAKE` mounts one, `REMOVE` unmounts some and deletes what was written to
-them. Which are in use is the interposer's business; after a restart of the machine the
-mounts are gone, and so are the containers.
+The jobs run in workers: `MAKE` mounts one overlay, `REMOVE` unmounts some and deletes what was
+written to them. Which ones are in use is decided in the interposer. After a reboot the mounts are
+gone, and so are the containers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable, mounts
+from cri_proxy.lib import durable, locks, mounts
 from cri_proxy.lib.job import NOTHING, Job, Jobs, Task
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
@@ -47,11 +47,11 @@ class OverlayRequest:
 
 MAKE: Final = Job("store.overlay", OverlayRequest, NOTHING, NOTHING)
 REMOVE: Final = Job("store.overlays-removed", list[str], NOTHING, NOTHING)
-"""The argument are tokens."""
+"""The argument is the tokens."""
 
 
 def jobs(root: Path, runtime: Path) -> Jobs:
-    """Return the jobs for the overlays of the node whose runtime serves the socket `runtime`."""
+    """Return the overlay jobs of the node whose runtime listens at the socket `runtime`."""
     overlays = Overlays(root / "mutable")
 
     def make(argument: OverlayRequest, task: Task[None]) -> None:
@@ -65,27 +65,27 @@ def jobs(root: Path, runtime: Path) -> Jobs:
 
 
 class Overlays:
-    """The overlays in `directory`, each known by a token of 32 hexadecimal digits."""
+    """The overlays in `directory`, each named by a token of 32 hexadecimal digits."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def locate(self, token: str) -> Path:
-        """Return the directory of one overlay: `store` and `nix` in it are for the container."""
+        """Return the directory of an overlay; its `store` and `nix` are for the container."""
         assert _TOKEN.fullmatch(token), token
         return self.directory / token
 
-    def hold(self, token: str) -> durable.Lock | None:
-        """Take the lock of one overlay, None while another process or task has it.
+    def hold(self, token: str) -> locks.Lock | None:
+        """Lock an overlay; return None while another process or task holds it.
 
-        Raises NodeExhausted when the disk has no room for it.
+        Raises NodeExhausted when the disk is full.
         """
         with durable.exhaustion_explained(self.directory.parent, "a lock", _SMALL_BYTES):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return durable.Lock.acquire(self.directory / f"{token}.lock")
+            return locks.file(self.directory / f"{token}.lock")
 
     def tokens(self) -> frozenset[str]:
-        """Return the tokens of all overlays that there are, whole or not."""
+        """Return the tokens of all overlays, complete or not."""
         try:
             names = os.listdir(self.directory)  # noqa: PTH208 - names are all that is asked for
         except FileNotFoundError:
@@ -94,11 +94,10 @@ class Overlays:
         return frozenset(name for name in parts if _TOKEN.fullmatch(name))
 
     def make(self, token: str, view: Path, runtime: Path) -> None:
-        """Mount a new overlay over `view`, such that the runtime sees it as well.
+        """Mount a new overlay over `view`, visible to the runtime as well.
 
-        One of the same token, left by a worker that died, is removed first.
-
-        Raises RequestInvalid when the node cannot, NodeExhausted when its disk is full.
+        Removes an overlay of the same token first, which a killed worker may have left. Raises
+        RequestInvalid if the node does not support it, NodeExhausted if the disk is full.
         """
         place = self.locate(token)
         self.remove(token)
@@ -115,35 +114,35 @@ class Overlays:
             raise
 
     def remove(self, token: str) -> None:
-        """Unmount an overlay and delete what was written to it; none there is fine."""
+        """Unmount an overlay, if there is one, and delete what was written to it."""
         place = self.locate(token)
         mounts.detach(place / "store")  # nothing is deleted unless this succeeds
         durable.remove_tree(place)
 
 
 def _mount(view: Path, place: Path) -> None:
-    """Mount the overlay, or tell what the node lacks for it."""
+    """Mount the overlay; raise RequestInvalid with what the node lacks for it."""
     try:
         mounts.overlay(view, place / "upper", place / "work", place / "store")
     except OSError as error:
         if error.errno == errno.ENOENT and not view.is_dir():
             raise errors.SourceUnreachable(
                 f"{view} was removed from this node while a writable /nix was mounted over it: "
-                "the next try realizes it anew"
+                "the next attempt realizes it again"
             ) from error
         raise errors.RequestInvalid(
             f"a writable /nix cannot be mounted in {place.parent} ({error.strerror}): it needs the "
             "kernel's overlay file system, a store.root on a file system that can carry one (not "
-            "an overlay itself), and the right to mount; mend the node, or take nix-mutable off "
+            "an overlay itself), and the right to mount; fix the node, or remove nix-mutable from "
             "the pod"
         ) from error
 
 
 def _ensure_seen(place: Path, runtime: Path) -> None:
-    """Make sure that the runtime sees what is mounted at `place`.
+    """Raise RequestInvalid if the runtime does not see what is mounted at `place`.
 
-    Who has a mount namespace of its own would find an empty directory there, and start the
-    container with that. A runtime whose process is not visible from here is taken at its word.
+    A runtime in a mount namespace of its own would start the container with an empty directory. If
+    the runtime's process is not visible from here, nothing can be checked.
     """
     with contextlib.suppress(OSError, ValueError):
         process = Path(f"/proc/{_server_of(runtime)}")
@@ -151,9 +150,9 @@ def _ensure_seen(place: Path, runtime: Path) -> None:
         seen = _identity_of(process / "root" / str(place).lstrip("/")) if is_known else None
         if is_known and seen != _identity_of(place):
             raise errors.RequestInvalid(
-                f"the writable /nix mounted at {place} is not seen by the runtime (process "
-                f"{process.name}), which has other mounts: run cri-proxy in the node's own mount "
-                "namespace, or let its mounts propagate there"
+                f"the writable /nix mounted at {place} is not visible to the runtime, process "
+                f"{process.name}, which is in another mount namespace: run cri-proxy in the "
+                "node's own mount namespace, or let its mounts propagate there"
             )
 
 
@@ -170,7 +169,7 @@ def _server_of(path: Path) -> int:
 
 
 def _identity_of(path: Path) -> tuple[int, int] | None:
-    """Return which file `path` leads to, None when it leads nowhere."""
+    """Return device and inode of what `path` leads to, None if it leads nowhere."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -1,25 +1,25 @@
-"""Views: an environment's own tree of hard links, which its containers see as /nix/store.
+"""Views: each environment's own tree of hard links, mounted in its containers as /nix/store.
 
     environments/<id>/store/<hash>-<name>    the closure, hard links into the store, and what the
                                              caller renders
-    environments/<id>/…                      what else the caller keeps of the environment
-    environments/<id>/.lasting               the view is whole, whatever happens to the machine
-    environments/<id>/.<boot>                the view is whole until the machine stops
-    environments/<id>/.damaged               store paths of which it has damaged copies
+    environments/<id>/…                      other files that the caller keeps per environment
+    environments/<id>/.lasting               the view is complete, even after a power failure
+    environments/<id>/.<boot>                the view is complete in this boot
+    environments/<id>/.damaged               the store paths of which it has damaged copies
     environments/.stage/  .garbage/          see `staging`
 
 The caller stages an identity, links the paths of the closure, adds its own files and commits. As
-with store paths nobody waits for the disk: the mark of this boot is renamed to the lasting one
-after a syncfs in the background, and a view with neither is dropped by `recover`.
+for store paths (`checkpoints`), the mark of this boot is renamed to the lasting one after a syncfs
+in the background; `recover` drops a view with neither.
 
 Why hard links: one mount per container whatever the size of the closure, nothing of another
 environment is visible, and all share the page cache. Directories cannot be linked, so they are
-made; a file that has as many links as the file system allows is copied.
+created; a file that has reached the file system's link limit is copied.
 
-A view that was found damaged is mended where it is, for containers may run in it: a copy of each
-damaged path is linked anew and takes the other's place at once.
+A damaged view is repaired in place, because containers may run in it: each damaged path is linked
+again from the store and exchanged atomically with the old copy.
 
-Which views are in use is not known here: whoever removes one must know, and hold its lease.
+Callers that remove a view must know that it is not in use, and hold its lease.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from cri_proxy import errors
 from cri_proxy.lib import durable, exchange, scheduling
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store.disk import staging
+from cri_proxy.store.disk import checkpoints, staging
 from cri_proxy.store.disk.local import Store
 
 _LASTING: Final = ".lasting"
@@ -52,39 +52,39 @@ _TIMES: Final = (1_000_000_000, 1_000_000_000)
 
 
 class Views:
-    """The views in `directory` of paths in `store`; `recover` makes it ready. Safe for threads."""
+    """The views in `directory` of paths in `store`; `recover` before first use. Thread-safe."""
 
     def __init__(self, directory: Path, store: Store) -> None:
         self.directory = directory
         self._store = store
         self._area = staging.Area(directory)
         self._boot = f".{durable.boot_id()[:8]}"
-        self._settler = durable.Settler(self.settle)
+        self._checkpointer = checkpoints.Checkpointer(self.checkpoint)
 
     def locate(self, identity: str) -> Path:
-        """Return the directory of a view, if there is one."""
+        """Return the directory of a view, which need not exist."""
         if not _IDENTITY.fullmatch(identity):
             raise errors.RequestInvalid(f"{identity[:200]!a} is not the identity of an environment")
         return self.directory / identity
 
     def has(self, identity: str) -> bool:
-        """Whether the view is there and whole."""
+        """Return whether the view exists and is complete."""
         place = self.locate(identity)
         return any(
             os.path.lexists(place / mark) for mark in (_LASTING, self._boot, _LASTING)
-        )  # twice, for settling may rename it meanwhile
+        )  # twice: a checkpoint may rename it meanwhile
 
     def identities(self) -> tuple[str, ...]:
-        """Return the identities of all views, sorted."""
+        """Return the identities of all complete views, sorted."""
         return tuple(sorted(name for name in self._placed() if self.has(name)))
 
     @contextlib.contextmanager
     def stage(self, identity: str, check: Callable[[], None]) -> Iterator[ViewStage]:
-        """Hold the identity, with a stage that is gone afterwards if it was not committed.
+        """Lock the identity and yield a stage, which is deleted unless it was committed.
 
-        Waits while another thread or process holds it, and calls `check` now and then meanwhile.
-        Look whether the view is there before filling the stage: the other one may have done it.
-        Raises NodeExhausted when the disk becomes full meanwhile.
+        While another thread or process holds the identity, waits and calls `check` regularly. Check
+        whether the view exists before filling the stage: the other holder may have made it. Raises
+        NodeExhausted if the disk fills up meanwhile.
         """
         self.locate(identity)
         with (
@@ -96,41 +96,41 @@ class Views:
             yield stage
 
     def remove(self, identity: str) -> bool:
-        """Delete a view: rename it aside, then empty it. False if somebody is at work on it."""
+        """Delete a view and return True; return False if its identity is held."""
         self.locate(identity)
         with self._area.try_hold(identity) as is_held:
             if is_held:
-                self._area.discard(identity)
+                self._area.remove(identity)
             return is_held
 
-    def set_aside(self, identity: str) -> bool:
-        """Take a view away, to be deleted later; False if it is gone or somebody works on it."""
+    def move_to_garbage(self, identity: str) -> bool:
+        """Remove a view, to be deleted later; return False if it is held or does not exist."""
         place = self.locate(identity)
         with self._area.try_hold(identity) as is_held:
             if not is_held or not place.exists():
                 return False
-            self._area.set_aside(identity)
+            self._area.move_to_garbage(identity)
             return True
 
-    def condemn(self, identity: str, paths: Iterable[StorePath]) -> None:
-        """Note that a view has damaged copies of some paths: nothing starts in it until `mend`."""
+    def quarantine(self, identity: str, paths: Iterable[StorePath]) -> None:
+        """Mark a view's copies of some paths as damaged: nothing starts in it until `repair`."""
         mark = self.locate(identity) / _DAMAGED
         names = {each.basename for each in (*paths, *self.damaged(identity))}
         durable.write(mark, "".join(f"{name}\n" for name in sorted(names)).encode())
 
     def damaged(self, identity: str) -> tuple[StorePath, ...]:
-        """Return the paths that a view was found to have damaged copies of."""
+        """Return the paths of which a view has copies that were found damaged."""
         try:
             names = (self.locate(identity) / _DAMAGED).read_text().split()
         except FileNotFoundError:
             return ()
         return tuple(storepaths.of_basename(name) for name in names)
 
-    def mend(self, identity: str, check: Callable[[], None]) -> None:
-        """Link the damaged paths of a view anew from the store, where they must be present.
+    def repair(self, identity: str, check: Callable[[], None]) -> None:
+        """Link the damaged paths of a view again from the store, where they must be present.
 
-        Containers that run in it see the new files under their names from then on; what they have
-        open or mapped stays the old one. Raises ContentDamaged for a path that is not present.
+        Running containers see the new files from then on; what they have open or mapped remains the
+        old file. Raises ContentDamaged for a path that is not present.
         """
         with self._area.hold(identity, check) as stage:
             damaged = self.damaged(identity)
@@ -140,12 +140,12 @@ class Views:
                 if self._store.record(path) is None:
                     raise errors.ContentDamaged(
                         f"{path} in environment {identity} is damaged and has not been fetched "
-                        "again: run `cri-proxy store verify --repair`, or see why it cannot be had"
+                        "again: run `cri-proxy store verify --repair`, or find out why it cannot be"
                     )
             place = self.locate(identity)
             (stage / "store").mkdir(parents=True)
             ViewStage(stage, self._store, lambda: None).link(damaged)
-            with contextlib.suppress(FileNotFoundError):  # what is linked now may be of this boot
+            with contextlib.suppress(FileNotFoundError):  # the new files may not be on disk yet
                 (place / _LASTING).rename(place / self._boot)
             for path in damaged:
                 new, old = (each / "store" / path.basename for each in (stage, place))
@@ -154,21 +154,21 @@ class Views:
                 else:
                     new.rename(old)
             (place / _DAMAGED).unlink()
-        self._settler.poke()
+        self._checkpointer.request()
 
-    def settle(self) -> None:
-        """Make lasting what was committed in this boot; waits for the disk."""
+    def checkpoint(self) -> None:
+        """Sync what was committed in this boot, then give its marks their lasting names."""
         fresh = [name for name in self._placed() if (self.directory / name / self._boot).exists()]
         if not fresh:
             return
         durable.sync_filesystem(self.directory)
         for name in fresh:
             place = self.directory / name
-            with contextlib.suppress(FileNotFoundError):  # removed, or another process was quicker
+            with contextlib.suppress(FileNotFoundError):  # removed, or another process was faster
                 (place / self._boot).rename(place / _LASTING)
 
     def recover(self) -> None:
-        """Make the directories, and drop what crashes left; what others are at work on stays."""
+        """Create the directories and drop what crashes left; names in work are left alone."""
         self._area.make()
         doubtful = {name for name in self._placed() if not self.has(name)}
         for name in sorted(self._area.names() | doubtful):
@@ -176,23 +176,23 @@ class Views:
                 if is_held:
                     self._area.clear(name)
                     if not self.has(name):
-                        self._area.discard(name)
-        self._settler.poke()
+                        self._area.remove(name)
+        self._checkpointer.request()
 
     def _commit(self, identity: str) -> None:
-        """Put the staged view of an identity that is held in place."""
+        """Move the staged view of a held identity into place."""
         (self._area.tree_of(identity) / self._boot).touch()
-        self._area.discard(identity)  # there is none, unless the machine failed
+        self._area.remove(identity)  # only after a power failure is there one
         self._area.place(identity)
-        self._settler.poke()
+        self._checkpointer.request()
 
     def _placed(self) -> set[str]:
-        """Return the names of all views, whole or not."""
+        """Return the names of all views, complete or not."""
         return {each.name for each in self.directory.iterdir() if _IDENTITY.fullmatch(each.name)}
 
 
 class ViewStage:
-    """A view that is being made; write into `directory` and `store` what else belongs there."""
+    """A view that is being made; callers write their own files into `directory` and `store`."""
 
     def __init__(self, directory: Path, store: Store, commit: Callable[[], None]) -> None:
         self.directory = directory
@@ -204,7 +204,7 @@ class ViewStage:
     def link(self, paths: Iterable[StorePath]) -> None:
         """Link store paths into the view.
 
-        Raises ContentDamaged for one that is not present any more, or was found damaged since,
+        Raises ContentDamaged for a path that has vanished or was found damaged since,
         RequestInvalid if store and views are not on one file system.
         """
         paths = list(paths)
@@ -222,11 +222,11 @@ class ViewStage:
         for each in paths:
             if self._store.is_damaged(each):
                 raise errors.ContentDamaged(
-                    f"{each} was found damaged on this node: ask again, it is fetched anew"
+                    f"{each} was found damaged on this node: try again, and it is fetched again"
                 )
 
     def can_link(self, paths: Iterable[StorePath]) -> bool:
-        """Whether the paths' files may be linked here: one file system, and one mount of it."""
+        """Return whether the paths' files can be linked here: same file system, same mount."""
         probe = self.directory / ".probe"
         for path in paths:
             file = _first_file(self._store.locate(path))
@@ -241,10 +241,10 @@ class ViewStage:
                 return True
         return True
 
-    def leave_room(self, paths: Iterable[StorePath]) -> tuple[Path, ...]:
-        """Make an empty directory or file where each path is to be mounted; return what there is.
+    def make_mount_points(self, paths: Iterable[StorePath]) -> tuple[Path, ...]:
+        """Create a mount point for each path; return the paths on this node that are to be mounted.
 
-        A path that is a symlink needs no mount. Raises ContentDamaged for one that has vanished.
+        A symlink is copied instead. Raises ContentDamaged for a path that has vanished.
         """
         mounted = []
         for path in paths:
@@ -264,7 +264,7 @@ class ViewStage:
         return tuple(mounted)
 
     def commit(self) -> None:
-        """Give what the caller wrote into `store` canonical modes and times; put it in place."""
+        """Set canonical modes and times on the caller's files; move the view into place."""
         with os.scandir(self.store) as entries:
             own = [Path(each.path) for each in entries if each.name not in self._linked]
         for each in own:
@@ -289,19 +289,19 @@ class ViewStage:
                 raise
             raise errors.RequestInvalid(
                 f"{self._store.directory} and {self.directory.parent.parent} must be on one file "
-                f"system, for environments are hard links into the store: move one of them"
+                f"system, because environments are hard links into the store: move one of them"
             ) from error
 
 
 def _vanished(name: str, directory: Path) -> errors.ContentDamaged:
     return errors.ContentDamaged(
-        f"{name} has vanished from {directory} on this node: ask again, it is fetched anew, and "
-        f"find out who deletes there"
+        f"{name} has vanished from {directory} on this node: try again, and it is fetched again; "
+        f"find out what deletes files there"
     )
 
 
 def _first_file(path: Path) -> Path | None:
-    """Return a regular file of a tree, or None if there is none."""
+    """Return a regular file of a tree, or None if it has none."""
     if path.is_symlink():
         return None
     if path.is_file():
@@ -314,7 +314,7 @@ def _first_file(path: Path) -> Path | None:
 
 
 def _link_directory(name: str, source: int, target: int) -> None:
-    """Make a directory with the same entries as that in `source`."""
+    """Create a directory with the entries of the one in `source`, linked."""
     os.mkdir(name, 0o700, dir_fd=target)
     inner_source = os.open(name, _DIRECTORY, dir_fd=source)
     try:
@@ -335,7 +335,7 @@ def _link_directory(name: str, source: int, target: int) -> None:
 
 
 def _link_file(name: str, source: int, target: int) -> None:
-    """Link a file or symlink."""
+    """Link a file or symlink, or copy it at the link limit."""
     try:
         os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
     except OSError as error:
@@ -361,13 +361,13 @@ def _copy_file(name: str, source: int, target: int) -> None:
 
 
 def _seal(directory: int) -> None:
-    """Give an open directory its final mode and times."""
+    """Set the final mode and times of an open directory."""
     os.fchmod(directory, 0o555)
     os.utime(directory, ns=_TIMES)
 
 
 def _canonicalize(path: Path) -> None:
-    """Give a tree the modes and times of a store path."""
+    """Set the modes and times of a store path on a tree."""
     mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
         with os.scandir(path) as entries:

@@ -290,7 +290,7 @@ class Fetching:
             if question.is_insisting:  # which has the path now: too late
                 raise errors.SourceUnreachable("came too late")
             label = f"{path} from {source.url}"
-            with place.filling(info.nar_size) as tree:
+            with place.tree(info.nar_size) as tree:
                 archive = compression.reader_of(io.BytesIO(data), info.compression, label=label)
                 nar.unpack(
                     archive, tree, nar_size=info.nar_size, nar_hash=info.nar_hash, label=label
@@ -386,7 +386,7 @@ class Fetching:
         """Fill the stage from an offer, verifying everything that it promises."""
         info = offer.narinfo
         label = f"{info.path} from {offer.cache.url}"
-        with stage.filling(info.nar_size) as tree, offer.open() as body:
+        with stage.tree(info.nar_size) as tree, offer.open() as body:
             come = body if offer.cache.is_near else Awaited(body, self._turns, task)
             with self._turns:
                 archive = compression.reader_of(come, info.compression, label=label)

@@ -1,8 +1,8 @@
-"""The words of an archive, and the bounds we set to what it may say.
+"""The keywords of the NAR format, and the limits that this reader sets.
 
 An archive is a sequence of strings: 8 bytes of length (little-endian), the bytes, zeros up to a
-multiple of 8. Because keywords come in a fixed order, runs of them are fixed bytes, and reader and
-writer handle a run as one:
+multiple of 8. Keywords come in a fixed order, so reader and writer handle runs of them as constant
+byte strings:
 
     MAGIC node
     node   OPEN  REGULAR    length bytes padding              CLOSE
@@ -18,7 +18,7 @@ from typing import Final
 
 
 def string(data: bytes) -> bytes:
-    """Return `data` as an archive has it: length, bytes, padding."""
+    """Return `data` as an archive string: length, bytes, padding."""
     return len(data).to_bytes(8, "little") + data + bytes(-len(data) % 8)
 
 
@@ -49,19 +49,19 @@ PLAIN_ENTRY: Final = re.compile(
     ),
     re.DOTALL,
 )
-"""An entry that is a file, up to its contents, or a directory, up to its entries: what nearly every
-archive is full of. The lengths in it are for the reader to check."""
+"""An entry that is a file, up to its contents, or a directory, up to its entries: nearly all of a
+typical archive. The reader must check the lengths in it."""
 
 NAME_BYTES: Final = 255
-"""Longest name of an entry: NAME_MAX of Linux."""
+"""Longest entry name: NAME_MAX of Linux."""
 TARGET_BYTES: Final = 4095
-"""Longest target of a symlink: PATH_MAX of Linux less the closing NUL."""
+"""Longest symlink target: PATH_MAX of Linux without the terminating NUL."""
 DEPTH: Final = 256
-"""Directories within one another, the root included. Nix sets no such bound; real trees stay below
-30, a Linux path cannot name more than 2,048, and each level holds a descriptor while it is open."""
+"""Deepest nesting of directories, including the root. Nix has no such limit; real trees stay below
+30, a Linux path cannot name more than 2,048, and each open level costs a file descriptor."""
 
 DIRECTORY_MODE: Final = 0o555
 REGULAR_MODE: Final = 0o444
 EXECUTABLE_MODE: Final = 0o555
 MTIME_SECONDS: Final = 1
-"""What Nix gives everything in its store; programs treat 0 as "no time"."""
+"""The modification time of everything in a Nix store; programs treat 0 as "no time"."""

@@ -1,20 +1,19 @@
-"""The reader of archives: bytes in, a proved file tree on disk out.
+"""NAR reader: unpacks an archive into a verified file tree on disk.
 
-One pass: pieces of the archive come from the source, are counted and hashed by `stream`, and go to
-files as they come. Nothing is remembered but the directories that are open, so neither a large file
-nor a large tree costs memory.
+It makes one pass: `stream` reads, counts and hashes pieces of the archive, which go to files as
+they come. Only the open directories are kept in memory, whatever the size of files and tree.
 
-The archive may come from anyone until its hash is known, which is at the very end. Therefore:
+The archive is untrusted until its hash is known, at the very end. Therefore:
 
-- every file is created by name in a directory that this reader has made and holds open
-  (`dir_fd`, `O_EXCL`, `O_NOFOLLOW`), so no byte is written outside the target, whatever names,
-  symlinks or other processes there are;
-- names are single components in strictly rising order of their bytes, so none comes twice;
-- no length is believed beyond the promised size, and depth is bounded;
-- modes, owners and times are not in the format: everything gets those of Nix's store, and the
-  owner is whoever runs this.
+- every file is created by name in a directory that this reader has created and holds open
+  (`dir_fd`, `O_EXCL`, `O_NOFOLLOW`), so nothing is written outside the target, whatever names,
+  symlinks or other processes do;
+- names are single components in strictly ascending byte order, so none occurs twice;
+- no length may exceed the expected size, and the depth is limited;
+- the format has no modes, owners or times: everything gets those of a Nix store, and the owner of
+  this process.
 
-On any error the target stays behind in part: its caller removes it.
+On an error a partial target remains: the caller removes it.
 """
 
 from __future__ import annotations
@@ -42,25 +41,12 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CLOSE_TWICE: Final = grammar.CLOSE * 2
 
 
-@dataclass(slots=True)
-class Unpacked:
-    """What an archive held; `bytes` counts file contents alone."""
+def unpack(source: ByteSource, target: Path, *, nar_size: int, nar_hash: bytes, label: str) -> None:
+    """Unpack the archive in `source` to `target`, which must not exist yet.
 
-    files: int = 0
-    directories: int = 0
-    symlinks: int = 0
-    bytes: int = 0
-
-
-def unpack(
-    source: ByteSource, target: Path, *, nar_size: int, nar_hash: bytes, label: str
-) -> Unpacked:
-    """Write the tree that `source` archives to `target`, which must not exist yet.
-
-    `nar_size` and `nar_hash` (32 bytes, sha256) are what the archive was promised to be; `label`
-    names it in errors, such as "/nix/store/…-x from https://cache". Raises ContentDamaged unless
-    the archive is well-formed, ends with its source and is what was promised; an OSError of the
-    disk (no space, no quota) passes as it is.
+    `nar_size` and `nar_hash` (32 bytes, sha256) are expected of the archive; `label` names it in
+    errors, such as "/nix/store/…-x from https://cache". Raises ContentDamaged unless the archive
+    is well-formed, ends with its source and matches; OSError of the disk (no space, no quota).
     """
     stream = Stream(source, nar_size)
     unpacker = _Unpacker(stream)
@@ -76,15 +62,14 @@ def unpack(
         stream.close()
     if found != nar_hash:
         raise errors.ContentDamaged(
-            f"the archive of {label} has the hash sha256:{found.hex()}, not the promised "
+            f"the archive of {label} has the hash sha256:{found.hex()}, expected "
             f"sha256:{nar_hash.hex()}; publish the path again, or use another cache"
         )
-    return unpacker.unpacked
 
 
 @dataclass(slots=True)
 class _Directory:
-    """A directory that is being filled; `last` is the name of its latest entry."""
+    """A directory that is being unpacked; `last` is the name of its latest entry."""
 
     name: bytes
     fd: int
@@ -93,10 +78,9 @@ class _Directory:
 
 @dataclass(slots=True)
 class _Unpacker:
-    """One unpacking: the stream, the directories open on the way to the current entry, counts."""
+    """The state of one run: the stream, and the directories open down to the current entry."""
 
     stream: Stream
-    unpacked: Unpacked = field(default_factory=Unpacked)
     open: list[_Directory] = field(default_factory=list)
     granted: set[int] = field(default_factory=set)
     times: tuple[int, int] = field(
@@ -116,7 +100,7 @@ class _Unpacker:
 
     @property
     def place(self) -> str:
-        """Where the reader stands, as part of a sentence: nothing at the root."""
+        """The current entry, as part of a sentence; empty at the root."""
         names = [directory.name for directory in self.open[1:]]
         if self.open and self.open[-1].last:
             names.append(self.open[-1].last)
@@ -143,15 +127,15 @@ class _Unpacker:
         self._node(directory.fd, name, _CLOSE_TWICE)
 
     def _follow(self, directory: _Directory, name: bytes) -> None:
-        """Make sure that `name` may be the next one in `directory`."""
+        """Check that `name` may be the next entry of `directory`."""
         if name <= directory.last:
-            raise Malformed(f"the name {_shown(name)} does not follow in order")
+            raise Malformed(f"the entry name {_shown(name)} is out of order")
         if name in (b".", b"..") or b"/" in name or b"\0" in name:
-            raise Malformed(f"{_shown(name)} is not the name of a file")
+            raise Malformed(f"{_shown(name)} is not a valid entry name")
         directory.last = name
 
     def _node(self, parent: int, name: bytes, end: bytes) -> None:
-        """Read what `name` in `parent` is, through `end`; a directory stays open to be filled."""
+        """Read the node of `name` in `parent`, through `end`; a directory stays open."""
         stream = self.stream
         stream.expect(grammar.OPEN)
         if stream.accept(grammar.REGULAR):
@@ -170,26 +154,24 @@ class _Unpacker:
     def _file(
         self, parent: int, name: bytes, mode: int, contents: memoryview | None = None
     ) -> None:
-        """Write `contents` to a file, or what comes next in the archive."""
+        """Create a file of `contents`, or of the contents that come next in the archive."""
         fd = os.open(name, _CREATE, mode, dir_fd=parent)
         try:
             if contents is None:
-                self.unpacked.bytes += self.stream.copy(fd)
+                self.stream.copy(fd)
             elif contents:
                 write_all(fd, contents)
-                self.unpacked.bytes += len(contents)
             if mode not in self.granted:
                 self._chmod(fd, mode)
             os.utime(fd, ns=self.times)
         finally:
             os.close(fd)
         scheduling.give_way()
-        self.unpacked.files += 1
 
     def _chmod(self, fd: int, mode: int) -> None:
-        """Give a file its mode, whatever the umask and the parent's default ACL made of it.
+        """Set a file's mode, if the umask or the parent's default ACL have changed it.
 
-        Both are the same for the whole tree: a mode that was granted once need not be looked after.
+        Both are the same for the whole tree, so a mode that came out right once always does.
         """
         if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
             self.granted.add(mode)
@@ -200,21 +182,19 @@ class _Unpacker:
         """Read the target of a symlink and create it."""
         target = self.stream.string(grammar.TARGET_BYTES, "symlink target")
         if not target or b"\0" in target:
-            raise Malformed(f"{_shown(target)} is not the target of a symlink")
+            raise Malformed(f"{_shown(target)} is not a valid symlink target")
         os.symlink(target, name, dir_fd=parent)
         os.utime(name, ns=self.times, dir_fd=parent, follow_symlinks=False)
-        self.unpacked.symlinks += 1
 
     def _directory(self, parent: int, name: bytes) -> None:
-        """Create a directory and hold it open for its entries."""
+        """Create a directory and keep it open for its entries."""
         if len(self.open) == grammar.DEPTH:
-            raise Malformed(f"directories lie more than {grammar.DEPTH} deep")
+            raise Malformed(f"directories are nested more than {grammar.DEPTH} deep")
         os.mkdir(name, 0o700, dir_fd=parent)
         self.open.append(_Directory(name, os.open(name, _DIRECTORY, dir_fd=parent)))
-        self.unpacked.directories += 1
 
     def _seal(self, directory: _Directory) -> None:
-        """Give a complete directory its final mode and time, and leave it."""
+        """Set the final mode and time of a complete directory, and close it."""
         os.fchmod(directory.fd, grammar.DIRECTORY_MODE)
         os.utime(directory.fd, ns=self.times)
         self.open.pop()
@@ -223,11 +203,11 @@ class _Unpacker:
             self.stream.expect(grammar.CLOSE)
 
     def _close(self) -> None:
-        """Close what an error left open; the names stay, for the error says where it was."""
+        """Close what an error left open; the names stay for `place`."""
         for directory in self.open:
             os.close(directory.fd)
 
 
 def _shown(name: bytes) -> str:
-    """Return a name for an error: ASCII, not too long."""
+    """Return a name for an error message: ASCII, not too long."""
     return ascii(os.fsdecode(name[:80]))

@@ -1,10 +1,10 @@
-"""The bytes of one archive in order: buffered, counted against what was promised, hashed.
+"""Buffered, hashing stream over the bytes of one archive.
 
-Whoever reads the archive asks `accept` and `expect` for keywords, `string` for short strings,
-`copy` for contents that go to a file, and first of all `plain_entry`, the usual case in one step.
-The stream asks its source for large pieces, never for more than the promised size, and believes no
-length that goes beyond it. There is one buffer, which the source fills again and again: the bytes
-are hashed and written from where the decompressor has put them.
+The reader calls `accept` and `expect` for keywords, `string` for short strings, `copy` for contents
+that go to a file, and first of all `plain_entry`, which handles the usual entry in one step. The
+stream requests large pieces from its source, never more than the expected size, and rejects any
+length beyond it. It reuses one buffer: bytes are hashed and written from where the decompressor has
+put them.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from cri_proxy.store.nar import grammar
 
 CHUNK_BYTES: Final = 512 * 1024
 _LOOKAHEAD_BYTES: Final = 8 * 1024
-"""More than the longest run of keywords with its string, so that one check serves them all."""
+"""More than the longest run of keywords with its string, so that one check covers all."""
 _ZEROS: Final = bytes(8)
 _CLOSE_TWICE: Final = grammar.CLOSE * 2
 
 _SPARE: Final = 4
 _spare: Final[list[bytearray]] = []
-"""Buffers that nobody uses: to make one costs as much as to read a small archive into it."""
+"""Free buffers: allocating one costs as much as reading a small archive into it."""
 
 
 class ByteSource(Protocol):
-    """Where bytes come from: a file, a decompressor, a response.
+    """A file, a decompressor or a response.
 
-    It may have a `readinto` as well, which puts bytes into a memoryview and returns how many.
+    If it has a `readinto` as well, which fills a memoryview and returns the count, that is used.
     """
 
     def read(self, size: int, /) -> bytes:
-        """Return at most `size` bytes; none only at the end."""
+        """Return at most `size` bytes; empty only at the end."""
         ...
 
 
 class Malformed(Exception):
-    """What is wrong with the archive, as the end of a sentence; the reader says at which entry."""
+    """A violation of the format, as the end of a sentence; the reader adds the entry."""
 
 
 def filler_of(source: ByteSource) -> Callable[[memoryview], int]:
-    """Return what fills a buffer from a source, without a copy on the way if the source can."""
+    """Return a function that fills a buffer from a source, without a copy if it has `readinto`."""
     direct: Callable[[memoryview], int] | None = getattr(source, "readinto", None)
     if direct is not None:
         return direct
@@ -58,7 +58,7 @@ def filler_of(source: ByteSource) -> Callable[[memoryview], int]:
 
 
 class Stream:
-    """`size` bytes of an archive from `source`, which is left open."""
+    """An archive of `size` bytes from `source`, which is left open."""
 
     __slots__ = (
         "_buffer",
@@ -80,10 +80,10 @@ class Stream:
         self._hash = hashlib.sha256()
         self._buffer = _buffer()
         self._view = memoryview(self._buffer)
-        self._position = self._end = 0  # of what is buffered; behind it are bytes of before
+        self._position = self._end = 0  # of what is buffered; beyond are stale bytes
 
     def accept(self, run: bytes) -> bool:
-        """Whether the next bytes are `run`; if so they are passed, else nothing happens."""
+        """Consume `run` and return True if it comes next, else return False."""
         if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
             self._fill()
         if not self._buffer.startswith(run, self._position, self._end):
@@ -92,19 +92,19 @@ class Stream:
         return True
 
     def expect(self, run: bytes) -> None:
-        """Pass `run`, which must come next; raise Malformed with what came instead."""
+        """Consume `run`, or raise Malformed with what came instead."""
         if not self.accept(run):
             raise self.unexpected()
 
     def unexpected(self) -> Malformed:
-        """Return the error for bytes that no rule of the format allows here."""
+        """Return the error for bytes that the format does not allow here."""
         found = bytes(self._view[self._position : min(self._position + 24, self._end)])
         if len(found) < len(grammar.CLOSE):
-            return Malformed(f"it goes on beyond its promised {self._size} bytes")
-        return Malformed(f"the bytes {found!r} stand where the format has no such keyword")
+            return Malformed(f"it continues beyond the expected {self._size} bytes")
+        return Malformed(f"unexpected bytes {found!r} instead of a keyword")
 
     def string(self, limit: int, what: str) -> bytes:
-        """Return the next string, which is a `what` of at most `limit` bytes."""
+        """Return the next string, a `what` of at most `limit` bytes."""
         length = self._length()
         if length > limit:
             raise Malformed(f"its {what} is {length} bytes long, more than {limit}")
@@ -117,11 +117,11 @@ class Stream:
         return data
 
     def plain_entry(self) -> tuple[bytes, int, memoryview | None] | None:
-        """Pass an entry that is a file and all in the buffer, or the beginning of a directory.
+        """Consume an entry that is a completely buffered file, or the start of a directory.
 
-        Its name, mode and contents, which are None for a directory and are there until more is
-        read. None, and nothing happens, for whatever else comes next, malformed or not: this is
-        the way to read most entries in one step, and no rule is checked here alone.
+        Returns its name, mode and contents; these are None for a directory, and else valid until
+        the next read. Returns None and consumes nothing for anything else, malformed or not. This
+        reads most entries in one step; every rule is checked on the slow path as well.
         """
         if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
             self._fill()
@@ -149,8 +149,8 @@ class Stream:
         mode = grammar.REGULAR_MODE if executable is None else grammar.EXECUTABLE_MODE
         return name, mode, self._view[start:end]
 
-    def copy(self, fd: int) -> int:
-        """Write the contents that come next to the open file `fd`; return their size."""
+    def copy(self, fd: int) -> None:
+        """Write the contents that come next to the open file `fd`."""
         length = self._length()
         start, end = self._position, self._position + length
         if end <= self._end:
@@ -166,26 +166,25 @@ class Stream:
                 write_all(fd, self._view[:size])
                 left -= size
         self._padding(length)
-        return length
 
     def finish(self) -> bytes:
-        """Return the sha256 of the archive, which must be at its end, and its source as well."""
+        """Return the sha256 of the archive; raise Malformed unless it and its source have ended."""
         rest = self._end - self._position + self._unread
         if rest:
-            raise Malformed(f"it ends {rest} bytes before its promised {self._size}")
+            raise Malformed(f"it ends {rest} bytes short of the expected {self._size}")
         if self._source.read(1):
-            raise Malformed(f"bytes follow its promised {self._size}")
+            raise Malformed(f"data follows the expected {self._size} bytes")
         return self._hash.digest()
 
     def close(self) -> None:
-        """Let another stream have the buffer: nothing may be read any more."""
+        """Free the buffer for another stream; nothing may be read afterwards."""
         if len(_spare) < _SPARE:
             _spare.append(self._buffer)
         self._buffer = bytearray()
         self._view = memoryview(self._buffer)
 
     def _length(self) -> int:
-        """Return the length that comes next, if so many bytes are left at all."""
+        """Return the length that comes next; raise Malformed if fewer bytes are left."""
         if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
             self._fill()
         start = self._position
@@ -193,11 +192,11 @@ class Stream:
         length = int.from_bytes(self._view[start : self._position], "little")
         left = self._end - self._position + self._unread
         if length > left:
-            raise Malformed(f"a length of {length} goes on beyond its promised {self._size} bytes")
+            raise Malformed(f"a length of {length} exceeds the expected {self._size} bytes")
         return length
 
     def _padding(self, length: int) -> None:
-        """Pass the zeros behind a string of `length` bytes."""
+        """Consume the zeros that pad a string of `length` bytes."""
         size = -length % 8
         if not size:
             return
@@ -209,7 +208,7 @@ class Stream:
             raise Malformed("padding is missing or not zero")
 
     def _fill(self) -> None:
-        """Buffer enough for any run with its string, or all there is."""
+        """Buffer enough for any run with its string, or all that is left."""
         have = self._end - self._position
         self._view[:have] = self._view[self._position : self._end]
         self._position, self._end = 0, have
@@ -218,11 +217,11 @@ class Stream:
             self._end += self._read(self._view[self._end : self._end + size])
 
     def _read(self, place: memoryview) -> int:
-        """Fill some of a place from the source, at least a byte, hashed and counted."""
+        """Read at least one byte from the source into `place`, hash and count it."""
         size = self._filler(place)
         if not size:
             raise Malformed(
-                f"it breaks off after {self._size - self._unread} of {self._size} bytes"
+                f"it is truncated after {self._size - self._unread} of {self._size} bytes"
             )
         scheduling.give_way()
         self._hash.update(place[:size])
@@ -232,7 +231,7 @@ class Stream:
 
 
 def _buffer() -> bytearray:
-    """Return a buffer that nobody uses."""
+    """Return a free buffer."""
     try:
         return _spare.pop()
     except IndexError:
@@ -240,7 +239,7 @@ def _buffer() -> bytearray:
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of `data` to `fd`: one write(2) may take less, for a signal or a full disk."""
+    """Write all of `data` to `fd`: a single write(2) may write less (signal, full disk)."""
     written = os.write(fd, data)
     while written < len(data):
         written += os.write(fd, memoryview(data)[written:])

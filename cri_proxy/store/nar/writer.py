@@ -1,9 +1,9 @@
-"""The writer of archives: a file tree in, its one archive out.
+"""NAR writer: a file tree as its canonical archive.
 
-For what is on disk already: proving a store path against the hash it was fetched with, and
-publishing. Entries go in the order of their names' bytes and files in pieces, so equal trees give
-equal bytes and no file is in memory whole. Only names, kinds, contents, symlink targets and the
-owner's executable bit count; times, owners and other modes are no part of the format.
+It serves to verify a store path on disk against the hash it was fetched with, and to publish.
+Entries are written in byte order of their names and files in pieces, so equal trees give equal
+bytes and no file is in memory as a whole. Only names, types, contents, symlink targets and the
+owner's executable bit count; times, owners and other modes are not part of the format.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cri_proxy.lib import scheduling
 from cri_proxy.store.nar import grammar
 
 Sink = Callable[[bytes], object]
-"""What takes the pieces of an archive: `hash.update`, `file.write`."""
+"""Receives the pieces of an archive, like `hash.update` and `file.write`."""
 
 _PIECE_BYTES: Final = 256 * 1024
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,10 +29,10 @@ _DIRECTORY: Final = _FILE | os.O_DIRECTORY
 
 
 def write(path: Path, sink: Sink) -> None:
-    """Give the archive of the tree at `path` to `sink`, piece by piece.
+    """Write the archive of the tree at `path` to `sink`, piece by piece.
 
     Raises ContentDamaged for what no archive can hold (a device, a socket, directories deeper than
-    `unpack` takes) and for a file that becomes shorter meanwhile; OSError as it comes.
+    `unpack` accepts) and for a file that is truncated meanwhile; OSError as it comes.
     """
     parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -43,7 +43,7 @@ def write(path: Path, sink: Sink) -> None:
 
 
 def digest_of(path: Path) -> tuple[bytes, int]:
-    """Return sha256 (32 bytes) and size of the archive of the tree at `path`; raises as `write`."""
+    """Return sha256 (32 bytes) and size of the archive of a tree; raises like `write`."""
     digest, size = hashlib.sha256(), 0
 
     def count(piece: bytes) -> None:
@@ -57,13 +57,13 @@ def digest_of(path: Path) -> tuple[bytes, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """One archive being written; `names` lead from the tree's path to the current entry."""
+    """The state of one run; `names` lead from the tree's path to the current entry."""
 
     sink: Sink
     names: list[bytes]
 
     def node(self, parent: int, name: bytes) -> None:
-        """Write what `name` in `parent` is."""
+        """Write the node of `name` in `parent`."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         match stat.S_IFMT(status.st_mode):
             case stat.S_IFREG:
@@ -77,9 +77,9 @@ class _Writer:
                 raise self._refusal("is neither a file, a directory nor a symlink: remove it")
 
     def _directory(self, parent: int, name: bytes) -> None:
-        """Write a directory: its entries in the order of their bytes."""
+        """Write a directory, its entries in byte order."""
         if len(self.names) > grammar.DEPTH:
-            raise self._refusal(f"lies more than {grammar.DEPTH} directories deep: move it up")
+            raise self._refusal(f"is nested more than {grammar.DEPTH} directories deep: move it up")
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
         try:
             self.sink(grammar.OPEN + grammar.DIRECTORY)
@@ -94,7 +94,7 @@ class _Writer:
             os.close(fd)
 
     def _file(self, parent: int, name: bytes) -> None:
-        """Write a file, as long as it is when it is opened."""
+        """Write a file, in the size that it has when it is opened."""
         fd = os.open(name, _FILE, dir_fd=parent)
         try:
             status = os.fstat(fd)
@@ -104,7 +104,7 @@ class _Writer:
             while left:
                 piece = os.read(fd, min(left, _PIECE_BYTES))
                 if not piece:
-                    raise self._refusal("became shorter while it was read: let nothing write to it")
+                    raise self._refusal("was truncated while it was read: let nothing write to it")
                 self.sink(piece)
                 scheduling.give_way()
                 left -= len(piece)
@@ -116,4 +116,4 @@ class _Writer:
     def _refusal(self, reason: str) -> errors.ContentDamaged:
         """Return the error for the current entry."""
         path = os.fsdecode(b"/".join(self.names))
-        return errors.ContentDamaged(f"{path!a} cannot be in an archive, for it {reason}")
+        return errors.ContentDamaged(f"{path!a} cannot be archived: it {reason}")

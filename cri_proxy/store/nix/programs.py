@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable
+from cri_proxy.lib import locks
 from cri_proxy.model import storepaths
 from cri_proxy.store.protocol import StoreOptions
 
@@ -181,7 +181,7 @@ class Programs:
         while True:
             for number in range(CACHES):
                 place = self._home / f"cache-{number}"
-                lock = durable.Lock.acquire(self._home / f"cache-{number}.lock")
+                lock = locks.file(self._home / f"cache-{number}.lock")
                 if lock is None:
                     continue
                 try:

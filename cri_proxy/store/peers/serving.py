@@ -276,7 +276,7 @@ class Serving:
 
     def _public_record(self, path: StorePath) -> narinfo.NarInfo | None:
         """Return the record of a path that is present and may be given away."""
-        return self._store.look(path) if self._store.is_public(path) else None
+        return self._store.peek(path) if self._store.is_public(path) else None
 
     async def _path_of(self, digest: str) -> StorePath | None:
         """Return the present path of a digest; what is present is listed now and then."""

@@ -1,18 +1,15 @@
-"""What can go: decided on values, taken away from real disks, deleted to the last file."""
+"""Garbage: decided on values, removed from real disks, deleted to the last file."""
 
-import json
 import os
 import time
 
 import pytest
 
 from cri_proxy.lib.job import Cancelled, Task
-from cri_proxy.model import environments, references, storepaths
-from cri_proxy.model.environments import Environment, Mode
-from cri_proxy.store import nar
+from cri_proxy.model import references
 from cri_proxy.store.disk import garbage, leases
-from cri_proxy.store.disk.garbage import PlanRequest, Present, Rules
-from cri_proxy.store.disk.views import Views
+from cri_proxy.store.disk.garbage import Candidate, PlanRequest, Rules, StoreSize
+from tests.store.disk.nodes import commit, never, realize, views_of
 
 DAY = 86400.0
 NOW = 1_000_000.0
@@ -20,18 +17,18 @@ SIZES = {"a": 100, "b": 10, "c": 1}
 
 
 def present(identity, *paths, days=1.0, reference="acme/web:1", mode="run"):
-    return Present(identity, reference, mode, NOW - days * DAY, frozenset(paths))
+    return Candidate(identity, reference, mode, NOW - days * DAY, frozenset(paths))
 
 
-def going(found, rules, holders=None):
-    fates = garbage.decide(found, SIZES, holders or {}, rules, NOW)
-    return {each.identity: each.frees for each in fates if each.goes}
+def going(found, rules, roots=None):
+    verdicts = garbage.decide(found, SIZES, roots or {}, rules, NOW)
+    return {each.identity: each.freed_bytes for each in verdicts if each.is_removed}
 
 
 ALL = Rules(grace_seconds=0, wanted_bytes=None)
 
 
-def test_least_recently_started_goes_first_and_no_more_than_is_wanted():
+def test_least_recently_started_goes_first_and_no_more_than_needed():
     found = [present("new", "b", days=1), present("old", "a", days=3), present("mid", "c", days=2)]
 
     assert list(going(found, Rules(0, wanted_bytes=1))) == ["old"]
@@ -46,13 +43,13 @@ def test_a_path_is_freed_with_the_last_environment_that_has_it():
     assert going(found, ALL, {"two": ["pin"]}) == {"one": 10}
 
 
-def test_what_is_held_stays_however_much_is_wanted_and_says_by_whom():
-    fates = garbage.decide([present("one", "a")], SIZES, {"one": ["pod x"]}, ALL, NOW)
+def test_environment_with_a_gc_root_stays_and_names_it():
+    verdicts = garbage.decide([present("one", "a")], SIZES, {"one": ["pod x"]}, ALL, NOW)
 
-    assert [(each.goes, each.holders) for each in fates] == [(False, ("pod x",))]
+    assert [(each.is_removed, each.roots) for each in verdicts] == [(False, ("pod x",))]
 
 
-def test_age_lets_go_without_need_and_grace_keeps_in_spite_of_it():
+def test_age_removes_without_need_and_grace_period_keeps_regardless():
     found = [present("old", "a", days=31), present("new", "b", days=1)]
 
     assert list(going(found, Rules(0, age_seconds=30 * DAY))) == ["old"]
@@ -71,10 +68,6 @@ def test_an_open_reference_means_what_was_started_last_in_each_mode():
     assert garbage.matching(references.parse("acme/web:1"), found) == ["one", "dev"]
 
 
-def never():
-    """Nobody gives up."""
-
-
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "node"
@@ -82,25 +75,17 @@ def root(tmp_path):
 
 @pytest.fixture
 def views(root, store):
-    views = Views(root / "environments", store)
-    views.recover()
-    return views
+    return views_of(root, store)
 
 
 @pytest.fixture
 def put(store, publisher):
-    """Puts a path into the store that nobody has used for a day."""
+    """Return a function that commits a path whose last use was a day ago."""
     publisher.compression = "none"
 
     def put_tree(name):
         path = publisher.add(name, {f"share/{name}": name.encode()})
-        info = publisher.narinfo(path)
-        with store.stage(path, never) as stage:
-            with stage.filling(0) as place, publisher.archive_file(path).open("rb") as archive:
-                nar.unpack(
-                    archive, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label=name
-                )
-            stage.commit(info)
+        commit(store, publisher, path)
         forget(store, path)
         return path
 
@@ -108,39 +93,10 @@ def put(store, publisher):
 
 
 def forget(store, path, days=1):
-    """Let the last use of a path be some days ago."""
+    """Set the last use of a path to some days ago."""
     then = time.time() - days * DAY
     for record in (store.directory / ".narinfo").glob(f"{path.basename}.*"):
         os.utime(record, (then, then))
-
-
-def make(views, name, *paths):
-    """Make an environment of paths."""
-    flox_env = storepaths.of_basename("7ik8057hajl6vq9j40h3jracxjn0bb5x-environment-run")
-    identity = f"0-acme-{name}"
-    with views.stage(identity, never) as stage:
-        stage.link(paths)
-        (stage.store / flox_env.basename).mkdir()
-        environment = Environment(
-            identity=identity,
-            reference=references.parse(f"acme/{name}:1"),
-            revision="0" * 40,
-            lock_digest="1" * 64,
-            system="x86_64-linux",
-            mode=Mode.RUN,
-            flox_env=flox_env,
-            shell=None,
-            variables=(),
-            closure=tuple(sorted({*paths, flox_env})),
-            nar_bytes=1,
-            realized_at=time.time(),
-            store=views.locate(identity) / "store",
-        )
-        (stage.directory / "environment.json").write_text(
-            json.dumps(environments.to_json(environment))
-        )
-        stage.commit()
-    return identity
 
 
 def run(root, job, argument, task):
@@ -149,7 +105,7 @@ def run(root, job, argument, task):
 
 def test_paths_that_no_environment_has_go_and_the_others_stay(root, store, views, put, task):
     kept, loose = put("kept"), put("loose")
-    make(views, "web", kept)
+    realize(views, "web", kept)
 
     gone = run(root, garbage.PATHS, 0, task)
 
@@ -159,7 +115,7 @@ def test_paths_that_no_environment_has_go_and_the_others_stay(root, store, views
     assert store.record(loose) is None
 
 
-def test_a_path_that_was_used_lately_stays(root, store, put, task):
+def test_a_recently_used_path_stays(root, store, put, task):
     path = put("path")
     assert store.record(path) is not None
 
@@ -169,9 +125,9 @@ def test_a_path_that_was_used_lately_stays(root, store, put, task):
     assert store.paths() == (path,)
 
 
-def test_looking_at_a_path_does_not_use_it(root, store, put, task):
+def test_peeking_at_a_path_does_not_use_it(root, store, put, task):
     path = put("path")
-    assert store.look(path) is not None
+    assert store.peek(path) is not None
 
     assert run(root, garbage.PATHS, 3600, task).paths == 1
 
@@ -192,22 +148,22 @@ def test_what_a_realization_under_way_has_used_stays_however_long_it_takes(root,
     assert store.paths() == ()
 
 
-def test_a_use_between_the_look_and_the_taking_away_is_noticed(store, put):
-    """`drop` renames the record first, so whoever used it before that has left a newer time."""
+def test_a_use_between_check_and_eviction_is_noticed(store, put):
+    """`evict` renames the record first, so a use before that has left a newer time."""
     path = put("path")
     horizon = time.time() - 10
     assert store.record(path) is not None
 
-    assert not store.drop(path, unused_since=horizon)
+    assert not store.evict(path, unused_since=horizon)
     assert store.record(path) is not None
 
 
-def test_a_path_that_somebody_is_at_work_on_is_left_alone(store, put):
+def test_a_held_path_is_not_evicted(store, put):
     path = put("path")
 
     with store.stage(path, never):
-        assert not store.drop(path, unused_since=time.time())
-    assert store.drop(path, unused_since=time.time())
+        assert not store.evict(path, unused_since=time.time())
+    assert store.evict(path, unused_since=time.time())
 
 
 def test_the_paths_of_a_view_that_is_being_made_stay(root, store, views, put, task):
@@ -220,22 +176,20 @@ def test_the_paths_of_a_view_that_is_being_made_stay(root, store, views, put, ta
     assert store.paths() == (path,)
 
 
-def test_what_was_taken_away_is_deleted_and_what_runs_in_it_is_not_half_there(
-    root, store, views, put, task
-):
+def test_garbage_is_deleted_and_half_of_it_is_never_in_place(root, store, views, put, task):
     path = put("path")
-    identity = make(views, "web", path)
+    identity = realize(views, "web", path)
 
-    assert views.set_aside(identity)
+    assert views.move_to_garbage(identity)
     assert not views.has(identity)
-    assert not views.set_aside(identity)
+    assert not views.move_to_garbage(identity)
     deleted = run(root, garbage.EMPTY, None, task)
 
     assert deleted >= 5
     assert list((root / "environments" / ".garbage").iterdir()) == []
 
 
-def test_deleting_ends_when_nobody_wants_it_and_goes_on_later(root, views, task):
+def test_deletion_can_be_cancelled_and_resumes_later(root, views, task):
     aside = root / "environments" / ".garbage" / "0"
     aside.mkdir(parents=True)
     for number in range(1000):
@@ -250,9 +204,9 @@ def test_deleting_ends_when_nobody_wants_it_and_goes_on_later(root, views, task)
     assert not aside.exists()
 
 
-def test_the_plan_tells_who_goes_what_it_frees_and_changes_nothing(root, store, views, put, task):
+def test_the_plan_lists_removals_with_sizes_and_changes_nothing(root, store, views, put, task):
     shared, own, loose = put("shared"), put("own"), put("loose")
-    going_, staying = make(views, "going", shared, own), make(views, "staying", shared)
+    going_, staying = realize(views, "going", shared, own), realize(views, "staying", shared)
 
     plan = run(
         root,
@@ -261,23 +215,24 @@ def test_the_plan_tells_who_goes_what_it_frees_and_changes_nothing(root, store, 
         task,
     )
 
-    fates = {each.identity: each for each in plan.fates}
-    assert fates[staying].holders == ("pin acme/staying",)
-    assert plan.going == (fates[going_],)
-    assert fates[going_].frees == store.look(own).nar_size
-    assert plan.loose_bytes == store.look(loose).nar_size
+    verdicts = {each.identity: each for each in plan.verdicts}
+    assert verdicts[staying].roots == ("pin acme/staying",)
+    assert plan.removals == (verdicts[going_],)
+    assert verdicts[going_].freed_bytes == store.peek(own).nar_size
+    assert plan.unreferenced_bytes == store.peek(loose).nar_size
     assert plan.paths == 2
-    assert plan.store == run(root, garbage.MEASURE, None, task)
-    assert len(store.paths()) == 3
+    sizes = [store.peek(path).nar_size for path in store.paths()]
+    assert len(sizes) == 3
+    assert run(root, garbage.MEASURE, None, task) == StoreSize(3, sum(sizes))
 
 
 def test_an_environment_whose_record_cannot_be_read_keeps_its_paths(root, store, views, put, task):
     path = put("path")
-    identity = make(views, "web", path)
+    identity = realize(views, "web", path)
     (views.locate(identity) / "environment.json").write_text("{}")
 
     plan = run(root, garbage.PLAN, PlanRequest({}, {}, Rules(0)), task)
     run(root, garbage.PATHS, 0, task)
 
-    assert plan.fates == ()
+    assert plan.verdicts == ()
     assert store.paths() == (path,)

@@ -1,4 +1,4 @@
-"""Damage of every kind, found and kept from whoever starts; mended when whole files are there."""
+"""Damage of every kind is found, quarantined, and repaired once intact files are available."""
 
 import os
 
@@ -6,15 +6,9 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.lib.job import Cancelled, Task
-from cri_proxy.store import nar
 from cri_proxy.store.disk import integrity
 from cri_proxy.store.disk.integrity import HashRequest, ViewFindings
-from cri_proxy.store.disk.views import Views
-from tests.store.disk.test_garbage import make
-
-
-def never():
-    """Nobody gives up."""
+from tests.store.disk.nodes import commit, never, realize, views_of
 
 
 @pytest.fixture
@@ -24,14 +18,12 @@ def root(tmp_path):
 
 @pytest.fixture(autouse=True)
 def views(root, store):
-    views = Views(root / "environments", store)
-    views.recover()
-    return views
+    return views_of(root, store)
 
 
 @pytest.fixture
 def put(store, publisher):
-    """Puts a path into the store as it was published, once more where it is damaged."""
+    """Return a function that commits a published path, again if it is damaged."""
     publisher.compression = "none"
     published = {}
 
@@ -40,15 +32,7 @@ def put(store, publisher):
             published[name] = publisher.add(
                 name, {"share/one": name.encode(), "share/two": b"two", "bin/": b""}
             )
-        path = published[name]
-        info = publisher.narinfo(path)
-        with store.stage(path, never) as stage:
-            with stage.filling(0) as place, publisher.archive_file(path).open("rb") as archive:
-                nar.unpack(
-                    archive, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label=name
-                )
-            stage.commit(info)
-        return path
+        return commit(store, publisher, published[name])
 
     return put_tree
 
@@ -58,12 +42,12 @@ def paths(root, task, after="", seconds=None, bytes_per_second=None):
     return integrity.jobs(root)[integrity.PATHS](argument, task)
 
 
-def views_of(root, task):
+def compared(root, task):
     return integrity.jobs(root)[integrity.VIEWS](None, task)
 
 
-def mend(root, task):
-    return integrity.jobs(root)[integrity.MEND](None, task)
+def repair(root, task):
+    return integrity.jobs(root)[integrity.REPAIR](None, task)
 
 
 def overwrite(file, data=b"damaged"):
@@ -73,18 +57,18 @@ def overwrite(file, data=b"damaged"):
 
 
 def test_a_whole_store_has_no_findings(root, store, views, put, task):
-    make(views, "web", put("a"), put("b"))
+    realize(views, "web", put("a"), put("b"))
 
     found = paths(root, task)
 
     assert (found.checked, found.damaged, found.next) == (2, [], None)
-    assert found.bytes == sum(store.look(path).nar_size for path in store.paths())
-    assert views_of(root, task) == ViewFindings(environments=1, damaged=[])
+    assert found.bytes == sum(store.peek(path).nar_size for path in store.paths())
+    assert compared(root, task) == ViewFindings(environments=1, damaged=[])
 
 
 def test_what_is_damaged_counts_as_absent_and_stays_in_place(root, store, views, put, task):
     path = put("a")
-    identity = make(views, "web", path)
+    identity = realize(views, "web", path)
     overwrite(store.locate(path) / "share" / "one")
 
     (finding,) = paths(root, task).damaged
@@ -94,7 +78,7 @@ def test_what_is_damaged_counts_as_absent_and_stays_in_place(root, store, views,
     assert store.has(path)
     assert store.locate(path).is_dir()
     assert views.damaged(identity) == (path,)
-    assert paths(root, task).damaged == [finding]  # told until it is mended
+    assert paths(root, task).damaged == [finding]  # reported until it is repaired
 
 
 @pytest.mark.parametrize(
@@ -123,7 +107,7 @@ def test_a_record_that_cannot_be_read_is_damage(root, store, put, task):
     assert [each.path for each in paths(root, task).damaged] == [path.basename]
 
 
-def test_it_goes_on_behind_the_path_where_it_stopped(root, store, put, task):
+def test_hashing_resumes_after_the_path_where_it_stopped(root, store, put, task):
     for name in ("a", "b", "c"):
         put(name)
     first, second, third = (path.basename for path in store.paths())
@@ -136,7 +120,7 @@ def test_it_goes_on_behind_the_path_where_it_stopped(root, store, put, task):
     assert first < second < third
 
 
-def test_nobody_waits_for_a_slow_audit_to_end(root, put):
+def test_a_slow_audit_can_be_cancelled(root, put):
     put("a")
     task = Task(lambda report: None)
     task.cancel()
@@ -145,74 +129,74 @@ def test_nobody_waits_for_a_slow_audit_to_end(root, put):
         paths(root, task, bytes_per_second=1)
 
 
-def test_what_is_fetched_anew_is_linked_anew_and_shares_its_files_again(
+def test_path_that_is_fetched_again_is_linked_again_and_shares_its_files(
     root, store, views, put, task
 ):
     path = put("a")
-    identity = make(views, "web", path)
+    identity = realize(views, "web", path)
     overwrite(store.locate(path) / "share" / "one")
     paths(root, task)
     view = os.open(views.locate(identity) / "store", os.O_RDONLY)  # as a container has it mounted
 
     put("a")
     assert store.record(path) is not None
-    assert mend(root, task) == [identity]
+    assert repair(root, task) == [identity]
 
     file = os.open(f"{path.basename}/share/one", os.O_RDONLY, dir_fd=view)
     assert os.read(file, 100) == b"a"
     assert os.path.samestat(os.fstat(file), (store.locate(path) / "share" / "one").stat())
     assert views.has(identity)
     assert views.damaged(identity) == ()
-    assert paths(root, task).damaged == views_of(root, task).damaged == []
+    assert paths(root, task).damaged == compared(root, task).damaged == []
     os.close(file)
     os.close(view)
 
 
-def test_nothing_is_mended_while_the_path_is_damaged(root, store, views, put, task):
+def test_nothing_is_repaired_while_the_path_is_damaged(root, store, views, put, task):
     path = put("a")
-    identity = make(views, "web", path)
+    identity = realize(views, "web", path)
     overwrite(store.locate(path) / "share" / "one")
     paths(root, task)
 
-    assert mend(root, task) == []
+    assert repair(root, task) == []
     with pytest.raises(errors.ContentDamaged, match="store verify --repair"):
-        views.mend(identity, never)
+        views.repair(identity, never)
     assert views.damaged(identity) == (path,)
 
 
-def test_a_view_without_a_file_is_found_and_mended(root, store, views, put, task):
+def test_a_view_without_a_file_is_found_and_repaired(root, store, views, put, task):
     path = put("a")
-    identity = make(views, "web", path)
+    identity = realize(views, "web", path)
     share = views.locate(identity) / "store" / path.basename / "share"
     share.chmod(0o755)
     (share / "two").unlink()
 
-    (finding,) = views_of(root, task).damaged
+    (finding,) = compared(root, task).damaged
 
     assert (finding.path, finding.environments) == (path.basename, [identity])
     assert store.record(path) is not None
-    assert mend(root, task) == [identity]
-    assert views_of(root, task).damaged == []
+    assert repair(root, task) == [identity]
+    assert compared(root, task).damaged == []
 
 
 def test_a_path_that_is_missing_from_the_store_is_found_by_its_environment(
     root, store, views, put, task
 ):
     path = put("a")
-    identity = make(views, "web", path)
+    identity = realize(views, "web", path)
     store.remove([path])
 
     assert paths(root, task).damaged == []
-    (finding,) = views_of(root, task).damaged
+    (finding,) = compared(root, task).damaged
 
     assert finding.environments == [identity]
     put("a")
-    assert mend(root, task) == [identity]
+    assert repair(root, task) == [identity]
 
 
 def test_a_damaged_path_is_dropped_with_its_mark(store, put, root, task):
     path = put("a")
-    store.condemn(path)
+    store.quarantine(path)
 
     store.remove([path])
     store.recover()
@@ -223,19 +207,19 @@ def test_a_damaged_path_is_dropped_with_its_mark(store, put, root, task):
 def test_a_mark_without_its_path_is_dropped_by_recovery(store, put):
     path = put("a")
     store.remove([path])
-    store.condemn(path)
+    store.quarantine(path)
 
     store.recover()
 
     assert not store.is_damaged(path)
 
 
-def test_what_was_found_damaged_meanwhile_is_not_linked_into_a_new_view(store, views, put):
+def test_path_found_damaged_meanwhile_is_not_linked_into_a_new_view(store, views, put):
     path = put("a")
-    store.condemn(path)
+    store.quarantine(path)
 
     with (
-        pytest.raises(errors.ContentDamaged, match="fetched anew"),
+        pytest.raises(errors.ContentDamaged, match="fetched again"),
         views.stage("0-acme-web", never) as stage,
     ):
         stage.link([path])

@@ -1,4 +1,4 @@
-"""Leases at the points where somebody else comes: no thread, no chance."""
+"""Leases against another holder at each point of their life, without threads or chance."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def place(tmp_path):
     return place
 
 
-def test_many_share_and_nobody_claims_until_all_have_released(place):
+def test_many_share_and_a_claim_fails_until_all_have_released(place):
     shared = [leases.share(place) for _ in range(2)]
 
     assert leases.claim(place) is None
@@ -30,7 +30,7 @@ def test_many_share_and_nobody_claims_until_all_have_released(place):
     claimed.release()
 
 
-def test_while_it_is_claimed_nobody_shares(place):
+def test_sharing_fails_while_it_is_claimed(place):
     claimed = leases.claim(place)
 
     assert leases.share(place) is None
@@ -38,7 +38,7 @@ def test_while_it_is_claimed_nobody_shares(place):
     leases.share(place).release()
 
 
-def test_what_is_gone_or_another_cannot_be_held(place, tmp_path):
+def test_an_absent_environment_cannot_be_leased(place, tmp_path):
     with pytest.raises(FileNotFoundError):
         leases.share(tmp_path / "nothing")
     assert leases.claim(tmp_path / "nothing") is None
@@ -74,7 +74,7 @@ def test_the_last_start_is_the_time_of_the_record(place):
     leases.note_start(place / "nothing")
 
 
-def test_the_oldest_realization_under_way_is_known_to_others_and_the_dead_are_forgotten(tmp_path):
+def test_the_oldest_realization_is_known_and_leases_of_dead_processes_are_removed(tmp_path):
     running = leases.Realizations(tmp_path)
     assert running.oldest() is None
     old, new = running.begin(), running.begin()

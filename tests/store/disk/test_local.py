@@ -4,7 +4,6 @@ import stat
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -14,41 +13,20 @@ from cri_proxy.lib.job import Task
 from cri_proxy.model import storepaths
 from cri_proxy.store import nar
 from cri_proxy.store.disk import local
+from cri_proxy.telemetry import logs
 from hack.testbed.binary_cache import write_tree
-
-
-def names_in(directory):
-    """What a directory holds, sorted."""
-    return sorted(each.name for each in directory.iterdir())
-
-
-class GivenUp(Exception):
-    """What `check` raises when nobody wants the path any more."""
-
-
-def never():
-    """Nobody gives up."""
-
-
-def give_up():
-    raise GivenUp
+from tests.store.disk import nodes
+from tests.store.disk.nodes import GivenUp, commit, give_up, names_in, never
 
 
 def put(store, publisher, name, tree=None, references=()):
-    """Publish a path and put it into the store as `fetching` does."""
+    """Publish a path and commit it to the store."""
     path = publisher.add(name, tree or {"bin/x": b"contents of " + name.encode()}, references)
-    info = publisher.narinfo(path)
-    with store.stage(path, never) as stage:
-        with stage.filling(info.nar_size) as place, publisher_tree(publisher, path) as source:
-            nar.unpack(
-                source, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label=str(path)
-            )
-        stage.commit(info)
-    return path
+    return commit(store, publisher, path)
 
 
 def publisher_tree(publisher, path):
-    """The archive of a published path, uncompressed."""
+    """Open the uncompressed archive of a published path."""
     return publisher.archive_file(path).open("rb")
 
 
@@ -59,12 +37,12 @@ def publisher(publisher):
 
 
 def files_of(store):
-    """Everything that the store's own directories hold."""
+    """Return the names in each of the store's own directories."""
     return {name: names_in(store.directory / name) for name in (".narinfo", ".stage")}
 
 
 def as_if_after_a_crash_of_the_machine(store, path):
-    """Give the path's record the name that it had if it was committed in an earlier boot."""
+    """Rename the path's record as if it had been committed in an earlier boot."""
     for record in (store.directory / ".narinfo").iterdir():
         if record.name.startswith(path.basename):
             record.rename(record.with_name(f"{path.basename}.0badb007"))
@@ -102,7 +80,7 @@ def test_absent_path_has_no_record(store, publisher):
 
 def test_stage_that_was_not_committed_leaves_nothing(store, publisher):
     path = publisher.add("thing", b"x")
-    with store.stage(path, never) as stage, stage.filling(0) as place:
+    with store.stage(path, never) as stage, stage.tree(0) as place:
         write_tree(place, {"half/of": b"it"})
         (place / "half").chmod(0o555)
 
@@ -113,20 +91,20 @@ def test_stage_that_was_not_committed_leaves_nothing(store, publisher):
 def test_stage_is_cleared_between_two_attempts(store, publisher):
     path = publisher.add("thing", b"x")
     with store.stage(path, never) as stage:
-        with contextlib.suppress(GivenUp), stage.filling(0) as place:
+        with contextlib.suppress(GivenUp), stage.tree(0) as place:
             write_tree(place, {"half/of": b"it"})
             raise GivenUp
-        with stage.filling(0) as place:
+        with stage.tree(0) as place:
             assert not place.exists()
 
 
-def test_path_that_another_one_has_is_waited_for_until_given_up(store, publisher):
+def test_held_path_is_waited_for_until_check_raises(store, publisher):
     path = publisher.add("thing", b"x")
     with store.stage(path, never), pytest.raises(GivenUp), store.stage(path, give_up):
         pass
 
 
-def test_who_waited_for_a_path_finds_it_present(store, publisher):
+def test_path_is_present_after_waiting_for_its_holder(store, publisher):
     path, seen = publisher.add("thing", {"bin/x": b"contents of thing"}), []
     is_waiting = threading.Event()
 
@@ -138,7 +116,7 @@ def test_who_waited_for_a_path_finds_it_present(store, publisher):
         waiter = threading.Thread(target=wait_for_it)
         waiter.start()
         assert is_waiting.wait(60)
-        with stage.filling(0) as place:
+        with stage.tree(0) as place:
             write_tree(place, {"bin/x": b"contents of thing"})
         stage.commit(publisher.narinfo(path))
     waiter.join(60)
@@ -146,12 +124,12 @@ def test_who_waited_for_a_path_finds_it_present(store, publisher):
     assert seen == [True]
 
 
-def test_record_lasts_only_after_it_was_settled(store, publisher):
+def test_record_lasts_only_after_a_checkpoint(store, publisher):
     path = put(store, publisher, "thing")
     boot = durable.boot_id()[:8]
     before = files_of(store)[".narinfo"]
-    store.settle()
-    store.settle()
+    store.checkpoint()
+    store.checkpoint()
 
     assert before == [f"{path.basename}.{boot}"]
     assert files_of(store)[".narinfo"] == [f"{path.basename}.narinfo"]
@@ -159,18 +137,18 @@ def test_record_lasts_only_after_it_was_settled(store, publisher):
     assert store.record(path) == publisher.narinfo(path)
 
 
-def test_path_that_was_settled_outlives_the_machine(store, publisher):
-    settled = put(store, publisher, "settled")
-    store.settle()
+def test_synced_path_survives_a_reboot(store, publisher):
+    synced = put(store, publisher, "synced")
+    store.checkpoint()
     fresh = put(store, publisher, "fresh")
     as_if_after_a_crash_of_the_machine(store, fresh)
 
     assert not store.has(fresh)
     local.Store(store.directory).recover()
 
-    assert store.paths() == (settled,)
+    assert store.paths() == (synced,)
     assert not os.path.lexists(store.locate(fresh))
-    assert files_of(store) == {".narinfo": [f"{settled.basename}.narinfo"], ".stage": []}
+    assert files_of(store) == {".narinfo": [f"{synced.basename}.narinfo"], ".stage": []}
 
 
 def test_path_of_an_earlier_boot_is_replaced_even_before_recovery(store, publisher):
@@ -186,9 +164,9 @@ def test_path_of_an_earlier_boot_is_replaced_even_before_recovery(store, publish
     assert store.paths() == (path,)
 
 
-def test_recovery_drops_what_has_lost_its_other_half(store, publisher):
+def test_recovery_drops_paths_without_records_and_the_reverse(store, publisher):
     whole, no_record, no_path = (put(store, publisher, name) for name in ("a", "b", "c"))
-    store.settle()
+    store.checkpoint()
     (store.directory / ".narinfo" / f"{no_record.basename}.narinfo").unlink()
     store.locate(no_path).chmod(0o755)
     store.locate(no_path).rename(store.directory / "aside")
@@ -211,25 +189,25 @@ def test_recovery_drops_free_stages_and_leaves_those_in_use(store, publisher):
     used, left = publisher.add("used", b"1"), publisher.add("left", b"2")
     for suffix in ("tree", "gone"):
         (store.directory / ".stage" / f"{left.basename}.{suffix}").touch()
-    with store.stage(used, never) as stage, stage.filling(0) as place:
+    with store.stage(used, never) as stage, stage.tree(0) as place:
         write_tree(place, {"half": b"way"})
         local.Store(store.directory).recover()
 
         assert files_of(store)[".stage"] == [f"{used.basename}.tree"]
 
 
-def test_damaged_record_makes_a_path_absent_until_it_comes_again(store, publisher, caplog):
+def test_damaged_record_makes_a_path_absent_until_it_is_fetched_again(store, publisher, caplog):
     path = put(store, publisher, "thing")
-    store.settle()
+    store.checkpoint()
     (store.directory / ".narinfo" / f"{path.basename}.narinfo").write_bytes(b"\0" * 100)
 
     assert store.record(path) is None
-    assert "damaged" in caplog.text
+    assert "damaged" in logs.Text().format(caplog.records[-1])
     put(store, publisher, "thing")
     assert store.record(path) == publisher.narinfo(path)
 
 
-def test_removal_skips_paths_that_somebody_is_at_work_on(store, publisher):
+def test_removal_skips_held_paths(store, publisher):
     free, used = put(store, publisher, "free"), put(store, publisher, "used")
     with store.stage(used, never):
         gone = store.remove([free, used])
@@ -239,13 +217,13 @@ def test_removal_skips_paths_that_somebody_is_at_work_on(store, publisher):
     assert files_of(store)[".stage"] == []
 
 
-def test_lack_of_room_is_told_before_anything_is_written(store, publisher):
+def test_lack_of_space_is_reported_before_anything_is_written(store, publisher):
     path = publisher.add("thing", b"x")
     needed = 10**18
     with (
         pytest.raises(errors.NodeExhausted, match=f"no room for {path}: {needed} bytes are needed"),
         store.stage(path, never) as stage,
-        stage.filling(needed),
+        stage.tree(needed),
     ):
         pytest.fail("there cannot be so much room")
 
@@ -270,20 +248,8 @@ def test_two_processes_never_hold_one_path_at_once(store, publisher):
 
 
 def test_ordinary_user_can_keep_a_store(tmp_path):
-    """Only root may rename or empty a read-only directory without further ado."""
-    home = tmp_path / "home"
-    home.mkdir()
-    home.chmod(0o777)
-    for parent in list(home.parents)[:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    program = (
-        "import os, sys, pathlib; sys.path.insert(0, sys.argv[2]);"
-        "from tests.store.disk import test_local;"
-        "from hack.testbed import binary_cache;"
-        "os.geteuid() or os.setuid(65534);"
-        "test_local.keep_a_store(pathlib.Path(sys.argv[1]))"
-    )
-    subprocess.run([sys.executable, "-c", program, str(home), Path.cwd()], check=True)
+    """Only root may rename or empty a read-only directory without a chmod."""
+    nodes.call_as_ordinary_user(tmp_path, "test_local", "keep_a_store")
 
 
 def keep_a_store(home):
@@ -313,10 +279,10 @@ def test_names_that_end_like_stage_entries_are_kept_apart(store, publisher):
     for path in paths:
         info = publisher.publish(path, {"name": path.name.encode()})
         with store.stage(path, Task(lambda report: None).check) as stage:
-            with stage.filling(0) as place, publisher_tree(publisher, path) as source:
+            with stage.tree(0) as place, publisher_tree(publisher, path) as source:
                 nar.unpack(source, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label="x")
             stage.commit(info)
-    store.settle()
+    store.checkpoint()
     store.recover()
 
     assert store.paths() == tuple(sorted(paths))

@@ -1,4 +1,4 @@
-"""Writable overlays of views: made whole or not at all, seen by the runtime, removed with all."""
+"""Writable overlays of views: made completely or not at all, visible to the runtime, removed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAKE = (
 
 @pytest.fixture
 def overlays(tmp_path: Path) -> Iterator[Overlays]:
-    """No overlays yet; those of TOKEN are unmounted afterwards."""
+    """No overlays yet; the one of TOKEN is unmounted afterwards."""
     overlays = Overlays(tmp_path / "mutable")
     yield overlays
     mounts.detach(overlays.locate(TOKEN) / "store")
@@ -35,7 +35,7 @@ def overlays(tmp_path: Path) -> Iterator[Overlays]:
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[Path]:
-    """A socket that this process listens at, in the runtime's stead."""
+    """A socket at which this process listens in place of the runtime."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "runtime.sock"))
         listener.listen()
@@ -50,7 +50,7 @@ def view(tmp_path: Path) -> Path:
     return tmp_path / "view"
 
 
-def test_anybody_may_add_to_it(overlays: Overlays, view: Path, runtime: Path) -> None:
+def test_any_user_may_write_to_it(overlays: Overlays, view: Path, runtime: Path) -> None:
     overlays.make(TOKEN, view, runtime)
 
     place = overlays.locate(TOKEN)
@@ -59,8 +59,8 @@ def test_anybody_may_add_to_it(overlays: Overlays, view: Path, runtime: Path) ->
     assert overlays.tokens() == {TOKEN}
 
 
-def test_making_it_twice_begins_anew(overlays: Overlays, view: Path, runtime: Path) -> None:
-    """A worker that died of the job is followed by another with the same job."""
+def test_making_it_twice_starts_over(overlays: Overlays, view: Path, runtime: Path) -> None:
+    """A job whose worker died is run again by another worker."""
     overlays.make(TOKEN, view, runtime)
     (overlays.locate(TOKEN) / "store" / "written").touch()
 
@@ -81,19 +81,19 @@ def test_removing_it_leaves_the_view(overlays: Overlays, view: Path, runtime: Pa
     assert [each.name for each in (view / "0-package").iterdir()] == ["file"]
 
 
-def test_a_view_that_was_removed_is_told_apart_and_nothing_is_left(
+def test_a_removed_view_is_reported_as_such_and_nothing_is_left(
     overlays: Overlays, tmp_path: Path, runtime: Path
 ) -> None:
-    with pytest.raises(errors.SourceUnreachable, match="next try"):
+    with pytest.raises(errors.SourceUnreachable, match="next attempt"):
         overlays.make(TOKEN, tmp_path / "absent", runtime)
 
     assert overlays.tokens() == frozenset()
 
 
-def test_a_file_system_that_cannot_carry_one_is_refused(
+def test_an_unsupported_file_system_is_refused(
     overlays: Overlays, view: Path, runtime: Path, tmp_path: Path
 ) -> None:
-    """An overlay itself is the usual one."""
+    """The usual one is an overlay itself."""
     overlays.make(TOKEN, view, runtime)
 
     with pytest.raises(errors.RequestInvalid, match=r"store\.root.*nix-mutable"):
@@ -103,7 +103,7 @@ def test_a_file_system_that_cannot_carry_one_is_refused(
 def test_a_runtime_with_other_mounts_is_refused(
     overlays: Overlays, view: Path, runtime: Path
 ) -> None:
-    """Here the maker has a mount namespace of its own, which comes to the same."""
+    """Here the process that mounts has a mount namespace of its own, which is equivalent."""
     made = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", MAKE]
         + [str(each) for each in (overlays.directory, TOKEN, view, runtime)],
@@ -118,7 +118,7 @@ def test_a_runtime_with_other_mounts_is_refused(
     assert overlays.tokens() == frozenset()
 
 
-def test_one_that_is_held_is_held_by_nobody_else(overlays: Overlays) -> None:
+def test_an_overlay_has_one_holder(overlays: Overlays) -> None:
     lock = overlays.hold(TOKEN)
     assert lock is not None
 

@@ -3,19 +3,7 @@ import threading
 import pytest
 
 from cri_proxy.store.disk import staging
-
-
-def names_in(directory):
-    """What a directory holds, sorted."""
-    return sorted(each.name for each in directory.iterdir())
-
-
-class GivenUp(Exception):
-    """What `check` raises when nobody wants the name any more."""
-
-
-def give_up():
-    raise GivenUp
+from tests.store.disk.nodes import GivenUp, give_up, names_in
 
 
 @pytest.fixture
@@ -26,7 +14,7 @@ def area(tmp_path):
 
 
 def make(tree):
-    """Fill a stage, read-only as what gets staged is."""
+    """Create a tree, read-only like what gets staged."""
     (tree / "inner").mkdir(parents=True)
     (tree / "inner" / "file").write_text("x")
     (tree / "inner").chmod(0o555)
@@ -46,7 +34,7 @@ def test_name_is_held_by_one_at_a_time(area):
         assert is_held
 
 
-def test_who_waits_gets_the_name_when_it_is_free(area):
+def test_waiting_ends_when_the_name_is_free(area):
     is_waiting, got_it = threading.Event(), threading.Event()
 
     def wait():
@@ -63,7 +51,7 @@ def test_who_waits_gets_the_name_when_it_is_free(area):
     waiter.join(60)
 
 
-def test_tree_is_placed_or_gone(area, tmp_path):
+def test_tree_is_placed_or_removed(area, tmp_path):
     with area.hold("placed", give_up) as tree:
         make(tree)
         area.place("placed")
@@ -81,12 +69,12 @@ def test_what_a_crash_left_is_gone_when_the_name_is_held_again(area, tmp_path):
         assert not tree.exists()
 
 
-def test_discarding_takes_away_what_is_in_place_and_nothing_is_fine(area, tmp_path):
+def test_removal_deletes_what_is_in_place_if_anything(area, tmp_path):
     make(tmp_path / "name")
     make(tmp_path / ".stage" / "name.gone")
     with area.try_hold("name"):
-        area.discard("name")
-        area.discard("name")
+        area.remove("name")
+        area.remove("name")
 
     assert names_in(tmp_path) == [".locks", ".stage"]
     assert area.names() == set()

@@ -15,6 +15,8 @@ from cri_proxy.store import nar
 from cri_proxy.store.disk import views
 from cri_proxy.store.disk.views import Views
 from hack.testbed.binary_cache import Executable, Symlink, path_of, write_tree
+from tests.store.disk import nodes
+from tests.store.disk.nodes import GivenUp, give_up, names_in, never
 
 TREE = {
     "bin/run": Executable(b"#!/bin/sh\n"),
@@ -22,23 +24,6 @@ TREE = {
     "share/doc/text": b"text",
     "share/empty/": b"",
 }
-
-
-def names_in(directory):
-    """What a directory holds, sorted."""
-    return sorted(each.name for each in directory.iterdir())
-
-
-class GivenUp(Exception):
-    """What `check` raises when nobody wants the environment any more."""
-
-
-def never():
-    """Nobody gives up."""
-
-
-def give_up():
-    raise GivenUp
 
 
 @pytest.fixture
@@ -50,19 +35,12 @@ def environments(tmp_path, store):
 
 @pytest.fixture
 def put(tmp_path, store, publisher):
-    """Puts a tree into the store and returns its path."""
+    """Return a function that commits a tree to the store and returns its path."""
     publisher.compression = "none"
 
     def put_tree(name, tree):
         path = publisher.add(name, tree)
-        info = publisher.narinfo(path)
-        with store.stage(path, never) as stage:
-            with stage.filling(0) as place, publisher.archive_file(path).open("rb") as archive:
-                nar.unpack(
-                    archive, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label=name
-                )
-            stage.commit(info)
-        return path
+        return nodes.commit(store, publisher, path)
 
     return put_tree
 
@@ -127,7 +105,7 @@ def test_stage_that_was_not_committed_leaves_nothing(environments, put):
     assert names_in(environments.directory / ".stage") == []
 
 
-def test_identity_that_another_one_has_is_waited_for(environments, put):
+def test_held_identity_is_waited_for(environments, put):
     tree, seen, is_waiting = put("tree", TREE), [], threading.Event()
 
     def wait_for_it():
@@ -160,7 +138,7 @@ def test_removed_view_is_gone_and_the_store_untouched(environments, store, put):
     assert environments.remove("one")
 
 
-def test_view_that_somebody_is_at_work_on_is_not_removed(environments, put):
+def test_held_view_is_not_removed(environments, put):
     with environments.stage("one", never) as stage:
         assert not environments.remove("one")
         stage.link([put("tree", TREE)])
@@ -178,7 +156,7 @@ def test_path_that_has_vanished_is_named(environments, publisher):
 
 
 def test_file_with_as_many_links_as_there_may_be_is_copied(environments, store, put, monkeypatch):
-    """ext4 stops at 65,000 links: too many to make here, so the kernel's answer is given early."""
+    """ext4 allows 65,000 links: too many to create here, so the kernel's refusal comes early."""
     tree = put("tree", TREE)
     link = os.link
 
@@ -198,7 +176,7 @@ def test_file_with_as_many_links_as_there_may_be_is_copied(environments, store, 
     assert stat.S_IMODE(copy.stat().st_mode) == 0o555
 
 
-def test_store_on_another_file_system_is_told(tmp_path, store, put):
+def test_store_on_another_file_system_is_reported(tmp_path, store, put):
     path = put("thing", b"x")
     elsewhere = Path("/dev/shm")
     if elsewhere.stat().st_dev == tmp_path.stat().st_dev:
@@ -215,12 +193,12 @@ def test_store_on_another_file_system_is_told(tmp_path, store, put):
         durable.remove_tree(environments.directory)
 
 
-def test_view_lasts_only_after_it_was_settled(environments, put):
+def test_view_lasts_only_after_a_checkpoint(environments, put):
     place = commit(environments, "one", [put("tree", TREE)])
     boot = f".{durable.boot_id()[:8]}"
     before = set(names_in(place))
-    environments.settle()
-    environments.settle()
+    environments.checkpoint()
+    environments.checkpoint()
 
     assert before == {"store", "environment.json", boot}
     assert set(names_in(place)) == {"store", "environment.json", ".lasting"}
@@ -229,20 +207,20 @@ def test_view_lasts_only_after_it_was_settled(environments, put):
 
 def test_recovery_drops_views_that_the_machine_may_have_lost(environments, store, put):
     tree = put("tree", TREE)
-    commit(environments, "settled", [tree])
-    environments.settle()
+    commit(environments, "synced", [tree])
+    environments.checkpoint()
     place = commit(environments, "fresh", [tree])
     (place / f".{durable.boot_id()[:8]}").rename(place / ".0badb007")
     half = environments.directory / ".stage" / "half.tree"
     write_tree(half, TREE)
     Views(environments.directory, store).recover()
 
-    assert environments.identities() == ("settled",)
-    assert names_in(environments.directory) == [".locks", ".stage", "settled"]
+    assert environments.identities() == ("synced",)
+    assert names_in(environments.directory) == [".locks", ".stage", "synced"]
     assert names_in(environments.directory / ".stage") == []
 
 
-def test_recovery_leaves_what_somebody_is_at_work_on(environments, store, put):
+def test_recovery_leaves_held_views_alone(environments, store, put):
     with environments.stage("one", never) as stage:
         stage.link([put("tree", TREE)])
         Views(environments.directory, store).recover()
@@ -252,7 +230,7 @@ def test_recovery_leaves_what_somebody_is_at_work_on(environments, store, put):
 
 
 @pytest.mark.parametrize("identity", ["", "..", ".stage", "a/b", "a\n", "x" * 300])
-def test_identity_that_is_no_name_is_refused(environments, identity):
+def test_invalid_identity_is_refused(environments, identity):
     with pytest.raises(errors.RequestInvalid, match="not the identity"):
         environments.has(identity)
     with pytest.raises(errors.RequestInvalid), environments.stage(identity, never):
@@ -285,19 +263,7 @@ def test_killed_process_leaves_a_stage_that_the_next_one_drops(environments, sto
 
 
 def test_ordinary_user_can_keep_views(tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    home.chmod(0o777)
-    for parent in list(home.parents)[:-2]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    program = (
-        "import os, sys, pathlib; sys.path.insert(0, sys.argv[2]);"
-        "from tests.store.disk import test_views;"
-        "from hack.testbed import binary_cache;"
-        "os.geteuid() or os.setuid(65534);"
-        "test_views.keep_views(pathlib.Path(sys.argv[1]))"
-    )
-    subprocess.run([sys.executable, "-c", program, str(home), Path.cwd()], check=True)
+    nodes.call_as_ordinary_user(tmp_path, "test_views", "keep_views")
 
 
 def keep_views(home):
@@ -314,20 +280,20 @@ def keep_views(home):
     commit(environments, "one", [path])
     commit(environments, "two", [path])
     assert environments.remove("one")
-    environments.settle()
+    environments.checkpoint()
     environments.recover()
     assert environments.identities() == ("two",)
 
 
-def test_where_nothing_can_be_linked_the_view_has_room_for_mounts(environments, store):
-    """A directory for a directory, a file for a file; a symlink stands for itself."""
+def test_view_without_links_has_mount_points(environments, store):
+    """A directory for a directory, a file for a file; a symlink is copied."""
     names = ("1" * 32 + "-tree", "2" * 32 + "-file", "3" * 32 + "-link")
     paths = [storepaths.of_basename(each) for each in names]
     (store.directory / names[0] / "bin").mkdir(parents=True)
     (store.directory / names[1]).write_bytes(b"x")
     (store.directory / names[2]).symlink_to(names[1])
     with environments.stage("one", lambda: None) as stage:
-        mounted = stage.leave_room(paths)
+        mounted = stage.make_mount_points(paths)
         stage.commit()
     place = environments.locate("one") / "store"
 
@@ -337,7 +303,7 @@ def test_where_nothing_can_be_linked_the_view_has_room_for_mounts(environments, 
     assert (place / names[2]).readlink() == Path(names[1])
 
 
-def test_whether_paths_can_be_linked_is_tried_with_one_of_their_files(environments, store):
+def test_linking_is_probed_with_one_file(environments, store):
     name = "1" * 32 + "-tree"
     (store.directory / name / "bin").mkdir(parents=True)
     (store.directory / name / "bin" / "x").write_bytes(b"x")

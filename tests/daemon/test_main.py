@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,12 +16,19 @@ import grpc
 import grpc.aio
 import pytest
 
-from cri_proxy.cri import channels, methods
+from cri_proxy.cri import api_pb2, channels, methods
 from hack.testbed import processes, waiting
 from hack.testbed.fake_runtime import Context
 from tests.daemon.conftest import Station
 
 SLOW = "/runtime.v1.RuntimeService/StopContainer"
+RUN = methods.path_of("RunPodSandbox")
+CREATE = methods.path_of("CreateContainer")
+ANNOTATED = api_pb2.CreateContainerRequest(
+    config=api_pb2.ContainerConfig(image=api_pb2.ImageSpec(image="sha256:1"), command=["true"]),
+    sandbox_config=api_pb2.PodSandboxConfig(annotations={"flox.dev/environment": "acme/none"}),
+).SerializeToString()
+OUR_LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (debug|info|warning|error) [a-z.]+: ")
 
 
 @pytest.fixture
@@ -75,7 +83,7 @@ async def test_calls_fail_as_unavailable_while_the_runtime_is_away_and_work_when
 
 
 async def _slow_answer(
-    station: Station,
+    station: Station, method: str = SLOW
 ) -> tuple[grpc.aio.UnaryUnaryCall[bytes, bytes], asyncio.Event]:
     """Have a call in flight at the runtime, which answers when the event is set."""
     released = asyncio.Event()
@@ -84,9 +92,9 @@ async def _slow_answer(
         await released.wait()
         await context.write(b"done")
 
-    station.runtime.on(SLOW, behaviour)
-    call = station.caller.unary_unary(SLOW)(b"", timeout=60)
-    await station.runtime.called(SLOW)
+    station.runtime.on(method, behaviour)
+    call = station.caller.unary_unary(method)(b"", timeout=60)
+    await station.runtime.called(method)
     return call, released
 
 
@@ -104,6 +112,30 @@ async def test_the_first_signal_lets_calls_in_flight_end(station: Station) -> No
     await asyncio.to_thread(
         waiting.until, lambda: "stopped" in station.proxy.log_text(), what="the proxy to end"
     )
+
+
+async def test_standard_error_has_only_our_own_lines(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default gRPC logs a notice for each program that is started while calls are in flight."""
+    for variable in ("GRPC_ENABLE_FORK_SUPPORT", "GRPC_VERBOSITY"):
+        monkeypatch.delenv(variable)  # this process has set them, too
+    await asyncio.to_thread(station.proxy.start)
+    call, released = await _slow_answer(station, RUN)
+    (worker,) = _children_of(station.proxy.pid)
+    os.kill(worker, signal.SIGKILL)
+
+    await asyncio.to_thread(
+        waiting.until, lambda: worker not in _children_of(station.proxy.pid), what="its death"
+    )
+    with pytest.raises(grpc.aio.AioRpcError, match="acme/none"):
+        await station.caller.unary_unary(CREATE)(ANNOTATED, timeout=60)  # takes a new worker
+    released.set()
+    await call
+
+    lines = station.proxy.log_text().splitlines()
+    assert any("acme/none" in line for line in lines)
+    assert [line for line in lines if not OUR_LINE.match(line)] == []
 
 
 async def test_the_second_signal_ends_at_once(station: Station) -> None:
@@ -227,8 +259,7 @@ def _activated(station: Station, kept: socket.socket, *flags: str) -> Iterator[p
 
 async def test_no_worker_outlives_a_proxy_that_was_killed(station: Station) -> None:
     await asyncio.to_thread(station.proxy.start)
-    pid = station.proxy.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = _children_of(station.proxy.pid)
 
     station.proxy.kill()
 
@@ -238,3 +269,9 @@ async def test_no_worker_outlives_a_proxy_that_was_killed(station: Station) -> N
         lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children),
         what="the workers to end",
     )
+
+
+def _children_of(process: int) -> list[int]:
+    return [
+        int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    ]

@@ -29,8 +29,7 @@ from cri_proxy.lib import sockets
 from cri_proxy.router import counting
 from cri_proxy.router.server import Router
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry import meters
-from cri_proxy.telemetry.meters import Tally
+from cri_proxy.telemetry.meters import Registry
 
 INTERPOSER_SOCKET = "interposer.sock"
 _LAST_SECONDS = 1.0
@@ -56,13 +55,14 @@ def front_of(
     settings: Settings,
     relay: Relay,
     interposed: Collection[str],
+    registry: Registry,
     *,
-    tally: Tally | None = None,
+    count: counting.Count | None = None,
     is_replacing: bool = False,
 ) -> Front:
     """Return what the settings put at kubelet's socket; `interposed` are method paths.
 
-    In `tally` is counted what does not come by the relay.
+    `count` is called for each call that does not pass through the relay.
     """
     place, runtime = settings.serve.listen, settings.runtime.endpoint
     access = sockets.access_of(runtime)
@@ -70,7 +70,7 @@ def front_of(
         return Alone(Server(relay, place, access, is_replacing=is_replacing))
     behind = place.with_name(INTERPOSER_SOCKET)
     server = Server(relay, behind, access, is_replacing=is_replacing)
-    table = counting.Table(methods.ALL, tally.count) if tally is not None else None
+    table = counting.Table(methods.ALL, count) if count is not None else None
     interposes = frozenset(interposed)
 
     def router(listening: Sequence[socket.socket]) -> Router:
@@ -79,7 +79,18 @@ def front_of(
         )
 
     listening = functools.partial(sockets.listening, place, access, is_replacing=is_replacing)
-    return Routed(server, router, listening)
+    routed = Routed(server, router, listening)
+    registry.gauge(
+        "cri_proxy_router_connections",
+        "Connections of kubelet and other clients to the router.",
+        lambda: routed.connections,
+    )
+    registry.gauge(
+        "cri_proxy_router_held_bytes",
+        "Responses that wait in the router until their client reads more.",
+        lambda: routed.held_bytes,
+    )
+    return routed
 
 
 class Alone:
@@ -143,6 +154,16 @@ class Routed:
         """Return whether another process has taken kubelet's socket over."""
         return self._taken is not None and self._taken.is_lost()
 
+    @property
+    def connections(self) -> int:
+        """How many connections the router has."""
+        return 0 if self._router is None else self._router.connections
+
+    @property
+    def held_bytes(self) -> int:
+        """How much the router holds for clients that do not read."""
+        return 0 if self._router is None else self._router.held_bytes
+
     async def drain(self, grace: float) -> None:
         """Drain the router first: what it has lent to the interposer ends with it."""
         begun = time.monotonic()
@@ -159,20 +180,8 @@ class Routed:
         await self._server.stop()
 
     async def _route(self, listening: Sequence[socket.socket]) -> None:
-        router = self._router = self._router_of(listening)
-        meters.gauge(
-            "cri_proxy.router.connections",
-            "{connection}",
-            "connections of kubelet's and others to the router",
-            lambda: [(router.connections, {})],
-        )
-        meters.gauge(
-            "cri_proxy.router.held",
-            "By",
-            "answers that wait in the router until their reader takes more",
-            lambda: [(router.held_bytes, {})],
-        )
-        await router.start()
+        self._router = self._router_of(listening)
+        await self._router.start()
 
     def _withdraw(self) -> None:
         """Take our socket files away, if they are still ours."""

@@ -46,8 +46,9 @@ from cri_proxy.model.imagenames import ImageName
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
+from cri_proxy.telemetry.meters import Registry
 from cri_proxy.tracing import metering
-from cri_proxy.tracing.counting import CountingRelay
+from cri_proxy.tracing.metering import MeteredRelay
 
 _log = logs.of(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -78,13 +79,17 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
             interceptors = await stack.enter_async_context(
                 observing.traced(interceptors, settings, outlet, runtime)
             )
-        tally = await stack.enter_async_context(measuring.measured(settings, runtime))
-        if tally is None:
-            relay = Relay(channel, interceptors)
-        else:
-            relay = CountingRelay(channel, metering.around(interceptors), tally)
+        registry = Registry()
+        is_metered = await stack.enter_async_context(
+            measuring.measured(settings, runtime, registry)
+        )
         front = fronts.front_of(
-            settings, relay, interceptors, tally=tally, is_replacing=is_replacing
+            settings,
+            (MeteredRelay if is_metered else Relay)(channel, interceptors),
+            interceptors,
+            registry,
+            count=metering.count if is_metered else None,
+            is_replacing=is_replacing,
         )
         await front.start()
         _hurry()
@@ -97,7 +102,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
             store=settings.store.root,
         )
         keeping = asyncio.create_task(mutability.keep())
-        await stack.enter_async_context(background.of_node(settings, runtime, built.pool))
+        await stack.enter_async_context(background.of_node(settings, runtime, built.pool, registry))
         announcing = asyncio.create_task(_announce(runtime))
         beating = asyncio.create_task(notify.beat())
         watching = asyncio.create_task(_watch(front, stopping))

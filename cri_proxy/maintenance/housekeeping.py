@@ -37,10 +37,12 @@ _LEFTOVER_SECONDS: Final = 86400.0
 FORGET_SECONDS: Final = 90 * 86400.0
 
 _environments = meters.counter(
-    "cri_proxy.garbage.environments", "{environment}", "environments that were removed"
+    "cri_proxy_garbage_environments_total", "Environments that were removed."
 )
-_paths = meters.counter("cri_proxy.garbage.paths", "{path}", "store paths that were removed")
-_size = meters.counter("cri_proxy.garbage.size", "By", "their size, unpacked")
+_paths = meters.counter("cri_proxy_garbage_paths_total", "Store paths that were removed.")
+_size = meters.counter(
+    "cri_proxy_garbage_size_bytes_total", "Unpacked size of removed store paths."
+)
 
 
 @dataclass(slots=True)
@@ -62,9 +64,6 @@ class Housekeeping:
         self._pool = pool
         self._due = _Due()
         self._told = ""
-        # Counters exist from the first scrape on.
-        for counter in (_environments, _paths, _size):
-            counter.add(0)
 
     async def keep(self) -> None:
         """Look now and then, for as long as the daemon lives."""

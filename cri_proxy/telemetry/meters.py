@@ -1,25 +1,30 @@
-"""Meters: what the program counts and measures, by OpenTelemetry, for whoever scrapes it.
+"""Metrics: what this process counts and measures, under the names that Prometheus scrapes.
 
-    _seconds = meters.histogram("cri_proxy.realization.duration", "s", "…")
-    _seconds.record(2.1, {"cri_proxy.outcome": "fetched"})
+    _paths = meters.counter("cri_proxy_fetched_paths_total", "Store paths fetched from caches.")
+    _paths.add(3)
 
-Instruments are made at import and do nothing until `install`, which the daemon calls when the
-settings name an address. Then Prometheus may read them: `exposition` is its text. What happens at
-every relayed call is not recorded here but counted in a `Tally`, whose sums are read at a scrape.
+    any module ── add ──> Counter, Histogram ──┐
+    a worker's ── drain ──> frame ── add ──>   ├── Exposition ──> /metrics     in the daemon
+    the daemon's objects ── gauge ── Registry ─┘
+
+Counters and histograms belong to the process and are declared where they are counted; declaring one
+twice returns the same object. Gauges are functions that are read at a scrape; they belong to the
+`Registry` that the daemon builds and hands to whatever has something to show.
+
+A worker process is not scraped. What it counts travels to the daemon with its frames (`drain`), and
+is added there (`add`), so a module need not know which process it runs in. Nothing here imports
+prometheus_client, which takes 60 ms: `exposition` does, and only the daemon imports that.
 """
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from opentelemetry import metrics
-from opentelemetry.metrics import CallbackOptions, Observation
-from opentelemetry.util.types import AttributeValue
-
-import cri_proxy
-
-SECONDS: Final = (
+BOUNDS: Final = (
     0.001,
     0.0025,
     0.005,
@@ -37,84 +42,146 @@ SECONDS: Final = (
     60,
     300,
 )
+"""Upper bounds of the buckets of every histogram, in seconds."""
 
-Attributes: TypeAlias = Mapping[str, AttributeValue]
-Measured: TypeAlias = "Iterable[tuple[float, Attributes]]"
+Labels: TypeAlias = tuple[str, ...]
+Reading: TypeAlias = "float | Mapping[str, float]"
 
 
-class Tally:
-    """Counts of calls by method and status; counting costs next to nothing."""
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """What one counter has grown by, with all that is needed to declare it elsewhere."""
 
-    __slots__ = ("counts",)
+    name: str
+    about: str
+    label_names: Labels
+    labels: Labels
+    amount: float
+
+
+class Counter:
+    """A number that only grows, for each combination of label values."""
+
+    def __init__(self, name: str, about: str, label_names: Labels) -> None:
+        self.name: Final = name
+        self.about: Final = about
+        self.label_names: Final = label_names
+        self._values: dict[Labels, float] = {}
+
+    def add(self, amount: float = 1, *labels: str) -> None:
+        """Add `amount` to the number with these label values."""
+        with _lock:
+            self._values[labels] = self._values.get(labels, 0) + amount
+
+    def values(self) -> dict[Labels, float]:
+        """Return the numbers by label values; one without labels is there from the start."""
+        with _lock:
+            return self._values.copy() if self.label_names else {(): 0, **self._values}
+
+    def drain(self) -> dict[Labels, float]:
+        """Return the numbers and begin again at zero."""
+        with _lock:
+            values, self._values = self._values, {}
+        return values
+
+
+class Histogram:
+    """Durations in seconds, for each combination of label values."""
+
+    def __init__(self, name: str, about: str, label_names: Labels) -> None:
+        self.name: Final = name
+        self.about: Final = about
+        self.label_names: Final = label_names
+        self._values: dict[Labels, tuple[list[int], float]] = {}
+
+    def record(self, seconds: float, *labels: str) -> None:
+        """Count one duration."""
+        with _lock:
+            counts, total = self._values.get(labels) or ([0] * (len(BOUNDS) + 1), 0.0)
+            counts[bisect_left(BOUNDS, seconds)] += 1  # a bucket includes its upper bound
+            self._values[labels] = (counts, total + seconds)
+
+    def values(self) -> dict[Labels, tuple[list[int], float]]:
+        """Return by label values how many durations are in each bucket, and the sum of all.
+
+        The last bucket has those above every bound.
+        """
+        with _lock:
+            return {
+                labels: (list(counts), total) for labels, (counts, total) in self._values.items()
+            }
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A number that is read when it is scraped; with `label`, one for each of its values."""
+
+    name: str
+    about: str
+    read: Callable[[], Reading]
+    label: str
+
+
+class Registry:
+    """The gauges of one daemon."""
 
     def __init__(self) -> None:
-        self.counts: dict[tuple[str, str], int] = {}
+        self.gauges: Final[dict[str, Gauge]] = {}
 
-    def count(self, method: str, code: str) -> None:
-        """Count one call."""
-        key = (method, code)
-        self.counts[key] = self.counts.get(key, 0) + 1
+    def gauge(
+        self,
+        name: str,
+        about: str,
+        read: Callable[[], Reading],
+        *,
+        label: str = "",
+    ) -> None:
+        """Have `read` called at every scrape, in another thread than the event loop's.
 
-    def measured(self) -> Measured:
-        """Return the counts as an observed counter wants them."""
-        return [
-            (count, {"rpc.method": method, "rpc.status_code": code})
-            for (method, code), count in self.counts.copy().items()
-        ]
-
-
-def meter() -> metrics.Meter:
-    """Return the meter of all our instruments."""
-    return metrics.get_meter("cri_proxy", cri_proxy.__version__)
-
-
-def counter(name: str, unit: str, about: str) -> metrics.Counter:
-    """Return an instrument for what only grows."""
-    return meter().create_counter(name, unit, about)
+        With a `label` it returns a number for each value of that. An OSError means that there is
+        none for now. Raises ValueError for a name that is taken.
+        """
+        if name in self.gauges:
+            raise ValueError(f"there are two gauges called {name}")
+        self.gauges[name] = Gauge(name, about, read, label)
 
 
-def histogram(name: str, unit: str, about: str) -> metrics.Histogram:
-    """Return an instrument for durations in seconds."""
-    return meter().create_histogram(
-        name, unit, about, explicit_bucket_boundaries_advisory=list(SECONDS)
+_lock: Final = threading.Lock()
+_counters: Final[dict[str, Counter]] = {}
+_histograms: Final[dict[str, Histogram]] = {}
+
+
+def counter(name: str, about: str, *label_names: str) -> Counter:
+    """Return the counter of a name, which ends in `_total`."""
+    return _counters.setdefault(name, Counter(name, about, label_names))
+
+
+def histogram(name: str, about: str, *label_names: str) -> Histogram:
+    """Return the histogram of a name, which ends in `_seconds`."""
+    return _histograms.setdefault(name, Histogram(name, about, label_names))
+
+
+def counters() -> tuple[Counter, ...]:
+    """Return every counter of this process."""
+    return tuple(_counters.values())
+
+
+def histograms() -> tuple[Histogram, ...]:
+    """Return every histogram of this process."""
+    return tuple(_histograms.values())
+
+
+def drain() -> tuple[Increment, ...]:
+    """Return what the counters have grown by since the last call, for `add` in another process."""
+    return tuple(
+        Increment(each.name, each.about, each.label_names, labels, amount)
+        for each in counters()
+        for labels, amount in each.drain().items()
+        if amount
     )
 
 
-def observed_counter(name: str, unit: str, about: str, read: Callable[[], Measured]) -> None:
-    """Have `read` asked at every scrape for what only grows."""
-    meter().create_observable_counter(name, [_callback(read)], unit, about)
-
-
-def gauge(name: str, unit: str, about: str, read: Callable[[], Measured]) -> None:
-    """Have `read` asked at every scrape for what goes up and down."""
-    meter().create_observable_gauge(name, [_callback(read)], unit, about)
-
-
-def install() -> Callable[[], bytes]:
-    """Have everything measured from now on; return what makes Prometheus's text of it.
-
-    Can be done once in a process.
-    """
-    import prometheus_client
-    from opentelemetry.exporter.prometheus import PrometheusMetricReader
-    from opentelemetry.sdk.metrics import MeterProvider
-
-    registry = prometheus_client.CollectorRegistry()
-    prometheus_client.ProcessCollector(registry=registry)
-    prometheus_client.GCCollector(registry=registry)
-    reader = PrometheusMetricReader(
-        disable_target_info=True, scope_info_enabled=False, registry=registry
-    )
-    metrics.set_meter_provider(MeterProvider([reader], shutdown_on_exit=False))
-
-    def exposition() -> bytes:
-        return prometheus_client.generate_latest(registry)
-
-    return exposition
-
-
-def _callback(read: Callable[[], Measured]) -> Callable[[CallbackOptions], list[Observation]]:
-    def callback(_: CallbackOptions) -> list[Observation]:
-        return [Observation(value, attributes) for value, attributes in read()]
-
-    return callback
+def add(increments: Iterable[Increment]) -> None:
+    """Add what was counted in another process; its counters may be unknown in this one."""
+    for each in increments:
+        counter(each.name, each.about, *each.label_names).add(each.amount, *each.labels)

@@ -4,6 +4,5 @@ tracer     a span around each call of a pod's lifecycle and around what goes to 
 startups   which trace a call belongs to, from a pod's sandbox to its last container's start
 stops      one short trace for the calls that a pod ends with
 subjects   which pod and container a call is about, read from its payload
-metering   how long intercepted calls take, by method and status
-counting   calls of the relay by method and status
+metering   call metrics: the relay that counts every call and times those with an interceptor
 """

@@ -48,8 +48,8 @@ SPAN_BYTES: Final = 8 * 1024 * 1024
 SPAN_SECONDS: Final = 0.25
 SPANS_AT_MOST: Final = 32
 
-_paths = meters.counter("cri_proxy.fetched.paths", "{path}", "store paths that were fetched")
-_bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
+_paths = meters.counter("cri_proxy_fetched_paths_total", "Store paths that were fetched.")
+_bytes = meters.counter("cri_proxy_fetched_size_bytes_total", "Unpacked size of fetched paths.")
 
 SMALL_BYTES: Final = 1024 * 1024
 """Largest archive that is fetched together with others."""

@@ -28,7 +28,7 @@ from cri_proxy.daemon import (
     measuring,
     observing,
     parts,
-    sharing,
+    peering,
 )
 from cri_proxy.interposer import (
     generations,
@@ -67,7 +67,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         outlet = await stack.enter_async_context(observing.outlet_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
         await stack.enter_async_context(
-            sharing.shared(settings, parts.store_options_of(settings, 1))
+            peering.serving(settings, parts.store_options_of(settings, 1))
         )
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)

@@ -6,20 +6,25 @@ together who takes them: the ring, the sender, and the outlet before them.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Mapping
 from typing import Final
 
+from cri_proxy.lib.child import Program
 from cri_proxy.settings import schema
 from cri_proxy.telemetry import sampling, spans
 from cri_proxy.telemetry.ring import Ring
-from cri_proxy.telemetry.sender import SpanSender
+from cri_proxy.telemetry.sender import ExporterInit, SpanSender
 from cri_proxy.telemetry.spanqueue import CLOSE_SECONDS, SpanQueue
 
-SENDER_ARGV: Final = (sys.executable, "-m", "cri_proxy", "sender")
-_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+EXPORTER_ARGV: Final = (sys.executable, "-m", "cri_proxy", "span-exporter")
+# What OpenTelemetry's exporters, requests and gRPC read from the environment.
+_EXPORTER_VARIABLES: Final = (
+    *("OTEL_", "NODE_NAME", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    *("GRPC_", "grpc_proxy", "no_grpc_proxy"),
+)
+_ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def install(
@@ -32,14 +37,8 @@ def install(
     """Install what takes this process's spans; `uninstall` it."""
     sender = None
     if is_sent(settings, environment):
-        sender = SpanSender(
-            SENDER_ARGV,
-            {
-                "endpoint": settings.endpoint,
-                "protocol": settings.protocol,
-                "log": dataclasses.asdict(log),
-            },
-        )
+        init = ExporterInit(settings.endpoint, settings.protocol, log)
+        sender = SpanSender(Program(EXPORTER_ARGV, init, _EXPORTER_VARIABLES))
     outlet = SpanQueue(ring, sender)
     spans.install(outlet.take, sampling.of_settings(settings.share, environment))
     return outlet
@@ -60,4 +59,4 @@ def is_sent(settings: schema.TracingSettings, environment: Mapping[str, str] = o
     # The specification's own way to say no although an endpoint is set for other signals.
     if environment.get("OTEL_TRACES_EXPORTER") == "none":
         return False
-    return any(environment.get(variable) for variable in _VARIABLES)
+    return any(environment.get(variable) for variable in _ENDPOINT_VARIABLES)

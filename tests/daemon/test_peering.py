@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cri_proxy.daemon.sharing import FIRST_PAUSE_SECONDS, pause_after
 from hack.testbed import ports, waiting
 from hack.testbed.processes import ProgramEnded
 from tests.daemon.conftest import Station
@@ -46,7 +45,7 @@ def sharing(station: Station) -> list[int]:
                 words = (process / "cmdline").read_bytes().split(b"\0")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if parent == station.proxy.pid and b"share" in words:
+            if parent == station.proxy.pid and b"peer-server" in words:
                 found.append(int(process.name))
     return found
 
@@ -74,15 +73,6 @@ async def test_a_program_that_dies_is_replaced_and_nobody_is_refused(
 
     assert (await asyncio.to_thread(ask, address, "nix-cache-info"))[0] == 200
     assert sharing(station) != [first]
-
-
-def test_pauses_before_a_next_start_grow_and_begin_anew_after_a_long_run() -> None:
-    pauses = [0.0]
-    for _ in range(8):
-        pauses.append(pause_after(pauses[-1], ran_seconds=0.1))
-
-    assert pauses[1:] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert pause_after(60, ran_seconds=3600) == FIRST_PAUSE_SECONDS
 
 
 async def test_the_program_ends_with_a_daemon_that_is_killed(

@@ -1,14 +1,14 @@
-"""What kubelet talks to: the router in front of the interposer, or the interposer alone.
+"""Fronts: what serves kubelet's socket, the router before the interposer or the interposer alone.
 
-The interposer is a whole proxy: it relays what it does not change. With the router in front, only
-the calls that the interposer answers reach it, at a socket of its own beside kubelet's; all other
-streams go from kubelet to the runtime frame by frame. What pods see is the same.
+The interposer is a complete proxy: it relays what it does not change. With the router in front, it
+receives only the calls that it intercepts, at a socket of its own beside kubelet's; all other
+streams go from kubelet to the runtime frame by frame. Pods see no difference.
 
     /run/cri-proxy/cri-proxy.sock       kubelet's socket, bound here or passed in by systemd
     /run/cri-proxy/interposer.sock      the interposer's, when the router is in front
 
-Both places are taken over together by a daemon that replaces another. Until the old one has ended,
-calls that reach its router may be answered by the new one's interposer, which is as good.
+A daemon that replaces another takes both over together. Until the old one has ended, calls that
+reach its router may be answered by the new one's interposer, which makes no difference.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _LAST_SECONDS = 1.0
 
 
 class Front(Protocol):
-    """Something that serves kubelet's socket: `Alone`, or `Routed`."""
+    """What serves kubelet's socket: `Alone` or `Routed`."""
 
     async def start(self) -> None:
-        """Listen; raise RequestInvalid if the place cannot be had."""
+        """Listen; raise RequestInvalid if the socket is not available."""
 
     def is_replaced(self) -> bool:
         """Return whether another process has taken kubelet's socket over."""
 
     async def drain(self, grace: float) -> None:
-        """Take no new call, and end those in flight within `grace` seconds."""
+        """Refuse new calls, and wait for those in flight, for at most `grace` seconds."""
 
     async def stop(self) -> None:
-        """End at once."""
+        """Stop at once."""
 
 
 def front_of(
@@ -60,7 +60,7 @@ def front_of(
     count: counting.Count | None = None,
     is_replacing: bool = False,
 ) -> Front:
-    """Return what the settings put at kubelet's socket; `interposed` are method paths.
+    """Return the front that the settings choose; `interposed` are method paths.
 
     `count` is called for each call that does not pass through the relay.
     """
@@ -100,7 +100,7 @@ class Alone:
         self._server = server
 
     async def start(self) -> None:
-        """Listen at kubelet's socket; gRPC cannot be given one that listens already."""
+        """Listen at kubelet's socket; gRPC cannot take one that listens already."""
         if passed := sockets.inherited(os.environ):
             for each in passed:
                 each.close()
@@ -139,7 +139,7 @@ class Routed:
         self._router: Router | None = None
 
     async def start(self) -> None:
-        """Listen at kubelet's socket, or at what systemd passed in its place."""
+        """Listen at kubelet's socket, or at the sockets that systemd passed."""
         passed = sockets.inherited(os.environ)
         if passed:
             await self._server.start()
@@ -165,7 +165,7 @@ class Routed:
         return 0 if self._router is None else self._router.held_bytes
 
     async def drain(self, grace: float) -> None:
-        """Drain the router first: what it has lent to the interposer ends with it."""
+        """Drain the router first: the calls that it has lent to the interposer end with it."""
         begun = time.monotonic()
         if self._router is not None:
             await self._router.drain(grace)
@@ -184,7 +184,7 @@ class Routed:
         await self._router.start()
 
     def _withdraw(self) -> None:
-        """Take our socket files away, if they are still ours."""
+        """Remove our socket files, unless another daemon has replaced them."""
         for taken in self._taken, self._server.taken:
             if taken is not None:
                 taken.withdraw()

@@ -41,7 +41,7 @@ async def test_the_watchdog_hears_more_often_than_it_asks_for(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(place))
         listener.setblocking(False)
-        beating = asyncio.create_task(notify.beat())
+        beating = asyncio.create_task(notify.keep_alive())
         loop = asyncio.get_running_loop()
 
         heard = [await loop.sock_recv(listener, 100) for _ in range(3)]
@@ -59,4 +59,4 @@ async def test_nobody_is_told_who_did_not_ask(
     if pid is not None:
         monkeypatch.setenv("WATCHDOG_PID", pid)
 
-    await notify.beat()
+    await notify.keep_alive()

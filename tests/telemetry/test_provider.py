@@ -1,4 +1,4 @@
-"""What becomes of spans; each test runs a program of its own, since a process has one outlet."""
+"""Where spans go; each test runs a program of its own, since a process has one span queue."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ installed = None
 if kept or provider.is_sent(settings):
     installed = provider.install(settings, log, ring=kept)
 ids = (int("a" * 32, 16), int("b" * 16, 16))
-is_on = spans.is_on()
+is_on = installed is not None
 if kept:
     installed.begin(StoredStartup(trace_id="a" * 32, span_id="b" * 16, parent_id=None, started=1,
                                   uid="u", attempt=0, namespace="n", name="p", is_annotated=True))

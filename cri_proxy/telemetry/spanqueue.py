@@ -1,4 +1,4 @@
-"""The span queue: ended spans on their way from the event loop to this node's disk and the exporter.
+"""The span queue: ended spans on their way from the event loop to disk and to the exporter.
 
     event loop ── take ──> queue ── thread: encode ──> ring         startups that are traced
                                                    └─> sender       traces that are sampled

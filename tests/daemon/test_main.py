@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -203,56 +201,6 @@ async def test_a_proxy_that_is_replaced_finishes_its_calls_and_ends(
         async with channels.dial(station.proxy.socket) as caller:
             assert await caller.unary_unary(methods.path_of("Version"))(b"2", timeout=30) == b"2"
         assert program.pid != old
-    finally:
-        program.stop()
-
-
-async def test_a_socket_of_systemds_outlives_the_proxy_that_it_was_passed_to(
-    station: Station, tmp_path: Path
-) -> None:
-    """A restart refuses no connection: what comes in between is answered afterwards."""
-    place = tmp_path / "kept.sock"
-    station.proxy.configure({"serve": {"front": "router", "listen": str(tmp_path / "own.sock")}})
-    with socket.socket(socket.AF_UNIX) as kept:
-        kept.bind(str(place))
-        kept.listen()
-        async with channels.dial(place) as caller:
-            version = caller.unary_unary(methods.path_of("Version"))
-            for payload in (b"1", b"2"):
-                answering = version(payload, timeout=60, wait_for_ready=True)
-                with _activated(station, kept):
-                    assert await answering == payload
-                assert place.exists()
-
-
-def test_the_interposer_alone_refuses_a_socket_of_systemds(
-    station: Station, tmp_path: Path
-) -> None:
-    with socket.socket(socket.AF_UNIX) as kept:
-        kept.bind(str(tmp_path / "kept.sock"))
-        kept.listen()
-        with _activated(station, kept, "--set", "serve.front=interposer") as program:
-            waiting.until(lambda: not program.is_running, what="the proxy to refuse")
-
-    assert "set serve.front to router" in (tmp_path / "log-activated").read_text()
-
-
-@contextlib.contextmanager
-def _activated(station: Station, kept: socket.socket, *flags: str) -> Iterator[processes.Program]:
-    """Start a proxy as systemd does, the socket being its descriptor 3."""
-    command = [*station.proxy.argv("serve"), *flags]
-    program = processes.Program(
-        [
-            *("bash", "-c", f'exec 3<&{kept.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "-"),
-            *command,
-        ],
-        log=station.proxy.directory.parent / "log-activated",
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        cwd=station.proxy.directory,
-        pass_fds=(kept.fileno(),),
-    )
-    try:
-        yield program
     finally:
         program.stop()
 

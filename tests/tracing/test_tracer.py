@@ -536,17 +536,6 @@ async def test_without_a_collector_startups_are_kept_and_not_a_header_is_changed
     )
 
 
-async def test_a_node_that_traces_nothing_keeps_nothing(station: Station) -> None:
-    station.proxy.configure({"tracing": {"pods": "none"}})
-    serve(station)
-    await asyncio.to_thread(station.proxy.start)
-
-    await call(station, RUN, run_request())
-    await asyncio.to_thread(station.proxy.stop)
-
-    assert not (station.proxy.root / "traces").exists()
-
-
 def kept(station: Station) -> str:
     """Return all that is in the ring."""
     files = (station.proxy.root / "traces").glob("*.jsonl")

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.daemon import parts
 from cri_proxy.lib import workers
+from cri_proxy.lib.meters import Registry
 from cri_proxy.maintenance import auditing, pins
 from cri_proxy.maintenance.auditing import Auditing
 from cri_proxy.maintenance.collection import Collection
@@ -19,7 +20,6 @@ from cri_proxy.maintenance.housekeeping import Housekeeping
 from cri_proxy.maintenance.prewarming import Prewarming
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
-from cri_proxy.telemetry.meters import Registry
 
 _log = logs.of(__name__)
 

@@ -26,10 +26,10 @@ from cri_proxy.cri import methods
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
 from cri_proxy.lib import sockets
+from cri_proxy.lib.meters import Registry
 from cri_proxy.router import counting
 from cri_proxy.router.server import Router
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry.meters import Registry
 
 INTERPOSER_SOCKET = "interposer.sock"
 _LAST_SECONDS = 1.0

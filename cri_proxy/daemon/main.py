@@ -42,11 +42,11 @@ from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.lib import notify, scheduling
+from cri_proxy.lib.meters import Registry
 from cri_proxy.model.imagenames import ImageName
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
-from cri_proxy.telemetry.meters import Registry
 from cri_proxy.tracing import metering
 from cri_proxy.tracing.metering import MeteredRelay
 

@@ -23,9 +23,9 @@ from typing import Final
 from cri_proxy import __version__, errors
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.lib.endpoint import Endpoint, EndpointResponse
+from cri_proxy.lib.meters import Registry
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
-from cri_proxy.telemetry.meters import Registry
 
 _log = logs.of(__name__)
 _RUNTIME_SECONDS: Final = 2.0

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable
+from cri_proxy.lib import durable, meters
 from cri_proxy.lib.workers import Pool
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store.disk import integrity
 from cri_proxy.store.disk.integrity import Damage, HashRequest
-from cri_proxy.telemetry import logs, meters
+from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _SLICE_SECONDS: Final = 30.0

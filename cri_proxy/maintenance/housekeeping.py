@@ -21,12 +21,13 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.floxhub import protocol
+from cri_proxy.lib import meters
 from cri_proxy.lib.workers import Pool
 from cri_proxy.maintenance.collection import Collection, Freed
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store.disk import garbage, staging
 from cri_proxy.store.disk.garbage import Rules
-from cri_proxy.telemetry import logs, meters
+from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _AGE_EVERY_SECONDS: Final = 3600.0

@@ -30,7 +30,7 @@ import cachetools
 from cri_proxy import errors
 from cri_proxy.floxhub import protocol as hubprotocol
 from cri_proxy.floxhub.protocol import Resolution, Resolve
-from cri_proxy.lib import singleflight
+from cri_proxy.lib import meters, singleflight
 from cri_proxy.lib.workers import Pool
 from cri_proxy.model import environments
 from cri_proxy.model.environments import Environment, Mode
@@ -42,7 +42,7 @@ from cri_proxy.realizer.protocol import Assembled, Assembly, Ingredients, Requir
 from cri_proxy.realizer.published import Located, Published
 from cri_proxy.store.disk import leases
 from cri_proxy.store.fetch import closures
-from cri_proxy.telemetry import logs, meters, spans
+from cri_proxy.telemetry import logs, spans
 
 _log = logs.of(__name__)
 _seconds = meters.histogram(

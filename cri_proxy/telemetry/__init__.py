@@ -9,8 +9,7 @@ encoding    spans as JSON
 ring        the last startups on disk
 sender      the pipe to the span exporter
 exporter    the span exporter program: sends spans by OpenTelemetry's SDK
-meters      metrics: counters, histograms and gauges under the names that are scraped
-exposition  metrics as text for Prometheus
+exposition  metrics (`lib.meters`) as text for Prometheus
 
 They share their words: a log field and a span attribute that mean the same have the same name, and
 a line logged within a span carries its trace id.

@@ -19,7 +19,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from cri_proxy.telemetry import logs, meters
+from cri_proxy.lib import meters
+from cri_proxy.telemetry import logs
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS: Final = (*map(str, meters.BOUNDS), "+Inf")

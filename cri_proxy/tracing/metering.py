@@ -19,8 +19,8 @@ import grpc.aio
 
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.relay import Relay
+from cri_proxy.lib import meters
 from cri_proxy.router.counting import CANCELLED, OTHER
-from cri_proxy.telemetry import meters
 
 if TYPE_CHECKING:
     _MethodHandler: TypeAlias = grpc.RpcMethodHandler[bytes, bytes]

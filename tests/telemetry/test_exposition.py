@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from cri_proxy.telemetry import meters
+from cri_proxy.lib import meters
+from cri_proxy.lib.meters import Registry
 from cri_proxy.telemetry.exposition import Exposition
-from cri_proxy.telemetry.meters import Registry
 
 
 def scraped(registry: Registry, name: str) -> dict[str, float]:

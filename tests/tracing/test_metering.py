@@ -14,8 +14,7 @@ from cri_proxy import errors
 from cri_proxy.cri import channels, methods
 from cri_proxy.interposer.calls import Call
 from cri_proxy.interposer.server import Server
-from cri_proxy.lib import sockets
-from cri_proxy.telemetry import meters
+from cri_proxy.lib import meters, sockets
 from cri_proxy.tracing import metering
 from cri_proxy.tracing.metering import MeteredRelay
 from hack.testbed import waiting

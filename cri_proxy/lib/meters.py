@@ -13,7 +13,7 @@ twice returns the same object. Gauges are functions that are read at a scrape; t
 
 A worker process is not scraped. What it counts travels to the daemon with its frames (`drain`), and
 is added there (`add`), so a module need not know which process it runs in. Nothing here imports
-prometheus_client, which takes 60 ms: `exposition` does, and only the daemon imports that.
+prometheus_client, which takes 60 ms: `telemetry.exposition` does, in the daemon alone.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cri_proxy.telemetry import meters
+from cri_proxy.lib import meters
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +80,7 @@ def test_what_one_process_has_drained_another_adds(name: str) -> None:
     """It need not know the counters: what a worker counts is declared in the worker's modules."""
     program = (
         "import dataclasses, json\n"
-        "from cri_proxy.telemetry import meters\n"
+        "from cri_proxy.lib import meters\n"
         f"counter = meters.counter({name!r}, 'Things.', 'outcome')\n"
         "counter.add(2, 'good'); counter.add(1, 'bad')\n"
         "meters.counter('untouched_total', 'Nothing.')\n"

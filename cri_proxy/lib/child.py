@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -67,13 +68,8 @@ class Child:
 
     def __init__(self, program: Program) -> None:
         """Start it. Raises OSError when it cannot be started."""
-        self._process = subprocess.Popen(
-            program.argv,
-            stdin=subprocess.PIPE,
-            stdout=2,
-            env=environment(program.variables),
-            pass_fds=program.descriptors,
-            start_new_session=True,
+        self._process = spawn(
+            program.argv, variables=program.variables, descriptors=program.descriptors
         )
         assert self._process.stdin is not None
         self._input = self._process.stdin
@@ -170,6 +166,29 @@ class Supervisor:
             self._on_end(self._outcome, pause)
             self._stopping.wait(pause)
             self._start()
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    variables: Sequence[str] = (),
+    descriptors: Sequence[int] = (),
+    channel: socket.socket | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program as a child; raise OSError when it cannot be started.
+
+    Its standard input is a pipe and its standard output our standard error, or both are `channel`.
+    Popen uses vfork, which takes the event loop some tenths of a millisecond; programs of asyncio
+    are forked by uvloop, which takes several.
+    """
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE if channel is None else channel.fileno(),
+        stdout=2 if channel is None else channel.fileno(),
+        env=environment(variables),
+        pass_fds=descriptors,
+        start_new_session=True,
+    )
 
 
 def pause_after(last: float, *, ran_seconds: float) -> float:

@@ -43,7 +43,7 @@ VARIABLES: Final = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("RES_OPTIONS", "LOCALDOMAIN"),  # resolv.conf(5)
-    "JOURNAL_STREAM",  # tells whether log lines go to the journal
+    "JOURNAL_STREAM",  # systemd.exec(5): whether log lines go to the journal
 )
 """The variables of the daemon's environment that every child gets."""
 

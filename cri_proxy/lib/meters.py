@@ -50,7 +50,7 @@ Reading: TypeAlias = "float | Mapping[str, float]"
 
 @dataclass(frozen=True, slots=True)
 class Increment:
-    """What one counter has grown by, with all that is needed to declare it elsewhere."""
+    """The growth of one counter, with all that is needed to declare it in another process."""
 
     name: str
     about: str
@@ -74,7 +74,7 @@ class Counter:
             self._values[labels] = self._values.get(labels, 0) + amount
 
     def values(self) -> dict[Labels, float]:
-        """Return the numbers by label values; one without labels is there from the start."""
+        """Return the numbers by label values; a counter without labels starts at 0."""
         with _lock:
             return self._values.copy() if self.label_names else {(): 0, **self._values}
 
@@ -136,7 +136,7 @@ class Registry:
         *,
         label: str = "",
     ) -> None:
-        """Have `read` called at every scrape, in another thread than the event loop's.
+        """Add a gauge whose `read` is called at every scrape, in a thread of its own.
 
         With a `label` it returns a number for each value of that. An OSError means that there is
         none for now. Raises ValueError for a name that is taken.

@@ -28,7 +28,7 @@ _log = logs.of(__name__)
 
 
 class Exposition(Collector):
-    """What one scrape after another returns."""
+    """The text for Prometheus, made anew for each scrape."""
 
     def __init__(self, registry: meters.Registry) -> None:
         self._gauges = registry.gauges

@@ -40,7 +40,7 @@ def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
     return listener
 
 
-async def test_readiness_is_told_once_the_runtime_has_answered(
+async def test_readiness_is_reported_once_the_runtime_has_answered(
     station: Station, listener: socket.socket
 ) -> None:
     with listener:
@@ -83,7 +83,7 @@ async def test_calls_fail_as_unavailable_while_the_runtime_is_away_and_work_when
 async def _slow_answer(
     station: Station, method: str = SLOW
 ) -> tuple[grpc.aio.UnaryUnaryCall[bytes, bytes], asyncio.Event]:
-    """Have a call in flight at the runtime, which answers when the event is set."""
+    """Return a call in flight at the runtime, which answers when the event is set."""
     released = asyncio.Event()
 
     async def behaviour(payloads: object, context: Context) -> None:

@@ -19,7 +19,7 @@ from tests.daemon.conftest import Station
 
 @pytest.fixture
 def address(station: Station) -> Iterator[str]:
-    """Where the station's daemon is to serve, on a port that nobody else has."""
+    """The address at which the station's daemon serves, on a port of its own."""
     with ports.kept() as port:
         chosen = f"127.0.0.1:{port}"
         station.proxy.configure({"peer": {"listen": chosen, "names": [chosen]}})
@@ -30,9 +30,9 @@ def ask(address: str, target: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(address, timeout=30)
     connection.request("GET", f"/{target}")
     answer = connection.getresponse()
-    told = answer.status, answer.read()
+    found = answer.status, answer.read()
     connection.close()
-    return told
+    return found
 
 
 def sharing(station: Station) -> list[int]:
@@ -63,7 +63,7 @@ async def test_a_daemon_serves_what_it_has_realized(station: Station, address: s
     assert (await asyncio.to_thread(ask, address, "environments"))[0] == 404
 
 
-async def test_a_program_that_dies_is_replaced_and_nobody_is_refused(
+async def test_a_program_that_dies_is_replaced_without_a_refused_connection(
     station: Station, address: str
 ) -> None:
     await asyncio.to_thread(station.proxy.start)
@@ -88,7 +88,7 @@ async def test_the_program_ends_with_a_daemon_that_is_killed(
     )
 
 
-async def test_an_address_that_is_taken_is_told_at_once(station: Station, address: str) -> None:
+async def test_an_address_that_is_taken_is_refused_at_once(station: Station, address: str) -> None:
     host, _, port = address.rpartition(":")
     with socket.create_server((host, int(port))), pytest.raises((AssertionError, ProgramEnded)):
         await asyncio.to_thread(station.proxy.start)

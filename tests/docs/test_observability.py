@@ -1,4 +1,4 @@
-"""The page about what a node tells knows every span, metric and log line that there is."""
+"""The page about observability has every span, metric and log line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def calls() -> Iterator[tuple[str, str]]:
                 yield node.func.id, first.value
 
 
-def test_every_span_is_told_of() -> None:
+def test_every_span_is_documented() -> None:
     names = {
         text
         for name, text in calls()
@@ -44,7 +44,7 @@ def test_every_span_is_told_of() -> None:
     assert {name for name in names if f"`{name}`" not in PAGE} == set()
 
 
-def test_every_metric_is_told_of() -> None:
+def test_every_metric_is_documented() -> None:
     """Each under the one name that code, page, dashboard and alerts have for it."""
     names = [text for name, text in calls() if name in INSTRUMENTS]
 
@@ -53,7 +53,7 @@ def test_every_metric_is_told_of() -> None:
     assert {name for name in names if f"`{name}`" not in PAGE} == set()
 
 
-def test_every_line_of_the_log_is_told_of() -> None:
+def test_every_line_of_the_log_is_documented() -> None:
     """Debug lines are for who reads the code."""
     events = {
         text
@@ -61,9 +61,9 @@ def test_every_line_of_the_log_is_told_of() -> None:
         if name.startswith(("_log.", "_logger.")) and name.rpartition(".")[2] in LEVELS
     }
 
-    told = f"{PAGE}\n{OPERATIONS}"
+    pages = f"{PAGE}\n{OPERATIONS}"
     assert len(events) >= 30
-    assert {event for event in events if shown(event) not in told} == set()
+    assert {event for event in events if shown(event) not in pages} == set()
 
 
 def shown(event: str) -> str:

@@ -21,26 +21,12 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 BOUNDS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    60,
-    300,
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 2.5, 5, 10, 30, 60, 300),
 )
 """Upper bounds of the buckets of every histogram, in seconds."""
 
@@ -59,14 +45,14 @@ class Increment:
     amount: float
 
 
+@dataclass(slots=True)
 class Counter:
     """A number that only grows, for each combination of label values."""
 
-    def __init__(self, name: str, about: str, label_names: Labels) -> None:
-        self.name: Final = name
-        self.about: Final = about
-        self.label_names: Final = label_names
-        self._values: dict[Labels, float] = {}
+    name: str
+    about: str
+    label_names: Labels
+    _values: dict[Labels, float] = field(default_factory=dict)
 
     def add(self, amount: float = 1, *labels: str) -> None:
         """Add `amount` to the number with these label values."""
@@ -85,14 +71,14 @@ class Counter:
         return values
 
 
+@dataclass(slots=True)
 class Histogram:
     """Durations in seconds, for each combination of label values."""
 
-    def __init__(self, name: str, about: str, label_names: Labels) -> None:
-        self.name: Final = name
-        self.about: Final = about
-        self.label_names: Final = label_names
-        self._values: dict[Labels, tuple[list[int], float]] = {}
+    name: str
+    about: str
+    label_names: Labels
+    _values: dict[Labels, tuple[list[int], float]] = field(default_factory=dict)
 
     def record(self, seconds: float, *labels: str) -> None:
         """Count one duration."""
@@ -128,14 +114,7 @@ class Registry:
     def __init__(self) -> None:
         self.gauges: Final[dict[str, Gauge]] = {}
 
-    def gauge(
-        self,
-        name: str,
-        about: str,
-        read: Callable[[], Reading],
-        *,
-        label: str = "",
-    ) -> None:
+    def gauge(self, name: str, about: str, read: Callable[[], Reading], *, label: str = "") -> None:
         """Add a gauge whose `read` is called at every scrape, in a thread of its own.
 
         With a `label` it returns a number for each value of that. An OSError means that there is
@@ -147,35 +126,25 @@ class Registry:
 
 
 _lock: Final = threading.Lock()
-_counters: Final[dict[str, Counter]] = {}
-_histograms: Final[dict[str, Histogram]] = {}
+COUNTERS: Final[dict[str, Counter]] = {}
+HISTOGRAMS: Final[dict[str, Histogram]] = {}
 
 
 def counter(name: str, about: str, *label_names: str) -> Counter:
     """Return the counter of a name, which ends in `_total`."""
-    return _counters.setdefault(name, Counter(name, about, label_names))
+    return COUNTERS.setdefault(name, Counter(name, about, label_names))
 
 
 def histogram(name: str, about: str, *label_names: str) -> Histogram:
     """Return the histogram of a name, which ends in `_seconds`."""
-    return _histograms.setdefault(name, Histogram(name, about, label_names))
-
-
-def counters() -> tuple[Counter, ...]:
-    """Return every counter of this process."""
-    return tuple(_counters.values())
-
-
-def histograms() -> tuple[Histogram, ...]:
-    """Return every histogram of this process."""
-    return tuple(_histograms.values())
+    return HISTOGRAMS.setdefault(name, Histogram(name, about, label_names))
 
 
 def drain() -> tuple[Increment, ...]:
     """Return what the counters have grown by since the last call, for `add` in another process."""
     return tuple(
         Increment(each.name, each.about, each.label_names, labels, amount)
-        for each in counters()
+        for each in tuple(COUNTERS.values())
         for labels, amount in each.drain().items()
         if amount
     )

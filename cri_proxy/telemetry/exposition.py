@@ -47,12 +47,12 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield each metric with its samples, as prometheus_client asks for them."""
-        for counter in meters.counters():
+        for counter in tuple(meters.COUNTERS.values()):
             counted = CounterMetricFamily(counter.name, counter.about, labels=counter.label_names)
             for labels, amount in counter.values().items():
                 counted.add_metric(labels, amount)
             yield counted
-        for histogram in meters.histograms():
+        for histogram in tuple(meters.HISTOGRAMS.values()):
             timed = HistogramMetricFamily(
                 histogram.name, histogram.about, labels=histogram.label_names
             )

@@ -69,6 +69,7 @@ def test_a_program_that_ended_is_started_again(
         return bool(caplog.records)
 
     waiting.until(has_died, what="the death to be noticed")
+    waiting.until((tmp_path / "got").exists, what="the next start")
     sending.add("b" * 32, "", "{}")
     sending.flush()
     sending.close(60)

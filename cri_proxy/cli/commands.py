@@ -224,6 +224,6 @@ COMMANDS: Final = (
         _json,
     ),
     Command("worker", "", "A worker process; started by the daemon.", _nothing, True),
-    Command("share", "", "The peer server; started by the daemon.", _nothing, True),
-    Command("sender", "", "The trace sender; started by the daemon.", _nothing, True),
+    Command("peer-server", "", "The peer server; started by the daemon.", _nothing, True),
+    Command("span-exporter", "", "The span exporter; started by the daemon.", _nothing, True),
 )

@@ -40,14 +40,14 @@ def _run(argv: Sequence[str]) -> int:
             from cri_proxy.daemon import worker
 
             return worker.main()
-        case "share":
+        case "peer-server":
             from cri_proxy.daemon import peerserver
 
             return peerserver.main()
-        case "sender":
-            from cri_proxy.telemetry import exporting
+        case "span-exporter":
+            from cri_proxy.telemetry import exporter
 
-            return exporting.main()
+            return exporter.main()
         case "version":  # works with invalid settings, too
             from cri_proxy.cli import version
 

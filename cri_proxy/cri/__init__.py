@@ -6,14 +6,4 @@
 
 `api_pb2` is generated from api/cri/runtime/v1/api.proto by hack/protos.sh and committed. Nothing
 here knows of environments.
-
-gRPC's C core reads its settings from the process's environment when it is first imported, which
-only happens below this package; so they are set here.
 """
-
-import os
-
-# Workers are spawned, never forked, so the core need not prepare for forks.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-# Otherwise every GOAWAY of a draining peer is a line in our log, in another format.
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -2,12 +2,12 @@
 
 main            the daemon's life: sockets, signals, drain
 parts           builds what a daemon and a command line share: workers, store, realizer
-fronts          what kubelet talks to: the router, or the interposer alone
+fronts          what serves kubelet's socket: the router, or the interposer alone
 background      starts the maintenance loops
-observing       builds what traces pods' startups
+observing       builds the tracing of pods' startups
 measuring       metrics, health and the address that serves them
-initialization  the first message to each program that the daemon starts
-worker          the worker program: runs the jobs that take time
+initialization  the init message of each program that the daemon starts
+worker          the worker program: runs jobs for the daemon
+peering         the address for other nodes, and the supervised peer server
 peerserver      the peer server program: serves store paths to other nodes
-sharing         supervises the peer server
 """

@@ -1,14 +1,14 @@
-"""What kubelet talks to: the router in front of the interposer, or the interposer alone.
+"""Fronts: what serves kubelet's socket, the router before the interposer or the interposer alone.
 
-The interposer is a whole proxy: it relays what it does not change. With the router in front, only
-the calls that the interposer answers reach it, at a socket of its own beside kubelet's; all other
-streams go from kubelet to the runtime frame by frame. What pods see is the same.
+The interposer is a complete proxy: it relays what it does not change. With the router in front, it
+receives only the calls that it intercepts, at a socket of its own beside kubelet's; all other
+streams go from kubelet to the runtime frame by frame. Pods see no difference.
 
     /run/cri-proxy/cri-proxy.sock       kubelet's socket, bound here or passed in by systemd
     /run/cri-proxy/interposer.sock      the interposer's, when the router is in front
 
-Both places are taken over together by a daemon that replaces another. Until the old one has ended,
-calls that reach its router may be answered by the new one's interposer, which is as good.
+A daemon that replaces another takes both over together. Until the old one has ended, calls that
+reach its router may be answered by the new one's interposer, which makes no difference.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from cri_proxy.cri import methods
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.interposer.server import Server
 from cri_proxy.lib import sockets
+from cri_proxy.lib.meters import Registry
 from cri_proxy.router import counting
 from cri_proxy.router.server import Router
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry import meters
-from cri_proxy.telemetry.meters import Tally
 
 INTERPOSER_SOCKET = "interposer.sock"
 _LAST_SECONDS = 1.0
 
 
 class Front(Protocol):
-    """Something that serves kubelet's socket: `Alone`, or `Routed`."""
+    """What serves kubelet's socket: `Alone` or `Routed`."""
 
     async def start(self) -> None:
-        """Listen; raise RequestInvalid if the place cannot be had."""
+        """Listen; raise RequestInvalid if the socket is not available."""
 
     def is_replaced(self) -> bool:
         """Return whether another process has taken kubelet's socket over."""
 
     async def drain(self, grace: float) -> None:
-        """Take no new call, and end those in flight within `grace` seconds."""
+        """Refuse new calls, and wait for those in flight, for at most `grace` seconds."""
 
     async def stop(self) -> None:
-        """End at once."""
+        """Stop at once."""
 
 
 def front_of(
     settings: Settings,
     relay: Relay,
     interposed: Collection[str],
+    registry: Registry,
     *,
-    tally: Tally | None = None,
+    count: counting.Count | None = None,
     is_replacing: bool = False,
 ) -> Front:
-    """Return what the settings put at kubelet's socket; `interposed` are method paths.
+    """Return the front that the settings choose; `interposed` are method paths.
 
-    In `tally` is counted what does not come by the relay.
+    `count` is called for each call that does not pass through the relay.
     """
     place, runtime = settings.serve.listen, settings.runtime.endpoint
     access = sockets.access_of(runtime)
@@ -70,7 +70,7 @@ def front_of(
         return Alone(Server(relay, place, access, is_replacing=is_replacing))
     behind = place.with_name(INTERPOSER_SOCKET)
     server = Server(relay, behind, access, is_replacing=is_replacing)
-    table = counting.Table(methods.ALL, tally.count) if tally is not None else None
+    table = counting.Table(methods.ALL, count) if count is not None else None
     interposes = frozenset(interposed)
 
     def router(listening: Sequence[socket.socket]) -> Router:
@@ -79,7 +79,18 @@ def front_of(
         )
 
     listening = functools.partial(sockets.listening, place, access, is_replacing=is_replacing)
-    return Routed(server, router, listening)
+    routed = Routed(server, router, listening)
+    registry.gauge(
+        "cri_proxy_router_connections",
+        "Connections of kubelet and other clients to the router.",
+        lambda: routed.connections,
+    )
+    registry.gauge(
+        "cri_proxy_router_held_bytes",
+        "Responses that wait in the router until their client reads more.",
+        lambda: routed.held_bytes,
+    )
+    return routed
 
 
 class Alone:
@@ -89,7 +100,7 @@ class Alone:
         self._server = server
 
     async def start(self) -> None:
-        """Listen at kubelet's socket; gRPC cannot be given one that listens already."""
+        """Listen at kubelet's socket; gRPC cannot take one that listens already."""
         if passed := sockets.inherited(os.environ):
             for each in passed:
                 each.close()
@@ -128,7 +139,7 @@ class Routed:
         self._router: Router | None = None
 
     async def start(self) -> None:
-        """Listen at kubelet's socket, or at what systemd passed in its place."""
+        """Listen at kubelet's socket, or at the sockets that systemd passed."""
         passed = sockets.inherited(os.environ)
         if passed:
             await self._server.start()
@@ -143,8 +154,18 @@ class Routed:
         """Return whether another process has taken kubelet's socket over."""
         return self._taken is not None and self._taken.is_lost()
 
+    @property
+    def connections(self) -> int:
+        """How many connections the router has."""
+        return 0 if self._router is None else self._router.connections
+
+    @property
+    def held_bytes(self) -> int:
+        """How much the router holds for clients that do not read."""
+        return 0 if self._router is None else self._router.held_bytes
+
     async def drain(self, grace: float) -> None:
-        """Drain the router first: what it has lent to the interposer ends with it."""
+        """Drain the router first: the calls that it has lent to the interposer end with it."""
         begun = time.monotonic()
         if self._router is not None:
             await self._router.drain(grace)
@@ -159,23 +180,11 @@ class Routed:
         await self._server.stop()
 
     async def _route(self, listening: Sequence[socket.socket]) -> None:
-        router = self._router = self._router_of(listening)
-        meters.gauge(
-            "cri_proxy.router.connections",
-            "{connection}",
-            "connections of kubelet's and others to the router",
-            lambda: [(router.connections, {})],
-        )
-        meters.gauge(
-            "cri_proxy.router.held",
-            "By",
-            "answers that wait in the router until their reader takes more",
-            lambda: [(router.held_bytes, {})],
-        )
-        await router.start()
+        self._router = self._router_of(listening)
+        await self._router.start()
 
     def _withdraw(self) -> None:
-        """Take our socket files away, if they are still ours."""
+        """Remove our socket files, unless another daemon has replaced them."""
         for taken in self._taken, self._server.taken:
             if taken is not None:
                 taken.withdraw()

@@ -1,6 +1,6 @@
-"""What the daemon tells the programs that it starts: the first message to each.
+"""Init messages: what the daemon sends first to the programs that it starts.
 
-Apart from `worker` and `peerserver`, which load what the daemon does not need.
+They are apart from `worker` and `peerserver`, which load what the daemon does not need.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ class WorkerInit:
 
 @dataclass(frozen=True, slots=True)
 class PeerServerInit:
-    """What the peer server needs to know; `socket` is the descriptor of one that listens."""
+    """What the peer server needs; `socket` is the descriptor of a listening socket."""
 
     store: StoreOptions
     log: LogSettings
     socket: int
-    nice: int

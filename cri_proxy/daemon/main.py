@@ -1,11 +1,11 @@
 """The daemon's life, from settings to the last call in flight.
 
-Builds the parts, starts what kubelet talks to (`fronts`), tells systemd that it is ready once the
-runtime has answered, and waits for a signal. The first SIGTERM or SIGINT drains: no new calls,
-those in flight go on until they end or `serve.drain_seconds` are over. A second one ends at once.
-Another daemon that takes the socket over is as good as a first signal.
+It builds the parts, starts what kubelet talks to (`fronts`), reports readiness to systemd once the
+runtime has answered, and waits for a signal. The first SIGTERM or SIGINT drains: new calls are
+refused, and those in flight continue for at most `serve.drain_seconds`. A second signal stops at
+once. Another daemon that takes the socket over has the effect of a first signal.
 
-The runtime need not be there when the daemon starts: calls fail until it is, exactly as they
+The runtime need not be running when the daemon starts: calls fail until it is, exactly as they
 would without a proxy.
 """
 
@@ -28,7 +28,7 @@ from cri_proxy.daemon import (
     measuring,
     observing,
     parts,
-    sharing,
+    peering,
 )
 from cri_proxy.interposer import (
     generations,
@@ -42,12 +42,13 @@ from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.lib import notify, scheduling
+from cri_proxy.lib.meters import Registry
 from cri_proxy.model.imagenames import ImageName
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
 from cri_proxy.tracing import metering
-from cri_proxy.tracing.counting import CountingRelay
+from cri_proxy.tracing.metering import MeteredRelay
 
 _log = logs.of(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -56,17 +57,17 @@ _PLACE_POLL_SECONDS: Final = 0.5
 
 
 async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
-    """Serve until a signal says to stop, or until replaced.
+    """Serve until a signal arrives, or until another daemon takes the socket over.
 
-    Raises a CriProxyError when it cannot start, as when another daemon has the socket, unless it is
-    to be replaced.
+    Raises a CriProxyError when it cannot start, for instance because another daemon has the socket
+    and `is_replacing` is not set.
     """
     stopping = _stop_on_signals()
     async with AsyncExitStack() as stack:
-        outlet = await stack.enter_async_context(observing.outlet_of(settings))
+        queue = await stack.enter_async_context(observing.span_queue_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
         await stack.enter_async_context(
-            sharing.shared(settings, parts.store_options_of(settings, 1))
+            peering.serving(settings, parts.store_options_of(settings, 1))
         )
         channel = channels.dial(settings.runtime.endpoint)
         stack.push_async_callback(channel.close, None)
@@ -74,20 +75,24 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         mutability = Mutability(settings.store.root, built.pool, runtime)
         imports = containerd_images.Images(channel)
         interceptors = interceptors_of(settings, built.realizer, runtime, mutability, imports)
-        if outlet is not None:
+        if queue is not None:
             interceptors = await stack.enter_async_context(
-                observing.traced(interceptors, settings, outlet, runtime)
+                observing.traced(interceptors, settings, queue, runtime)
             )
-        tally = await stack.enter_async_context(measuring.measured(settings, runtime))
-        if tally is None:
-            relay = Relay(channel, interceptors)
-        else:
-            relay = CountingRelay(channel, metering.around(interceptors), tally)
+        registry = Registry()
+        is_metered = await stack.enter_async_context(
+            measuring.measured(settings, runtime, registry)
+        )
         front = fronts.front_of(
-            settings, relay, interceptors, tally=tally, is_replacing=is_replacing
+            settings,
+            (MeteredRelay if is_metered else Relay)(channel, interceptors),
+            interceptors,
+            registry,
+            count=metering.count if is_metered else None,
+            is_replacing=is_replacing,
         )
         await front.start()
-        _hurry()
+        _reduce_latency()
         _log.info(
             "serving",
             version=__version__,
@@ -96,10 +101,10 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
             runtime=settings.runtime.endpoint,
             store=settings.store.root,
         )
-        keeping = asyncio.create_task(mutability.keep())
-        await stack.enter_async_context(background.of_node(settings, runtime, built.pool))
+        unmounting = asyncio.create_task(mutability.keep())
+        await stack.enter_async_context(background.of_node(settings, runtime, built.pool, registry))
         announcing = asyncio.create_task(_announce(runtime))
-        beating = asyncio.create_task(notify.beat())
+        watchdog = asyncio.create_task(notify.keep_alive())
         watching = asyncio.create_task(_watch(front, stopping))
         await stopping.wait()
         watching.cancel()
@@ -107,9 +112,9 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
         notify.systemd("STOPPING=1")
         stopping.clear()
         await _drain(front, settings.serve.drain_seconds, stopping)
-        keeping.cancel()
-        beating.cancel()
-        await asyncio.wait({keeping, beating})
+        unmounting.cancel()
+        watchdog.cancel()
+        await asyncio.wait({unmounting, watchdog})
     _log.info("stopped")
 
 
@@ -120,7 +125,7 @@ def interceptors_of(
     mutability: Mutability,
     imports: containerd_images.Images,
 ) -> Mapping[str, Interceptor]:
-    """Return what answers in the relay's stead, by method path."""
+    """Return the interceptors of all methods that have one, by method path."""
     known = handlers.Handlers(settings.runtime.handlers)
     policy = lifecycle.Policy(
         handlers=known,
@@ -154,14 +159,14 @@ def _pulls_of(
     imports: containerd_images.Images,
     known: handlers.Handlers,
 ) -> Mapping[str, Interceptor]:
-    """Return what is done when an image is pulled, if the settings ask for anything."""
+    """Return the interceptor of PullImage, if the settings need one."""
     if not names and not known:
         return {}
     return {methods.path_of("PullImage"): pulls.PullImage(names, runtime, imports, known)}
 
 
 def _stop_on_signals() -> asyncio.Event:
-    """Return an event that every signal to stop sets anew."""
+    """Return an event that is set by SIGTERM and SIGINT."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
@@ -170,12 +175,12 @@ def _stop_on_signals() -> asyncio.Event:
 
 
 async def _announce(runtime: Runtime) -> None:
-    """Tell systemd that we are ready as soon as the runtime has answered."""
+    """Report readiness to systemd as soon as the runtime has answered."""
     while True:
         try:
             version = await runtime.version()
         except errors.CriProxyError as error:
-            _log.debug("runtime not there yet", why=error)
+            _log.debug("runtime does not answer yet", why=error)
             await asyncio.sleep(_RUNTIME_POLL_SECONDS)
             continue
         _log.info("runtime answered", name=version.runtime_name, version=version.runtime_version)
@@ -183,10 +188,10 @@ async def _announce(runtime: Runtime) -> None:
         return
 
 
-def _hurry() -> None:
-    """Be quick from now on: what has been made so far stays, and need not be looked through again.
+def _reduce_latency() -> None:
+    """Exempt all objects made so far from Python's garbage collection, and ask for short slices.
 
-    A full collection of the garbage of all that is imported would hold calls for 20 ms and more.
+    A full collection over everything that is imported would block calls for 20 ms or more.
     """
     gc.collect()
     gc.freeze()
@@ -194,7 +199,7 @@ def _hurry() -> None:
 
 
 async def _watch(front: fronts.Front, stopping: asyncio.Event) -> None:
-    """Stop when another process has taken the socket over."""
+    """Set `stopping` when another process has taken the socket over."""
     while True:
         await asyncio.sleep(_PLACE_POLL_SECONDS)
         if front.is_replaced():
@@ -204,7 +209,7 @@ async def _watch(front: fronts.Front, stopping: asyncio.Event) -> None:
 
 
 async def _drain(front: fronts.Front, seconds: float, at_once: asyncio.Event) -> None:
-    """Let calls in flight end, within `seconds` or until the next signal."""
+    """Wait for calls in flight, for `seconds` or until the next signal."""
     _log.info("draining", seconds=seconds)
     draining = asyncio.create_task(front.drain(seconds))
     hurrying = asyncio.create_task(at_once.wait())

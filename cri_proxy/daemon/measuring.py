@@ -1,11 +1,11 @@
-"""What is measured of a daemon at work, and the address where others read it.
+"""The metrics of a running daemon, and the address that serves them with health and readiness.
 
     /metrics    for Prometheus
-    /healthz    the daemon's loop turns: whoever gets an answer has one
-    /readyz     the runtime answers through us, so kubelet's calls would succeed
+    /healthz    answers while the event loop turns
+    /readyz     200 while the runtime answers through us, so that kubelet's calls would succeed
 
-Everything is off unless `metrics.listen` is set. What must be asked for (the runtime, the disk) is
-asked at a scrape and not in between.
+Nothing listens unless `metrics.listen` is set. Facts about the runtime and the disk are looked up
+when they are scraped, and not in between.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -23,45 +23,46 @@ from typing import Final
 from cri_proxy import __version__, errors
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.lib.endpoint import Endpoint, EndpointResponse
+from cri_proxy.lib.meters import Registry
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry import logs, meters
-from cri_proxy.telemetry.meters import Measured, Tally
+from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _RUNTIME_SECONDS: Final = 2.0
 _LAG_SECONDS: Final = 0.5
-_EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(slots=True)
 class _State:
-    """What a scrape tells that nobody else knows."""
+    """What is measured here, as of the latest scrape."""
 
-    root: Path
-    tally: Tally = field(default_factory=Tally)
     is_up: bool = False
     lag: float = 0.0
 
 
 @contextlib.asynccontextmanager
-async def measured(settings: Settings, runtime: Runtime) -> AsyncIterator[Tally | None]:
-    """Answer at the address of the settings, with what calls are counted in; None without one.
+async def measured(settings: Settings, runtime: Runtime, registry: Registry) -> AsyncIterator[bool]:
+    """Serve metrics and probes at the address of the settings; yield whether there is one.
 
-    Raises RequestInvalid when the address cannot be had.
+    Gauges may be added to `registry` at any time. Raises RequestInvalid when the address is not
+    available.
     """
     if not settings.metrics.listen:
-        yield None
+        yield False
         return
+    # prometheus_client takes tens of milliseconds to import, and is needed nowhere else.
+    from cri_proxy.telemetry import exposition
+
     host, _, port = settings.metrics.listen.rpartition(":")
-    state = _State(settings.store.root)
-    exposition = meters.install()
-    _observe(state)
+    state = _State()
+    _add_gauges(registry, state, settings.store.root)
+    exposed = exposition.Exposition(registry)
 
     async def metrics() -> EndpointResponse:
         state.is_up = not await _fault_of(runtime)
-        text = await asyncio.to_thread(exposition)
+        text = await asyncio.to_thread(exposed.text)
         state.lag = 0.0
-        return EndpointResponse(text, type=_EXPOSITION)
+        return EndpointResponse(text, type=exposition.CONTENT_TYPE)
 
     async def health() -> EndpointResponse:
         return EndpointResponse(b"ok\n")
@@ -83,60 +84,50 @@ async def measured(settings: Settings, runtime: Runtime) -> AsyncIterator[Tally 
     _log.info("metrics", listen=f"{host}:{chosen}")
     watching = asyncio.create_task(_watch_lag(state))
     try:
-        yield state.tally
+        yield True
     finally:
         watching.cancel()
         await endpoint.stop()
 
 
-def _observe(state: _State) -> None:
-    """Make the instruments that are read at a scrape."""
-    meters.observed_counter(
-        "cri_proxy.calls", "{call}", "calls of kubelet's by method and status", state.tally.measured
+def _add_gauges(registry: Registry, state: _State, root: Path) -> None:
+    """Add the gauges that have no other owner."""
+    registry.gauge("cri_proxy_build", "Always 1.", lambda: {__version__: 1}, label="version")
+    registry.gauge(
+        "cri_proxy_runtime_up", "Whether the runtime answered at this scrape.", lambda: state.is_up
     )
-    meters.gauge(
-        "cri_proxy.runtime.up", "1", "whether the runtime answers", lambda: [(state.is_up, {})]
+    registry.gauge(
+        "cri_proxy_loop_lag_seconds",
+        "The longest that the event loop was late since the last scrape.",
+        lambda: state.lag,
     )
-    meters.gauge(
-        "cri_proxy.loop.lag",
-        "s",
-        "the longest that the event loop was late since the last scrape",
-        lambda: [(state.lag, {})],
+    registry.gauge(
+        "cri_proxy_store_paths", "Store paths on this node.", lambda: _entries(root / "store")
     )
-    meters.gauge(
-        "cri_proxy.store.paths",
-        "{path}",
-        "store paths on this node",
-        lambda: _entries(state.root / "store"),
+    registry.gauge(
+        "cri_proxy_store_environments",
+        "Environments on this node.",
+        lambda: _entries(root / "environments"),
     )
-    meters.gauge(
-        "cri_proxy.store.environments",
-        "{environment}",
-        "environments on this node",
-        lambda: _entries(state.root / "environments"),
+    registry.gauge(
+        "cri_proxy_disk_free_bytes",
+        "Free space on the file system of the store.",
+        lambda: shutil.disk_usage(root).free,
     )
-    meters.gauge(
-        "cri_proxy.disk.free",
-        "By",
-        "room on the file system of the store",
-        lambda: [(float(shutil.disk_usage(state.root).free), {})],
+    registry.gauge(
+        "cri_proxy_disk_size_bytes",
+        "Size of the file system of the store.",
+        lambda: shutil.disk_usage(root).total,
     )
-    meters.gauge(
-        "cri_proxy.disk.size",
-        "By",
-        "size of the file system of the store",
-        lambda: [(float(shutil.disk_usage(state.root).total), {})],
-    )
-    meters.gauge("cri_proxy.build", "1", "always 1", lambda: [(1, {"version": __version__})])
 
 
-def _entries(directory: Path) -> Measured:
-    """Measure how many things are in a directory; those that begin with a dot are not meant."""
+def _entries(directory: Path) -> int:
+    """Return how many entries a directory has; names with a leading dot do not count."""
     try:
         names = os.listdir(directory)  # noqa: PTH208 - no need for a path each
     except FileNotFoundError:
-        return [(0, {})]
-    return [(sum(not name.startswith(".") for name in names), {})]
+        return 0
+    return sum(not name.startswith(".") for name in names)
 
 
 async def _fault_of(runtime: Runtime) -> str:
@@ -149,6 +140,7 @@ async def _fault_of(runtime: Runtime) -> str:
 
 
 async def _watch_lag(state: _State) -> None:
+    """Wake up at a fixed interval and keep the longest delay."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + _LAG_SECONDS

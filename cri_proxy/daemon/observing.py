@@ -1,8 +1,8 @@
-"""What observes the daemon's work: the provider of traces and the startups that they tell of.
+"""Tracing as the daemon builds it: the span queue, and interceptors with tracing around them.
 
-`outlet_of` comes before the parts are built, so that their spans are taken too; `traced` goes
-around the interceptors, last. With tracing.pods = "none", or nobody to keep or send to, neither is
-there, and calls pay nothing for it.
+`span_queue_of` comes before the parts are built, so that their spans are taken, too; `traced` goes
+around the interceptors, last. With tracing.pods = "none", or where traces are neither kept nor
+sent, there is neither, and calls pay nothing for it.
 """
 
 from __future__ import annotations
@@ -32,62 +32,62 @@ _FACTS_SECONDS: Final = 300.0
 
 
 def traces_below(root: Path) -> Path:
-    """Return where a daemon whose store is at `root` keeps its traces."""
+    """Return the directory of a daemon's traces, given its `store.root`."""
     return root / "traces"
 
 
 @contextlib.asynccontextmanager
-async def outlet_of(settings: Settings) -> AsyncIterator[SpanQueue | None]:
-    """Install what sends and keeps traces, None when the settings want neither."""
+async def span_queue_of(settings: Settings) -> AsyncIterator[SpanQueue | None]:
+    """Install what keeps and sends traces; yield None if the settings want neither."""
     keep = settings.tracing.keep
     if settings.tracing.pods == "none" or not (keep or provider.is_sent(settings.tracing)):
         yield None
         return
-    # The thread that writes takes turns with the loop: short ones, so that it is not kept long.
+    # The queue's thread and the event loop share the interpreter: shorter turns, shorter waits.
     sys.setswitchinterval(_TURN_SECONDS)
     ring = Ring(traces_below(settings.store.root), keep=keep) if keep else None
-    outlet = provider.install(settings.tracing, settings.log, ring=ring)
+    queue = provider.install(settings.tracing, settings.log, ring=ring)
     try:
-        yield outlet
+        yield queue
     finally:
-        await asyncio.to_thread(provider.uninstall, outlet)
+        await asyncio.to_thread(provider.uninstall, queue)
 
 
 @contextlib.asynccontextmanager
 async def traced(
     interceptors: Mapping[str, Interceptor],
     settings: Settings,
-    outlet: SpanQueue,
+    queue: SpanQueue,
     runtime: Runtime,
 ) -> AsyncIterator[Mapping[str, Interceptor]]:
-    """Put tracing around the interceptors, and go on with the startups of the last daemon."""
+    """Put tracing around the interceptors, and continue the last daemon's startups."""
     facts: dict[str, str] = {}
     startups = Startups(
-        outlet=outlet,
+        queue=queue,
         settle_seconds=settings.tracing.settle_seconds,
         facts=lambda: facts,
     )
     resumed = startups.resume()
     if resumed:
         _log.info("startups go on", count=resumed)
-    endings = StopTraces(settings.tracing.settle_seconds)
+    stops = StopTraces(settings.tracing.settle_seconds)
     options = tracer.TracingOptions(
         pods=settings.tracing.pods,
         listen=settings.serve.listen,
         endpoint=settings.runtime.endpoint,
-        is_sending=outlet.is_sending,
+        is_sending=queue.is_sending,
     )
     asking = asyncio.create_task(_learn(facts, runtime))
     try:
-        yield tracer.around(interceptors, startups, endings, options)
+        yield tracer.around(interceptors, startups, stops, options)
     finally:
         asking.cancel()
-        endings.close()
+        stops.close()
         startups.close()
 
 
 async def _learn(facts: dict[str, str], runtime: Runtime) -> None:
-    """Ask the runtime who it is, for the roots of traces; again after a while, as it may change."""
+    """Ask the runtime for its name and version, and again after a while, as it may be upgraded."""
     while True:
         try:
             version = await runtime.version()

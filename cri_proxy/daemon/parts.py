@@ -1,7 +1,7 @@
 """The parts that realize environments, built from settings and connected.
 
-Used by the daemon and by commands that realize by themselves; both may run at once on one node,
-since what they share lies on disk under locks.
+Used by the daemon and by commands that realize environments themselves; both may run at once on
+one node, since what they share is on disk and protected by locks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORKER_ARGV: Final = (sys.executable, "-m", "cri_proxy", "worker")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What works together below one root directory."""
+    """The worker pool and the realizer of one root directory."""
 
     pool: workers.Pool
     realizer: Realizer
@@ -39,7 +39,7 @@ class Parts:
 
 @asynccontextmanager
 async def keeping_pool_of(settings: Settings) -> AsyncIterator[workers.Pool]:
-    """Give a worker for what nobody waits for: everything else on the node goes before it."""
+    """Yield a pool of one worker at the lowest priority, for maintenance."""
     init = init_of(settings, settings.store.workers_on(1))
     pool = workers.Pool(WORKER_ARGV, size=1, settings=init, nice=_LEAST_NICE)
     try:
@@ -50,14 +50,14 @@ async def keeping_pool_of(settings: Settings) -> AsyncIterator[workers.Pool]:
 
 @asynccontextmanager
 async def realizer_of(settings: Settings) -> AsyncIterator[Realizer]:
-    """Build a realizer as `parts_of` does."""
+    """Yield the realizer of `parts_of`."""
     async with parts_of(settings) as parts:
         yield parts.realizer
 
 
 @asynccontextmanager
 async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
-    """Build a realizer with its workers and its store ready; end them all on leaving."""
+    """Build a realizer with its workers and a recovered store; close all of them at the end."""
     cores = len(os.sched_getaffinity(0))
     size = settings.store.workers_on(cores)
     pool = workers.Pool(WORKER_ARGV, size=size, settings=init_of(settings, size), kept=1)
@@ -71,7 +71,7 @@ async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
 
 @asynccontextmanager
 async def realizer_with(settings: Settings, pool: workers.Pool) -> AsyncIterator[Realizer]:
-    """Build a realizer whose work is done by `pool`; the node's directories are ready."""
+    """Build a realizer that uses the workers of `pool`; the store has been recovered."""
     store = await _store_of(settings, pool)
     realizer = Realizer(settings.store.root, pool, store, options_of(settings))
     try:
@@ -82,7 +82,7 @@ async def realizer_with(settings: Settings, pool: workers.Pool) -> AsyncIterator
 
 
 async def _store_of(settings: Settings, pool: workers.Pool) -> closures.ClosureSource:
-    """Return what brings closures here, which the settings choose; it is ready."""
+    """Return the source of closures that the settings choose, ready for use."""
     if settings.store.kind == "nix":
         store = nixclosures.NixClosures(pool)
         await store.recover()
@@ -91,7 +91,7 @@ async def _store_of(settings: Settings, pool: workers.Pool) -> closures.ClosureS
 
 
 def options_of(settings: Settings) -> RealizerOptions:
-    """Return what the settings say about every environment."""
+    """Return the options of the realizer by the settings."""
     system = systems.of_node()
     shell = settings.activation.shell.get(system)
     return RealizerOptions(
@@ -142,7 +142,7 @@ def store_options_of(settings: Settings, size: int) -> StoreOptions:
 
 
 def _certificates_of(setting: str) -> Path | None:
-    """Return the CA bundle for environments that bring none, as activation.certificates says."""
+    """Return the CA bundle for environments without one, by activation.certificates."""
     match setting:
         case "none":
             return None

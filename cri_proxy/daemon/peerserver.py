@@ -1,21 +1,16 @@
-"""The sharing program: what one node serves to the others, as a process of its own.
+"""The peer server: the program that serves this node's store paths to other nodes.
 
-The daemon starts it as `cri-proxy share` (`sharing`), with a line of JSON on standard input:
+The daemon starts it as `cri-proxy peer-server` (see `peering` and `lib.child`).
 
-    {"store": {...}, "log": {...}, "socket": descriptor, "nice": 10}
-
-That is `initialization.PeerServerInit`, with the descriptor of a socket which listens already.
-Packing archives takes processor time, which is why it is not done in the daemon.
-Every few minutes, and when peers come or go, it tells them which of their paths are here.
-
-The end of standard input means that the daemon is gone: it leaves at once.
+Packing archives takes processor time, which is why the daemon does not do it. Every few
+minutes, and when peers come or go, the program announces to the peers which of their paths this
+node has. It exits at once when its standard input ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 import threading
@@ -25,7 +20,7 @@ from typing import Final
 import uvloop
 
 from cri_proxy.daemon.initialization import PeerServerInit
-from cri_proxy.lib import codec, scheduling
+from cri_proxy.lib import child
 from cri_proxy.store import signatures
 from cri_proxy.store.disk import local
 from cri_proxy.store.peers.addresses import Addresses
@@ -42,15 +37,11 @@ _log = logs.of(__name__)
 
 def main() -> int:
     """Serve until standard input ends; return the exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the daemon, which then ends this
-        signal.signal(number, signal.SIG_IGN)
-    first = sys.stdin.buffer.readline()
-    if not first:
+    init = child.begin(PeerServerInit)
+    if init is None:
         return 0
-    init = codec.decode(first, PeerServerInit)
     logs.setup(init.log)
-    scheduling.compute(init.nice)
-    threading.Thread(target=_leave_with_the_daemon, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     uvloop.run(_serve(init.store, socket.socket(fileno=init.socket)))
     return 0
 
@@ -66,20 +57,20 @@ async def _serve(options: StoreOptions, listening: socket.socket) -> None:
 
 
 async def _announce(peers: Peers, known: Addresses, store: local.Store) -> None:
-    """Tell the peers what is here, again and again: they keep it in memory, and they change."""
-    told: tuple[str, ...] = ()
-    told_at = -ANNOUNCED_SECONDS
+    """Announce our paths to the peers, again and again: they keep them in memory, and restart."""
+    informed: tuple[str, ...] = ()
+    informed_at = -ANNOUNCED_SECONDS
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        since = time.monotonic() - told_at
-        if since >= ANNOUNCED_SECONDS or (known.all != told and since >= CHANGED_SECONDS):
-            told, told_at = known.all, time.monotonic()
+        since = time.monotonic() - informed_at
+        if since >= ANNOUNCED_SECONDS or (known.all != informed and since >= CHANGED_SECONDS):
+            informed, informed_at = known.all, time.monotonic()
             paths = await asyncio.to_thread(store.public_paths)
             await asyncio.to_thread(peers.announce, paths)
-            _log.debug("peers were told", peers=len(told), paths=len(paths))
+            _log.debug("paths announced", peers=len(informed), paths=len(paths))
 
 
-def _leave_with_the_daemon() -> None:
+def _exit_with_parent() -> None:
     while sys.stdin.buffer.read(4096):
         pass
     os._exit(0)

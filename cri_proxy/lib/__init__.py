@@ -5,6 +5,8 @@ codec         typed messages as JSON
 pipe          messages between the daemon and a worker, in frames
 worker        the worker's side: jobs in threads
 workers       the daemon's side: a pool of worker processes
+child         starts, supervises and ends the daemon's programs
+meters        metrics: counters, histograms and gauges
 timings       when the parts of a job began and ended
 singleflight  work of one key runs once for all callers
 once          a value that is made when it is first needed

@@ -1,9 +1,9 @@
-"""An endpoint: a few answers over HTTP for those who watch a daemon, and nothing more.
+"""A minimal HTTP server for metrics and health probes.
 
     GET /healthz HTTP/1.1        ->  what the route of that path returns
 
-One request a connection, small and soon, or the connection is closed; bodies are not read. It is
-made for a local address: there is no encryption and no authentication.
+It serves one small request per connection, within seconds, and reads no bodies. It is meant for a
+local address: there is no encryption and no authentication.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Endpoint:
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port, which the system chooses for 0. Raises OSError if it cannot.
 
-        Beside a process of the same program and user that listens there already and is about to
-        end: between the two no question goes unanswered.
+        The port may be shared with another process of the same user, so that no request is refused
+        while one daemon replaces another.
         """
         self._server = await asyncio.start_server(
             self._serve, host, port, limit=_HEAD_BYTES, reuse_port=True
@@ -53,7 +53,7 @@ class Endpoint:
         return chosen
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.close()
 

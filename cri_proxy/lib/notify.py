@@ -1,4 +1,4 @@
-"""systemd's readiness protocol: short messages to the socket in NOTIFY_SOCKET (sd_notify(3))."""
+"""systemd's notification protocol: messages to the socket in NOTIFY_SOCKET (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def systemd(message: str) -> bool:
-    """Send `message`, such as `READY=1`; return whether anybody was there to be told."""
+    """Send `message`, such as `READY=1`; return whether systemd received it."""
     place = os.environ.get("NOTIFY_SOCKET", "")
     if not place.startswith(("/", "@")):
         return False
@@ -22,8 +22,8 @@ def systemd(message: str) -> bool:
     return True
 
 
-async def beat() -> None:
-    """Tell systemd's watchdog that the event loop turns, for as long as it asks for that."""
+async def keep_alive() -> None:
+    """Ping systemd's watchdog while the event loop turns, if the unit has one."""
     interval = _watchdog_seconds()
     while interval is not None:
         systemd("WATCHDOG=1")
@@ -31,7 +31,7 @@ async def beat() -> None:
 
 
 def _watchdog_seconds() -> float | None:
-    """Return a third of what systemd waits for a sign of life: sd_watchdog_enabled(3)."""
+    """Return a third of the watchdog's timeout, None without one: sd_watchdog_enabled(3)."""
     period, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID")
     if not period.isdecimal() or pid not in (None, str(os.getpid())):
         return None

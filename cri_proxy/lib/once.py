@@ -1,8 +1,9 @@
-"""A value that is made when it is first needed, once, whoever needs it first.
+"""Lazy values: made on first use, once, by whichever thread comes first.
 
-For what costs much to make and may never be needed: the certificates of all authorities take some
-tens of milliseconds to load, in each process that might speak TLS. Threads that come while it is
-being made wait for it. If making it fails, that is raised, and whoever comes next tries again.
+For what is expensive to make and may never be needed: the certificates of all authorities take tens
+of milliseconds to load, in each process that might use TLS. Other threads wait while a value is
+being made. An error is raised to the caller, and the next call tries again. cached_property of
+functools has no lock since Python 3.12, so several threads would load the certificates at once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 class Once(Generic[T]):
-    """What `make` returns."""
+    """The value that `make` returns."""
 
     __slots__ = ("_made", "_make", "_making")
 
@@ -25,7 +26,7 @@ class Once(Generic[T]):
         self._made: list[T] = []
 
     def get(self) -> T:
-        """Return the value, made before if nobody has."""
+        """Return the value; make it if this is the first call."""
         if not self._made:
             with self._making:
                 if not self._made:

@@ -5,7 +5,8 @@ A frame is four bytes of length, most significant first, and that many bytes of 
     to the worker     {"type": "init", "settings": {...}, "nice": 10}            once, first
                       {"type": "start", "id": 7, "job": "store.fetch", "argument": ...}
                       {"type": "cancel", "id": 7}
-    from the worker   {"type": "progress", "id": 7, "report": ...}               any number of times
+    from the worker   {"type": "counts", "increments": [...]}                    before any other
+                      {"type": "progress", "id": 7, "report": ...}               any number of times
                       {"type": "result", "id": 7, "result": ...}                 or
                       {"type": "error", "id": 7, "error": {"kind", "message"}}   or, after a cancel,
                       {"type": "cancelled", "id": 7}
@@ -23,6 +24,7 @@ import msgspec
 
 from cri_proxy.errors import ErrorRecord
 from cri_proxy.lib import codec
+from cri_proxy.lib.meters import Increment
 
 MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
 HEAD_BYTES: Final = 4
@@ -83,9 +85,15 @@ class CancelledMessage(msgspec.Struct, frozen=True, tag="cancelled"):
     id: int
 
 
+class CountsMessage(msgspec.Struct, frozen=True, tag="counts"):
+    """What the worker's counters have grown by since its last message of this kind."""
+
+    increments: tuple[Increment, ...]
+
+
 ToWorker = StartMessage | CancelMessage
 End = ResultMessage | ErrorMessage | CancelledMessage
-FromWorker = ProgressMessage | End
+FromWorker = CountsMessage | ProgressMessage | End
 TO_WORKER: Final = cast("type[ToWorker]", ToWorker)
 FROM_WORKER: Final = cast("type[FromWorker]", FromWorker)
 

@@ -1,7 +1,7 @@
-"""Priority: a thread that lets everybody else's reads and writes of the disk go first.
+"""I/O priority of a thread, by ioprio_set(2), which Python does not wrap.
 
-Niceness is a process's and set by the worker pool. How the disk is shared is the kernel's I/O
-priority, ioprio_set(2), which Python does not wrap; schedulers that know of none ignore it.
+Disk schedulers without priorities ignore it. The niceness of a process is set when it starts, by
+`child` and by the worker pool.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def make_idle() -> None:
-    """Give the calling thread the disk only while nobody else wants it; no harm where unknown."""
+    """Give the calling thread the disk only while no other thread uses it, where supported."""
     number = _NUMBER.get(platform.machine())
     if number is not None:
         _libc.syscall(number, _WHO_PROCESS, 0, _CLASS_IDLE)

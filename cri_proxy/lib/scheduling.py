@@ -1,15 +1,15 @@
-"""How this process asks the kernel to be scheduled beside those that compute.
+"""CPU scheduling: low latency for the daemon beside the programs that compute for it.
 
-A relay needs the processor for some microseconds, often, and at once. Since Linux 6.12 a thread may
-say how long its slices are to be: one that wakes is preferred to another in the middle of a longer
-slice, and shares stay what they were. So the daemon asks for short slices, and the programs beside
-it that compute, which would inherit them, for the longest, which any other thread on the node may
-cut short. Older kernels ignore it, and nothing is lost.
+A relay needs the processor for some microseconds, often, and at once. Since Linux 6.12 a thread can
+ask for a slice length: one that wakes up preempts another in the middle of a longer slice, while
+the shares of both stay the same. So the daemon asks for short slices, and its child programs, which
+would inherit them, for the longest, which any other thread on the node may preempt. Older kernels
+ignore the request.
 
-That alone is not enough. A relay that is cut short itself, by a client that wakes on its processor
-for five microseconds, has then had more than its share of that moment, and the kernel gives the
-processor to whoever computes until the next tick, up to 4 ms later. So what computes asks the
-kernel to choose again, four thousand times a second: `give_way`.
+That alone is not enough. A relay that is preempted itself, by a client that wakes on its processor
+for five microseconds, has then had more than its share of that moment, and the kernel runs the
+computing program until the next tick, up to 4 ms later. So programs that compute ask the kernel to
+choose again, four thousand times a second: `give_way`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LONG_MICROSECONDS: Final = 100_000
 """The longest that the kernel takes; others have some 3,000."""
 
 WAY_SECONDS: Final = 250e-6
-"""Who computes gives way that often. More often would cost a tenth of the speed of unpacking."""
+"""Interval of `give_way`. A shorter one would cost a tenth of the speed of unpacking."""
 
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _SCHED_GETATTR: Final = {"x86_64": 315, "aarch64": 275}
@@ -36,7 +36,7 @@ _ATTRIBUTES: Final = struct.Struct("=LLQlLQQQ")
 
 
 def ask_for_slices(microseconds: int) -> bool:
-    """Ask for slices of that length for the calling thread; return whether the kernel took it."""
+    """Set the slice length of the calling thread; return whether the kernel accepted it."""
     found = _attributes()
     if found is None:
         return False
@@ -52,7 +52,7 @@ _gave_way = 0.0
 
 
 def compute(niceness: int) -> None:
-    """Have this process compute behind all others; to be called before it has threads."""
+    """Make this a process that computes in the background; called before it has threads."""
     global _is_behind
     os.nice(niceness)
     ask_for_slices(LONG_MICROSECONDS)
@@ -60,10 +60,10 @@ def compute(niceness: int) -> None:
 
 
 def give_way() -> None:
-    """Let others have the processor now, if this process computes behind them and has for a while.
+    """Yield the CPU if this is a background process and 250 us have passed since the last yield.
 
-    For every loop that may compute for a millisecond, between two of its steps; it costs nearly
-    nothing where there is no reason to give way.
+    Every loop that may compute for a millisecond calls it between two steps; otherwise it costs
+    next to nothing.
     """
     global _gave_way
     if _is_behind and time.monotonic() - _gave_way >= WAY_SECONDS:
@@ -72,7 +72,7 @@ def give_way() -> None:
 
 
 def slice_microseconds() -> int:
-    """Return the slice that the calling thread asked for; 0 if the kernel tells none."""
+    """Return the slice length of the calling thread; 0 if the kernel does not report one."""
     found = _attributes()
     return 0 if found is None else found[5] // 1000
 
@@ -83,9 +83,9 @@ def _attributes() -> tuple[int, ...] | None:
 
 
 def _call(numbers: dict[str, int], attributes: bytes, *more: int) -> bytes | None:
-    """Call the kernel about the calling thread; return the attributes, None if it refuses.
+    """Make one of two system calls, for which the C library has no functions, on this thread.
 
-    The C library has no function for these two.
+    Return the attributes, None if the kernel refuses.
     """
     number = numbers.get(platform.machine())
     if number is None:

@@ -26,7 +26,7 @@ import msgspec
 
 from cri_proxy import errors
 from cri_proxy.errors import CriProxyError, ErrorRecord
-from cri_proxy.lib import codec, pipe, scheduling
+from cri_proxy.lib import codec, meters, pipe, scheduling
 from cri_proxy.lib.job import Cancelled, Implementation, Jobs, Task
 
 S = TypeVar("S")
@@ -134,6 +134,8 @@ class _Server:
 
     def _send(self, message: pipe.FromWorker) -> None:
         frame = pipe.frame_of(message)
+        if increments := meters.drain():
+            frame = pipe.frame_of(pipe.CountsMessage(increments)) + frame
         try:
             with self._sending:
                 self._sink.write(frame)

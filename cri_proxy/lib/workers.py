@@ -12,7 +12,8 @@ of memory, killed) is retried once on a new worker, so jobs must be idempotent. 
 cancels the job, if the job checks. When the daemon is gone, however it ended, its workers see their
 input end and exit at once.
 
-Workers are spawned, never forked: gRPC does not survive a fork.
+Workers are children as `child` starts them, with a socket for both standard input and output. What
+their counters have grown by is added to the daemon's.
 """
 
 from __future__ import annotations
@@ -21,24 +22,19 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
+import socket
+import subprocess
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar, assert_never
 
 import msgspec
 
 from cri_proxy import errors
-from cri_proxy.lib import codec, pipe
+from cri_proxy.lib import child, codec, meters, pipe
 from cri_proxy.lib.job import Job
 
-GRACE_SECONDS: Final = 5.0
-_VARIABLES: Final = (  # of the daemon's environment, what a worker may see
-    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
-    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-)
-_GONE: Final = (ConnectionError, RuntimeError)  # writing to a closed pipe; the latter is uvloop's
+GRACE_SECONDS: Final = child.GRACE_SECONDS
+_GONE: Final = (ConnectionError, RuntimeError)  # writing to a closed socket; the latter is uvloop's
 _logger = logging.getLogger(__name__)
 
 A = TypeVar("A")
@@ -187,7 +183,7 @@ class _Worker:
         self._on_end = on_end
         self._numbers = itertools.count(1)
         self._calls: dict[int, _Call] = {}
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._started: asyncio.Future[asyncio.StreamWriter] = (
             asyncio.get_running_loop().create_future()
@@ -204,7 +200,7 @@ class _Worker:
     @property
     def has_ended(self) -> bool:
         """Whether the process is gone; what it wrote last may still be on its way."""
-        return self._process is not None and self._process.returncode is not None
+        return self._process is not None and self._process.poll() is not None
 
     @property
     def process_id(self) -> int | None:
@@ -262,33 +258,31 @@ class _Worker:
         done, _ = await asyncio.wait((self._task,), timeout=GRACE_SECONDS)
         if not done:
             if self._process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
+                self._process.kill()
             await asyncio.wait((self._task,))
 
     async def _live(self) -> None:
         """Start the process, dispatch its messages, and wait for its end."""
         outcome = "it could not be started"
         try:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={name: os.environ[name] for name in _VARIABLES if name in os.environ},
-            )
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(self._first_frame)
-            self._started.set_result(process.stdin)
+            ours, theirs = socket.socketpair()
+            with theirs:
+                reader, writer = await asyncio.open_unix_connection(sock=ours)
+                try:
+                    self._process = process = child.spawn(self._argv, channel=theirs)
+                except OSError:
+                    writer.close()
+                    raise
+            writer.write(self._first_frame)
+            self._started.set_result(writer)
             if not self.is_open:
-                process.stdin.close()
+                writer.write_eof()
             try:
-                await self._dispatch(process.stdout)
+                await self._dispatch(reader)
             except pipe.FrameInvalid as error:
                 _logger.error("worker pid=%d broke the protocol: %s", process.pid, error)
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-            process.stdin.close()
+                process.kill()
+            writer.close()
             outcome = f"exit status {await self._ended(process)}"
         except OSError as error:
             outcome = f"{self._argv[0]} could not be started: {error}"
@@ -304,6 +298,9 @@ class _Worker:
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
             message = pipe.message_of(payload, pipe.FROM_WORKER)
+            if isinstance(message, pipe.CountsMessage):
+                meters.add(message.increments)
+                continue
             call = self._calls.get(message.id)
             if call is None or call.end.done():
                 continue
@@ -316,14 +313,13 @@ class _Worker:
                 call.end.set_exception(error)
                 call.end.exception()  # a caller that was cancelled does not retrieve it
 
-    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+    async def _ended(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for a process whose output has ended; kill it if it does not exit by itself."""
         try:
-            return await asyncio.wait_for(process.wait(), GRACE_SECONDS)
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            return await process.wait()
+            return await asyncio.to_thread(process.wait, GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return await asyncio.to_thread(process.wait)
 
     def _end(self, outcome: str) -> None:
         self.is_open = False
@@ -341,8 +337,9 @@ class _Worker:
     def retire(self) -> None:
         """Accept no more jobs and close the process's input, so that it exits."""
         self.is_open = False
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        if self._started.done() and self._started.exception() is None:
+            with contextlib.suppress(*_GONE):
+                self._started.result().write_eof()
 
     def _cancel(self, number: int) -> None:
         """Cancel a job in the worker, if it was sent there."""

@@ -18,21 +18,21 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable
+from cri_proxy.lib import durable, meters
 from cri_proxy.lib.workers import Pool
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store.disk import integrity
 from cri_proxy.store.disk.integrity import Damage, HashRequest
-from cri_proxy.telemetry import logs, meters
+from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _SLICE_SECONDS: Final = 30.0
 _FIRST_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 60.0
 
-_paths = meters.counter("cri_proxy.audit.paths", "{path}", "store paths that were audited")
-_size = meters.counter("cri_proxy.audit.size", "By", "their size, unpacked")
-_damaged = meters.counter("cri_proxy.audit.damaged", "{path}", "store paths found damaged")
+_paths = meters.counter("cri_proxy_audit_paths_total", "Store paths that were audited.")
+_size = meters.counter("cri_proxy_audit_size_bytes_total", "Unpacked size of audited store paths.")
+_damaged = meters.counter("cri_proxy_audit_damaged_total", "Store paths found damaged by audits.")
 
 
 class Auditing:
@@ -42,14 +42,6 @@ class Auditing:
         self._settings = settings.audit
         self._root = settings.store.root
         self._pool = pool
-        for counter in (_paths, _size, _damaged):
-            counter.add(0)
-        meters.gauge(
-            "cri_proxy.store.damaged",
-            "{path}",
-            "store paths in quarantine, until they are fetched again",
-            lambda: [(_quarantined(self._root), {})],
-        )
 
     async def keep(self) -> None:
         """Audit round after round, for as long as the daemon lives."""
@@ -128,8 +120,8 @@ def _save(root: Path, after: str, ended_at: float) -> None:
     )
 
 
-def _quarantined(root: Path) -> int:
-    """Return how many paths are marked as damaged."""
+def quarantined(root: Path) -> int:
+    """Return how many store paths are in quarantine, whoever found them damaged."""
     try:
         return sum(
             each.name.endswith(".damaged") for each in (root / "store" / ".narinfo").iterdir()

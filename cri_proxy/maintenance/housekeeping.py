@@ -21,12 +21,13 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.floxhub import protocol
+from cri_proxy.lib import meters
 from cri_proxy.lib.workers import Pool
 from cri_proxy.maintenance.collection import Collection, Freed
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store.disk import garbage, staging
 from cri_proxy.store.disk.garbage import Rules
-from cri_proxy.telemetry import logs, meters
+from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _AGE_EVERY_SECONDS: Final = 3600.0
@@ -37,10 +38,12 @@ _LEFTOVER_SECONDS: Final = 86400.0
 FORGET_SECONDS: Final = 90 * 86400.0
 
 _environments = meters.counter(
-    "cri_proxy.garbage.environments", "{environment}", "environments that were removed"
+    "cri_proxy_garbage_environments_total", "Environments that were removed."
 )
-_paths = meters.counter("cri_proxy.garbage.paths", "{path}", "store paths that were removed")
-_size = meters.counter("cri_proxy.garbage.size", "By", "their size, unpacked")
+_paths = meters.counter("cri_proxy_garbage_paths_total", "Store paths that were removed.")
+_size = meters.counter(
+    "cri_proxy_garbage_size_bytes_total", "Unpacked size of removed store paths."
+)
 
 
 @dataclass(slots=True)
@@ -62,9 +65,6 @@ class Housekeeping:
         self._pool = pool
         self._due = _Due()
         self._warned = ""
-        # Counters exist from the first scrape on.
-        for counter in (_environments, _paths, _size):
-            counter.add(0)
 
     async def keep(self) -> None:
         """Check the disk every garbage.interval_seconds, for as long as the daemon lives."""

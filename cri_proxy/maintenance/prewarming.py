@@ -27,8 +27,7 @@ from cri_proxy.maintenance.pins import Pin
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry import logs, meters
-from cri_proxy.telemetry.meters import Measured
+from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
 _REREAD_SECONDS: Final = 10.0
@@ -49,12 +48,11 @@ class Prewarming:
         self._live: dict[Reference, tuple[str, str]] = {}
         self._problems: tuple[str, ...] = ()
         self._saving = asyncio.Lock()
-        meters.gauge(
-            "cri_proxy.pins",
-            "{pin}",
-            "pinned environments: ready, failing or underway",
-            self._measured,
-        )
+
+    def states(self) -> dict[str, int]:
+        """Return how many pins are `ready`, `failing` and `underway`."""
+        found = [_state_of(each) for each in list(self._pins.values())]
+        return {state: found.count(state) for state in ("ready", "failing", "underway")}
 
     async def keep(self) -> None:
         """Follow the pins of settings and directory, for as long as the daemon lives."""
@@ -158,13 +156,6 @@ class Prewarming:
         """Return the node's own token; raise RequestInvalid if it cannot be read."""
         file = self._settings.floxhub.token_file
         return None if file is None else tokens.of_node(file)
-
-    def _measured(self) -> Measured:
-        states = [_state_of(each) for each in list(self._pins.values())]
-        return [
-            (states.count(state), {"cri_proxy.state": state})
-            for state in ("ready", "failing", "underway")
-        ]
 
 
 def _state_of(pin: Pin) -> str:

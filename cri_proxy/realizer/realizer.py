@@ -30,7 +30,7 @@ import cachetools
 from cri_proxy import errors
 from cri_proxy.floxhub import protocol as hubprotocol
 from cri_proxy.floxhub.protocol import Resolution, Resolve
-from cri_proxy.lib import singleflight
+from cri_proxy.lib import meters, singleflight
 from cri_proxy.lib.workers import Pool
 from cri_proxy.model import environments
 from cri_proxy.model.environments import Environment, Mode
@@ -42,13 +42,13 @@ from cri_proxy.realizer.protocol import Assembled, Assembly, Ingredients, Requir
 from cri_proxy.realizer.published import Located, Published
 from cri_proxy.store.disk import leases
 from cri_proxy.store.fetch import closures
-from cri_proxy.telemetry import logs, meters, spans
+from cri_proxy.telemetry import logs, spans
 
 _log = logs.of(__name__)
 _seconds = meters.histogram(
-    "cri_proxy.realization.duration",
-    "s",
-    "realizations by outcome: present on the node, fetched, or the kind of refusal",
+    "cri_proxy_realization_duration_seconds",
+    "Realizations by outcome: present on the node, fetched, or the kind of refusal.",
+    "cri_proxy_outcome",
 )
 _RESOLUTIONS_REMEMBERED = 1024
 _ENVIRONMENTS_REMEMBERED = 256
@@ -226,9 +226,7 @@ class Realizer:
                 # waiting it was an early beginning, perhaps without the token to come.
                 refusal = _naming(reference, error)
                 _log.debug("environment not realized", reference=reference, why=refusal)
-                _seconds.record(
-                    time.monotonic() - started, {"cri_proxy.outcome": type(refusal).__name__}
-                )
+                _seconds.record(time.monotonic() - started, type(refusal).__name__)
                 raise refusal from error
             progress = realization.progress
             span.set_attributes(
@@ -241,10 +239,7 @@ class Realizer:
         self._met[reference] = True
         progress.phase = Phase.READY
         is_present = progress.paths_present == progress.paths_total
-        _seconds.record(
-            time.monotonic() - started,
-            {"cri_proxy.outcome": "present" if is_present else "fetched"},
-        )
+        _seconds.record(time.monotonic() - started, "present" if is_present else "fetched")
         _log.info(
             "environment ready",
             reference=resolution.reference,

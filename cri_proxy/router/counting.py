@@ -1,13 +1,14 @@
-"""Counting: the calls that pass, by method and status, without decoding their headers.
+"""Call counts: the router's calls by method and status, without decoding their headers.
 
-A `Table` knows the literals that it looks for, and is made once; the `Calls` of a connection keep
-the method of each open stream until its end says the status. The method stands behind the few
-fields that precede `:path` in a request's block; the status behind its name in the block that ends
-an answer. Both are found as bytes, in either of their two encodings (see `headers`), for a
+A `Table` has the literals to look for, and is made once; the `Calls` of a connection hold the
+method of each open stream until its end shows the status. The method follows the few fields that
+precede `:path` in a request's header block; the status follows its name in the block that ends a
+response. Both are found as bytes, in either of their two encodings (see `headers`), in about a
 microsecond a call.
 
-A call without a status is counted by how it ended, in the words that gRPC has for it: CANCELLED if
-downstream gave up, UNAVAILABLE if upstream went away. Lent calls are the interposer's to count.
+A call without a status is counted by how it ended, with gRPC's name for that: CANCELLED if
+downstream cancelled it, UNAVAILABLE if upstream went away. The interposer counts the calls that are
+lent to it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final
 from cri_proxy.router import frames, headers
 
 OTHER: Final = "_OTHER"
-"""Any method that is not in the table: names of methods come from outside."""
+"""Stands for every method that is not in the table, since clients choose method names."""
 UNKNOWN: Final = "UNKNOWN"
 CANCELLED: Final = "CANCELLED"
 UNAVAILABLE: Final = "UNAVAILABLE"
@@ -41,21 +42,21 @@ STATUSES: Final = (
     "DATA_LOSS",
     "UNAUTHENTICATED",
 )
-"""Names of the statuses of gRPC by number."""
+"""gRPC's statuses: the name of each, by its number."""
 
 _RESETS: Final = {
     frames.REFUSED_STREAM: UNAVAILABLE,
     frames.CANCEL: CANCELLED,
     frames.ENHANCE_YOUR_CALM: "RESOURCE_EXHAUSTED",
 }
-"""What gRPC makes of a RST_STREAM code, INTERNAL of all others."""
+"""The status that gRPC derives from a RST_STREAM code; INTERNAL for all others."""
 
 Count = Callable[[str, str], None]
-"""Counts a call, by its method (without the first slash) and the name of its status."""
+"""Counts a call by its method, without the first slash, and the name of its status."""
 
 
 class Table:
-    """The methods that are counted by name, and where the counts go."""
+    """The methods that are counted by name, and the function that counts."""
 
     __slots__ = ("_methods", "_names", "_statuses", "count")
 
@@ -72,15 +73,17 @@ class Table:
         }
 
     def method_of(self, block: bytes) -> str:
-        """Return the method of a request's block that stands alone."""
+        """Return the method of a request's header block that needs no header table."""
         path = headers.path_of(block)
         return OTHER if path is None else self._methods.get(path, OTHER)
 
     def status_of(self, block: bytes) -> str:
-        """Return the name of the status in the block that ends an answer."""
+        """Return the name of the status in the header block that ends a response."""
         for name in self._names:
             place = block.find(name)
             if place >= 0:
+                # The value as a string literal of RFC 7541: one byte with the Huffman bit (0x80)
+                # and the length, which is below 127 for any status, then that many bytes.
                 place += len(name)
                 length = block[place : place + 1]
                 stop = place + 1 + (length[0] & 0x7F if length else 0)
@@ -98,11 +101,11 @@ class Calls:
         self._methods: dict[int, str] = {}
 
     def begin(self, stream: int, block: bytes) -> None:
-        """Take note of a call by its request's block."""
+        """Note that a call begins, by the header block of its request."""
         self._methods[stream] = self._table.method_of(block)
 
     def answer(self, stream: int, block: bytes) -> None:
-        """Count a call by the block that ends its answer."""
+        """Count a call by the header block that ends its response."""
         method = self._methods.pop(stream, None)
         if method is not None:
             self._table.count(method, self._table.status_of(block))
@@ -118,6 +121,6 @@ class Calls:
         self.end(stream, _RESETS.get(code, "INTERNAL"))
 
     def end_all(self, status: str) -> None:
-        """Count all calls that end with their connection."""
+        """Count all open calls when their connection ends."""
         for stream in tuple(self._methods):
             self.end(stream, status)

@@ -1,7 +1,7 @@
-"""Records: spans as JSON has them, for the ring and for the program that sends them.
+"""Span records: spans as JSON, for the files on this node and for the exporter.
 
-Everything that leaves the process as a span goes through here, so secrets are hidden here: values
-of attributes named like secrets, and passwords in URLs. Texts are cut to a length.
+Every span that leaves the process is encoded here, so this is where secrets are hidden: values of
+attributes that are named like secrets, and passwords in URLs. Long texts are cut.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ _TEXT_AT_MOST: Final = 2000
 
 
 def of_span(span: Span) -> dict[str, Any]:
-    """Return what `traces.span_of` reads; written out, because it is done for every span."""
+    """Return the record of a span, which `traces.span_of` reads.
+
+    Written out field by field, because it is done for every span.
+    """
     return {
         "name": span.name,
         "span_id": f"{span.context.span_id:016x}",

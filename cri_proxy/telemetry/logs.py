@@ -1,4 +1,4 @@
-"""Log lines: an event in a few words and its fields, as text for people or JSON for collectors.
+"""Structured logs: an event in a few words and its fields, as text for people or as JSON.
 
     log = logs.of(__name__)
     log.info("environment ready", reference=reference, seconds=2.1)
@@ -6,9 +6,9 @@
     2026-01-31T12:00:00.123Z info realizer.realizer: environment ready reference=a/b:3 seconds=2.1
     {"time": "…", "level": "info", "logger": "realizer.realizer", "event": "environment ready", …}
 
-The standard library carries the records, so that libraries' own lines take the same way out. Every
-line is one line: control characters are escaped. In a current span the line carries its ids.
-Values of fields named like secrets, and passwords in URLs, are hidden.
+The records are the standard library's, so lines of other libraries are formatted in the same way.
+Control characters are escaped, so that a record is one line. Within a span a line has the span's
+ids. Values of fields that are named like secrets, and passwords in URLs, are hidden.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _FIELDS: Final = "cri_proxy_fields"
 _ROOT: Final = "cri_proxy."
 _PLAIN: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# sd-daemon(3): a line that begins so is filed by the journal under that priority.
+# sd-daemon(3): the journal takes the priority of a line from this prefix.
 _PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
 
 
 class Log:
-    """The lines of one module."""
+    """The logger of one module."""
 
     __slots__ = ("_logger",)
 
@@ -43,19 +43,19 @@ class Log:
         self._logger = logger
 
     def debug(self, event: str, /, **fields: object) -> None:
-        """Tell what only somebody who hunts a fault wants to know."""
+        """Log what helps to find a fault, and nothing else."""
         self._write(logging.DEBUG, event, fields)
 
     def info(self, event: str, /, **fields: object) -> None:
-        """Tell what an operator would tell a colleague."""
+        """Log what an operator would tell a colleague."""
         self._write(logging.INFO, event, fields)
 
     def warning(self, event: str, /, **fields: object) -> None:
-        """Tell what somebody should look at when there is time."""
+        """Log what an operator should look into when there is time."""
         self._write(logging.WARNING, event, fields)
 
     def error(self, event: str, /, *, fault: BaseException | None = None, **fields: object) -> None:
-        """Tell what failed; `fault` is an error of our own making and adds its traceback."""
+        """Log a failure; `fault` is an unexpected exception, whose traceback is added."""
         self._write(logging.ERROR, event, fields, fault)
 
     def _write(
@@ -66,14 +66,14 @@ class Log:
         fault: BaseException | None = None,
     ) -> None:
         if self._logger.isEnabledFor(level):
-            # An event is no format: it goes in as the argument of one.
+            # Passed as an argument, because an event may contain percent signs.
             self._logger.log(
                 level, "%s", event, extra={_FIELDS: fields}, exc_info=fault, stacklevel=3
             )
 
 
 def of(module: str) -> Log:
-    """Return the log of a module, given its `__name__`."""
+    """Return the logger of a module, given its `__name__`."""
     return Log(logging.getLogger(module))
 
 
@@ -89,13 +89,13 @@ def setup(settings: schema.LogSettings, *, stream: TextIO | None = None) -> None
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
     if settings.level == "debug":
-        # Other people's debug lines are of no use here, and some hold what must not be shown.
+        # Debug lines of libraries are of no use here, and some contain secrets.
         for library in ("urllib3", "dulwich", "asyncio", "grpc", "hpack", "opentelemetry"):
             logging.getLogger(library).setLevel(logging.INFO)
 
 
 class Text(logging.Formatter):
-    """One line of words and key=value; `has_time` and `has_priority` suit where it is read."""
+    """One line of words and key=value pairs; the journal adds the time and reads the priority."""
 
     def __init__(self, *, has_time: bool = True, has_priority: bool = False) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Text(logging.Formatter):
         self._has_priority = has_priority
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of `record`, with a traceback below it when there is one."""
+        """Return the line of `record`, followed by its traceback if it has one."""
         level = _level_of(record)
         words = [_time_of(record)] if self._has_time else []
         words += [level, f"{_logger_of(record)}:", _escaped(redaction.text(record.getMessage()))]
@@ -134,7 +134,7 @@ class Json(logging.Formatter):
 
 
 def _formatter_of(form: str, stream: TextIO) -> logging.Formatter:
-    """Return the formatter of setting log.format for what `stream` is connected to."""
+    """Return the formatter that log.format asks for, given what `stream` is connected to."""
     is_journal = _is_journal(stream)
     if form == "json" or (form == "auto" and not is_journal and not stream.isatty()):
         return Json()
@@ -142,7 +142,7 @@ def _formatter_of(form: str, stream: TextIO) -> logging.Formatter:
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Whether `stream` goes to the journal, as systemd says in JOURNAL_STREAM (systemd.exec(5))."""
+    """Return whether `stream` goes to the journal, by JOURNAL_STREAM (systemd.exec(5))."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -151,7 +151,10 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 def _fields_of(record: logging.LogRecord) -> Iterable[tuple[str, str | int | float | bool | None]]:
-    """Yield the fields that may be shown, then the ids of the current span."""
+    """Yield the fields with secrets hidden, then the ids of the current span.
+
+    A line that names its own trace_id does not get the current span's.
+    """
     fields: Mapping[str, object] = getattr(record, _FIELDS, {})
     for name, value in fields.items():
         if redaction.is_secret(name):
@@ -163,7 +166,7 @@ def _fields_of(record: logging.LogRecord) -> Iterable[tuple[str, str | int | flo
         else:
             yield name, redaction.text(str(value))
     span = spans.current()
-    if span is not None:
+    if span is not None and "trace_id" not in fields:
         yield "trace_id", f"{span.context.trace_id:032x}"
         yield "span_id", f"{span.context.span_id:016x}"
 
@@ -174,7 +177,7 @@ def _time_of(record: logging.LogRecord) -> str:
 
 
 def _level_of(record: logging.LogRecord) -> str:
-    """Return the level in our four words, whatever a library calls its own."""
+    """Return the name of the highest of our four levels that the record reaches."""
     for name in ("error", "warning", "info"):
         if record.levelno >= getattr(logging, name.upper()):
             return name
@@ -186,7 +189,7 @@ def _logger_of(record: logging.LogRecord) -> str:
 
 
 def _quoted(value: object) -> str:
-    """Return a field's value as one word: bare when it is one, a JSON string otherwise."""
+    """Return a field's value: bare if it is a plain word, else as a JSON string."""
     match value:
         case None:
             return "none"

@@ -1,15 +1,15 @@
-"""The ring: the last startups of this node on disk, bounded, without a collector.
+"""The trace ring: a ring buffer on disk with the last pod startups of this node.
 
     <root>/traces/
       1795396095123-<trace id>.jsonl    one startup; its name begins with its time in milliseconds
-          {"startup": {...}}            the first line: whose it is
-          {"span": {...}}               then its spans in the order of their ends, the root last
+          {"startup": {...}}            the first line: the pod
+          {"span": {...}}               then its spans in the order in which they ended, root last
 
-It is given every span that has ended, keeps those of startups it was told of, and forgets the
-oldest startup beyond `keep`. `begin` is the loop's and touches no disk; `add` and `flush` are those
-of `outlet`'s thread. Lines are appended and never synced; a crash costs the last of them, and a
-line that is not whole is passed over. The files say which startups were under way, which is how the
-next daemon goes on with them. Readers need no lock and no daemon.
+It receives every ended span, keeps those of startups that were announced by `begin`, and deletes
+the oldest startup beyond `keep`. `begin` is called in the event loop and touches no disk; `add` and
+`flush` are called in the span queue's thread. Lines are appended and never synced: a crash loses
+the last ones, and readers skip a line that is incomplete. The files show which startups were under
+way, and the next daemon continues those. Readers need neither a lock nor a running daemon.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _log = logs.of(__name__)
 
 
 class Ring:
-    """The startups below `directory`, written by one process at a time."""
+    """The startups below `directory`; one process writes at a time."""
 
     def __init__(self, directory: Path, *, keep: int) -> None:
         self._directory = directory
@@ -43,25 +43,25 @@ class Ring:
         self._warned_at = -_WARN_SECONDS
 
     def begin(self, startup: StoredStartup) -> None:
-        """Keep what belongs to `startup` from now on; once for each."""
+        """Keep the spans of `startup` from now on; called once for each."""
         if startup.trace_id not in self._names:
             self._counts[startup.trace_id] = 0
             self._names[startup.trace_id] = (
                 f"{startup.started // 1_000_000}-{startup.trace_id}.jsonl"
             )
-            if len(self._names) > self._keep + _UNWRITTEN_AT_MOST:  # a disk that takes nothing
+            if len(self._names) > self._keep + _UNWRITTEN_AT_MOST:  # the disk takes nothing
                 self._forget(next(iter(self._names)))
         self._begun.append(startup)
 
     def add(self, trace_id: str, text: str) -> None:
-        """Keep the record of a span that has ended, if it belongs to a startup."""
+        """Keep the record of an ended span if it belongs to a startup."""
         count = self._counts.get(trace_id, SPANS_AT_MOST)
         if count < SPANS_AT_MOST:
             self._counts[trace_id] = count + 1
             self._lines.setdefault(trace_id, []).append(f'{{"span":{text}}}')
 
     def flush(self) -> None:
-        """Write what has come since the last time; what the disk does not take is given up."""
+        """Write what was added since the last call; what the disk refuses is dropped."""
         lines, self._lines = self._lines, {}
         while self._begun:
             startup = self._begun.popleft()
@@ -73,7 +73,7 @@ class Ring:
             self._warn(error)
 
     def recent(self, seconds: float) -> list[StoredTrace]:
-        """Return the startups of which something was written within the last seconds."""
+        """Return the startups that were written to within the last `seconds`."""
         since = time.time() - seconds
         found = []
         for name in list(self._names.values()):
@@ -90,20 +90,20 @@ class Ring:
         has_new = False
         for trace_id, texts in lines.items():
             name = self._names.get(trace_id)
-            if name is None:  # fell out of the ring meanwhile
+            if name is None:  # deleted meanwhile
                 continue
             place = self._directory / name
             if not place.exists():
                 has_new = True
                 self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             with place.open("a", encoding="utf-8") as file:
-                # A line that a crash left unfinished must not swallow the next one.
+                # The newline comes first, in case a crash left the last line incomplete.
                 file.write("".join(f"\n{text}" for text in texts))
         if has_new:
             self._prune()
 
     def _prune(self) -> None:
-        """Take the oldest startups away until no more than `keep` are left."""
+        """Delete the oldest startups until no more than `keep` are left."""
         found = sorted(_names_below(self._directory).items(), key=lambda pair: pair[1])
         for trace_id, name in found[: max(0, len(found) - self._keep)]:
             (self._directory / name).unlink(missing_ok=True)
@@ -121,14 +121,14 @@ class Ring:
 
 
 def load(directory: Path) -> list[StoredTrace]:
-    """Return the startups that are kept below `directory`, the newest first."""
+    """Return the startups below `directory`, newest first."""
     names = sorted(_names_below(directory).values(), reverse=True)
     found = [_trace_of(directory / name) for name in names]
     return [trace for trace in found if trace is not None]
 
 
 def _names_below(directory: Path) -> dict[str, str]:
-    """Return the files of a ring by the trace ids in their names."""
+    """Return the names of a ring's files by the trace ids in them."""
     try:
         names = [each.name for each in directory.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
@@ -141,7 +141,7 @@ def _trace_id_of(name: str) -> str:
 
 
 def _trace_of(place: Path) -> StoredTrace | None:
-    """Return the startup in one file, None when there is none or it has just been taken away."""
+    """Return the startup in one file; None if it has none, or was just deleted."""
     try:
         text = place.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Sampling: which traces are sent, decided once for each where it enters the proxy.
+"""Sampling: which traces are sent, decided once for each, where it begins.
 
-OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG mean what OpenTelemetry's specification says (its
-"General SDK Configuration"). Without them a startup of kubelet's own sampled trace is always sent,
-and of the others the share that the settings name: kubelet passes on unsampled contexts when its
-own tracing is off, and following those would lose the one trace that an operator looks for.
+OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG have the meaning of OpenTelemetry's specification
+("General SDK Configuration"). Without them a startup within a sampled trace of kubelet's is always
+sent, and of the others the share that the settings name. An unsampled context of kubelet's is not
+followed, because kubelet sends those when its own tracing is off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logs.of(__name__)
 
 
 def of_settings(share: float, environment: Mapping[str, str]) -> Sampler:
-    """Return the sampler of OpenTelemetry's variables, or that of setting tracing.share."""
+    """Return the sampler of OpenTelemetry's variables, else that of tracing.share."""
     name = environment.get(NAME, "").strip()
     if not name:
         return _following_parents(_of_share(share))
@@ -61,7 +61,7 @@ def _of_name(name: str, argument: str) -> Sampler | None:
 
 
 def _of_share(share: float) -> Sampler:
-    """Sample by the last 64 bits of the trace id, as OpenTelemetry's SDKs do: all agree."""
+    """Sample by the last 64 bits of the trace id, so that all of OpenTelemetry's SDKs agree."""
     bound = round(share * (1 << _BITS))
     mask = (1 << _BITS) - 1
 

@@ -1,11 +1,11 @@
-"""The outlet: where spans leave the loop, for the ring and for the program that sends them.
+"""The span queue: ended spans on their way from the event loop to disk and to the exporter.
 
-    loop ── take ──> queue ── thread: make records ──> ring         every startup that is traced
-                                                   └─> sender       what is sampled
+    event loop ── take ──> queue ── thread: encode ──> ring         startups that are traced
+                                                   └─> sender       traces that are sampled
 
-Whoever ends a span pays for putting it into a queue. A thread makes a record of each, as much at a
-time as there is and not before their call is over: a thread that works takes the interpreter from
-the loop. The queue is bounded; what does not fit is lost.
+Ending a span only appends it to the queue. A background thread encodes batches every 0.2 s, usually
+after the call has been answered: while it works, it takes the interpreter from the event loop. The
+queue is bounded; what does not fit is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _log = logs.of(__name__)
 
 
 class SpanQueue:
-    """Takes spans from now on until it is closed; either side may be missing."""
+    """The queue and its thread, from now until `close`; `ring` or `sender` may be missing."""
 
     def __init__(self, ring: Ring | None, sender: SpanSender | None) -> None:
         self._ring = ring
@@ -44,26 +44,28 @@ class SpanQueue:
 
     @property
     def is_sending(self) -> bool:
-        """Whether spans reach a collector, so that others may hang theirs below."""
+        """Whether spans reach a collector, so that other programs' can be their children."""
         return self._sender is not None
 
     def begin(self, startup: StoredStartup) -> None:
-        """Keep what belongs to `startup` from now on."""
+        """Keep the spans of `startup` from now on."""
         if self._ring is not None:
             self._ring.begin(startup)
-            self._queue.append(spans.NOTHING)  # has it written, however long the first call takes
+            self._queue.append(
+                spans.NOTHING
+            )  # so that the thread writes it before the first call ends
 
     def recent(self, seconds: float) -> list[StoredTrace]:
-        """Return the startups that were kept of within the last seconds."""
+        """Return the startups that were written to within the last `seconds`."""
         return [] if self._ring is None else self._ring.recent(seconds)
 
     def take(self, span: Span) -> None:
-        """Take a span that has ended."""
+        """Append a span that has ended."""
         if len(self._queue) < _QUEUED_AT_MOST:
             self._queue.append(span)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write and send the rest, as far as that goes within as many seconds for each."""
+        """Write and send what is queued, for at most `seconds` each."""
         self._closing.set()
         self._thread.join(seconds)
         if self._sender is not None:
@@ -72,7 +74,7 @@ class SpanQueue:
     def _work(self) -> None:
         is_open = True
         while is_open:
-            # Looks by itself: to be woken by a span would cost the call that ends it a turn.
+            # Polls: a wake-up for each span would cost time in the call that ends it.
             is_open = not self._closing.wait(_GATHER_SECONDS)
             batch = []
             while self._queue:
@@ -80,14 +82,14 @@ class SpanQueue:
             if not batch and not self._has_backlog():
                 continue
             try:
-                self._hand_on(batch)
-            except Exception as fault:  # noqa: BLE001 - one span must not cost all that follow
+                self._encode(batch)
+            except Exception as fault:  # noqa: BLE001 - the spans that follow must not be lost, too
                 _log.error("spans were lost by a fault", fault=fault)
 
     def _has_backlog(self) -> bool:
         return self._sender is not None and self._sender.has_backlog
 
-    def _hand_on(self, batch: list[Span]) -> None:
+    def _encode(self, batch: list[Span]) -> None:
         for span in batch:
             if span is spans.NOTHING:
                 continue

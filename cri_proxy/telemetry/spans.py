@@ -1,17 +1,17 @@
-"""Spans: one line around each outward step, a trace per pod start for whoever looks.
+"""Spans: timed steps of a pod's startup, one line of code around each.
 
     with spans.span("realizer.realize", **{"flox.environment.reference": str(reference)}) as span:
         ...
         span.set_attribute("cri_proxy.paths", 300)
 
-They are what OpenTelemetry calls spans, made here: a call of kubelet's has several, and those of
-its SDK cost it more than all else that the proxy does with it. One is begun by filling in an object
-and ended by handing that to `install`'s `take`, which must be as quick; what becomes of it is the
-business of `outlet`, in other threads and processes. Where nothing is installed nothing happens.
+They are spans in OpenTelemetry's sense, but not its objects: a call has several, and the SDK's cost
+it more than everything else that the proxy does. Starting one fills in an object; ending it passes
+the object to the `take` of `install`, which must be quick as well. `spanqueue` does the rest in
+other threads and processes. Until something is installed, spans do nothing.
 
-The first span of a trace is `root`, or has a `parent` from elsewhere; all others are children of
-the current span, and where there is none they are nothing: work that no traced call has asked for
-has no trace. A span may also tell of what is over (`record`), of work in another process for one.
+The first span of a trace is a `root`, or has a `parent` from outside; all others are children of
+the current span. Without a current span they are `NOTHING`: work that no traced call waits for has
+no trace. `record` and `replay` add spans of steps that are over, such as those of a worker's job.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Ids: TypeAlias = tuple[int, int]
 
 
 class Context(NamedTuple):
-    """What names a span: ids, whether its trace is sent, and `tracestate` as its caller gave it."""
+    """The ids of a span, whether its trace is sent, and the caller's `tracestate`."""
 
     trace_id: int
     span_id: int
@@ -50,11 +50,11 @@ class Context(NamedTuple):
 
 
 Sampler: TypeAlias = Callable[[int, "Context | None"], bool]
-"""Decides whether a trace is sent, by its id and by the context that a caller gave."""
+"""Decides whether a trace is sent, by its id and the caller's context."""
 
 
 class Span:
-    """One span; it counts once it is ended. Times are nanoseconds since 1970."""
+    """One span, which is recorded when it ends. Times are nanoseconds since 1970."""
 
     __slots__ = (
         "attributes",
@@ -91,31 +91,31 @@ class Span:
         self.message = ""
 
     def set_attribute(self, name: str, value: Value) -> None:
-        """Say one thing more about it."""
+        """Set one attribute."""
         self.attributes[name] = value
 
     def set_attributes(self, attributes: Attributes) -> None:
-        """Say more about it."""
+        """Set several attributes."""
         self.attributes.update(attributes)
 
     def add_link(self, context: Context) -> None:
-        """Say that it has to do with another span, which is not its parent."""
+        """Link it to another span, which is not its parent."""
         self.links.append(context)
 
     def fail(self, message: str) -> None:
-        """Say that it failed, and how."""
+        """Mark it as failed."""
         self.is_error = True
         self.message = message
 
     def finish(self, end: int | None = None) -> None:
-        """End it, now or at another time; nothing may be said about it afterwards."""
+        """End it, now or at another time; it must not be changed afterwards."""
         self.end = time.time_ns() if end is None else end
         if _installed is not None:
             _installed[0](self)
 
 
 class _Nothing(Span):
-    """What a span is where there is no trace."""
+    """The span that stands in where there is no trace."""
 
     __slots__ = ()
 
@@ -136,9 +136,10 @@ class _Nothing(Span):
 
 
 class Entered:
-    """A span as the context of a body; errors that leave the body are told unless `is_bare`.
+    """A span as a context manager: the current span in its body, and ended after it.
 
-    With `is_last` it stays the current span afterwards, for what is still said in the same task.
+    It records an error that leaves the body, unless `is_bare`. With `is_last` it stays the current
+    span of the task, for log lines that follow.
     """
 
     __slots__ = ("_is_bare", "_is_last", "_span", "_token")
@@ -165,7 +166,7 @@ class Entered:
         if not self._is_last:
             _current.reset(self._token)
         if error is not None and not self._is_bare:
-            _tell(self._span, error)
+            _fail(self._span, error)
         self._span.finish()
 
 
@@ -175,32 +176,27 @@ _installed: tuple[Callable[[Span], None], Sampler] | None = None
 
 
 def install(take: Callable[[Span], None] | None, sampler: Sampler = lambda *_: True) -> None:
-    """Have every span of this process given to `take` when it has ended; None switches off."""
+    """Pass every span of this process to `take` when it ends; None switches spans off."""
     global _installed
     _installed = None if take is None else (take, sampler)
 
 
-def is_on() -> bool:
-    """Whether spans go anywhere; callers may skip work that only a span would need."""
-    return _installed is not None
-
-
 def current() -> Span | None:
-    """Return the span that this task is in."""
+    """Return the current span of this task."""
     return _current.get()
 
 
 def span(name: str, /, **attributes: Value) -> Entered:
-    """Run the body in an inner span, a child of the current one.
+    """Run the body in a span that is a child of the current one, and records its error.
 
-    It tells of the error that leaves it. Names with dots are given as `**{"a.b": value}`.
+    Names with dots are given as `**{"a.b": value}`.
     """
     parent = _current.get()
     return Entered(NOTHING if parent is None else _below(parent.context, name, attributes))
 
 
 def of_function(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Return a decorator that runs a function in an inner span."""
+    """Return a decorator that runs a function in a span of this name."""
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
@@ -214,7 +210,7 @@ def of_function(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def record(step: Timing, /, **attributes: Value) -> Span:
-    """Tell of something that is over, as a child of the current span."""
+    """Record a step that is over as a child of the current span."""
     parent = _current.get()
     if parent is None:
         return NOTHING
@@ -225,7 +221,7 @@ def record(step: Timing, /, **attributes: Value) -> Span:
 
 
 def replay(taken: Iterable[Timing], parent: Span | None = None) -> None:
-    """Tell of the steps that a job took, by default as children of the current span."""
+    """Record the steps of a job as children of `parent`, by default of the current span."""
     parent = parent or _current.get()
     if parent is None or parent is NOTHING:
         return
@@ -236,31 +232,31 @@ def replay(taken: Iterable[Timing], parent: Span | None = None) -> None:
 def root(
     name: str, ids: Ids, *, parent: Context | None, start: int, attributes: Attributes
 ) -> Span:
-    """Return a span with ids of its own, started at `start`; `parent` is a caller's span."""
+    """Return a span with the given ids that began at `start`; `parent` is a caller's span."""
     context = Context(*ids, is_sampled(ids[0], parent), "" if parent is None else parent.state)
     parent_id = None if parent is None else parent.span_id
     return Span(name, context, parent_id, start=start, attributes=dict(attributes))
 
 
 def below(parent: Context, name: str, *, kind: Kind, attributes: dict[str, Value]) -> Span:
-    """Return a span that is a child of any other; it has the attributes, not a copy of them."""
+    """Return a child of any span; it takes the attributes without copying them."""
     return _below(parent, name, attributes, kind=kind)
 
 
 def is_sampled(trace_id: int, parent: Context | None) -> bool:
-    """Whether a trace is sent: one that begins here, or that of a caller."""
+    """Return whether a trace is sent: one that begins here, or that of a caller."""
     return _installed is not None and _installed[1](trace_id, parent)
 
 
 def annotate(**attributes: Value) -> None:
-    """Say more about the current span, whoever has begun it."""
+    """Set attributes of the current span, if there is one."""
     found = _current.get()
     if found is not None:
         found.attributes.update(attributes)
 
 
 def context_of(metadata: Iterable[tuple[str, str | bytes]]) -> Context | None:
-    """Return what a caller's metadata says about its own span; None if nothing valid."""
+    """Return the span that a caller's metadata names; None if it names none, or is invalid."""
     parent, state = None, ""
     for key, value in metadata:
         if key == TRACEPARENT and isinstance(value, str):
@@ -277,7 +273,7 @@ def context_of(metadata: Iterable[tuple[str, str | bytes]]) -> Context | None:
 
 
 def traceparent_of(context: Context) -> str:
-    """Return the header of W3C Trace Context that names a span."""
+    """Return the `traceparent` header of W3C Trace Context for a span."""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.is_sampled:02x}"
 
 
@@ -293,8 +289,8 @@ def _below(
     return Span(name, context, parent.span_id, kind=kind, start=start, attributes=attributes)
 
 
-def _tell(span: Span, error: BaseException) -> None:
-    """Tell of an error that ended a span; being given up is none."""
+def _fail(span: Span, error: BaseException) -> None:
+    """Record the error that ended a span; a cancellation is none."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, Exception):

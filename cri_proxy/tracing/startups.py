@@ -1,19 +1,19 @@
-"""Startups: which trace a call belongs to, from a pod's sandbox to its last container's start.
+"""Pod startups: which trace a call belongs to, from a pod's sandbox to its last container's start.
 
-A startup is known by the pod's uid and the attempt of its sandbox. Its first call decides where
-it belongs:
+A startup is identified by the pod's uid and the attempt of its sandbox. Its first call decides
+which trace it is part of:
 
     kubelet's context is sampled    kubelet's trace; `pod.startup` is a child of kubelet's span
-    anything else                   a trace of its own, whose id follows from uid and attempt
+    anything else                   a trace of its own, whose id is derived from uid and attempt
 
-The id of `pod.startup` follows from uid and attempt in both cases, so a proxy that takes over in
-the middle goes on with the same trace; what else it must know is in the ring (`resume`).
+The span id of `pod.startup` is derived from uid and attempt in both cases, so a daemon that takes
+over in the middle continues the same trace; it reads the rest from the ring (`resume`).
 
-Nobody says how many containers a pod has. A startup is over when it has been quiet for a while:
-`settle_seconds` after a call that went well, ten times that after a failure, which kubelet
-tries again; at once when the sandbox is stopped. Its root then ends where its last call ended. A
-container that is created for the first time later still (after a long init container) hangs below
-the same root. One that restarts after that is not a startup any more.
+No call says how many containers a pod has. A startup ends when it has been quiet for a while:
+`settle_seconds` after a call that succeeded, ten times that after a failure, which kubelet retries;
+at once when the sandbox is stopped. Its root then ends when its last call ended. A container that
+is first created later still (after a long init container) is traced below the same root. A restart
+of a container after that is not part of a startup.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SERVER: Final = "server"
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """The pod of a call, as its sandbox's metadata has it."""
+    """The pod of a call, by its sandbox's metadata."""
 
     uid: str
     attempt: int
@@ -52,12 +52,12 @@ class Pod:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What tells one startup from another."""
+        """The identity of its startup."""
         return (self.uid, self.attempt)
 
     @property
     def attributes(self) -> dict[str, Value]:
-        """What every span of its calls says about it."""
+        """The attributes that every span of its calls has."""
         return {
             "k8s.pod.uid": self.uid,
             "k8s.pod.name": self.name,
@@ -67,9 +67,9 @@ class Pod:
 
 @dataclass(eq=False, slots=True)
 class Startup:
-    """One startup; its root is gone once it is over, what names the root stays.
+    """One startup; `root` is None once it has ended, `context` still names it.
 
-    `containers` has name and attempt of each, by its id.
+    `containers` has the name and attempt of each container by its id.
     """
 
     pod: Pod
@@ -86,28 +86,28 @@ class Startup:
 
     @property
     def is_open(self) -> bool:
-        """Whether its calls still count for its duration."""
+        """Whether its calls still extend it."""
         return self.root is not None
 
     def tried(self, what: str, context: Context) -> tuple[int, Context | None]:
-        """Count a call that may be a repetition; return how often it came, and the one before."""
+        """Count a call that may be a retry; return its number, and the span of the one before."""
         count, before = self.tries.get(what, (0, None))
         self.tries[what] = (count + 1, context)
         return count + 1, before
 
 
 class Startups:
-    """All startups that one daemon sees; belongs to its event loop."""
+    """All startups that a daemon sees; belongs to its event loop."""
 
     def __init__(
         self,
         *,
-        outlet: SpanQueue | None,
+        queue: SpanQueue | None,
         settle_seconds: float,
         facts: Callable[[], Attributes] = dict,
     ) -> None:
-        """`facts` are attributes of every root, such as the runtime's version."""
-        self._outlet = outlet if outlet is not None and outlet.is_keeping else None
+        """`facts` returns attributes for every root, such as the runtime's version."""
+        self._queue = queue if queue is not None and queue.is_keeping else None
         self._settle_seconds = settle_seconds
         self._facts = facts
         self._startups: cachetools.LRUCache[tuple[str, int], Startup] = _Evicting(
@@ -119,14 +119,14 @@ class Startups:
         self._sandboxes: cachetools.LRUCache[str, Startup] = cachetools.LRUCache(_REMEMBERED)
 
     def begin(self, pod: Pod, kubelets: Context | None) -> Startup:
-        """Return the open startup of `pod`, a new one if there is none."""
+        """Return the open startup of `pod`, or begin one."""
         found = self._startups.get(pod.key)
         if found is not None and found.is_open:
             return found
         return self._begin(pod, _sampled(kubelets), time.time_ns())
 
     def find(self, pod: Pod) -> Startup | None:
-        """Return the startup of `pod`, be it over, if it is known."""
+        """Return the startup of `pod` if it is known, ended or not."""
         return self._startups.get(pod.key)
 
     def of_container(self, container_id: str) -> Startup | None:
@@ -134,27 +134,27 @@ class Startups:
         return self._containers.get(container_id)
 
     def of_sandbox(self, sandbox_id: str) -> Startup | None:
-        """Return the startup that the sandbox was made in."""
+        """Return the startup that the sandbox was created in."""
         return self._sandboxes.get(sandbox_id)
 
     def created(self, startup: Startup, container_id: str, name: str, attempt: int) -> None:
-        """Know the startup again by a container's id."""
+        """Associate a container's id with the startup."""
         startup.containers[container_id] = (name, attempt)
         self._containers[container_id] = startup
 
     def ran(self, startup: Startup, sandbox_id: str) -> None:
-        """Know the startup again by its sandbox's id."""
+        """Associate the sandbox's id with the startup."""
         self._sandboxes[sandbox_id] = startup
 
     def enter(self, startup: Startup) -> None:
-        """Count a call that begins: meanwhile the startup is not over."""
+        """Note that a call begins; the startup does not end before it."""
         startup.calls += 1
         if startup.timer is not None:
             startup.timer.cancel()
             startup.timer = None
 
     def leave(self, startup: Startup, failure: str | None) -> None:
-        """Count a call that has ended, well or with the words of `failure`."""
+        """Note that a call has ended, successfully or with the message `failure`."""
         startup.calls -= 1
         startup.ended_at = time.time_ns()
         startup.failure = failure
@@ -162,7 +162,7 @@ class Startups:
             self._settle_in(startup, self._patience(startup))
 
     def stop(self, sandbox_id: str) -> None:
-        """End the startup of a sandbox that is being stopped, if it is under way."""
+        """End the startup of a sandbox that is being stopped, if it is still open."""
         startup = self._sandboxes.get(sandbox_id)
         if startup is None:
             return
@@ -172,29 +172,29 @@ class Startups:
         self._end(startup)
 
     def resume(self) -> int:
-        """Know what the last daemon knew, and go on with what was under way; count the latter."""
-        if self._outlet is None:
+        """Load the startups of the last daemon; return how many of them are continued."""
+        if self._queue is None:
             return 0
         count = 0
-        for kept in self._outlet.recent(_RECALL_SECONDS):
+        for kept in self._queue.recent(_RECALL_SECONDS):
             startup = self._resume(kept)
             count += startup.is_open
         return count
 
     def close(self) -> None:
-        """Leave what is under way to the next daemon; without a ring, end it."""
+        """Leave open startups to the next daemon; end them where nothing is kept."""
         for startup in list(self._startups.values()):
             if startup.timer is not None:
                 startup.timer.cancel()
-            if self._outlet is None:
+            if self._queue is None:
                 self._end(startup)
 
     def _begin(self, pod: Pod, parent: Context | None, start: int) -> Startup:
         trace_id, span_id = ids_of(pod)
         if parent is not None:
             trace_id = parent.trace_id
-        if self._outlet is not None:
-            self._outlet.begin(
+        if self._queue is not None:
+            self._queue.begin(
                 traces.StoredStartup(
                     trace_id=f"{trace_id:032x}",
                     span_id=f"{span_id:016x}",
@@ -227,7 +227,7 @@ class Startups:
         return startup
 
     def _resume(self, kept: traces.StoredTrace) -> Startup:
-        """Know a startup of the last daemon again, and go on with it if it was not over."""
+        """Restore a startup of the last daemon, and continue it if it had not ended."""
         record = kept.startup
         pod = Pod(record.uid, record.attempt, record.namespace, record.name, record.is_annotated)
         last = max(kept.spans, key=lambda span: span.end, default=None)
@@ -247,13 +247,13 @@ class Startups:
         if kept.root is not None or left <= 0:
             startup.root = None
         else:
-            # The restart itself may be why nothing has come for a while.
+            # The restart itself may be why there were no calls for a while.
             patience = max(self._settle_seconds, min(left, self._patience(startup)))
             self._settle_in(startup, patience)
         return startup
 
     def _recall(self, startup: Startup, attributes: Mapping[str, traces.Value]) -> None:
-        """Know again what a call of the last daemon made."""
+        """Restore the ids of what a call of the last daemon created."""
         if "cri_proxy.sandbox.id" in attributes:
             self.ran(startup, str(attributes["cri_proxy.sandbox.id"]))
         if "container.id" in attributes and "k8s.container.name" in attributes:
@@ -268,7 +268,7 @@ class Startups:
         startup.timer = asyncio.get_running_loop().call_later(seconds, self._end, startup)
 
     def _end(self, startup: Startup) -> None:
-        """End the root where the last call ended; twice is no harm."""
+        """End the root when the last call ended; calling it twice is harmless."""
         root, startup.root = startup.root, None
         startup.tries.clear()
         if startup.timer is not None:
@@ -278,11 +278,11 @@ class Startups:
         if startup.failure is not None:
             root.fail(startup.failure)
         root.finish(startup.ended_at)
-        _tell(startup)
+        _log_outcome(startup)
 
 
 class _Evicting(cachetools.LRUCache[tuple[str, int], Startup]):
-    """A bounded memory that ends what it forgets."""
+    """A bounded cache that ends the startups that it evicts."""
 
     def __init__(self, size: int, end: Callable[[Startup], None]) -> None:
         super().__init__(size)
@@ -294,8 +294,8 @@ class _Evicting(cachetools.LRUCache[tuple[str, int], Startup]):
         return key, startup
 
 
-def _tell(startup: Startup) -> None:
-    """Tell the log how a startup went; of pods that asked for nothing, only who hunts a fault."""
+def _log_outcome(startup: Startup) -> None:
+    """Log how a startup went; for pods without our annotation at debug level only."""
     pod = startup.pod
     fields = {
         "pod": f"{pod.namespace}/{pod.name}",
@@ -304,15 +304,15 @@ def _tell(startup: Startup) -> None:
         "trace_id": f"{startup.context.trace_id:032x}",
     }
     if startup.failure is not None:
-        tell = _log.warning if pod.is_annotated else _log.debug
-        tell("pod did not start", why=startup.failure, **fields)
+        write = _log.warning if pod.is_annotated else _log.debug
+        write("pod did not start", why=startup.failure, **fields)
     else:
-        tell = _log.info if pod.is_annotated else _log.debug
-        tell("pod started", **fields)
+        write = _log.info if pod.is_annotated else _log.debug
+        write("pod started", **fields)
 
 
 def ids_of(pod: Pod) -> spans.Ids:
-    """Return the trace id and the root's span id that follow from the pod and the attempt."""
+    """Derive the trace id and the root's span id from the pod's uid and the attempt."""
     digest = hashlib.sha256(f"cri-proxy {traces.ROOT} {pod.uid} {pod.attempt}".encode()).digest()
     return int.from_bytes(digest[:16], "big"), int.from_bytes(digest[16:24], "big")
 

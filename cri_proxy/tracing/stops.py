@@ -1,13 +1,13 @@
-"""Endings: the calls that a pod ends with, one short trace of their own.
+"""Pod stops: the calls that stop and remove a pod, as a short trace of their own.
 
     pod.stop                 from the first call to the last, with a link to the pod's `pod.startup`
       …/StopContainer
       …/StopPodSandbox
       …/RemoveContainer …    if they follow within `settle_seconds`
 
-A pod may run for months, so this is another trace than its startup's. What kubelet removes later
-(it collects dead containers once a minute) is a `pod.stop` again, and so is a container that is
-stopped to be restarted. Endings are only for a collector; the node keeps none.
+A pod may run for months, so this is not the trace of its startup. What kubelet removes later (it
+collects dead containers once a minute) is another `pod.stop`, and so is a container that is stopped
+to be restarted. Stops are only sent to a collector; the node keeps none.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOT: Final = "pod.stop"
 
 @dataclass(eq=False, slots=True)
 class StopTrace:
-    """One that is under way."""
+    """One pod stop that has not ended."""
 
     startup: Startup
     root: Span
@@ -38,52 +38,52 @@ class StopTrace:
 
     @property
     def context(self) -> Context:
-        """What names its root."""
+        """The context of its root."""
         return self.root.context
 
 
 class StopTraces:
-    """All endings that are under way; belongs to the daemon's event loop."""
+    """All open pod stops; belongs to the daemon's event loop."""
 
     def __init__(self, settle_seconds: float) -> None:
         self._settle_seconds = settle_seconds
-        self._endings: dict[tuple[str, int], StopTrace] = {}
+        self._stops: dict[tuple[str, int], StopTrace] = {}
 
     def enter(self, startup: Startup) -> StopTrace:
-        """Count a call that begins; it is part of the ending that is returned."""
+        """Note that a call begins; return the pod stop that it is part of."""
         pod = startup.pod
-        ending = self._endings.get(pod.key)
-        if ending is None:
+        stop = self._stops.get(pod.key)
+        if stop is None:
             ids = (random.getrandbits(128) or 1, random.getrandbits(64) or 1)
             root = spans.root(
                 ROOT, ids, parent=None, start=time.time_ns(), attributes=pod.attributes
             )
             root.add_link(startup.context)
-            ending = self._endings[pod.key] = StopTrace(startup, root)
-        ending.calls += 1
-        if ending.timer is not None:
-            ending.timer.cancel()
-            ending.timer = None
-        return ending
+            stop = self._stops[pod.key] = StopTrace(startup, root)
+        stop.calls += 1
+        if stop.timer is not None:
+            stop.timer.cancel()
+            stop.timer = None
+        return stop
 
-    def leave(self, ending: StopTrace, failure: str | None) -> None:
-        """Count a call that has ended, well or with the words of `failure`."""
-        ending.calls -= 1
-        ending.ended_at = time.time_ns()
-        ending.failure = failure
-        if not ending.calls:
+    def leave(self, stop: StopTrace, failure: str | None) -> None:
+        """Note that a call has ended, successfully or with the message `failure`."""
+        stop.calls -= 1
+        stop.ended_at = time.time_ns()
+        stop.failure = failure
+        if not stop.calls:
             loop = asyncio.get_running_loop()
-            ending.timer = loop.call_later(self._settle_seconds, self._end, ending)
+            stop.timer = loop.call_later(self._settle_seconds, self._end, stop)
 
     def close(self) -> None:
-        """End them all."""
-        for ending in list(self._endings.values()):
-            self._end(ending)
+        """End all of them."""
+        for stop in list(self._stops.values()):
+            self._end(stop)
 
-    def _end(self, ending: StopTrace) -> None:
-        if ending.timer is not None:
-            ending.timer.cancel()
-        del self._endings[ending.startup.pod.key]
-        if ending.failure is not None:
-            ending.root.fail(ending.failure)
-        ending.root.finish(ending.ended_at or None)
+    def _end(self, stop: StopTrace) -> None:
+        if stop.timer is not None:
+            stop.timer.cancel()
+        del self._stops[stop.startup.pod.key]
+        if stop.failure is not None:
+            stop.root.fail(stop.failure)
+        stop.root.finish(stop.ended_at or None)

@@ -1,7 +1,7 @@
-"""Subjects: what a traced call is about, read from its payload and from its answer's.
+"""Call subjects: which pod and container a traced call is about, by its request and response.
 
-Only what a span may say is taken from a message: names, ids and the image. A PullImage carries
-registry credentials and a CreateContainer a pod's variables; those are looked at by nobody here.
+Only names, ids and the image are read. A PullImage carries registry credentials and a
+CreateContainer a pod's variables, neither of which may be in a span.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ BEGINNING: Final = frozenset((RUN_SANDBOX, PULL_IMAGE, CREATE_CONTAINER, START_C
 """Paths of the calls of a startup."""
 
 ENDING: Final = frozenset((STOP_CONTAINER, REMOVE_CONTAINER, STOP_SANDBOX, REMOVE_SANDBOX))
-"""Paths of the calls that a pod ends with; polling is in neither of them."""
+"""Paths of the calls that stop and remove a pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallSubject:
-    """What one call is about; `pod` where the message names it, ids where it names those only.
+    """The subject of one call: `pod` if the message describes it, ids if it has only those.
 
-    `attempt` is that of the container, which counts its restarts.
+    `attempt` is the container's, which counts its restarts.
     """
 
     pod: Pod | None = None
@@ -49,7 +49,7 @@ class CallSubject:
 
     @property
     def attributes(self) -> dict[str, Value]:
-        """What spans say about the call, apart from the pod."""
+        """The attributes of the call's spans, apart from the pod's."""
         found: dict[str, Value] = {}
         if self.container:
             found["k8s.container.name"] = self.container
@@ -64,7 +64,7 @@ class CallSubject:
 
 
 def of_call(path: str, payload: bytes) -> CallSubject | None:
-    """Return the subject of a traced call, None when its payload cannot be decoded."""
+    """Return the subject of a traced call; None if its payload cannot be decoded."""
     try:
         return _of_call(path, payload)
     except DecodeError:
@@ -72,7 +72,7 @@ def of_call(path: str, payload: bytes) -> CallSubject | None:
 
 
 def of_answer(path: str, payload: bytes) -> CallSubject:
-    """Return what the runtime's answer adds: the id of what was made."""
+    """Return what the runtime's response adds: the id of what was created."""
     try:
         if path == RUN_SANDBOX:
             answer = api_pb2.RunPodSandboxResponse.FromString(payload)
@@ -118,7 +118,7 @@ def _of_call(path: str, payload: bytes) -> CallSubject:
 
 
 def _pod_of(config: api_pb2.PodSandboxConfig) -> Pod | None:
-    """Return the pod of a sandbox's configuration; None where there is no uid to know it by."""
+    """Return the pod of a sandbox's configuration; None if it has no uid."""
     metadata = config.metadata
     if not metadata.uid:
         return None

@@ -1,14 +1,14 @@
-"""Tracing: a span around each call of a pod's lifecycle, and one around what goes to the runtime.
+"""Call tracing: a SERVER span for each call of a pod's lifecycle, a CLIENT span for its forward.
 
     kubelet's span                       if it sent a sampled context
-      pod.startup                        see `startups`; `pod.stop` for its end: see `endings`
+      pod.startup                        see `startups`; `pod.stop` when a pod stops: see `stops`
         …/CreateContainer    SERVER      the call as kubelet sees it
-          realizer.wait …                whatever its interceptor does
-          …/CreateContainer  CLIENT      what the runtime was asked; its own spans hang below this
+          realizer.wait …                whatever the interceptor does
+          …/CreateContainer  CLIENT      the call to the runtime, parent of the runtime's own spans
 
-It stands around the interceptors, or where there is none in the place of one, and changes nothing
-about a call but one header: where traces are sent, the runtime is told of the CLIENT span in
-`traceparent`. Payloads, other metadata, statuses and exceptions pass as they are.
+The tracer wraps the interceptors, and stands in for one where a method has none. It changes one
+header of a call: where traces are sent, `traceparent` names the CLIENT span to the runtime.
+Payloads, other metadata, statuses and exceptions pass unchanged.
 
 A later call of the same kubelet trace is a child of kubelet's own span; a call with any other
 context is a child of `pod.startup` and has a link to that context.
@@ -30,7 +30,7 @@ from cri_proxy.tracing.startups import Pod, Startup, Startups
 from cri_proxy.tracing.stops import StopTraces
 from cri_proxy.tracing.subjects import CallSubject
 
-# What of a server's statuses is the server's own failure, by the conventions for gRPC.
+# The statuses that count as a server's own failure, by the semantic conventions for gRPC.
 _FAULTS: Final = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
@@ -39,9 +39,9 @@ _GIVEN_UP: Final = "cri-proxy gave the call up"
 
 @dataclass(frozen=True, slots=True)
 class TracingOptions:
-    """Which pods are traced (`all` or `annotated`), who is between, and whether others follow.
+    """Which pods are traced (`all` or `annotated`), and the sockets on both sides.
 
-    `is_sending` says that spans reach a collector, so that the runtime's may hang below them.
+    `is_sending` means that spans reach a collector, so that the runtime's can be their children.
     """
 
     pods: str
@@ -52,7 +52,7 @@ class TracingOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a call's span belongs: its parent, and what it has a link to."""
+    """Where a call's span belongs: its parent and its links."""
 
     parent: Context
     links: tuple[Context, ...] = ()
@@ -61,7 +61,7 @@ class _Place:
 def around(
     interceptors: Mapping[str, Interceptor],
     startups: Startups,
-    endings: StopTraces,
+    stops: StopTraces,
     options: TracingOptions,
 ) -> dict[str, Interceptor]:
     """Return the interceptors with tracing around those of lifecycle calls, by method path.
@@ -75,12 +75,12 @@ def around(
     watched = subjects.ENDING if options.is_sending else {subjects.STOP_SANDBOX}
     for path in watched:
         inner = interceptors.get(path, _forward)
-        traced[path] = TracedStop(path, inner, startups, endings, options)
+        traced[path] = TracedStop(path, inner, startups, stops, options)
     return {**interceptors, **traced}
 
 
 class _Traced:
-    """What the two kinds of traced methods have in common."""
+    """What both kinds of traced methods have in common."""
 
     def __init__(
         self, path: str, inner: Interceptor, startups: Startups, options: TracingOptions
@@ -92,13 +92,13 @@ class _Traced:
         self._options = options
 
     def _kubelets_own(self, pod: Pod | None, kubelets: Context | None) -> _Place | None:
-        """Return the place of a call outside of what we trace, if kubelet traces it itself."""
+        """Return the place of a call that is part of no startup or stop, if kubelet traces it."""
         if kubelets is None or not kubelets.is_sampled or not self._is_wanted(pod):
             return None
         return _Place(_decided(kubelets))
 
     def _is_wanted(self, pod: Pod | None) -> bool:
-        """Whether the settings want the pod traced, as far as the call tells."""
+        """Return whether the pod is to be traced by the settings, as far as the call shows."""
         return self._options.pods == "all" or (pod is not None and pod.is_annotated)
 
     async def _answer(
@@ -109,7 +109,7 @@ class _Traced:
         attributes: dict[str, Value],
         tries: tuple[Startup, str] | None = None,
     ) -> tuple[bytes, CallSubject]:
-        """Answer within a SERVER span; return also what the answer tells of what was made.
+        """Answer within a SERVER span; also return the ids that the response has.
 
         The span stays the task's current one, so that a refusal is logged with its ids.
         """
@@ -129,7 +129,7 @@ class _Traced:
                     payload, _TracedCall(call, payload, attributes, self._options)
                 )
             except BaseException as error:
-                _tell(span, error, is_server=True)
+                _fail(span, error, is_server=True)
                 raise
             made = subjects.of_answer(self._path, answer)
             span.set_attributes({"rpc.status_code": "OK", **made.attributes})
@@ -137,10 +137,10 @@ class _Traced:
 
 
 class TracedStart(_Traced):
-    """One method of a startup, traced."""
+    """A method that a pod starts with, traced."""
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Answer as the interceptor inside does, and tell of it."""
+        """Answer as the wrapped interceptor does, within spans."""
         subject = subjects.of_call(self._path, payload)
         if subject is None:
             return await self._inner(payload, call)
@@ -176,7 +176,7 @@ class TracedStart(_Traced):
         return answer
 
     def _startup_of(self, subject: CallSubject, kubelets: Context | None) -> Startup | None:
-        """Return the startup that the call is part of, if it is part of any."""
+        """Return the startup that the call is part of, if any."""
         if self._path == subjects.START_CONTAINER:
             return self._startups.of_container(subject.container_id)
         pod = subject.pod
@@ -193,21 +193,21 @@ class TracedStart(_Traced):
 
 
 class TracedStop(_Traced):
-    """One method that a pod ends with, traced if it is sent anywhere."""
+    """A method that a pod stops with, traced where traces are sent."""
 
     def __init__(
         self,
         path: str,
         inner: Interceptor,
         startups: Startups,
-        endings: StopTraces,
+        stops: StopTraces,
         options: TracingOptions,
     ) -> None:
         super().__init__(path, inner, startups, options)
-        self._endings = endings
+        self._stops = stops
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
-        """Answer as the interceptor inside does, and tell of it."""
+        """Answer as the wrapped interceptor does, within spans."""
         subject = subjects.of_call(self._path, payload)
         if subject is None:
             return await self._inner(payload, call)
@@ -227,25 +227,25 @@ class TracedStop(_Traced):
                 return await self._inner(payload, call)
             return (await self._answer(payload, call, place, subject.attributes))[0]
         attributes = {**startup.pod.attributes, **_named(subject, startup).attributes}
-        ending = self._endings.enter(startup)
+        stop = self._stops.enter(startup)
         failure: str | None = _GIVEN_UP
         try:
             if kubelets is not None and kubelets.is_sampled:
-                place = _Place(_decided(kubelets), (ending.context, startup.context))
+                place = _Place(_decided(kubelets), (stop.context, startup.context))
             else:
-                place = _Place(ending.context, () if kubelets is None else (kubelets,))
+                place = _Place(stop.context, () if kubelets is None else (kubelets,))
             answer, _ = await self._answer(payload, call, place, attributes)
             failure = None
         except BaseException as error:
             failure = status.of_outcome(error)[1]
             raise
         finally:
-            self._endings.leave(ending, failure)
+            self._stops.leave(stop, failure)
         return answer
 
 
 class _TracedCall:
-    """A call whose forwarding is a CLIENT span; to the interceptor it is the call itself."""
+    """A call that is forwarded within a CLIENT span; otherwise the call that it wraps."""
 
     def __init__(
         self, call: Call, payload: bytes, attributes: dict[str, Value], options: TracingOptions
@@ -286,36 +286,36 @@ class _TracedCall:
             try:
                 answer = await self._call.forward(payload, metadata=metadata)
             except BaseException as error:
-                _tell(span, error, is_server=False)
+                _fail(span, error, is_server=False)
                 raise
             span.set_attribute("rpc.status_code", "OK")
             return answer
 
 
 async def _forward(payload: bytes, call: Call) -> bytes:
-    """Stand for a method that nobody intercepts."""
+    """Forward the call unchanged: the interceptor of a method without one."""
     return await call.forward(payload)
 
 
 def _place_in(startup: Startup, kubelets: Context | None) -> _Place:
-    """Return where a startup's call belongs."""
+    """Return the place of a call of a startup."""
     if kubelets is None:
         return _Place(startup.context)
     if not kubelets.is_sampled or kubelets.trace_id != startup.context.trace_id:
         return _Place(startup.context, (kubelets,))
-    # The call that began the startup: its root is a child of kubelet's span already.
+    # The call that began the startup, whose root is a child of kubelet's span already.
     if startup.parent is not None and startup.parent.span_id == kubelets.span_id:
         return _Place(startup.context)
     return _Place(kubelets._replace(is_sampled=startup.context.is_sampled))
 
 
 def _decided(kubelets: Context) -> Context:
-    """Return kubelet's context with our own sampler's decision about it."""
+    """Return kubelet's context with our sampler's decision."""
     return kubelets._replace(is_sampled=spans.is_sampled(kubelets.trace_id, kubelets))
 
 
 def _named(subject: CallSubject, startup: Startup) -> CallSubject:
-    """Return the subject with the name of a container that it names only by its id."""
+    """Return the subject with the container's name and attempt, if its id is known."""
     known = startup.containers.get(subject.container_id)
     return subject if known is None else replace(subject, container=known[0], attempt=known[1])
 
@@ -325,19 +325,19 @@ def _of_pod(pod: Pod | None) -> dict[str, Value]:
 
 
 def _count(span: Span, startup: Startup, what: str) -> None:
-    """Make a repeated call recognizable: its number, and a link to the one before."""
+    """Mark a retry with its number and a link to the call before."""
     number, before = startup.tried(what, span.context)
     if before is not None:
         span.set_attribute("cri_proxy.try", number)
         span.add_link(before)
 
 
-def _tell(span: Span, error: BaseException, *, is_server: bool) -> None:
-    """Tell how a call failed; whether that is an error depends on whose span it is."""
+def _fail(span: Span, error: BaseException, *, is_server: bool) -> None:
+    """Record how a call failed; whether that is an error depends on whose span it is."""
     code, message = status.of_outcome(error)
     span.set_attribute("rpc.status_code", code)
     if is_server and code not in _FAULTS:
-        # Refused as it should be: the words are worth having all the same.
+        # The caller's fault, not the server's; the message is useful all the same.
         span.set_attribute("cri_proxy.status.message", message)
         return
     span.set_attribute("error.type", code)

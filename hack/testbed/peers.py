@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy.daemon.initialization import PeerServerInit
-from cri_proxy.lib import codec
+from cri_proxy.lib import child
 from cri_proxy.lib.job import Jobs, Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.cachelocations import Location
@@ -62,17 +62,17 @@ class Node:
         host, _, port = self.address.rpartition(":")
         listening = socket.create_server((host, int(port)), backlog=1024)
         log_settings = LogSettings(level="debug", format="text")
-        init = PeerServerInit(self.options, log_settings, listening.fileno(), nice=0)
+        init = PeerServerInit(self.options, log_settings, listening.fileno())
         with listening, self._log.open("ab") as log:
             self._program = subprocess.Popen(
-                [sys.executable, "-m", "cri_proxy", "share"],
+                [sys.executable, "-m", "cri_proxy", "peer-server"],
                 stdin=subprocess.PIPE,
                 stderr=log,
                 pass_fds=(listening.fileno(),),
                 cwd=_REPOSITORY,
             )
         assert self._program.stdin is not None
-        self._program.stdin.write(codec.encode(init) + b"\n")
+        self._program.stdin.write(child.init_line_of(init, nice=0))
         self._program.stdin.flush()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Annotations that nobody should write: refused or honored, never misread, never let through.
+"""Annotations that are odd or invalid: refused or honored, never misread, never let through.
 
 And exec: what the runtime is asked to run in a container, argument by argument.
 """
@@ -24,7 +24,7 @@ KIBIBYTE = 1024
 
 @pytest.fixture
 async def station(station: Station) -> Station:
-    """Have the proxy run, with an environment to be had, and one that must be activated."""
+    """Start the proxy, with an environment that is published, and one that must be activated."""
     station.push("web", station.published.tools)
     station.runtime.answer(
         methods.path_of("ImageStatus"),

@@ -1,4 +1,4 @@
-"""What the daemon does by itself, and that nobody who calls it notices."""
+"""Maintenance in the background, and that calls do not notice it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_calls_are_answered_while_a_large_environment_is_deleted(station: 
     assert meanwhile > 0
 
 
-async def test_a_full_disk_is_told_once_while_the_runtime_cannot_say_what_is_used(
+async def test_a_full_disk_is_logged_once_while_the_runtime_cannot_say_what_is_used(
     station: Station,
 ) -> None:
     station.runtime.fail(LISTS, grpc.StatusCode.UNAVAILABLE, "not now")
@@ -51,8 +51,8 @@ async def test_a_full_disk_is_told_once_while_the_runtime_cannot_say_what_is_use
 
     await station.runtime.called(LISTS, times=3)
 
-    def told() -> int:
+    def failures() -> int:
         return station.proxy.log_text().count("garbage collection failed, will retry")
 
-    await asyncio.to_thread(waiting.until, lambda: told() > 0, what="the failure to be told")
-    assert told() == 1
+    await asyncio.to_thread(waiting.until, lambda: failures() > 0, what="the failure to be logged")
+    assert failures() == 1

@@ -17,7 +17,7 @@ RUN = methods.path_of("RunPodSandbox")
 
 @pytest.fixture
 async def station(station: Station) -> Station:
-    """Have the proxy run."""
+    """Start the proxy."""
     await asyncio.to_thread(station.proxy.start)
     station.runtime.calls.clear()
     return station

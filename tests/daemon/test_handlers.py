@@ -23,7 +23,7 @@ def mapping() -> dict[str, str]:
 
 @pytest.fixture
 async def station(station: Station, mapping: dict[str, str]) -> Station:
-    """Have the proxy run with the mapping."""
+    """Start the proxy with the mapping."""
     station.proxy.configure({"runtime": {"handlers": mapping}})
     await asyncio.to_thread(station.proxy.start)
     station.runtime.calls.clear()

@@ -1,4 +1,4 @@
-"""What a scrape tells of the whole program, and what probes are answered."""
+"""What a scrape shows of the whole program, and what probes are answered."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_a_failed_realization_is_measured_by_its_cause(
     assert found[name] == 1
 
 
-async def test_the_router_tells_who_is_connected_and_what_it_holds(
+async def test_the_router_counts_connections_and_held_bytes(
     station: Station, measured: str
 ) -> None:
     await station.caller.unary_unary(STATUS)(b"", timeout=60)
@@ -163,7 +163,7 @@ async def test_readiness_follows_the_runtime_and_health_does_not(
     assert (await samples(measured))["cri_proxy_runtime_up"] == 0
 
 
-async def test_other_paths_are_told_what_there_is(measured: str) -> None:
+async def test_other_paths_are_answered_with_the_paths_that_exist(measured: str) -> None:
     status, text = await asyncio.to_thread(get, f"{measured}/debug")
 
     assert status == 404
@@ -199,7 +199,7 @@ async def test_dashboard_and_alerts_ask_for_metrics_that_exist(
     assert asked - found - {"cri_proxy_outcome"} == set()
 
 
-def test_the_page_tells_of_every_metric_and_setting() -> None:
+def test_the_page_lists_every_metric_of_the_dashboard() -> None:
     page = (MANIFESTS.parents[1] / "docs" / "observability.md").read_text()
     dashboard = json.loads((MANIFESTS / "dashboard.json").read_text())
     asked = set(re.findall(r"cri_proxy_[a-z_]+|rpc_server_[a-z_]+", json.dumps(dashboard)))

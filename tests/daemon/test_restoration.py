@@ -15,7 +15,7 @@ RESTORE = methods.path_of("RestorePod")
 
 @pytest.fixture
 async def station(station: Station) -> Station:
-    """Have the proxy run."""
+    """Start the proxy."""
     await asyncio.to_thread(station.proxy.start)
     station.runtime.calls.clear()
     return station

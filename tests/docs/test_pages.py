@@ -66,7 +66,9 @@ def test_every_exit_code_is_documented() -> None:
 def test_commands_on_the_pages_exist() -> None:
     known = {command.name for command in commands.COMMANDS}
     for page in PAGES:
-        for word in re.findall(r"(?:^# |`)(?:\S*/)?cri-proxy ([a-z]+)", page.read_text(), re.M):
+        for word in re.findall(
+            r"(?:^# |`)(?:\S*/)?cri-proxy ([a-z][a-z-]*)", page.read_text(), re.M
+        ):
             assert word in known, f"{page.name}: cri-proxy {word}"
 
 

@@ -18,14 +18,14 @@ def test_a_message_reaches_the_socket(tmp_path: Path, monkeypatch: pytest.Monkey
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(place))
 
-        told = notify.systemd("READY=1")
+        was_sent = notify.systemd("READY=1")
 
-        assert told
+        assert was_sent
         assert listener.recv(100) == b"READY=1"
 
 
 @pytest.mark.parametrize("place", ["", "relative", "/nowhere/at/all"])
-def test_nobody_there_is_no_error(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_a_missing_listener_is_no_error(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", place)
 
     assert not notify.systemd("READY=1")
@@ -41,7 +41,7 @@ async def test_the_watchdog_hears_more_often_than_it_asks_for(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(place))
         listener.setblocking(False)
-        beating = asyncio.create_task(notify.beat())
+        beating = asyncio.create_task(notify.keep_alive())
         loop = asyncio.get_running_loop()
 
         heard = [await loop.sock_recv(listener, 100) for _ in range(3)]
@@ -52,11 +52,11 @@ async def test_the_watchdog_hears_more_often_than_it_asks_for(
 
 
 @pytest.mark.parametrize(("period", "pid"), [("", None), ("30000", "1"), ("often", None)])
-async def test_nobody_is_told_who_did_not_ask(
+async def test_nothing_is_sent_without_a_watchdog(
     monkeypatch: pytest.MonkeyPatch, period: str, pid: str | None
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", period)
     if pid is not None:
         monkeypatch.setenv("WATCHDOG_PID", pid)
 
-    await notify.beat()
+    await notify.keep_alive()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cri_proxy.lib import codec, pipe
+from cri_proxy.lib import codec, meters, pipe
 
 JSON = st.recursive(
     st.none()
@@ -30,6 +30,16 @@ def test_frames_carry_messages_through_one_stream(arguments):
     assert [each.id for each in messages] == list(range(len(arguments)))
     assert [codec.decode(each.argument, dict) for each in messages] == arguments
     assert pipe.read(stream, pipe.TO_WORKER) is None
+
+
+def test_counts_are_carried_with_the_names_of_their_counter():
+    increments = (
+        meters.Increment("a_total", "Things.", ("outcome",), ("good",), 3),
+        meters.Increment("b_total", "Bytes.", (), (), 0.5),
+    )
+    stream = io.BytesIO(pipe.frame_of(pipe.CountsMessage(increments)))
+
+    assert pipe.read(stream, pipe.FROM_WORKER) == pipe.CountsMessage(increments)
 
 
 @given(st.integers(0, 20))

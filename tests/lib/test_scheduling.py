@@ -12,7 +12,7 @@ from cri_proxy.lib import scheduling
 
 
 def asked_in_a_thread() -> tuple[bool, int, int]:
-    """Return whether it was taken, what the kernel tells of it, and the niceness after it."""
+    """Return whether it was taken, what the kernel reports of it, and the niceness after it."""
     found: list[tuple[bool, int, int]] = []
 
     def ask() -> None:
@@ -46,8 +46,8 @@ def test_a_process_that_computes_has_the_longest_slices_in_all_its_threads() -> 
     program = (
         "import os, threading; from cri_proxy.lib import scheduling;"
         "scheduling.compute(3);"
-        "tell = lambda: print(os.nice(0), scheduling.slice_microseconds());"
-        "thread = threading.Thread(target=tell); thread.start(); thread.join()"
+        "show = lambda: print(os.nice(0), scheduling.slice_microseconds());"
+        "thread = threading.Thread(target=show); thread.start(); thread.join()"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60

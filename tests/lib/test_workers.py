@@ -5,13 +5,14 @@ import select
 import signal
 import subprocess
 import sys
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from cri_proxy import errors
-from cri_proxy.lib import pipe, workers
+from cri_proxy.lib import meters, pipe, workers
 from cri_proxy.lib.job import Job
 from tests.lib.worker_program import JOBS, LOOSE, STRICT
 
@@ -343,6 +344,25 @@ async def test_worker_inherits_no_descriptor_of_another():
 
         assert len({each["pid"] for each in seen}) == 3
         assert len({each["descriptors"] for each in seen}) == 1
+
+
+async def test_what_jobs_count_is_added_to_the_daemons_counters():
+    """Before their results arrive, so that a scrape after a call sees what the call counted."""
+    name = f"test_{uuid.uuid4().hex}_total"
+    seen = []
+
+    def report(progress):
+        seen.append(meters.COUNTERS[name].values())
+
+    async with pool_of(size=2) as pool:
+        await pool.call(JOBS["tally"], {"name": name}, on_progress=report)
+        once = meters.COUNTERS[name].values()
+        with pytest.raises(errors.NotFound):
+            await pool.call(JOBS["tally"], {"name": name, "fail": True})
+
+    assert seen == [{("before",): 1}]
+    assert once == {("before",): 1, ("after",): 2}
+    assert meters.COUNTERS[name].values() == {("before",): 2, ("after",): 4}
 
 
 async def test_worker_sees_a_closed_environment(monkeypatch):

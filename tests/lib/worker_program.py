@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from cri_proxy import errors
-from cri_proxy.lib import worker
+from cri_proxy.lib import meters, worker
 from cri_proxy.lib.job import Cancelled, Job, Jobs
 
 NAMES: Final = (
     *("echo", "describe", "count", "refuse", "subclass", "crash", "die", "hold", "wait"),
-    *("inflate", "misanswer", "desert", "chatter"),
+    *("inflate", "misanswer", "desert", "chatter", "tally"),
 )
 JOBS: Final = {name: Job(name, dict, dict, dict) for name in NAMES}
 CARRY: Final = Job("carry", dict, dict, dict)
@@ -49,6 +49,7 @@ def build(settings):
         "misanswer": lambda argument, task: {"answer": object()},
         "desert": desert,
         "chatter": chatter,
+        "tally": tally,
     }
     return Jobs(
         *(JOBS[name].run_by(function) for name, function in functions.items()),
@@ -93,6 +94,17 @@ def count(argument, task):
     for number in range(argument["to"]):
         task.report({"number": number})
     return {"numbers": argument["to"]}
+
+
+def tally(argument, task):
+    """Count by a counter that only this process has, report, count again, and fail if asked."""
+    counter = meters.counter(argument["name"], "Things.", "outcome")
+    counter.add(1, "before")
+    task.report({"counted": 1})
+    counter.add(2, "after")
+    if argument.get("fail"):
+        raise errors.NotFound("nothing here; look elsewhere")
+    return {}
 
 
 def refuse(argument, task):

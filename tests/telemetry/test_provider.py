@@ -1,4 +1,4 @@
-"""What becomes of spans; each test runs a program of its own, since a process has one outlet."""
+"""Where spans go; each test runs a program of its own, since a process has one span queue."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ installed = None
 if kept or provider.is_sent(settings):
     installed = provider.install(settings, log, ring=kept)
 ids = (int("a" * 32, 16), int("b" * 16, 16))
-is_on = spans.is_on()
+is_on = installed is not None
 if kept:
     installed.begin(StoredStartup(trace_id="a" * 32, span_id="b" * 16, parent_id=None, started=1,
                                   uid="u", attempt=0, namespace="n", name="p", is_annotated=True))
@@ -71,7 +71,7 @@ def collector() -> Iterator[Collector]:
 def run(
     settings: dict[str, object] | None = None, ring: Path | str = "", **variables: str
 ) -> dict[str, Any]:
-    """Run the program with tracing settings; return what it tells."""
+    """Run the program with tracing settings; return what was seen of it."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")} | variables
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(settings or {}), str(ring)],
@@ -81,9 +81,9 @@ def run(
         check=True,
         timeout=90,
     )
-    told: dict[str, Any] = json.loads(done.stdout)
-    told["lines"] += [json.loads(line)["event"] for line in done.stderr.splitlines()]
-    return told
+    seen: dict[str, Any] = json.loads(done.stdout)
+    seen["lines"] += [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    return seen
 
 
 def sending(collector: Collector, **settings: object) -> dict[str, object]:
@@ -91,7 +91,7 @@ def sending(collector: Collector, **settings: object) -> dict[str, object]:
 
 
 def test_spans_go_to_the_collector_of_the_settings(collector: Collector) -> None:
-    told = run(sending(collector))
+    seen = run(sending(collector))
 
     fetch = collector.wait("store.fetch")
     (realize,) = collector.spans("realizer.realize")
@@ -103,7 +103,7 @@ def test_spans_go_to_the_collector_of_the_settings(collector: Collector) -> None
     assert (fetch.is_error, fetch.message) == (True, "broke off")
     assert fetch.attributes["error.type"] == "ValueError"
     assert fetch.events == ()
-    assert told["inside"] == fetch.trace_id
+    assert seen["inside"] == fetch.trace_id
 
 
 def test_a_span_has_the_ids_that_it_is_given_and_what_is_below_it_is_of_its_trace(
@@ -128,10 +128,10 @@ def test_the_steps_of_a_job_are_spans_of_their_own_times(collector: Collector) -
 def test_a_line_inside_a_span_carries_its_trace_and_one_outside_does_not(
     collector: Collector,
 ) -> None:
-    told = run(sending(collector))
+    seen = run(sending(collector))
 
-    assert len(told["inside"]) == 32
-    assert told["outside"] is None
+    assert len(seen["inside"]) == 32
+    assert seen["outside"] is None
 
 
 def test_the_variables_of_opentelemetry_are_enough(collector: Collector) -> None:
@@ -170,32 +170,32 @@ def test_the_variables_have_the_last_word_over_the_settings(collector: Collector
 def test_spans_go_over_grpc_to_whom_it_is_said(collector: Collector, is_variable: bool) -> None:
     if is_variable:
         variables = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
-        told = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.grpc_url, **variables)
+        seen = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.grpc_url, **variables)
     else:
         settings = {"exporter": "otlp", "protocol": "grpc", "endpoint": collector.grpc_url}
-        told = run(settings)
+        seen = run(settings)
 
     fetch = collector.wait("store.fetch")
     assert collector.paths == ["grpc"]
     assert collector.resources[0]["service.name"] == "cri-proxy"
-    assert told["inside"] == fetch.trace_id
+    assert seen["inside"] == fetch.trace_id
 
 
-def test_a_protocol_that_is_not_spoken_is_told_and_replaced(collector: Collector) -> None:
-    told = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_EXPORTER_OTLP_PROTOCOL="http/json")
+def test_a_protocol_that_is_not_supported_is_logged_and_replaced(collector: Collector) -> None:
+    seen = run(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_EXPORTER_OTLP_PROTOCOL="http/json")
 
     collector.wait("store.fetch")
-    assert any("over HTTP with protobuf" in line for line in told["lines"])
+    assert any("over HTTP with protobuf" in line for line in seen["lines"])
 
 
 def test_a_startup_that_is_not_sampled_is_kept_and_not_sent(
     collector: Collector, tmp_path: Path
 ) -> None:
-    told = run(sending(collector, share=0), tmp_path / "traces")
+    seen = run(sending(collector, share=0), tmp_path / "traces")
 
     (file,) = (tmp_path / "traces").iterdir()
     assert "store.fetch" in file.read_text()
-    assert told["sampled"] is False
+    assert seen["sampled"] is False
     assert collector.spans() == []
 
 
@@ -212,12 +212,12 @@ def test_what_is_called_a_secret_is_not_kept(tmp_path: Path) -> None:
     assert "do-not-tell" not in file.read_text()
 
 
-def test_a_collector_that_fails_is_told_once(collector: Collector) -> None:
+def test_a_collector_that_fails_is_logged_once(collector: Collector) -> None:
     collector.status = 400
 
-    told = run(sending(collector))
+    seen = run(sending(collector))
 
-    assert told["lines"].count("traces are lost: the collector does not take them") == 1
+    assert seen["lines"].count("traces are lost: the collector does not take them") == 1
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_collector_that_fails_is_told_once(collector: Collector) -> None:
     ],
 )
 def test_where_spans_are_neither_sent_nor_kept_they_are_nothing(variables: dict[str, str]) -> None:
-    told = run({}, **variables)
+    seen = run({}, **variables)
 
-    assert told["is_on"] is False
-    assert told["inside"] is told["outside"] is None
+    assert seen["is_on"] is False
+    assert seen["inside"] is seen["outside"] is None

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cri_proxy.lib import child
+from cri_proxy.lib.child import Program
 from cri_proxy.telemetry import sender
 from cri_proxy.telemetry.sender import SpanSender
 from hack.testbed import waiting
@@ -25,10 +27,10 @@ SLEEP = "import time; time.sleep(1000)"
 
 def made(program: str, *arguments: object) -> SpanSender:
     argv = (sys.executable, "-c", program, *(str(each) for each in arguments))
-    return SpanSender(argv, {"greeting": 1})
+    return SpanSender(Program(argv, {"log": 1}, nice=0))
 
 
-def test_every_line_arrives_after_the_greeting(tmp_path: Path) -> None:
+def test_every_line_arrives_after_the_init_message(tmp_path: Path) -> None:
     sending = made(COPY, tmp_path / "got")
     for number in range(3):
         sending.add(f"{number:032x}", "", '{"name":"call"}')
@@ -37,7 +39,7 @@ def test_every_line_arrives_after_the_greeting(tmp_path: Path) -> None:
 
     first, *lines = map(json.loads, (tmp_path / "got").read_text().splitlines())
 
-    assert first == {"greeting": 1}
+    assert first == {"type": "init", "nice": 0, "settings": {"log": 1}}
     assert [line["trace_id"] for line in lines] == [f"{number:032x}" for number in range(3)]
 
 
@@ -58,7 +60,7 @@ def test_a_program_that_reads_nothing_costs_what_does_not_fit(
 def test_a_program_that_ended_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sender, "RESTART_SECONDS", 0.0)
+    monkeypatch.setattr(child, "FIRST_PAUSE_SECONDS", 0.0)
     sending = made(DIE_ONCE, tmp_path / "got", tmp_path / "was")
 
     def has_died() -> bool:
@@ -67,11 +69,12 @@ def test_a_program_that_ended_is_started_again(
         return bool(caplog.records)
 
     waiting.until(has_died, what="the death to be noticed")
+    waiting.until((tmp_path / "got").exists, what="the next start")
     sending.add("b" * 32, "", "{}")
     sending.flush()
     sending.close(60)
 
     first, *_, last = map(json.loads, (tmp_path / "got").read_text().splitlines())
-    assert first == {"greeting": 1}
+    assert first == {"type": "init", "nice": 0, "settings": {"log": 1}}
     assert last["trace_id"] == "b" * 32
-    assert "the program that sends traces ended" in caplog.text
+    assert "span exporter ended" in caplog.text

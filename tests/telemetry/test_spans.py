@@ -90,7 +90,7 @@ async def test_a_task_that_a_call_begins_is_below_it(taken: list[Span]) -> None:
     assert spans.current() is None
 
 
-def test_an_error_that_leaves_is_told_and_being_given_up_is_none(taken: list[Span]) -> None:
+def test_an_error_that_leaves_is_recorded_and_a_cancellation_is_none(taken: list[Span]) -> None:
     call = spans.below(CONTEXT, "call", kind="server", attributes={})
     with pytest.raises(ExceptionGroup), spans.Entered(call), spans.span("failed"):
         raise ExceptionGroup("several", [ValueError("broke off")])

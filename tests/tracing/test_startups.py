@@ -25,7 +25,7 @@ def test_ids_never_change_between_versions() -> None:
 
 
 async def test_a_startup_is_open_until_it_has_been_quiet() -> None:
-    found = Startups(outlet=None, settle_seconds=0.01)
+    found = Startups(queue=None, settle_seconds=0.01)
     startup = found.begin(POD, None)
     found.enter(startup)
     async with asyncio.timeout(30):
@@ -40,7 +40,7 @@ async def test_a_startup_is_open_until_it_has_been_quiet() -> None:
 
 
 async def test_a_call_that_comes_before_the_end_keeps_it_open() -> None:
-    found = Startups(outlet=None, settle_seconds=3600)
+    found = Startups(queue=None, settle_seconds=3600)
     startup = found.begin(POD, None)
     found.enter(startup)
     found.leave(startup, None)
@@ -54,7 +54,7 @@ async def test_a_call_that_comes_before_the_end_keeps_it_open() -> None:
 
 
 async def test_a_stopped_sandbox_ends_its_startup_at_once() -> None:
-    found = Startups(outlet=None, settle_seconds=3600)
+    found = Startups(queue=None, settle_seconds=3600)
     startup = found.begin(POD, None)
     found.ran(startup, "sandbox")
 
@@ -65,7 +65,7 @@ async def test_a_stopped_sandbox_ends_its_startup_at_once() -> None:
 
 
 async def test_a_stop_in_the_middle_of_a_call_is_a_failure() -> None:
-    found = Startups(outlet=None, settle_seconds=3600)
+    found = Startups(queue=None, settle_seconds=3600)
     startup = found.begin(POD, None)
     found.ran(startup, "sandbox")
     found.enter(startup)
@@ -79,7 +79,7 @@ async def test_a_stop_in_the_middle_of_a_call_is_a_failure() -> None:
 
 
 async def test_a_container_is_known_by_its_id() -> None:
-    found = Startups(outlet=None, settle_seconds=3600)
+    found = Startups(queue=None, settle_seconds=3600)
     startup = found.begin(POD, None)
 
     found.created(startup, "container", "main", 2)

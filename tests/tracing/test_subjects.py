@@ -13,7 +13,7 @@ POD = api_pb2.PodSandboxConfig(
 )
 
 
-def test_a_pull_is_told_by_its_image_and_not_by_its_credentials() -> None:
+def test_a_pull_has_its_image_and_not_its_credentials() -> None:
     request = api_pb2.PullImageRequest(
         image=api_pb2.ImageSpec(image="shop/web:1"),
         auth=api_pb2.AuthConfig(username="me", password="do-not-tell"),
@@ -27,7 +27,7 @@ def test_a_pull_is_told_by_its_image_and_not_by_its_credentials() -> None:
     assert "do-not-tell" not in repr(subject)
 
 
-def test_a_container_is_told_by_name_attempt_and_the_image_as_the_pod_has_it() -> None:
+def test_a_container_has_name_attempt_and_the_image_as_the_pod_names_it() -> None:
     request = api_pb2.CreateContainerRequest(
         pod_sandbox_id="s",
         config=api_pb2.ContainerConfig(
@@ -64,7 +64,7 @@ def test_an_empty_message_is_of_no_pod(path: str) -> None:
     assert subject.pod is None
 
 
-def test_an_answer_tells_what_was_made() -> None:
+def test_a_response_has_the_id_of_what_was_created() -> None:
     answer = api_pb2.CreateContainerResponse(container_id="c").SerializeToString()
 
     assert subjects.of_answer(subjects.CREATE_CONTAINER, answer).container_id == "c"

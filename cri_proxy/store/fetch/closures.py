@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cri_proxy import errors
-from cri_proxy.lib import singleflight
+from cri_proxy.lib import meters, singleflight
 from cri_proxy.lib.workers import Pool
 from cri_proxy.model import storepaths
 from cri_proxy.model.cachelocations import Location
@@ -40,7 +40,7 @@ from cri_proxy.store.protocol import (
     Found,
     Survey,
 )
-from cri_proxy.telemetry import meters, spans
+from cri_proxy.telemetry import spans
 
 CONNECTIONS: Final = 32
 # A path has a span of its own when it is large or slow, and the slowest of those only.
@@ -48,8 +48,8 @@ SPAN_BYTES: Final = 8 * 1024 * 1024
 SPAN_SECONDS: Final = 0.25
 SPANS_AT_MOST: Final = 32
 
-_paths = meters.counter("cri_proxy.fetched.paths", "{path}", "store paths that were fetched")
-_bytes = meters.counter("cri_proxy.fetched.size", "By", "their size, unpacked")
+_paths = meters.counter("cri_proxy_fetched_paths_total", "Store paths that were fetched.")
+_bytes = meters.counter("cri_proxy_fetched_size_bytes_total", "Unpacked size of fetched paths.")
 
 SMALL_BYTES: Final = 1024 * 1024
 """Largest archive that is fetched together with others."""

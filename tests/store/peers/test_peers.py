@@ -251,7 +251,7 @@ def test_a_node_that_was_started_anew_is_told_what_the_others_have(cluster, clos
         for node in nodes:
             node.start()
         waiting.until(
-            lambda: "peers were told" in nodes[0].log().rpartition("reset")[2],
+            lambda: "paths announced" in nodes[0].log().rpartition("reset")[2],
             what="the first node telling what it has",
         )
         server.forget()

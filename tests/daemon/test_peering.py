@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from cri_proxy.daemon.sharing import FIRST_PAUSE_SECONDS, pause_after
 from hack.testbed import ports, waiting
 from hack.testbed.processes import ProgramEnded
 from tests.daemon.conftest import Station
@@ -20,7 +19,7 @@ from tests.daemon.conftest import Station
 
 @pytest.fixture
 def address(station: Station) -> Iterator[str]:
-    """Where the station's daemon is to serve, on a port that nobody else has."""
+    """The address at which the station's daemon serves, on a port of its own."""
     with ports.kept() as port:
         chosen = f"127.0.0.1:{port}"
         station.proxy.configure({"peer": {"listen": chosen, "names": [chosen]}})
@@ -31,9 +30,9 @@ def ask(address: str, target: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(address, timeout=30)
     connection.request("GET", f"/{target}")
     answer = connection.getresponse()
-    told = answer.status, answer.read()
+    found = answer.status, answer.read()
     connection.close()
-    return told
+    return found
 
 
 def sharing(station: Station) -> list[int]:
@@ -46,7 +45,7 @@ def sharing(station: Station) -> list[int]:
                 words = (process / "cmdline").read_bytes().split(b"\0")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if parent == station.proxy.pid and b"share" in words:
+            if parent == station.proxy.pid and b"peer-server" in words:
                 found.append(int(process.name))
     return found
 
@@ -64,7 +63,7 @@ async def test_a_daemon_serves_what_it_has_realized(station: Station, address: s
     assert (await asyncio.to_thread(ask, address, "environments"))[0] == 404
 
 
-async def test_a_program_that_dies_is_replaced_and_nobody_is_refused(
+async def test_a_program_that_dies_is_replaced_without_a_refused_connection(
     station: Station, address: str
 ) -> None:
     await asyncio.to_thread(station.proxy.start)
@@ -74,15 +73,6 @@ async def test_a_program_that_dies_is_replaced_and_nobody_is_refused(
 
     assert (await asyncio.to_thread(ask, address, "nix-cache-info"))[0] == 200
     assert sharing(station) != [first]
-
-
-def test_pauses_before_a_next_start_grow_and_begin_anew_after_a_long_run() -> None:
-    pauses = [0.0]
-    for _ in range(8):
-        pauses.append(pause_after(pauses[-1], ran_seconds=0.1))
-
-    assert pauses[1:] == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert pause_after(60, ran_seconds=3600) == FIRST_PAUSE_SECONDS
 
 
 async def test_the_program_ends_with_a_daemon_that_is_killed(
@@ -98,7 +88,7 @@ async def test_the_program_ends_with_a_daemon_that_is_killed(
     )
 
 
-async def test_an_address_that_is_taken_is_told_at_once(station: Station, address: str) -> None:
+async def test_an_address_that_is_taken_is_refused_at_once(station: Station, address: str) -> None:
     host, _, port = address.rpartition(":")
     with socket.create_server((host, int(port))), pytest.raises((AssertionError, ProgramEnded)):
         await asyncio.to_thread(station.proxy.start)

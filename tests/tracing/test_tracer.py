@@ -1,4 +1,4 @@
-"""What is told of a pod's startup, and that telling it changes nothing but one header."""
+"""The spans of a pod's startup, and that tracing changes nothing but one header."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def traced(station: Station, collector: Collector) -> Station:
 
 
 def serve(station: Station) -> None:
-    """Have the runtime answer what a startup asks."""
+    """Let the runtime answer the calls of a startup."""
     runtime = station.runtime
     runtime.answer(RUN, api_pb2.RunPodSandboxResponse(pod_sandbox_id="sandbox-1"))
     runtime.answer(CREATE, api_pb2.CreateContainerResponse(container_id="container-1"))
@@ -175,7 +175,7 @@ async def test_behind_the_router_the_same_calls_are_traced_and_no_others(
     assert received.values_of("traceparent") == [metadata[0][1]]
 
 
-async def test_calls_are_told_by_the_conventions(traced: Station, collector: Collector) -> None:
+async def test_calls_follow_the_semantic_conventions(traced: Station, collector: Collector) -> None:
     await call(traced, RUN, run_request())
     await call(traced, CREATE, create_request())
     await call(traced, START, START_REQUEST)
@@ -304,7 +304,7 @@ async def test_a_container_created_before_the_proxy_was_killed_is_started_in_the
     assert collector.spans(START[1:])[0].parent_id == root.span_id
 
 
-async def test_a_failure_is_told_and_a_retry_is_known_as_one(
+async def test_a_failure_is_recorded_and_a_retry_is_known_as_one(
     traced: Station, collector: Collector
 ) -> None:
     await call(traced, RUN, run_request())
@@ -397,9 +397,7 @@ async def test_the_end_of_a_pod_is_in_kubelets_trace_where_it_has_one(
     assert (stop.trace_id, stop.span_id) in server.links
 
 
-async def test_a_refusal_is_logged_with_the_trace_that_tells_more(
-    traced: Station, collector: Collector
-) -> None:
+async def test_a_refusal_is_logged_with_its_trace_id(traced: Station, collector: Collector) -> None:
     annotations = {"flox.dev/environment": "acme/none"}
     with pytest.raises(grpc.aio.AioRpcError):
         await call(traced, CREATE, create_request(annotations))
@@ -442,7 +440,7 @@ async def test_only_annotated_pods_are_traced_where_the_settings_say_so(
     assert collector.spans("realizer.realize")
 
 
-async def test_a_cold_environment_is_told_step_by_step(
+async def test_a_cold_environment_has_a_span_for_each_step(
     traced: Station, collector: Collector
 ) -> None:
     annotations = {"flox.dev/environment": "acme/web"}
@@ -534,17 +532,6 @@ async def test_without_a_collector_startups_are_kept_and_not_a_header_is_changed
     assert await asyncio.to_thread(
         waiting.until, lambda: RUN[1:] in kept(station), what="the ring to be written"
     )
-
-
-async def test_a_node_that_traces_nothing_keeps_nothing(station: Station) -> None:
-    station.proxy.configure({"tracing": {"pods": "none"}})
-    serve(station)
-    await asyncio.to_thread(station.proxy.start)
-
-    await call(station, RUN, run_request())
-    await asyncio.to_thread(station.proxy.stop)
-
-    assert not (station.proxy.root / "traces").exists()
 
 
 def kept(station: Station) -> str:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
 
-from cri_proxy.cri import channels, methods
+from cri_proxy.cri import api_pb2, channels, methods
 from hack.testbed import processes, waiting
 from hack.testbed.fake_runtime import Context
 from tests.daemon.conftest import Station
 
 SLOW = "/runtime.v1.RuntimeService/StopContainer"
+RUN = methods.path_of("RunPodSandbox")
+CREATE = methods.path_of("CreateContainer")
+ANNOTATED = api_pb2.CreateContainerRequest(
+    config=api_pb2.ContainerConfig(image=api_pb2.ImageSpec(image="sha256:1"), command=["true"]),
+    sandbox_config=api_pb2.PodSandboxConfig(annotations={"flox.dev/environment": "acme/none"}),
+).SerializeToString()
+OUR_LINE = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (debug|info|warning|error) [a-z.]+: ")
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
     return listener
 
 
-async def test_readiness_is_told_once_the_runtime_has_answered(
+async def test_readiness_is_reported_once_the_runtime_has_answered(
     station: Station, listener: socket.socket
 ) -> None:
     with listener:
@@ -75,18 +81,18 @@ async def test_calls_fail_as_unavailable_while_the_runtime_is_away_and_work_when
 
 
 async def _slow_answer(
-    station: Station,
+    station: Station, method: str = SLOW
 ) -> tuple[grpc.aio.UnaryUnaryCall[bytes, bytes], asyncio.Event]:
-    """Have a call in flight at the runtime, which answers when the event is set."""
+    """Return a call in flight at the runtime, which answers when the event is set."""
     released = asyncio.Event()
 
     async def behaviour(payloads: object, context: Context) -> None:
         await released.wait()
         await context.write(b"done")
 
-    station.runtime.on(SLOW, behaviour)
-    call = station.caller.unary_unary(SLOW)(b"", timeout=60)
-    await station.runtime.called(SLOW)
+    station.runtime.on(method, behaviour)
+    call = station.caller.unary_unary(method)(b"", timeout=60)
+    await station.runtime.called(method)
     return call, released
 
 
@@ -104,6 +110,30 @@ async def test_the_first_signal_lets_calls_in_flight_end(station: Station) -> No
     await asyncio.to_thread(
         waiting.until, lambda: "stopped" in station.proxy.log_text(), what="the proxy to end"
     )
+
+
+async def test_standard_error_has_only_our_own_lines(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default gRPC logs a notice for each program that is started while calls are in flight."""
+    for variable in ("GRPC_ENABLE_FORK_SUPPORT", "GRPC_VERBOSITY"):
+        monkeypatch.delenv(variable)  # this process has set them, too
+    await asyncio.to_thread(station.proxy.start)
+    call, released = await _slow_answer(station, RUN)
+    (worker,) = _children_of(station.proxy.pid)
+    os.kill(worker, signal.SIGKILL)
+
+    await asyncio.to_thread(
+        waiting.until, lambda: worker not in _children_of(station.proxy.pid), what="its death"
+    )
+    with pytest.raises(grpc.aio.AioRpcError, match="acme/none"):
+        await station.caller.unary_unary(CREATE)(ANNOTATED, timeout=60)  # takes a new worker
+    released.set()
+    await call
+
+    lines = station.proxy.log_text().splitlines()
+    assert any("acme/none" in line for line in lines)
+    assert [line for line in lines if not OUR_LINE.match(line)] == []
 
 
 async def test_the_second_signal_ends_at_once(station: Station) -> None:
@@ -175,60 +205,9 @@ async def test_a_proxy_that_is_replaced_finishes_its_calls_and_ends(
         program.stop()
 
 
-async def test_a_socket_of_systemds_outlives_the_proxy_that_it_was_passed_to(
-    station: Station, tmp_path: Path
-) -> None:
-    """A restart refuses no connection: what comes in between is answered afterwards."""
-    place = tmp_path / "kept.sock"
-    station.proxy.configure({"serve": {"front": "router", "listen": str(tmp_path / "own.sock")}})
-    with socket.socket(socket.AF_UNIX) as kept:
-        kept.bind(str(place))
-        kept.listen()
-        async with channels.dial(place) as caller:
-            version = caller.unary_unary(methods.path_of("Version"))
-            for payload in (b"1", b"2"):
-                answering = version(payload, timeout=60, wait_for_ready=True)
-                with _activated(station, kept):
-                    assert await answering == payload
-                assert place.exists()
-
-
-def test_the_interposer_alone_refuses_a_socket_of_systemds(
-    station: Station, tmp_path: Path
-) -> None:
-    with socket.socket(socket.AF_UNIX) as kept:
-        kept.bind(str(tmp_path / "kept.sock"))
-        kept.listen()
-        with _activated(station, kept, "--set", "serve.front=interposer") as program:
-            waiting.until(lambda: not program.is_running, what="the proxy to refuse")
-
-    assert "set serve.front to router" in (tmp_path / "log-activated").read_text()
-
-
-@contextlib.contextmanager
-def _activated(station: Station, kept: socket.socket, *flags: str) -> Iterator[processes.Program]:
-    """Start a proxy as systemd does, the socket being its descriptor 3."""
-    command = [*station.proxy.argv("serve"), *flags]
-    program = processes.Program(
-        [
-            *("bash", "-c", f'exec 3<&{kept.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "-"),
-            *command,
-        ],
-        log=station.proxy.directory.parent / "log-activated",
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        cwd=station.proxy.directory,
-        pass_fds=(kept.fileno(),),
-    )
-    try:
-        yield program
-    finally:
-        program.stop()
-
-
 async def test_no_worker_outlives_a_proxy_that_was_killed(station: Station) -> None:
     await asyncio.to_thread(station.proxy.start)
-    pid = station.proxy.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = _children_of(station.proxy.pid)
 
     station.proxy.kill()
 
@@ -238,3 +217,9 @@ async def test_no_worker_outlives_a_proxy_that_was_killed(station: Station) -> N
         lambda: not any(Path(f"/proc/{child}/cmdline").exists() for child in children),
         what="the workers to end",
     )
+
+
+def _children_of(process: int) -> list[int]:
+    return [
+        int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    ]

@@ -1,16 +1,14 @@
-"""The sender's far half: the program that sends spans, by OpenTelemetry's SDK.
+"""The span exporter: the program that sends spans to a collector, by OpenTelemetry's SDK.
 
-    {"endpoint": "", "protocol": "http", "log": {...}}          the greeting
-    {"trace_id": "…", "state": "", "span": {...}}               a span, see `records`
+    {"trace_id": "…", "state": "", "span": {...}}               see `encoding`
 
-It reads lines from standard input until their end, queues them within bounds, and sends batches by
-OTLP over HTTP or gRPC; then it sends the rest and leaves. What is sent where and how is
-OpenTelemetry's business and follows its OTEL_* variables: endpoint, protocol, headers,
-certificates, timeouts, batches, limits, resource attributes. Our settings say the usual of it in
-fewer words.
+The daemon starts it as `cri-proxy span-exporter` (see `sender` and `lib.child`). It reads such
+lines from standard input until its end, queues them within bounds, sends batches by OTLP over HTTP
+or gRPC, and exits when it has sent the rest. Endpoint, protocol, headers, certificates, timeouts,
+batches, limits and resource attributes follow OpenTelemetry's OTEL_* variables; our settings cover
+the usual ones.
 
 A collector that does not answer costs its spans and nothing else, with one warning a minute.
-Signals that a terminal or systemd sends to the whole group are left to the daemon.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -43,16 +40,15 @@ from opentelemetry.trace import (
 )
 
 import cri_proxy
-from cri_proxy.lib import scheduling
-from cri_proxy.settings import schema
+from cri_proxy.lib import child
 from cri_proxy.telemetry import logs
+from cri_proxy.telemetry.sender import ExporterInit
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _TRACES: Final = "/v1/traces"
 _CLOSE_SECONDS: Final = 4.0
 _WARN_SECONDS: Final = 60.0
-_NICE: Final = 10
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _SCOPE: Final = InstrumentationScope("cri_proxy", cri_proxy.__version__)
 _KINDS: Final = {
@@ -65,18 +61,13 @@ _log = logs.of(__name__)
 
 def main() -> int:
     """Send what comes on standard input; return the exit status."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-    scheduling.compute(_NICE)
-    lines = iter(sys.stdin.buffer.readline, b"")
-    first = next(lines, b"")
-    if not first:
+    init = child.begin(ExporterInit)
+    if init is None:
         return 0
-    greeting = json.loads(first)
-    logs.setup(schema.LogSettings(**greeting["log"]))
-    processor = BatchSpanProcessor(_Patient(exporter_of(greeting, os.environ)))
-    make = _Maker(resource_of(os.environ))
-    for line in lines:
+    logs.setup(init.log)
+    processor = BatchSpanProcessor(_WarningExporter(exporter_of(init, os.environ)))
+    make = _SpanMaker(resource_of(os.environ))
+    for line in iter(sys.stdin.buffer.readline, b""):
         if line.endswith(b"\n"):
             processor.on_end(make(json.loads(line)))
     ending = threading.Thread(target=processor.shutdown, daemon=True)
@@ -85,13 +76,13 @@ def main() -> int:
     return 0
 
 
-def exporter_of(greeting: Mapping[str, Any], environment: Mapping[str, str]) -> SpanExporter:
-    """Return what sends, as the variables say and else the settings."""
+def exporter_of(init: ExporterInit, environment: Mapping[str, str]) -> SpanExporter:
+    """Return the SDK's exporter: as the variables say, or else the settings."""
     is_elsewhere = any(environment.get(variable) for variable in ENDPOINTS)
-    endpoint = None if is_elsewhere else greeting["endpoint"] or None
+    endpoint = None if is_elsewhere else init.endpoint or None
     protocol = next(
         (environment[variable] for variable in PROTOCOLS if environment.get(variable)),
-        greeting["protocol"],
+        init.protocol,
     )
     # Each is imported only where it is used.
     if protocol == "grpc":
@@ -112,22 +103,25 @@ def exporter_of(greeting: Mapping[str, Any], environment: Mapping[str, str]) -> 
 
 
 def resource_of(environment: Mapping[str, str]) -> Resource:
-    """Return who speaks; OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME have the last word."""
+    """Return the resource of all spans.
+
+    OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME take precedence.
+    """
     host = socket.gethostname()
     return Resource.create(
         {
             "service.name": "cri-proxy",
             "service.version": cri_proxy.__version__,
             "host.name": host,
-            # What kubelet calls a node unless it is told otherwise; a DaemonSet sets NODE_NAME.
+            # kubelet's default name of a node; a DaemonSet sets NODE_NAME.
             "k8s.node.name": environment.get("NODE_NAME") or host.lower(),
             **OTELResourceDetector().detect().attributes,
         }
     )
 
 
-class _Maker:
-    """Makes spans of the SDK's out of records."""
+class _SpanMaker:
+    """Makes the SDK's spans from records."""
 
     def __init__(self, resource: Resource) -> None:
         self._resource = resource
@@ -164,14 +158,14 @@ class _Maker:
         )
 
 
-class _Patient(SpanExporter):
-    """An exporter whose failures are told once a minute, in one line."""
+class _WarningExporter(SpanExporter):
+    """An exporter whose failures are logged once a minute, in one line."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
         self._lost = 0
         self._warned_at = -_WARN_SECONDS
-        # It would tell every attempt, with the exception's own text; the queue, every span.
+        # The SDK logs every attempt with the exception's own text, and every span that is dropped.
         for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -206,5 +200,5 @@ def _context_of(trace_id: int, span_id: str, state: TraceState | None = None) ->
 
 
 def _with_path(url: str) -> str:
-    """Return where spans are posted: OTLP's path unless `url` has one."""
+    """Return the URL that spans are posted to: with OTLP's path unless `url` has one."""
     return url if urlsplit(url).path else url + _TRACES

@@ -9,7 +9,7 @@ WORKERS ?= 2
 AT_ONCE := -n $(WORKERS) --dist worksteal
 # Where spelling and the words of hack/codespell.txt are checked.
 PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs manifests .github .ci Makefile \
-	renovate.json hack cri_proxy/settings cri_proxy/node cri_proxy/interposer cri_proxy/containerd
+	renovate.json hack cri_proxy/settings cri_proxy/node cri_proxy/interposer cri_proxy/router cri_proxy/cri cri_proxy/containerd
 TRAFFIC := tests/daemon tests/e2e/test_ordinary_pods.py tests/e2e/test_environment_in_a_pod.py
 
 .NOTPARALLEL:

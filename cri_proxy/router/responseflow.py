@@ -8,7 +8,7 @@ downstream's next grants to upstream. At any moment
     what upstream may send by its own count  =  room + debt - held bytes of upstream
 
 where `room` is downstream's real window. Until a debt is repaid, upstream may send more than there
-is room for. No DATA goes beyond the room, whoever sent it: it is held here in order of arrival, and
+is room for. No DATA of either sender goes beyond the room: it is held here in order of arrival, and
 so is every later frame of a stream with something held. The held bytes are bounded by the debt,
 which is at most a window that downstream itself granted, and by the window that we grant to the
 interposer and replenish only as its DATA leaves.

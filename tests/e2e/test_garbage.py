@@ -183,7 +183,7 @@ def test_nothing_is_deleted_while_the_runtime_does_not_answer(node: Node, tmp_pa
     node.proxy.run("realize", "acme/web")
 
     done = subprocess.run(
-        node.proxy.argv("gc", "--set", f"runtime.endpoint={tmp_path}/nobody.sock"),
+        node.proxy.argv("gc", "--set", f"runtime.endpoint={tmp_path}/absent.sock"),
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,

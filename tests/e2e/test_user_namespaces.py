@@ -1,7 +1,7 @@
 """Pods with `hostUsers: false`, on a runtime that knows user namespaces.
 
-Their files have other owners than the node's, and nothing of an environment belongs to anybody in
-them: it must not need to.
+The files of an environment have owners that do not exist in such a namespace, and must be usable
+all the same.
 """
 
 from __future__ import annotations

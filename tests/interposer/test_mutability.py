@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from cri_proxy.cri import api_pb2, methods
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.interposer import adjustment
 from cri_proxy.interposer.mutability import Mutability
+from cri_proxy.lib.job import Job
 from cri_proxy.store.disk import overlays
 from hack.testbed.fake_runtime import FakeRuntime
 from tests.interposer.conftest import RecordedCall
@@ -32,17 +32,18 @@ class Pool:
         self.removed = asyncio.Event()
         self.is_failing = False
 
-    async def call(self, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
+    async def call(
+        self, job: Job[Any, object, object], argument: overlays.OverlayRequest | list[str]
+    ) -> None:
         if self.is_failing:
             raise errors.NodeExhausted("disk full")
-        if job == overlays.MAKE:
-            (self.directory / argument["token"] / "store").mkdir(parents=True)
+        if job is overlays.MAKE:
+            (self.directory / argument.token / "store").mkdir(parents=True)
         else:
-            for token in argument["tokens"]:
+            for token in argument:
                 shutil.rmtree(self.directory / token)
                 (self.directory / f"{token}.lock").unlink(missing_ok=True)
             self.removed.set()
-        return {}
 
     @property
     def present(self) -> list[str]:

@@ -1,9 +1,8 @@
 """The worker program: every job of the daemon, and what only jobs need.
 
-The daemon starts it as `cri-proxy worker` with pipes for standard input and output (`lib.worker`);
-its settings come with the init message. HTTP, git, decompression and signatures are loaded here and
-not by the daemon, asyncio and gRPC by the daemon and not here: that keeps the memory of both small,
-and a worker starts quickly.
+The daemon starts it as `cri-proxy worker` (`lib.workers`, `lib.worker`); its settings come with the
+init message. HTTP, git, decompression and signatures are loaded here and not by the daemon, gRPC by
+the daemon and not here: that keeps the memory of both small, and a worker starts quickly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pipe between the daemon and a worker: messages in frames, in both directions.
+"""Messages between the daemon and a worker, in frames, in both directions.
 
 A frame is four bytes of length, most significant first, and that many bytes of JSON:
 

@@ -1,10 +1,10 @@
 """A worker: the program that does the daemon's heavy work, job by job, in threads.
 
-The daemon (`workers.Pool`) starts it with a pipe on each side (`pipe`) and sends an init message,
-from whose settings `build` makes the table of jobs, then jobs and cancellations. Each job runs in a
-thread of its own, or is only started by the thread that reads and answers by a future. It ends with
-a result or an error, and may report progress before. Standard output is the protocol's alone:
-anything that prints lands on standard error, which is the daemon's log.
+The daemon (`workers.Pool`) starts it with a socket for standard input and output and sends an init
+message (`pipe`), from whose settings `build` makes the table of jobs, then jobs and cancellations.
+Each job runs in a thread of its own, or is only started by the thread that reads and answers by a
+future. It ends with a result or an error, and may report progress before. Standard output is the
+protocol's alone: anything that prints lands on standard error, which is the daemon's log.
 
 The end of standard input means that the daemon is gone: the worker exits at once, in the middle of
 whatever it does. That is the only way out besides SIGKILL, which jobs must survive anyway; signals
@@ -172,7 +172,7 @@ def _fault_of(name: str, error: BaseException) -> ErrorRecord:
 
 
 def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:
-    """Move the protocol's pipes to other descriptors; 0 and 1 become harmless ones."""
+    """Move the protocol's streams to other descriptors; 0 and 1 become harmless ones."""
     source, sink = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -6,6 +6,7 @@ pipe          messages between the daemon and a worker, in frames
 worker        the worker's side: jobs in threads
 workers       the daemon's side: a pool of worker processes
 child         starts, supervises and ends the daemon's programs
+logger        structured log lines
 meters        metrics: counters, histograms and gauges
 timings       when the parts of a job began and ended
 singleflight  work of one key runs once for all callers

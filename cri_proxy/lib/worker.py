@@ -13,7 +13,6 @@ that a terminal or systemd sends to the whole group are left to the daemon.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -26,12 +25,12 @@ import msgspec
 
 from cri_proxy import errors
 from cri_proxy.errors import CriProxyError, ErrorRecord
-from cri_proxy.lib import codec, meters, pipe, scheduling
+from cri_proxy.lib import codec, logger, meters, pipe, scheduling
 from cri_proxy.lib.job import Cancelled, Implementation, Jobs, Task
 
 S = TypeVar("S")
 
-_logger = logging.getLogger(__name__)
+_log = logger.of(__name__)
 
 
 def serve(kind: type[S], build: Callable[[S], Jobs], *, threads: int = 32) -> NoReturn:
@@ -67,8 +66,8 @@ class _Server:
         try:
             while (message := pipe.read(source, pipe.TO_WORKER)) is not None:
                 self._handle(message)
-        except pipe.FrameInvalid:
-            _logger.exception("the daemon broke the worker protocol, leaving")
+        except pipe.FrameInvalid as error:
+            _log.error("the daemon broke the worker protocol, this worker exits", fault=error)
             status = 1
         _leave(status)
 
@@ -162,7 +161,7 @@ def _jobs_of(
 
 def _fault_of(name: str, error: BaseException) -> ErrorRecord:
     """Log an exception that is not one of ours and return what the caller gets instead."""
-    _logger.error("worker job %s failed unexpectedly", name, exc_info=error)
+    _log.error("worker job failed unexpectedly", job=name, fault=error)
     return errors.to_wire(
         errors.InternalFault(
             f"the worker's job {name} failed unexpectedly, see the log for the traceback: "

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
@@ -30,12 +29,12 @@ from typing import Final, TypeVar, assert_never
 import msgspec
 
 from cri_proxy import errors
-from cri_proxy.lib import child, codec, meters, pipe
+from cri_proxy.lib import child, codec, logger, meters, pipe
 from cri_proxy.lib.job import Job
 
 GRACE_SECONDS: Final = child.GRACE_SECONDS
 _GONE: Final = (ConnectionError, RuntimeError)  # writing to a closed socket; the latter is uvloop's
-_logger = logging.getLogger(__name__)
+_log = logger.of(__name__)
 
 A = TypeVar("A")
 P = TypeVar("P")
@@ -98,7 +97,7 @@ class Pool:
                     raise errors.InternalFault(
                         f"the worker pool was closed during the job {job.name}; ask again"
                     ) from None
-                _logger.warning("worker died during job=%s attempt=%d: %s", job.name, attempt, died)
+                _log.warning("worker died", job=job.name, attempt=attempt, why=died)
                 outcome = str(died)
                 elders = frozenset(self._workers)
         raise errors.InternalFault(
@@ -280,7 +279,7 @@ class _Worker:
             try:
                 await self._dispatch(reader)
             except pipe.FrameInvalid as error:
-                _logger.error("worker pid=%d broke the protocol: %s", process.pid, error)
+                _log.error("worker broke the protocol", pid=process.pid, why=error)
                 process.kill()
             writer.close()
             outcome = f"exit status {await self._ended(process)}"

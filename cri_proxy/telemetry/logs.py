@@ -6,7 +6,8 @@
     2026-01-31T12:00:00.123Z info realizer.realizer: environment ready reference=a/b:3 seconds=2.1
     {"time": "…", "level": "info", "logger": "realizer.realizer", "event": "environment ready", …}
 
-The records are the standard library's, so lines of other libraries are formatted in the same way.
+Loggers are `lib.logger`'s, and their records the standard library's: lines of other libraries are
+formatted in the same way.
 Control characters are escaped, so that a record is one line. Within a span a line has the span's
 ids. Values of fields that are named like secrets, and passwords in URLs, are hidden.
 """
@@ -23,58 +24,17 @@ from collections.abc import Iterable, Mapping
 from typing import Final, TextIO
 
 from cri_proxy.lib import redaction
+from cri_proxy.lib.logger import FIELDS, Log, of
 from cri_proxy.settings import schema
 from cri_proxy.telemetry import spans
 
-_FIELDS: Final = "cri_proxy_fields"
+__all__ = ["Log", "of", "setup", "Text", "Json"]
+
 _ROOT: Final = "cri_proxy."
 _PLAIN: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # sd-daemon(3): the journal takes the priority of a line from this prefix.
 _PRIORITIES: Final = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
-
-
-class Log:
-    """The logger of one module."""
-
-    __slots__ = ("_logger",)
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-
-    def debug(self, event: str, /, **fields: object) -> None:
-        """Log what helps to find a fault, and nothing else."""
-        self._write(logging.DEBUG, event, fields)
-
-    def info(self, event: str, /, **fields: object) -> None:
-        """Log what an operator would tell a colleague."""
-        self._write(logging.INFO, event, fields)
-
-    def warning(self, event: str, /, **fields: object) -> None:
-        """Log what an operator should look into when there is time."""
-        self._write(logging.WARNING, event, fields)
-
-    def error(self, event: str, /, *, fault: BaseException | None = None, **fields: object) -> None:
-        """Log a failure; `fault` is an unexpected exception, whose traceback is added."""
-        self._write(logging.ERROR, event, fields, fault)
-
-    def _write(
-        self,
-        level: int,
-        event: str,
-        fields: Mapping[str, object],
-        fault: BaseException | None = None,
-    ) -> None:
-        if self._logger.isEnabledFor(level):
-            # Passed as an argument, because an event may contain percent signs.
-            self._logger.log(
-                level, "%s", event, extra={_FIELDS: fields}, exc_info=fault, stacklevel=3
-            )
-
-
-def of(module: str) -> Log:
-    """Return the logger of a module, given its `__name__`."""
-    return Log(logging.getLogger(module))
 
 
 def setup(settings: schema.LogSettings, *, stream: TextIO | None = None) -> None:
@@ -155,7 +115,7 @@ def _fields_of(record: logging.LogRecord) -> Iterable[tuple[str, str | int | flo
 
     A line that names its own trace_id does not get the current span's.
     """
-    fields: Mapping[str, object] = getattr(record, _FIELDS, {})
+    fields: Mapping[str, object] = getattr(record, FIELDS, {})
     for name, value in fields.items():
         if redaction.is_secret(name):
             yield name, redaction.HIDDEN

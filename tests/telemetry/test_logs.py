@@ -7,7 +7,7 @@ import pty
 import pytest
 
 from cri_proxy.settings import schema
-from cri_proxy.telemetry import logs
+from cri_proxy.telemetry import logs, spans
 
 
 @pytest.fixture(autouse=True)
@@ -149,3 +149,14 @@ def test_the_journal_gets_priorities_instead_of_times(tmp_path, monkeypatch):
         "<3>ValueError: x",
         "<6>info daemon: went on",
     ]
+
+
+def test_a_line_that_names_its_trace_does_not_get_the_current_spans_ids():
+    spans.install(lambda span: None)
+    span = spans.Span("x", spans.Context(0xA, 0xB, is_sampled=True), None, attributes={})
+    with spans.Entered(span):
+        own, other = lines(lambda log: (log.info("pod started", trace_id="c"), log.info("other")))
+    spans.install(None)
+
+    assert own.endswith("pod started trace_id=c")
+    assert other.endswith(f"other trace_id={0xA:032x} span_id={0xB:016x}")

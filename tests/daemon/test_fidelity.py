@@ -1,4 +1,4 @@
-"""Whoever did not ask for an environment passes through the whole program byte for byte."""
+"""Pods without an environment: calls pass through the whole program byte for byte."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def put(tmp_path: Path, made: Jobs) -> Put:
         path = publisher.add(name, {f"bin/{name}": Executable(name.encode())})
         info = publisher.narinfo(path)
         with store.stage(path, lambda: None) as stage:
-            with stage.filling(0) as place, publisher.archive_file(path).open("rb") as archive:
+            with stage.tree(0) as place, publisher.archive_file(path).open("rb") as archive:
                 nar.unpack(
                     archive, place, nar_size=info.nar_size, nar_hash=info.nar_hash, label=name
                 )

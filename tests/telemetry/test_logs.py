@@ -44,7 +44,7 @@ def test_values_that_are_not_one_word_are_quoted():
 
 
 def test_a_line_stays_one_line_whatever_is_in_it():
-    """Nobody forges a line of the log by what they name an environment."""
+    """A line of the log cannot be forged by the name of an environment."""
     written = lines(lambda log: log.info("a\nb", name="x\n2026 info realizer: forged\u2028\x1b[2J"))
 
     assert len(written) == 1

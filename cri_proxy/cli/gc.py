@@ -20,7 +20,7 @@ from cri_proxy.maintenance.collection import Freed
 from cri_proxy.store.disk.garbage import CollectionPlan, Verdict
 from cri_proxy.telemetry import logs
 
-_HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
+_HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "RESULT", "IDENTITY")
 _SHOWN_ROOTS: Final = 2
 
 
@@ -35,7 +35,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
         return exits.OK
     if plan.verdicts:
         rows = [_row_of(each, freed) for each in plan.verdicts]
-        screen.print_table(_HEAD, rows, numeric={"FREES"}, wrapped={"FATE"})
+        screen.print_table(_HEAD, rows, numeric={"FREES"}, wrapped={"RESULT"})
     print(_sum_of(plan, freed))
     return exits.OK
 

@@ -227,6 +227,15 @@ def test_the_socket_of_the_proxy_is_as_open_as_that_of_the_runtime(make: Make) -
     assert "SocketMode=0600\n" in text
 
 
+def test_without_a_runtime_the_socket_is_for_root_and_its_group(make: Make) -> None:
+    root = make("kubeadm-flags")
+
+    install(root)
+
+    lines = (root.text("/etc/systemd/system/cri-proxy.socket") or "").splitlines()
+    assert {"SocketMode=0660", "SocketUser=root", "SocketGroup=root"} <= set(lines)
+
+
 def test_the_units_are_enabled(make: Make) -> None:
     root = make("kubeadm-flags")
 

@@ -15,12 +15,12 @@ from typing import Final
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits, numbers, screen
 from cri_proxy.cli.checks import disk, endpoints, node, optional, remotes, runner
-from cri_proxy.cli.checks.findings import Verdict
+from cri_proxy.cli.checks.findings import CheckStatus
 from cri_proxy.cli.checks.runner import Result
 from cri_proxy.settings.sources import ValueOrigin
 
-_MARKS: Final = {Verdict.OK: "✔", Verdict.WARN: "!", Verdict.FAIL: "✘"}
-_STYLES: Final = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
+_MARKS: Final = {CheckStatus.OK: "✔", CheckStatus.WARN: "!", CheckStatus.FAIL: "✘"}
+_STYLES: Final = {CheckStatus.OK: "green", CheckStatus.WARN: "yellow", CheckStatus.FAIL: "bold red"}
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
@@ -76,7 +76,7 @@ def _draw(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
             table.add_row(" ", str(origin.key), origin.shown, origin.source)
         console.print("\nsettings that differ from the default", style="bold")
         console.print(table)
-    style = _STYLES[Verdict.FAIL] if _has_failed(results) else ""
+    style = _STYLES[CheckStatus.FAIL] if _has_failed(results) else ""
     console.print(f"\n{_summary_of(results)}", style=style)
 
 
@@ -94,16 +94,15 @@ def _print(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
 
 def _summary_of(results: Sequence[Result]) -> str:
     count = Counter(result.finding.status for result in results)
-    if not count[Verdict.FAIL]:
-        warned = (
-            f", {numbers.counted(count[Verdict.WARN], 'warning')}" if count[Verdict.WARN] else ""
-        )
-        return f"this node is ready{warned}"
-    return f"this node is not ready: {count[Verdict.FAIL]} of {len(results)} checks failed"
+    if failed := count[CheckStatus.FAIL]:
+        return f"this node is not ready: {failed} of {len(results)} checks failed"
+    if warnings := count[CheckStatus.WARN]:
+        return f"this node is ready, {numbers.counted(warnings, 'warning')}"
+    return "this node is ready"
 
 
 def _has_failed(results: Sequence[Result]) -> bool:
-    return any(result.finding.status is Verdict.FAIL for result in results)
+    return any(result.finding.status is CheckStatus.FAIL for result in results)
 
 
 def _record_of(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> dict[str, object]:

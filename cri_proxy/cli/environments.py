@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -39,10 +39,15 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
             "run cri-proxy realize owner/name, or start a pod that uses one",
             file=sys.stderr,
         )
-    elif screen.is_terminal(sys.stdout):
-        _draw(found, pinned)
     else:
-        print(screen.columns([_HEAD, *(_row_of(each, pinned) for each in found)]))
+        rows = [_row_of(each, pinned) for each in found]
+        screen.print_table(_HEAD, rows, numeric={"PATHS", "SIZE"})
+        if screen.is_terminal(sys.stdout):
+            total = numbers.size(sum(each.nar_bytes for each in found))
+            print(
+                f"{numbers.counted(len(found), 'environment')}, {total} "
+                "(shared store paths counted each time)"
+            )
     for reference in pins.held(wanted):
         pin = known.get(reference, Pin())
         if pin.failure:
@@ -50,31 +55,6 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
         elif pin.identity is None:
             print(f"pin {reference} is not realized yet", file=sys.stderr)
     return exits.OK
-
-
-def _draw(found: Sequence[Environment], pinned: Mapping[str, str]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in _HEAD:
-        is_number = name in {"PATHS", "SIZE"}
-        table.add_column(
-            name,
-            justify="right" if is_number else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            style="dim" if name == "IDENTITY" else None,
-        )
-    for each in found:
-        table.add_row(*_row_of(each, pinned))
-    console = screen.console(sys.stdout)
-    console.print(table)
-    total = sum(each.nar_bytes for each in found)
-    console.print(
-        f"{numbers.counted(len(found), 'environment')}, {numbers.size(total)} "
-        "(shared store paths counted each time)",
-        style="dim",
-    )
 
 
 def _row_of(each: Environment, pinned: Mapping[str, str]) -> tuple[str, ...]:

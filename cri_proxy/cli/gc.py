@@ -8,9 +8,7 @@ command ends when all of them are gone.
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,7 +20,7 @@ from cri_proxy.maintenance.collection import Freed
 from cri_proxy.store.disk.garbage import CollectionPlan, Verdict
 from cri_proxy.telemetry import logs
 
-_HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
+_HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "RESULT", "IDENTITY")
 _SHOWN_ROOTS: Final = 2
 
 
@@ -36,7 +34,8 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
         print(json.dumps(_record_of(plan, freed), indent=2))
         return exits.OK
     if plan.verdicts:
-        _draw([_row_of(each, freed) for each in plan.verdicts])
+        rows = [_row_of(each, freed) for each in plan.verdicts]
+        screen.print_table(_HEAD, rows, numeric={"FREES"}, wrapped={"RESULT"})
     print(_sum_of(plan, freed))
     return exits.OK
 
@@ -73,27 +72,6 @@ async def _collected(
             return plan, freed
     finally:
         await channel.close(None)
-
-
-def _draw(rows: Sequence[tuple[str, ...]]) -> None:
-    """Print the environments: a table at a terminal, aligned columns in a pipe."""
-    if not screen.is_terminal(sys.stdout):
-        print(screen.columns([_HEAD, *rows]))
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in _HEAD:
-        table.add_column(
-            name,
-            justify="right" if name == "FREES" else "left",
-            no_wrap=name != "FATE",
-            overflow="ellipsis" if name == "IDENTITY" else "fold",
-            style="dim" if name == "IDENTITY" else None,
-        )
-    for row in rows:
-        table.add_row(*row)
-    screen.console(sys.stdout).print(table)
 
 
 def _row_of(each: Verdict, freed: Freed | None) -> tuple[str, ...]:

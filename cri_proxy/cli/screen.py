@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
@@ -51,6 +51,41 @@ def print_error(message: str) -> None:
     mark = f"{_RED}error:{_RESET}" if is_red else "error:"
     for line in message.splitlines():
         print(mark, line, file=sys.stderr)
+
+
+def print_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numeric: Container[str],
+    wrapped: Container[str] = (),
+) -> None:
+    """Print a table to standard output: one that fits a terminal, or aligned columns in a pipe.
+
+    `numeric` columns are aligned right. Where the terminal is too narrow, the last column is left
+    out, then the first one is shortened and `wrapped` ones are wrapped.
+    """
+    lines = [head, *rows]
+    text = columns(lines)
+    if not is_terminal(sys.stdout):
+        print(text)
+        return
+    from rich.table import Table
+
+    terminal = console(sys.stdout)
+    shown = len(head) - (max(map(len, text.splitlines())) > terminal.width)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head[:shown]:
+        table.add_column(
+            name,
+            justify="right" if name in numeric else "left",
+            no_wrap=name not in wrapped and name != head[0],
+            overflow="fold" if name in wrapped else "ellipsis",
+            style="dim" if name == head[-1] else None,
+        )
+    for row in lines[1:]:
+        table.add_row(*row[:shown])
+    terminal.print(table)
 
 
 def columns(rows: Iterable[Sequence[str]]) -> str:

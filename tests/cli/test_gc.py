@@ -39,7 +39,7 @@ async def test_a_dry_run_tells_and_removes_nothing(
 
     head, row, total = done.output.splitlines()
     assert done.code == 0, done.errors
-    assert head.split() == ["REFERENCE", "MODE", "LAST", "STARTED", "FREES", "FATE", "IDENTITY"]
+    assert head.split() == ["REFERENCE", "MODE", "LAST", "STARTED", "FREES", "RESULT", "IDENTITY"]
     assert "would be removed" in row
     assert total.startswith("1 environment and 0 store paths would be removed")
     assert (root / "environments" / "acme-web-1").is_dir()

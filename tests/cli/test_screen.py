@@ -1,6 +1,7 @@
 """Output for terminals, and for all that is none."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -88,3 +89,52 @@ def test_a_spinner_turns_at_a_terminal(monkeypatch):
         pass
 
     assert "working" in terminal.getvalue()
+
+
+HEAD = ("REFERENCE", "SIZE", "FATE", "IDENTITY")
+ROWS = [
+    ("acme/an-environment-with-a-long-name:1", "1 GB", "stays: pin acme/web", "9f2a-acme-web"),
+    ("acme/web:12", "12 GB", "removed", "1c8d-acme-old"),
+]
+
+
+def drawn(monkeypatch, width):
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    screen.print_table(HEAD, ROWS, numeric={"SIZE"}, wrapped={"FATE"})
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    assert all(len(line) <= width for line in lines)
+    return [line.rstrip() for line in lines]
+
+
+def test_a_table_has_its_numbers_on_the_right(monkeypatch):
+    assert drawn(monkeypatch, 100) == [
+        "REFERENCE                                SIZE  FATE                 IDENTITY",
+        "acme/an-environment-with-a-long-name:1   1 GB  stays: pin acme/web  9f2a-acme-web",
+        "acme/web:12                             12 GB  removed              1c8d-acme-old",
+    ]
+
+
+def test_a_table_leaves_its_last_column_out_where_there_is_no_room(monkeypatch):
+    assert drawn(monkeypatch, 70) == [
+        "REFERENCE                                SIZE  FATE",
+        "acme/an-environment-with-a-long-name:1   1 GB  stays: pin acme/web",
+        "acme/web:12                             12 GB  removed",
+    ]
+
+
+def test_a_narrow_table_shortens_its_first_column_and_wraps_others_by_words(monkeypatch):
+    assert drawn(monkeypatch, 50) == [
+        "REFERENCE                SIZE  FATE",
+        "acme/an-environment-w…   1 GB  stays: pin acme/web",
+        "acme/web:12             12 GB  removed",
+    ]
+
+
+def test_a_table_is_aligned_columns_in_a_pipe(capsys):
+    screen.print_table(HEAD, ROWS, numeric={"SIZE"}, wrapped={"FATE"})
+
+    assert capsys.readouterr().out == f"{screen.columns([HEAD, *ROWS])}\n"

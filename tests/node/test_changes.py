@@ -254,8 +254,11 @@ def test_what_was_remembered_is_known_to_the_next_run(root: Root) -> None:
     assert (again.runtime, again.settings, again.length) == ("/run/r.sock", "digest", 1)
 
 
-def test_originals_and_journal_are_for_root_alone(root: Root) -> None:
-    Journal(root).write("/etc/other.conf", b"ours\n")
+@pytest.mark.parametrize("first", ["/etc/other.conf", "/etc/new.conf"])
+def test_originals_and_journal_are_for_root_alone(root: Root, first: str) -> None:
+    journal = Journal(root)
+    journal.write(first, b"ours\n")
+    journal.write("/etc/other.conf", b"ours\n")
 
     places = [root.at(DIRECTORY), root.at(f"{DIRECTORY}/originals")]
     assert [place.stat().st_mode & 0o777 for place in places] == [0o700, 0o700]

@@ -13,7 +13,7 @@ import pytest
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2, methods
 from cri_proxy.interposer import adjustment
-from cri_proxy.node import changes, installation, kubelets
+from cri_proxy.node import changes, installation, kubelets, units
 from cri_proxy.node.root import Root
 from cri_proxy.settings import Settings
 from hack.testbed.fake_runtime import FakeRuntime
@@ -225,6 +225,38 @@ def test_the_socket_of_the_proxy_is_as_open_as_that_of_the_runtime(make: Make) -
 
     text = root.text("/etc/systemd/system/cri-proxy.socket") or ""
     assert "SocketMode=0600\n" in text
+
+
+def test_without_a_runtime_the_socket_is_for_root_and_its_group(make: Make) -> None:
+    root = make("kubeadm-flags")
+
+    install(root)
+
+    lines = (root.text("/etc/systemd/system/cri-proxy.socket") or "").splitlines()
+    assert {"SocketMode=0660", "SocketUser=root", "SocketGroup=root"} <= set(lines)
+
+
+def test_the_units_are_enabled(make: Make) -> None:
+    root = make("kubeadm-flags")
+
+    install(root)
+
+    for path, target in units.enablement().items():
+        assert root.at(path).readlink() == Path(target)
+        assert root.at(target).is_file()
+
+
+def test_a_link_that_points_elsewhere_is_corrected(make: Make) -> None:
+    root = make("kubeadm-flags")
+    install(root)
+    (path, target), *_ = units.enablement().items()
+    root.at(path).unlink()
+    root.at(path).symlink_to("/elsewhere")
+
+    plan = install(root)
+
+    assert plan.links == {path: target}
+    assert root.at(path).readlink() == Path(target)
 
 
 def test_purging_removes_the_store(make: Make) -> None:

@@ -20,6 +20,7 @@ from cri_proxy.node.kubelets import Kubelet
 from cri_proxy.node.readiness import Login
 from cri_proxy.node.root import Root
 from hack.cluster.certificates import Authority
+from hack.testbed import ports
 from hack.testbed.fake_runtime import FakeRuntime
 from hack.testbed.sites import Site
 from tests.node.conftest import RunningRoot, Systemctl
@@ -355,3 +356,12 @@ def test_a_node_that_is_not_ready_fails(
 
     with pytest.raises(errors.SourceUnreachable, match="0 seconds: node a is Ready"):
         await_node(root, kubelet_of("--hostname-override=a", "--healthz-port=0"), None)
+
+
+def test_a_kubelet_that_does_not_serve_healthz_fails(root: Root, systemctl: Systemctl) -> None:
+    systemctl.activate(UNIT)
+    with ports.kept() as port:
+        kubelet = kubelet_of(f"--healthz-port={port}")
+
+        with pytest.raises(errors.SourceUnreachable, match="0 seconds: kubelet's healthz says ok"):
+            await_node(root, kubelet, None)

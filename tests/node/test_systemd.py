@@ -33,10 +33,21 @@ def test_a_restart_leaves_the_socket_alone(systemd: Systemd, systemctl: Systemct
     assert systemctl.calls == [f"reset-failed {SERVICE}", f"restart {SERVICE}"]
 
 
-def test_stopping_units_that_do_not_exist_is_no_error(
+def test_a_daemon_that_never_failed_is_restarted_as_well(
     systemd: Systemd, systemctl: Systemctl
 ) -> None:
-    systemctl.refuse("stop")
+    systemctl.refuse("reset-failed")
+
+    systemd.restart_proxy()
+
+    assert systemctl.calls[-1] == f"restart {SERVICE}"
+
+
+@pytest.mark.parametrize("verb", ["stop", "reset-failed"])
+def test_stopping_units_that_do_not_exist_is_no_error(
+    systemd: Systemd, systemctl: Systemctl, verb: str
+) -> None:
+    systemctl.refuse(verb)
 
     systemd.stop_proxy()
 

@@ -187,3 +187,20 @@ def test_a_value_in_an_environment_file_may_contain_unquoted_blanks(tmp_path: Pa
     write(root, "/variables", "V=1 2\n")
 
     assert words(root) == ["/a", "1", "2"]
+
+
+def test_a_line_of_a_unit_may_have_several_assignments(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    unit = '[Service]\nEnvironment=A=1 "B=2 3" C=4\nExecStart=/a $A $B $C\n'
+    write(root, "/etc/systemd/system/a.service", unit)
+
+    assert words(root) == ["/a", "1", "2", "3", "4"]
+
+
+def test_two_assignments_in_a_line_are_two(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    write(root, "/variables", "A=1 B=2\n")
+    unit = "[Service]\nEnvironmentFile=/variables\nExecStart=/a $B $A\n"
+    write(root, "/etc/systemd/system/a.service", unit)
+
+    assert words(root) == ["/a", "2", "1"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """The outcome of a check; only with `fail` do pods with environments not start."""
 
     OK = "ok"
@@ -22,7 +22,7 @@ class Finding:
     `clock_skew` is by how many seconds the clock of the server that answered is ahead of ours.
     """
 
-    status: Verdict
+    status: CheckStatus
     found: str
     advice: str = ""
     clock_skew: float | None = None
@@ -38,14 +38,14 @@ class Check:
 
 def ok(found: str, *, clock_skew: float | None = None) -> Finding:
     """Return a finding that needs no attention."""
-    return Finding(Verdict.OK, found, clock_skew=clock_skew)
+    return Finding(CheckStatus.OK, found, clock_skew=clock_skew)
 
 
 def warn(found: str, advice: str) -> Finding:
     """Return a finding that needs attention but does not keep pods from starting."""
-    return Finding(Verdict.WARN, found, advice)
+    return Finding(CheckStatus.WARN, found, advice)
 
 
 def fail(found: str, advice: str) -> Finding:
     """Return a finding that keeps pods with environments from starting."""
-    return Finding(Verdict.FAIL, found, advice)
+    return Finding(CheckStatus.FAIL, found, advice)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from cri_proxy.cli.checks import disk
-from cri_proxy.cli.checks.findings import Verdict
+from cri_proxy.cli.checks.findings import CheckStatus
 
 MOUNTS = r"""
 21 1 259:0 / / rw,relatime shared:1 - ext4 /dev/root rw,errors=remount-ro
@@ -59,23 +59,23 @@ def test_this_machines_own_file_system_is_found(tmp_path):
 def test_a_store_that_is_not_there_yet_can_be_made(tmp_path):
     finding = disk.place(tmp_path / "a" / "b")
 
-    assert finding.status is Verdict.OK
+    assert finding.status is CheckStatus.OK
     assert "created at the first start" in finding.found
 
 
 def test_a_store_below_a_file_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
 
-    assert disk.place(tmp_path / "file" / "store").status is Verdict.FAIL
+    assert disk.place(tmp_path / "file" / "store").status is CheckStatus.FAIL
 
 
 def test_hard_links_are_tried_and_nothing_is_left(tmp_path):
-    assert disk.hard_links(tmp_path / "store").status is Verdict.OK
+    assert disk.hard_links(tmp_path / "store").status is CheckStatus.OK
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_system_that_cannot_be_written_to_has_no_hard_links():
-    assert disk.hard_links(Path("/proc")).status is Verdict.FAIL
+    assert disk.hard_links(Path("/proc")).status is CheckStatus.FAIL
 
 
 def test_free_space_is_reported(tmp_path):
@@ -83,4 +83,4 @@ def test_free_space_is_reported(tmp_path):
 
 
 def test_no_free_space_at_all_fails():
-    assert disk.space(Path("/proc")).status is Verdict.FAIL
+    assert disk.space(Path("/proc")).status is CheckStatus.FAIL

@@ -5,7 +5,7 @@ import grpc
 import pytest
 
 from cri_proxy.cli.checks import endpoints
-from cri_proxy.cli.checks.findings import Verdict
+from cri_proxy.cli.checks.findings import CheckStatus
 from cri_proxy.cri import api_pb2, methods
 from hack.testbed.fake_runtime import FakeRuntime
 
@@ -51,14 +51,14 @@ async def look(endpoint, handlers=None):
 async def test_a_healthy_runtime_is_reported_with_its_versions(runtime):
     finding = await look(runtime.socket)
 
-    assert finding.status is Verdict.OK
+    assert finding.status is CheckStatus.OK
     assert finding.found == f"containerd 2.1.5, CRI v1, at {runtime.socket}"
 
 
 async def test_a_handler_that_the_runtime_does_not_have_fails(runtime):
     finding = await look(runtime.socket, {"flox": "", "gpu": "nvidia"})
 
-    assert finding.status is Verdict.FAIL
+    assert finding.status is CheckStatus.FAIL
     assert "has no handler nvidia" in finding.found
     assert "kata, runc" in finding.advice
 
@@ -66,7 +66,7 @@ async def test_a_handler_that_the_runtime_does_not_have_fails(runtime):
 async def test_a_runtime_too_old_to_list_its_handlers_is_not_blamed(runtime):
     runtime.answer(STATUS, status(handlers=()))
 
-    assert (await look(runtime.socket, {"gpu": "nvidia"})).status is Verdict.OK
+    assert (await look(runtime.socket, {"gpu": "nvidia"})).status is CheckStatus.OK
 
 
 async def test_a_runtime_that_is_not_ready_is_a_warning_with_its_own_words(runtime):
@@ -74,7 +74,7 @@ async def test_a_runtime_that_is_not_ready_is_a_warning_with_its_own_words(runti
 
     finding = await look(runtime.socket)
 
-    assert finding.status is Verdict.WARN
+    assert finding.status is CheckStatus.WARN
     assert "reports NetworkReady false: cni config uninitialized" in finding.found
 
 
@@ -83,7 +83,7 @@ async def test_a_runtime_without_cri_v1_fails_with_what_to_do(runtime):
 
     finding = await look(runtime.socket)
 
-    assert finding.status is Verdict.FAIL
+    assert finding.status is CheckStatus.FAIL
     assert "CRI v1" in finding.found
 
 
@@ -91,14 +91,14 @@ async def test_a_socket_without_a_server_fails(tmp_path):
     with _left_behind(tmp_path / "r.sock") as path:
         finding = await look(path)
 
-    assert finding.status is Verdict.FAIL
+    assert finding.status is CheckStatus.FAIL
 
 
 @pytest.mark.e2e
 async def test_a_real_runtime_is_recognized(containerd):
     finding = await look(containerd.socket)
 
-    assert finding.status is Verdict.OK
+    assert finding.status is CheckStatus.OK
     assert finding.found.startswith("containerd ")
 
 
@@ -111,14 +111,14 @@ async def test_a_runtime_that_is_not_there_fails(tmp_path):
 def test_a_socket_of_our_own_that_can_be_made_is_fine(tmp_path):
     finding = endpoints.own(tmp_path / "run" / "p.sock")
 
-    assert finding.status is Verdict.OK
+    assert finding.status is CheckStatus.OK
     assert "created when the daemon starts" in finding.found
 
 
 def test_a_path_without_room_for_a_name_beside_it_fails(tmp_path):
     path = tmp_path / ("x" * (95 - len(str(tmp_path))))
 
-    assert endpoints.own(path).status is Verdict.FAIL
+    assert endpoints.own(path).status is CheckStatus.FAIL
 
 
 def test_a_file_in_the_place_of_our_socket_fails(tmp_path):
@@ -130,7 +130,7 @@ def test_a_file_in_the_place_of_our_socket_fails(tmp_path):
 def test_a_place_below_a_file_fails(tmp_path):
     (tmp_path / "file").touch()
 
-    assert endpoints.own(tmp_path / "file" / "p.sock").status is Verdict.FAIL
+    assert endpoints.own(tmp_path / "file" / "p.sock").status is CheckStatus.FAIL
 
 
 def test_a_served_socket_differs_from_one_left_behind(tmp_path):
@@ -148,7 +148,7 @@ def test_a_socket_that_everybody_may_use_is_a_warning(tmp_path):
     with _left_behind(tmp_path / "p.sock") as path:
         path.chmod(0o666)
 
-        assert endpoints.own(path).status is Verdict.WARN
+        assert endpoints.own(path).status is CheckStatus.WARN
 
 
 @pytest.mark.parametrize(

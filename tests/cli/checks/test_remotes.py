@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cri_proxy.cli.checks import remotes
-from cri_proxy.cli.checks.findings import Verdict
+from cri_proxy.cli.checks.findings import CheckStatus
 from cri_proxy.settings import Settings
 from hack.testbed import ports
 
@@ -22,7 +22,7 @@ from hack.testbed import ports
 def test_a_cache_that_answers_is_reported_with_its_priority(site):
     finding = remotes.cache(site.url, None)
 
-    assert finding.status is Verdict.OK
+    assert finding.status is CheckStatus.OK
     assert finding.found.endswith(", priority 40")
     assert site.asked == [("/nix-cache-info", None)]
 
@@ -30,7 +30,7 @@ def test_a_cache_that_answers_is_reported_with_its_priority(site):
 def test_the_user_of_a_cache_is_sent_to_it_as_a_header(site):
     url = f"{site.url}/x".replace("//", "//me:p%40ss@")
 
-    assert remotes.cache(url, None).status is Verdict.OK
+    assert remotes.cache(url, None).status is CheckStatus.OK
     assert site.asked == [("/x/nix-cache-info", f"Basic {base64.b64encode(b'me:p@ss').decode()}")]
 
 
@@ -38,7 +38,7 @@ def test_the_user_of_a_cache_is_sent_to_it_as_a_header(site):
 def test_a_cache_of_another_store_is_of_no_use(site, body):
     site.body = body
 
-    assert remotes.cache(site.url, None).status is Verdict.FAIL
+    assert remotes.cache(site.url, None).status is CheckStatus.FAIL
 
 
 def test_an_address_without_a_cache_is_reported_with_its_status(site):
@@ -46,29 +46,29 @@ def test_an_address_without_a_cache_is_reported_with_its_status(site):
 
     finding = remotes.cache(site.url, None)
 
-    assert finding.status is Verdict.FAIL
+    assert finding.status is CheckStatus.FAIL
     assert "404" in finding.found
 
 
 def test_a_cache_in_a_directory_is_read(tmp_path):
     (tmp_path / "nix-cache-info").write_text("StoreDir: /nix/store\n")
 
-    assert remotes.cache(tmp_path.as_uri(), None).status is Verdict.OK
-    assert remotes.cache(f"file://{tmp_path}/none", None).status is Verdict.FAIL
+    assert remotes.cache(tmp_path.as_uri(), None).status is CheckStatus.OK
+    assert remotes.cache(f"file://{tmp_path}/none", None).status is CheckStatus.FAIL
 
 
 def test_a_closed_port_is_explained():
     with ports.kept() as port:
         finding = remotes.cache(f"http://127.0.0.1:{port}", None)
 
-    assert finding.status is Verdict.FAIL
+    assert finding.status is CheckStatus.FAIL
     assert finding.found == "no connection to it (Connection refused)"
 
 
 def test_a_name_that_does_not_resolve_is_explained():
     finding = remotes.cache("http://no-such-host.invalid", None)
 
-    assert finding.status is Verdict.FAIL
+    assert finding.status is CheckStatus.FAIL
     assert finding.found == "its name does not resolve"
 
 
@@ -83,7 +83,7 @@ def test_a_closed_connection_is_explained():
         threading.Thread(target=hang_up).start()
         finding = remotes.cache(url, None)
 
-    assert finding.status is Verdict.FAIL
+    assert finding.status is CheckStatus.FAIL
     assert finding.found.startswith("it broke off")
 
 
@@ -93,10 +93,10 @@ def test_a_certificate_is_refused_unless_its_authority_is_named(site, tmp_path):
 
     refused = remotes.cache(site.url, None)
 
-    assert refused.status is Verdict.FAIL
+    assert refused.status is CheckStatus.FAIL
     assert "its certificate is refused" in refused.found
     assert "ca_file" in refused.advice
-    assert remotes.cache(site.url, certificate).status is Verdict.OK
+    assert remotes.cache(site.url, certificate).status is CheckStatus.OK
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
@@ -107,7 +107,7 @@ def test_an_invalid_file_of_authorities_is_reported(site, tmp_path, content):
 
     finding = remotes.cache(site.url, file)
 
-    assert finding.status is Verdict.FAIL
+    assert finding.status is CheckStatus.FAIL
     assert str(file) in finding.found
     assert site.asked == []
 
@@ -115,10 +115,10 @@ def test_an_invalid_file_of_authorities_is_reported(site, tmp_path, content):
 def test_the_http_proxy_of_the_environment_is_asked(site, monkeypatch):
     monkeypatch.setenv("http_proxy", site.url)
 
-    assert remotes.cache("http://cache.invalid", None).status is Verdict.OK
+    assert remotes.cache("http://cache.invalid", None).status is CheckStatus.OK
     assert site.asked[0][0] == "http://cache.invalid/nix-cache-info"
     monkeypatch.setenv("no_proxy", "cache.invalid")
-    assert remotes.cache("http://cache.invalid", None).status is Verdict.FAIL
+    assert remotes.cache("http://cache.invalid", None).status is CheckStatus.FAIL
 
 
 def test_an_http_proxy_that_is_not_there_is_blamed_itself(monkeypatch):
@@ -161,11 +161,11 @@ def test_the_clock_is_compared_with_those_that_answer(site, skew, status):
 
 
 def test_one_wrong_clock_among_three_is_not_believed():
-    assert remotes.clock([0.0, 9000.0, 1.0, None]).status is Verdict.OK
+    assert remotes.clock([0.0, 9000.0, 1.0, None]).status is CheckStatus.OK
 
 
 def test_a_clock_without_a_comparison_is_a_warning():
-    assert remotes.clock([None]).status is Verdict.WARN
+    assert remotes.clock([None]).status is CheckStatus.WARN
 
 
 def test_keys_are_listed_by_name():
@@ -175,7 +175,7 @@ def test_keys_are_listed_by_name():
 
 
 def test_no_keys_at_all_fail():
-    assert remotes.public_keys([]).status is Verdict.FAIL
+    assert remotes.public_keys([]).status is CheckStatus.FAIL
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def token_file(tmp_path):
 def test_a_token_without_an_expiry_is_ok(token_file):
     token_file.write_text("flox_pat_abc\n")
 
-    assert remotes.token(token_file).status is Verdict.OK
+    assert remotes.token(token_file).status is CheckStatus.OK
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_token_that_others_may_read_is_a_warning(token_file):
 
     finding = remotes.token(token_file)
 
-    assert finding.status is Verdict.WARN
+    assert finding.status is CheckStatus.WARN
     assert finding.advice == f"chmod 600 {token_file}"
 
 
@@ -226,11 +226,11 @@ def test_a_token_that_others_may_read_is_a_warning(token_file):
 def test_a_file_without_a_token_in_it_fails(token_file, content):
     token_file.write_text(content)
 
-    assert remotes.token(token_file).status is Verdict.FAIL
+    assert remotes.token(token_file).status is CheckStatus.FAIL
 
 
 def test_a_token_file_that_is_not_there_fails(tmp_path):
-    assert remotes.token(tmp_path / "none").status is Verdict.FAIL
+    assert remotes.token(tmp_path / "none").status is CheckStatus.FAIL
 
 
 def _with_cache(settings, url):

@@ -1,7 +1,7 @@
 import threading
 
 from cri_proxy.cli.checks import findings, runner
-from cri_proxy.cli.checks.findings import Check, Verdict
+from cri_proxy.cli.checks.findings import Check, CheckStatus
 
 
 def test_all_checks_run_at_the_same_time_and_answer_in_order():
@@ -31,9 +31,9 @@ def test_a_check_that_hangs_is_reported_and_left_behind():
     hanging, healthy = runner.run(checks, deadline_seconds=2)
     released.set()
 
-    assert hanging.finding.status is Verdict.FAIL
+    assert hanging.finding.status is CheckStatus.FAIL
     assert hanging.finding.found == "timed out"
-    assert healthy.finding.status is Verdict.OK
+    assert healthy.finding.status is CheckStatus.OK
 
 
 def test_what_the_operating_system_refuses_is_a_finding_too(tmp_path):
@@ -43,5 +43,5 @@ def test_what_the_operating_system_refuses_is_a_finding_too(tmp_path):
 
     (result,) = runner.run([Check("a", look)])
 
-    assert result.finding.status is Verdict.FAIL
+    assert result.finding.status is CheckStatus.FAIL
     assert result.finding.found == f"{tmp_path}/none: No such file or directory"

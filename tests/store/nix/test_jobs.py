@@ -116,7 +116,7 @@ def test_without_nix_the_refusal_says_what_to_do(made, tmp_path):
 
 @pytest.mark.parametrize(
     ("says", "refusal"),
-    [("nix-store (Nix) 2.3.16", "oldest"), ("what?", "does not tell which Nix")],
+    [("nix-store (Nix) 2.3.16", "oldest"), ("what?", "does not say which Nix")],
 )
 def test_a_nix_that_is_too_old_or_no_nix_is_refused(made, tmp_path, says, refusal):
     program = tmp_path / "bin" / "nix-store"

@@ -27,6 +27,6 @@ def test_worker_receives_what_the_settings_say() -> None:
 
 
 def test_peer_server_receives_the_workers_options() -> None:
-    init = PeerServerInit(parts.store_options_of(SETTINGS, 1), SETTINGS.log, socket=7, nice=10)
+    init = PeerServerInit(parts.store_options_of(SETTINGS, 1), SETTINGS.log, socket=7)
 
     assert codec.decode(codec.encode(init), PeerServerInit) == init

@@ -1,16 +1,15 @@
 """Custom catalogs: where the store paths of published packages are kept.
 
-Packages that an organization publishes are in no public cache. FloxHub's catalog tells, store path
-by store path, the binary caches that have them, the keys that sign there and what to log in with.
-The answer is handed to the store as it is: which cache is tried first, and what a signature is
-worth, is not decided here.
+Packages that an organization publishes are in no public cache. FloxHub's catalog lists, for each
+store path, the binary caches that have it, the keys that sign there and what to log in with. The
+store decides which cache is tried first and which signatures are trusted.
 
     POST <api>/api/v1/catalog/store   {"outpaths": ["/nix/store/…", …]}
     → {"items": {"/nix/store/…": [{"url", "auth", "public_keys", …}, …]}}
 
-Logins are either the caller's FloxHub token, for hosts of FloxHub itself, or variables of the AWS
-kind for S3. Both are secrets: they are in no repr and no message. A login of a kind that is not
-spoken here is left out, and the location says so, for whoever fails for lack of it.
+Logins are either the caller's FloxHub token, for hosts of FloxHub itself, or AWS variables for S3.
+Both are secrets: they are in no repr and no message. A login of an unsupported kind is left out,
+and the location says so, for the error if a fetch fails without it.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class Catalog:
         )
 
     def _takes_token(self, url: str) -> bool:
-        """Whether a cache is FloxHub's own, reached as securely as the API itself is."""
+        """Return whether a cache is FloxHub's own, and as securely reached as the API itself."""
         api, cache = urlsplit(self._api_url), urlsplit(url)
         if (cache.scheme, cache.netloc) == (api.scheme, api.netloc):
             return True
@@ -134,7 +133,7 @@ def _variables_of(auth: fields.Field | None) -> tuple[tuple[str, str], ...]:
 
 
 def _unsupported_kind_of(auth: fields.Field) -> str | None:
-    """Return what kind of login this is if it is none of ours: its keys, never a value."""
+    """Return the kind of a login that is not supported: its keys, never a value."""
     if not isinstance(auth.value, dict):
         return fields.type_of(auth.value)
     kinds = [name for name, _ in auth.members()]

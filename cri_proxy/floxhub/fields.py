@@ -1,12 +1,12 @@
-"""JSON with places: every value knows where in its document it stands.
+"""JSON whose values know their place in the document, for errors that name it.
 
-FloxHub's documents (metadata.json, manifest.lock, answers of the catalog) are read through `Field`:
-a value of another type than the format promises is refused with its place, as in
-"packages[3].outputs.out must be a text, not a number". Keys that we do not ask for are never
-looked at, so newer documents pass.
+FloxHub's documents (metadata.json, manifest.lock, the catalog's responses) are read through
+`Field`: a value of an unexpected type is refused with its place, as in
+"packages[3].outputs.out must be a text, not a number". Keys that are not asked for are not looked
+at, so newer documents pass.
 
-An object that has one key twice is refused: readers differ on which of the two counts, and a node
-must not run something else than what the author's own Flox showed.
+An object that has a key twice is refused: parsers differ on which of the two counts, and a node
+must not run something else than the author's own Flox showed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Field:
         return found
 
     def has(self, key: str) -> bool:
-        """Whether the object has `key` at all, be it with null."""
+        """Return whether the object has `key` at all, even with null."""
         return key in self._object()
 
     def members(self) -> Iterator[tuple[str, Field]]:
@@ -142,7 +142,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made: dict[str, object] = {}
     for key, value in pairs:
         if key in made:
-            raise ValueError(f"the key {shown(key)} is there twice in one object")
+            raise ValueError(f"the key {shown(key)} occurs twice in one object")
         made[key] = value
     return made
 

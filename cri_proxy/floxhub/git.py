@@ -70,11 +70,11 @@ class Repositories:
         *,
         is_known: Callable[[str], bool],
     ) -> BranchHead:
-        """Return the head of the environment's branch; `is_known` tells which packs to spare.
+        """Return the head of the environment's branch, without a pack if the head `is_known`.
 
-        Somebody may push between our two questions: what the head is, and what it consists of.
-        Servers differ on whether they still give away the old head then, so a fetch that fails is
-        tried again with the new one.
+        The branch may be pushed to between the two requests, for its head and for the pack. Servers
+        differ on whether they still serve the old head then, so a fetch that fails is retried with
+        the new one.
 
         Raises AccessDenied, NotFound, SourceUnreachable and ContentDamaged.
         """
@@ -130,7 +130,7 @@ class Repositories:
 
 
 class _Newcomer:
-    """The graph walker of somebody who has no commit yet."""
+    """The graph walker of a client that has no commit yet."""
 
     shallow: Final[set[ObjectID]] = set()
 
@@ -145,7 +145,7 @@ class _Newcomer:
 
 
 class _Response:
-    """An answer in the form of the HTTP responses that dulwich reads."""
+    """A response in the form that dulwich reads."""
 
     def __init__(self, answer: HubResponse, question: HubRequest) -> None:
         self.status = 200
@@ -159,11 +159,11 @@ class _Response:
         return self._url
 
     def close(self) -> None:
-        """Do nothing: the answer is whole, and its connection went back to the pool."""
+        """Do nothing: the response is complete, and its connection went back to the pool."""
 
 
 class _Client(AbstractHttpGitClient):
-    """dulwich's smart HTTP with another way of asking; good for one fetch."""
+    """dulwich's smart HTTP client over our transport; for one fetch."""
 
     def __init__(
         self, base_url: str, ask: Callable[[HubRequest], HubResponse], headers: dict[str, str]

@@ -1,12 +1,12 @@
-"""FloxHub, asked for environments: a reference in, the lockfile of one generation out.
+"""Resolution of references by FloxHub: a reference in, the lockfile of one generation out.
 
-Every resolution asks FloxHub for the head of the environment's branch, with the token of whoever
-asks: that is the question whether they may, and it is asked each time, even for a pinned generation
-whose lockfile lies on this node. Only a head that the node does not know is fetched. What was
-learned is kept by `records`; a lockfile is handed out as a file there, its digest just checked.
+Every resolution asks FloxHub for the head of the environment's branch, with the caller's token:
+that is the permission check, and it is made each time, even for a pinned generation whose lockfile
+is on this node. Only a head that the node does not know is fetched. `records` keeps what was
+learned; a lockfile is returned as a file there, whose digest has just been checked.
 
-While FloxHub cannot be reached, the head that it last showed to the same caller stands in, and the
-resolution says that it is stale. A caller whom FloxHub has refused since, or never answered, gets
+While FloxHub is unavailable, the head that it last showed to the same caller is used, and the
+resolution is marked as stale. A caller that FloxHub has refused since, or never answered, gets
 nothing that way.
 """
 
@@ -41,32 +41,32 @@ class Hub:
         """Return the generation that `reference` means now, for the bearer of `token`.
 
         Takes at most the hub's timeout. Raises AccessDenied, NotFound, EnvironmentUnsuitable (no
-        lockfile, a later format), ContentDamaged, and SourceUnreachable when FloxHub is away and
-        nothing is known that this caller was shown before.
+        lockfile, a later format), ContentDamaged, and SourceUnreachable when FloxHub is unavailable
+        and nothing is known that this caller was shown before.
         """
         token = cleaned(token)
         caller = self._records.caller_of(reference, token)
         try:
             return self._resolve(reference, token, caller)
-        except errors.SourceUnreachable as away:
+        except errors.SourceUnreachable as unavailable:
             remembered = self._remembered(reference, caller)
             if remembered is None:
                 raise errors.SourceUnreachable(
-                    f"{away}; and this node has no {reference} from before to start with"
+                    f"{unavailable}; and this node has no {reference} from before to start with"
                     + (" that this token was accepted for" if token else "")
-                ) from away
+                ) from unavailable
             self._records.mark_stale(reference, caller, remembered.lock_digest)
             return remembered
 
     def was_given(self, paths: Sequence[StorePath], token: str | None) -> bool:
-        """Whether these published packages were last given to the bearer of `token`.
+        """Return whether these published packages were last given to `token`.
 
-        For when the catalog cannot be asked; a permission like that of a remembered head.
+        For when the catalog is unavailable; a permission like that of a remembered head.
         """
         return self._records.was_given(paths, cleaned(token))
 
     def note_given(self, paths: Sequence[StorePath], token: str | None, *, is_given: bool) -> None:
-        """Remember that these packages have just been given to the bearer, or refused."""
+        """Remember that these packages have just been given to `token`, or refused."""
         self._records.note_given(paths, cleaned(token), is_given=is_given)
 
     def drop_older_than(self, seconds: float) -> int:
@@ -96,7 +96,7 @@ class Hub:
         return found
 
     def _is_known(self, reference: Reference, revision: str) -> bool:
-        """Whether a fetch of this commit would tell nothing new about the reference."""
+        """Return whether fetching this commit would bring nothing new about the reference."""
         known = self._records.metadata(revision)
         if known is None:
             return False

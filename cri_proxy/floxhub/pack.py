@@ -2,9 +2,10 @@
 
 The pack comes from outside, and a few bytes of it can inflate to any size, so it is measured first,
 object by object and without keeping anything. Then dulwich indexes it, which computes the id of
-every object: what is found below a commit's id is what that commit says, whoever sent the pack.
+every object: what is found below a commit's id is what that commit says, no matter who sent the
+pack.
 
-Fetching is told in `git`; here nothing is read from outside. Source of the format: Git's
+`git` fetches packs; nothing is read from the network here. Source of the format: Git's
 gitformat-pack.
 """
 
@@ -51,7 +52,7 @@ FAULTS: Final = (
     ValueError,
     zlib.error,
 )
-"""What dulwich raises for bytes that are no git: it tells few of these faults from its own."""
+"""What dulwich raises for bytes that are not git's; few of these are classes of its own."""
 
 _HEADER_BYTES: Final = 12
 _DIGEST_BYTES: Final = 20

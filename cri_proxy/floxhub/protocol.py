@@ -18,7 +18,7 @@ from cri_proxy.model.storepaths import StorePath
 
 @dataclass(frozen=True, slots=True)
 class HubOptions:
-    """What a worker needs to know of FloxHub; `directory` is for what the node remembers of it."""
+    """Where FloxHub is; `directory` is the node's memory of it (`records`)."""
 
     directory: Path
     git_url: str
@@ -60,7 +60,7 @@ class CatalogQuery:
 
 @dataclass(frozen=True, slots=True)
 class CatalogGrant:
-    """Whether the caller was just given the packages of a query, to be remembered."""
+    """The catalog's decision on a query, to be remembered: the packages were given, or refused."""
 
     query: CatalogQuery
     is_given: bool

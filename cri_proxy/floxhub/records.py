@@ -1,19 +1,20 @@
-"""What a node remembers of FloxHub, on disk.
+"""The node's memory of FloxHub, on disk.
 
     <directory>/
       key                               32 random bytes, made once; names callers below
       heads/<owner>/<name>/<caller>     {"revision", "seen_at"}: the head last shown to that caller;
                                         {"stale"}: lockfiles given from memory since then
       published/<caller>                {"seen_at"}: that caller was given these published packages
-      revisions/<commit>/metadata       {"live", "generations"}: what that commit says of itself
+      revisions/<commit>/metadata       {"live", "generations"}: the metadata in that commit
       revisions/<commit>/<generation>   {"lock"}: the digest of that generation's lockfile
       locks/<sha256>.lock               lockfiles by their digest
 
-A caller is a token, or nobody: `public`, or the HMAC of environment and token under the node's key,
-so that no token is on disk and the names of one token tell nothing of another environment's. For
-published packages it is the HMAC of their paths and token. Heads and published packages are kept
-per caller because they are permissions: what FloxHub showed to one token is no promise that it
-would show it to another. Revisions and lockfiles are facts, named by their content, and shared.
+A caller is a token, or none: `public`, or the HMAC of environment and token under the node's key,
+so that no token is on disk, and the names that one token has for two environments have nothing in
+common. For published packages it is the HMAC of their paths and token. Heads and published packages
+are kept per caller because they are permissions: that FloxHub showed something to one token does
+not mean that it would show it to another. Revisions and lockfiles are facts, named by their
+content, and shared.
 
 Every file is written beside its place and renamed into it, without fsync: each is checked when it
 is read, and one that is damaged counts as absent, to be fetched again. So processes and threads
@@ -78,15 +79,16 @@ class Records:
             self._key = _key(directory / "key")
 
     def caller_of(self, reference: Reference, token: str | None) -> str:
-        """Return the name under which this environment's heads are kept for a token's bearer."""
+        """Return the name under which this environment's heads are kept for a token."""
         if token is None:
             return PUBLIC
         return self._name_of(f"{reference.owner}/{reference.name}\0{token}")
 
     def head(self, reference: Reference, caller: str) -> str | None:
-        """Return the revision last shown to the caller, or None when it was never or too long ago.
+        """Return the revision last shown to the caller, None if never or too long ago.
 
-        What is public stays known without end; a token's permission lapses with ACCEPTED_SECONDS.
+        What is public is remembered without a limit; a token's permission expires after
+        ACCEPTED_SECONDS.
         """
         root = _load(self._head_file(reference, caller))
         if root is None:
@@ -101,16 +103,16 @@ class Records:
         return revision
 
     def keep_head(self, reference: Reference, caller: str, revision: str) -> None:
-        """Note that FloxHub has just shown this head to the caller."""
+        """Record that FloxHub has just shown this head to the caller."""
         record = {"revision": revision, "seen_at": int(time.time())}
         _place(self._head_file(reference, caller), _json(record))
 
     def forget_head(self, reference: Reference, caller: str) -> None:
-        """Note that FloxHub has just refused the caller."""
+        """Record that FloxHub has just refused the caller."""
         self._head_file(reference, caller).unlink(missing_ok=True)
 
     def mark_stale(self, reference: Reference, caller: str, lock_digest: str) -> None:
-        """Note that this lockfile was given to the caller from memory; `keep_head` ends that."""
+        """Record that this lockfile was given to the caller from memory; `keep_head` ends that."""
         file = self._head_file(reference, caller)
         root = _load(file)
         if root is not None and isinstance(root.value, dict):
@@ -119,7 +121,7 @@ class Records:
                 _place(file, _json({**root.value, "stale": [*stale, lock_digest]}))
 
     def was_given(self, paths: Iterable[StorePath], token: str | None) -> bool:
-        """Whether the token's bearer was given these published packages, not too long ago."""
+        """Return whether the token was given these published packages, not too long ago."""
         root = _load(self._published / self._caller_of_paths(paths, token))
         if root is None:
             return False
@@ -130,7 +132,7 @@ class Records:
         return token is None or age <= ACCEPTED_SECONDS
 
     def note_given(self, paths: Iterable[StorePath], token: str | None, *, is_given: bool) -> None:
-        """Note that the token's bearer has just been given these packages, or refused them."""
+        """Record that the token has just been given these packages, or refused them."""
         file = self._published / self._caller_of_paths(paths, token)
         if is_given:
             _place(file, _json({"seen_at": int(time.time())}))
@@ -182,7 +184,7 @@ class Records:
         _place(self._revisions / revision / str(generation), _json({"lock": digest}))
 
     def drop_older_than(self, seconds: float) -> int:
-        """Remove what was not used for so long, and return how many files that were."""
+        """Remove what was not used for `seconds`; return how many files that were."""
         horizon = time.time() - seconds
         dropped = 0
         for file in self._files():
@@ -218,7 +220,7 @@ class Records:
 def stale_locks(directory: Path) -> frozenset[tuple[str, str, str]]:
     """Return owner, name and lockfile digest of what some caller was last given from memory.
 
-    For whoever lists environments: reads only, and makes no directory.
+    For listings of environments: only reads, and creates no directory.
     """
     found: set[tuple[str, str, str]] = set()
     for file in (directory / _HEADS).glob("*/*/*"):
@@ -238,7 +240,7 @@ def _stale_of(head: fields.Field) -> tuple[str, ...]:
 
 
 def _key(file: Path) -> bytes:
-    """Return the node's key; of several processes that make it at once, one succeeds."""
+    """Return the node's key; of several processes that create it at once, one succeeds."""
     for _ in range(3):
         found = _read(file, _SMALL_FILE_LIMIT)
         if found is not None and len(found) == _KEY_BYTES:
@@ -263,9 +265,9 @@ def _load(file: Path) -> fields.Field | None:
 
 
 def _read(file: Path, limit: int) -> bytes | None:
-    """Return a file's bytes, or None when there is none or more of them than can rightly be.
+    """Return a file's bytes, None when it is absent or larger than `limit`.
 
-    One byte beyond the limit is asked for, so that a file of any size costs bounded memory.
+    Reads one byte beyond the limit at most, so that a file of any size costs bounded memory.
     """
     try:
         with file.open("rb") as opened:
@@ -276,7 +278,7 @@ def _read(file: Path, limit: int) -> bytes | None:
 
 
 def _place(file: Path, content: bytes) -> None:
-    """Put a file in place at once, whoever else does the same."""
+    """Put a file in place atomically, even if other processes do the same."""
     beside = file.with_name(f".{secrets.token_hex(8)}")
     with _writing(file):
         for attempt in range(_ATTEMPTS):
@@ -285,8 +287,8 @@ def _place(file: Path, content: bytes) -> None:
                 _write(beside, content)
                 break
             except (FileNotFoundError, FileExistsError):
-                # Somebody has just removed the directory, for it was empty: before it was written
-                # to, or while mkdir looked whether what is there already is one.
+                # Another process has just removed the directory because it was empty: before it was
+                # written to, or while mkdir checked whether an existing one is a directory.
                 if attempt == _ATTEMPTS - 1:
                     raise
         try:
@@ -298,7 +300,7 @@ def _place(file: Path, content: bytes) -> None:
 
 @contextmanager
 def _writing(place: Path) -> Iterator[None]:
-    """Turn what prevents writing into NodeExhausted."""
+    """Raise NodeExhausted for errors of writing."""
     try:
         yield
     except OSError as error:

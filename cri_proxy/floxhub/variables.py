@@ -59,8 +59,8 @@ def in_dependency_order(variables: Variables) -> Variables:
 def _first_of_a_circle(waits_for: Mapping[int, set[int]]) -> int:
     """Return the first declared variable that waits for nothing but its own circle.
 
-    Walking from anywhere along what is waited for ends in such a circle; its members are those that
-    can be reached from one another.
+    Following dependencies from any variable ends in such a circle; its members are those that can
+    be reached from one another.
     """
     awaited_by: dict[int, set[int]] = {index: set() for index in waits_for}
     for index, awaited in waits_for.items():

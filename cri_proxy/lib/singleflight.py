@@ -1,12 +1,12 @@
-"""Single-flight: work of one key runs once, however many ask for it meanwhile.
+"""Single-flight: concurrent calls with the same key share one run of the work.
 
 The first `fly` with a key starts the work in a task of the flight's own; others with the same key
 join it, and all share its result or its exception. When it is done the key is forgotten: this is
 no cache.
 
-What becomes of work whose askers have all gone is the choice of whoever builds the Flights: with
-`is_lasting` it goes on and the next asker joins it (a pod whose deadline passed is tried again);
-without, it is cancelled (a store path of a closure that has failed).
+When all callers of some work have gone, `is_lasting` decides: with it the work goes on and the next
+caller joins it (a pod whose deadline passed is retried), without it the work is cancelled (a store
+path of a closure that has failed).
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ class Flights(Generic[K, V]):
         """Return the result of the flight of `key`, which begins with `work()` if there is none.
 
         Cancelling the caller never cancels the flight for others. Joining work that has been
-        cancelled for lack of askers is not possible: the key is free again at that moment.
+        cancelled for lack of callers is not possible: the key is free again at that moment.
         """
         flight = self._flights.get(key)
         if flight is None or flight.task.done():
             flight = self._flights[key] = _Flight(asyncio.create_task(_run(work)))
             flight.task.add_done_callback(lambda task: self._land(key, task))
-        flight.askers += 1
+        flight.callers += 1
         try:
             await asyncio.wait((flight.task,))
         finally:
-            flight.askers -= 1
-            if not flight.askers and not self._is_lasting and not flight.task.done():
+            flight.callers -= 1
+            if not flight.callers and not self._is_lasting and not flight.task.done():
                 self._forsake(key, flight.task)
         if flight.task.cancelled():
             raise asyncio.CancelledError
@@ -60,7 +60,7 @@ class Flights(Generic[K, V]):
             await asyncio.wait(tasks)
 
     def _forsake(self, key: K, task: asyncio.Task[V]) -> None:
-        """Cancel work that nobody wants; `_leaving` keeps it from being collected meanwhile."""
+        """Cancel work without callers; `_leaving` keeps the task from being collected meanwhile."""
         del self._flights[key]
         self._leaving.add(task)
         task.cancel()
@@ -71,17 +71,17 @@ class Flights(Generic[K, V]):
         if flight is not None and flight.task is task:
             del self._flights[key]
         if not task.cancelled():
-            task.exception()  # if all askers are gone nobody retrieves it, and that is no fault
+            task.exception()  # retrieved here: there may be no caller left to do so
 
 
 class _Flight(Generic[V]):
     """The task of a key, and how many wait for it."""
 
-    __slots__ = ("askers", "task")
+    __slots__ = ("callers", "task")
 
     def __init__(self, task: asyncio.Task[V]) -> None:
         self.task = task
-        self.askers = 0
+        self.callers = 0
 
 
 async def _run(work: Callable[[], Awaitable[V]]) -> V:

@@ -38,7 +38,7 @@ def serve(kind: type[S], build: Callable[[S], Jobs], *, threads: int = 32) -> No
 
     `build` receives the settings of the init message, of class `kind`, and returns the jobs.
     Settings that it refuses make every job fail with its error: a worker that died of them would
-    be started again for ever. The process ends here.
+    be restarted again and again. The process ends here.
     """
     source, sink = _take_standard_streams()
     for number in (signal.SIGINT, signal.SIGTERM):

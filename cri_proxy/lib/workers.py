@@ -193,12 +193,12 @@ class _Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the process has been started; it may still be loading."""
+        """Return whether the process has been started; it may still be loading."""
         return self._started.done()
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is gone; what it wrote last may still be on its way."""
+        """Return whether the process has exited; its last output may not have been read yet."""
         return self._process is not None and self._process.poll() is not None
 
     @property

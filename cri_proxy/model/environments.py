@@ -38,8 +38,8 @@ class Environment:
     `reference` is pinned to the generation that was resolved; `store` is the node's directory that
     a container sees as /nix/store; `closure` lists everything in it, FLOX_ENV included, sorted.
     `variables` are the `[vars]` whose values need no shell. `shell` is the bash that runs the
-    activation, None when nothing has to run before the program. `services` and `has_profile` tell
-    of parts of its manifest that no container runs. `mounted` are the node's store paths that could
+    activation, None when nothing has to run before the program. `services` and `has_profile` are
+    parts of its manifest that no container runs. `mounted` are the node's store paths that could
     not be linked into the view and are mounted into it one by one; most environments have none.
     """
 
@@ -65,19 +65,19 @@ class Environment:
 
     @property
     def mounts(self) -> Mapping[str, Path]:
-        """What a container sees where: the view, and in it what could not be linked into it."""
+        """The mounts of a container: the view, and in it the paths that could not be linked."""
         inner = {f"{storepaths.STORE}/{each.name}": each for each in self.mounted}
         return {storepaths.STORE: self.store, **inner}
 
     @property
     def is_in_place(self) -> bool:
-        """Whether everything that a container would get mounted is on the node."""
+        """Return whether everything that a container gets mounted is on the node."""
         view = self.store / self.flox_env.basename
         return view.is_dir() and all(os.path.lexists(each) for each in self.mounted)
 
     @property
     def is_static(self) -> bool:
-        """Whether its variables say it all, so that the program starts with nothing before it."""
+        """Return whether its variables suffice, so that no activation runs before the program."""
         return self.shell is None
 
     def resolved_as(self, reference: Reference, revision: str, *, is_stale: bool) -> Environment:
@@ -115,7 +115,7 @@ def of_json(record: dict[str, Any], store: Path) -> Environment:
         if record["format"] != FORMAT:
             raise errors.ContentDamaged(
                 f"{store.parent} was written in format {record['format']}, this version reads "
-                f"{FORMAT}: remove the directory, it is realized anew when a pod asks for it"
+                f"{FORMAT}: remove the directory, it is realized again when a pod asks for it"
             )
         return Environment(
             identity=record["identity"],
@@ -140,7 +140,7 @@ def of_json(record: dict[str, Any], store: Path) -> Environment:
     except (KeyError, TypeError, ValueError, AttributeError, errors.RequestInvalid) as error:
         raise errors.ContentDamaged(
             f"{store.parent}/environment.json cannot be read ({error}): remove the directory, "
-            "it is realized anew when a pod asks for it"
+            "it is realized again when a pod asks for it"
         ) from error
 
 

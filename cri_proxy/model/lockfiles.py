@@ -98,8 +98,8 @@ class LinkedOutput:
     """A store path to be linked into the environment.
 
     `priority` is a thousand times the package's and then some (see `floxhub.outputs`): a file of
-    the lower one wins. `may_collide` means that a clash at the same priority is let pass: whichever
-    was linked first stays; elsewhere such a clash is refused.
+    the lower one wins. `may_collide` means that a clash at the same priority is allowed: the
+    output linked first stays; elsewhere such a clash is refused.
     """
 
     path: storepaths.StorePath

@@ -11,7 +11,7 @@ The layer has places to write (/tmp, /var/tmp, homes of root and nobody), /run, 
 which a C library knows users, groups and hosts. It has no program, so the image names none to run.
 
 Sources of the forms: the OCI image specification 1.1, and POSIX's ustar for the layer, which is not
-compressed: compressors do not promise the same bytes for ever.
+compressed: compressors do not promise the same bytes in every version.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How far a realization is, in numbers that a person can follow.
+"""The progress of a realization, in numbers that a person can follow.
 
-The realizer counts, everyone else reads: the CLI draws bars from it, a refusal for lack of time
+The realizer counts, everyone else reads: the CLI draws bars from it, an error for a passed deadline
 quotes it (`str`), spans record it at the end.
 """
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-_TELLING_SECONDS: Final = 1.0
-"""A rate is told after so long: before, it is chance."""
+_RATE_SECONDS: Final = 1.0
+"""A rate is shown after so long: before, it would be chance."""
 
 
 class Phase(StrEnum):
-    """What a realization is doing now."""
+    """The step that a realization is at."""
 
     RESOLVING = "resolving"
     FETCHING = "fetching"
@@ -43,24 +43,24 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Bytes that came in a second, so far; 0 while that cannot be told."""
+        """Bytes that were fetched per second so far; 0 while that is not known."""
         if not self.fetching_since:
             return 0.0
         seconds = time.monotonic() - self.fetching_since
         fetched = self.bytes_done - self.bytes_present
-        return fetched / seconds if seconds >= _TELLING_SECONDS and fetched > 0 else 0.0
+        return fetched / seconds if seconds >= _RATE_SECONDS and fetched > 0 else 0.0
 
     def __str__(self) -> str:
         if self.phase is not Phase.FETCHING:
             return str(self.phase)
-        told = (
+        text = (
             f"fetching {self.paths_done}/{self.paths_total} paths, "
             f"{_gigabytes(self.bytes_done, self.bytes_total)}"
         )
         if rate := self.rate:
             left = max(0, self.bytes_total - self.bytes_done)
-            told += f", {rate / 1_000_000:.1f} MB/s, {left / rate:.0f} s left"
-        return told
+            text += f", {rate / 1_000_000:.1f} MB/s, {left / rate:.0f} s left"
+        return text
 
 
 def _gigabytes(done: int, total: int) -> str:

@@ -30,7 +30,7 @@ class Reference:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether one generation is asked for, rather than whichever is live."""
+        """Return whether one generation is asked for, rather than the live one."""
         return self.generation is not None
 
     def at(self, generation: int) -> Reference:
@@ -62,7 +62,7 @@ def _refusal(text: str, hint: str = "") -> errors.RequestInvalid:
 
 
 def _is_name(text: str) -> bool:
-    """Whether FloxHub and git both take `text` as one path component and branch name."""
+    """Return whether FloxHub and git both accept `text` as a path component and branch name."""
     return (
         _NAME.fullmatch(text) is not None
         and ".." not in text

@@ -1,9 +1,9 @@
-"""Traces as they are kept and read: what happened from a pod's sandbox to its containers' start.
+"""Traces as they are stored and read: what happened from a pod's sandbox to its containers' start.
 
-A trace is what one startup has left: who it was, and its spans as they ended. The proxy writes it
-while it goes on, so the root `pod.startup` comes last or, for a startup still under way, not at
-all. Times are nanoseconds since 1970, ids are lower-case hexadecimal as in OTLP's JSON. All here is
-values; `telemetry.ring` keeps them on disk and `cri-proxy trace` shows them.
+A trace is the record of one startup: which pod, and its spans as they ended. The proxy writes it
+while the startup goes on, so the root `pod.startup` comes last or, for a startup still under way,
+not at all. Times are nanoseconds since 1970, ids are lower-case hexadecimal as in OTLP's JSON.
+`telemetry.ring` keeps these values on disk and `cri-proxy trace` shows them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Value: TypeAlias = "str | bool | int | float | Sequence[str | bool | int | float
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredStartup:
-    """Whose trace it is.
+    """The pod and the attempt that a trace is of.
 
     `span_id` is the root's, `parent_id` that of kubelet's span if it sent a sampled one; `attempt`
     counts the sandboxes that kubelet has made for the pod.

@@ -50,7 +50,7 @@ def script() -> bytes:
 
 
 def is_static(variables: Iterable[tuple[str, str]], hook: str | None) -> bool:
-    """Whether `[vars]` and hook need no shell: no hook, and nothing that double quotes expand."""
+    """Return whether no shell is needed: there is no hook, and no value has expansions."""
     return not hook and all(_EXPANDED.isdisjoint(value) for _, value in variables)
 
 
@@ -111,7 +111,7 @@ def container_variables(
 
     `given` are those that the container has already, the image's overridden by the pod's;
     `directory` is where its program starts. Lists such as PATH are put in front of what is given;
-    defaults such as SSL_CERT_FILE stand back behind it; `[vars]` override it.
+    defaults such as SSL_CERT_FILE do not override it; `[vars]` do.
     """
     flox_env = str(environment.flox_env)
     name = environment.reference.name

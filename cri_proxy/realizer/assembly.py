@@ -182,7 +182,7 @@ def _propagated(path: StorePath, mode: Mode, trees: Trees) -> list[StorePath]:
 
 
 def _found(plan: TreePlan, place: str, trees: Trees) -> bool:
-    """Whether FLOX_ENV has a file at `place`, be it below a directory that is one link."""
+    """Return whether FLOX_ENV has a file at `place`, even below a directory that is one link."""
     parts = place.split("/")
     for length in range(1, len(parts) + 1):
         link = plan.links.get("/".join(parts[:length]))

@@ -1,9 +1,9 @@
-"""Holding: what the daemon's loop does so that nothing is taken away that it is about to use.
+"""Leases of the daemon's event loop on what it is about to use, against the garbage collector.
 
-`realization` holds the store paths that a realization counts on, from before it looks for the first
+`realization` holds the store paths that a realization relies on, from before it looks for the first
 until its view is committed; `environment` holds an environment until the runtime has a container in
-it. The locks themselves are `store.leases`. Files are made in threads, for a busy disk may keep
-whoever makes one waiting.
+it. The locks themselves are in `disk.leases`. Files are created in threads, since creating one may
+block on a busy disk.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Ingredients:
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What the environment of some ingredients is called, and the store paths that it needs.
+    """The identity of the environment of some ingredients, and the store paths that it needs.
 
     `published` are those of the `roots` that come from an organization's own catalog. `advice` says
     of a store path, written in full, which package it is, for refusals.

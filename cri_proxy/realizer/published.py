@@ -1,17 +1,17 @@
-"""Published packages: whether a caller may have them, and the caches that they are in.
+"""Access to published packages: whether a caller may have them, and which caches have them.
 
 Packages that an organization publishes in its own catalog are in no public cache. FloxHub's catalog
-tells where they are to whoever may have them, so that its answer is a permission as well. It is
-asked with the caller's own token for every start of an environment that has such packages, and also
-when the environment is on this node: to be allowed to see a lockfile is not to be allowed to have
-what it names. A package that the catalog does not tell of must be in a configured cache, where it
-is for everybody.
+says where they are only to callers that may have them, so its response is a permission as well. It
+is asked with the caller's own token for every start of an environment that has such packages, even
+when the environment is on this node: permission to read a lockfile is not permission to have what
+it names. A package that the catalog does not list must be in a configured cache, which is for all
+callers.
 
-While the catalog cannot be reached, its last answer to the same caller about the same packages
-stands in, as a permission only: places and logins are never kept on disk.
+While the catalog is unavailable, its last response to the same caller about the same packages is
+used, as a permission only: locations and logins are never kept on disk.
 
-A place behind a login of a kind that is not spoken here is asked without one, since it may do. The
-log tells of it once, and the refusal does if the fetch fails.
+A location with a login of an unsupported kind is tried without one. That is logged once, and is in
+the error if the fetch fails.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _NO_ANSWER: Final = (errors.AccessDenied, errors.NotFound, errors.SourceUnreacha
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where to look for published packages, and why the catalog told nothing, if it did not."""
+    """The locations of published packages, or why the catalog returned none."""
 
     places: tuple[Location, ...] = ()
     refusal: errors.CriProxyError | None = None
 
     def explain(self, error: errors.CriProxyError) -> errors.CriProxyError:
-        """Return the error of a fetch with the logins that it may have failed for lack of."""
+        """Return the error of a fetch with the unsupported logins that may be the reason."""
         lacking = [
             f"{url_of(place)} is behind a login of the kind {place.unsupported.kind!a}"
             for place in self.places
@@ -56,7 +56,7 @@ class Located:
             return error
         return type(error)(
             f"{error}; FloxHub's catalog says that {' and '.join(lacking)}, which cri-proxy does "
-            "not speak: copy the package to a cache with another login, or without any, and name "
+            "not support: copy the package to a cache with another login, or without any, and name "
             "that in store.caches"
         )
 
@@ -93,7 +93,7 @@ class Published:
         if isinstance(located.refusal, errors.SourceUnreachable) and await self._pool.call(
             protocol.WAS_GIVEN, query
         ):
-            _log.warning("catalog away, its last answer stands in", why=located.refusal)
+            _log.warning("catalog unavailable, its last answer is used", why=located.refusal)
             return located
         self._warn_of_unsupported(located.places)
         listed = {name for place in located.places for name in place.paths}
@@ -121,7 +121,7 @@ class Published:
                 continue
             self._warned[login] = True
             _log.warning(
-                "login of an unknown kind is not used",
+                "login of an unsupported kind is not used",
                 catalog=login.catalog,
                 kind=login.kind,
                 location=url_of(place),
@@ -142,6 +142,6 @@ class Published:
                 raise located.refusal from error
             whom = "this token" if query.token else "a pod without a token"
             raise type(error)(
-                f"FloxHub's catalog names no place of a published package to {whom}: mend the "
-                f"token's access to the catalog, or publish the package again ({error})"
+                f"FloxHub's catalog names no place of a published package to {whom}: "
+                f"give the token access to the catalog, or publish the package again ({error})"
             ) from error

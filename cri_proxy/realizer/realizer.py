@@ -1,9 +1,8 @@
-"""The realizer: the conductor that turns a reference into an environment on this node.
+"""The realizer, which coordinates the steps from a reference to an environment on this node.
 
-`begin` answers at once with a `Realization`, on which any number of callers wait, each as long as
-it likes: the work belongs to nobody and goes on when all of them have gone. Two things are done
-once for all who ask at the same time: the resolution of one reference with one token, and the
-making of one environment. What is asked, in order:
+`begin` returns a `Realization` at once, on which any number of callers wait, each with its own
+timeout: the work goes on when all of them have gone. Two things are done once for all concurrent
+callers: resolving one reference with one token, and making one environment. The steps, in order:
 
     floxhub.resolve    which generation, which lockfile            (a worker job)
     realizer.recipe    what that lockfile needs on this system     (a worker job)
@@ -11,10 +10,10 @@ making of one environment. What is asked, in order:
     store.closures     every store path of the closure, in place
     realizer.assemble  FLOX_ENV rendered, the view committed       (a worker job)
 
-An environment that is already in place costs the first three only, without published packages the
-first: that FloxHub gives it to this token is asked for every start. Resolutions are remembered for
-some seconds, so that the containers of a rollout do not ask FloxHub one by one. Nothing here reads
-or writes a file but the record of an environment in place.
+An environment that is already in place needs the first three only, or the first if it has no
+published packages: every start checks that FloxHub gives the environment to this token. Resolutions
+are remembered for some seconds, so that the containers of a rollout do not ask FloxHub one by one.
+The only file that is read here is the record of an environment in place.
 """
 
 from __future__ import annotations
@@ -58,10 +57,10 @@ _Key = tuple[Reference, str | None, Mode, bool]
 
 @dataclass(slots=True)
 class Realization:
-    """One environment on its way: everybody who wants it waits on the same one.
+    """One environment that is being made, for all callers that want it.
 
-    `progress` tells of the work that is really done, which other references may share; `span` is
-    the work's own, which is of the trace of whoever began it.
+    `progress` is that of the actual work, which other references may share; `span` is the work's
+    own, and belongs to the trace of the caller that began it.
     """
 
     reference: Reference
@@ -71,12 +70,12 @@ class Realization:
 
     @property
     def is_done(self) -> bool:
-        """Whether `wait` would answer at once."""
+        """Return whether `wait` would return at once."""
         return self._task.done()
 
     @property
     def has_failed(self) -> bool:
-        """Whether it ended without an environment, so that it is worth beginning anew."""
+        """Return whether it ended without an environment, so that another attempt makes sense."""
         return self._task.done() and (self._task.cancelled() or self._task.exception() is not None)
 
     async def wait(self, timeout_seconds: float | None = None) -> Environment:
@@ -100,7 +99,7 @@ class Realization:
 
 @dataclass(frozen=True, slots=True)
 class RealizerOptions:
-    """What the node's settings say about every environment.
+    """The node's settings for all environments.
 
     `shell` is the store path of the bash for environments that need one and bring none (None: such
     environments are refused); `certificates` the node's CA bundle for those that bring none.
@@ -183,13 +182,13 @@ class Realizer:
             return known
         found = await asyncio.to_thread(environments.load, place)
         if found is not None and found.mounted and not found.is_in_place:
-            return None  # collected behind our back: it is realized anew, and then it is in place
+            return None  # Nix has collected some of it: it is realized again
         if found is not None:
             self._loaded[identity] = found
         return found
 
     async def aclose(self) -> None:
-        """Stop what is under way; what is in place stays, what is half done is thrown away."""
+        """Cancel what is under way; environments in place stay, unfinished ones are discarded."""
         tasks = [running._task for running in self._running.values()]
         for task in tasks:
             task.cancel()
@@ -204,7 +203,7 @@ class Realizer:
     async def _realize(
         self, realization: Realization, token: str | None, mode: Mode, has_shell: bool
     ) -> Environment:
-        """Do the whole work for one reference, told by one span and one log line."""
+        """Do the whole work for one reference, with one span and one log line."""
         started = time.monotonic()
         reference = realization.reference
         with spans.span(
@@ -218,12 +217,13 @@ class Realizer:
                 span.set_attribute("flox.environment.stale", resolution.is_stale)
                 if resolution.is_stale:
                     _log.warning(
-                        "floxhub away, last known generation used", reference=resolution.reference
+                        "floxhub unavailable, last known generation used",
+                        reference=resolution.reference,
                     )
                 made = await self._make(resolution, token, mode, has_shell, realization)
             except errors.CriProxyError as error:
-                # Whoever waits refuses a call with it, and that is logged there. With nobody
-                # waiting it was an early beginning, perhaps without the token to come.
+                # A caller that waits refuses its call with this error, which is logged there. One
+                # without callers was begun early, perhaps without the token to come.
                 refusal = _naming(reference, error)
                 _log.debug("environment not realized", reference=reference, why=refusal)
                 _seconds.record(time.monotonic() - started, type(refusal).__name__)
@@ -346,7 +346,7 @@ class Realizer:
         except errors.NotFound as error:
             if located.refusal is None:
                 raise located.explain(_advised(advice, error)) from error
-            raise located.refusal from error  # it would be where the catalog did not tell
+            raise located.refusal from error  # it would be where the catalog refused to say
         except errors.SourceUnreachable as error:
             raise located.explain(error) from error
         progress.phase = Phase.RENDERING
@@ -370,7 +370,7 @@ class Realizer:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What of a recipe is needed for an environment that is in place."""
+    """The part of a recipe that is needed for an environment in place."""
 
     identity: str
     published: tuple[StorePath, ...]
@@ -383,7 +383,7 @@ def _all_present(environment: Environment, progress: Progress) -> Environment:
 
 
 def _advised(advice: Mapping[str, str], error: errors.NotFound) -> errors.NotFound:
-    """Return the refusal with what is known of the package whose store path it names."""
+    """Return the error with advice about the package whose store path it names."""
     for path, text in advice.items():
         if path in str(error):
             return errors.NotFound(f"{error}; {text}")
@@ -391,6 +391,6 @@ def _advised(advice: Mapping[str, str], error: errors.NotFound) -> errors.NotFou
 
 
 def _naming(reference: Reference, error: errors.CriProxyError) -> errors.CriProxyError:
-    """Return the refusal with the reference in it: faults of store paths do not know it."""
+    """Return the error with the reference in it, which errors of store paths lack."""
     name = f"{reference.owner}/{reference.name}"
     return error if name in str(error) else type(error)(f"environment {reference}: {error}")

@@ -34,7 +34,7 @@ _DIGEST_BYTES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What of the node goes into every environment.
+    """The properties of the node that go into every environment.
 
     `certificates_digest` is the SHA-256 of the CA bundle that is given to environments without one,
     empty when none is.
@@ -47,7 +47,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to fetch, link and set for one environment; `variables` are in the order of setting.
+    """The paths to fetch and link, and the variables in the order of setting, of one environment.
 
     `published` are those of the linked paths that come from an organization's own catalog.
     `advice` says of a linked store path which package it is and what to do when no cache has it.
@@ -125,7 +125,7 @@ def of_lockfile(
 
 
 def advice_of(package: Package) -> str:
-    """Return whose a store path is and what to do when no cache has it, for a refusal."""
+    """Return which package a store path is, and what to do when no cache has it, for an error."""
     name = f"it is the package {package.install_id!r} of the environment"
     match package.kind:
         case PackageKind.FLAKE:

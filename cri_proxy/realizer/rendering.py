@@ -4,7 +4,7 @@ What Flox's buildenv does, decided here without touching a disk: `plan` asks for
 and returns symbolic links. A name that one package has becomes one link, directories included; a
 directory that several have is made, and its entries are merged the same way. Between files of one
 name the lower priority number wins; equal numbers are a conflict, unless both lead to the same file
-or one side may collide (outputs that nobody asked to install, propagated packages).
+or one side may collide (outputs that the manifest does not install, propagated packages).
 
 Source of the rules: the merging that Flox and nixpkgs document for buildEnv.
 """
@@ -27,7 +27,7 @@ _MIME_KEPT: Final = "packages"
 
 
 class TargetKind(Enum):
-    """What a path leads to, after all its symbolic links."""
+    """The kind of file that a path leads to, after all its symbolic links."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -119,7 +119,7 @@ def _merge(at: str, sources: list[_Candidate], listing: Listing, result: TreePla
 
 
 def _winner(place: str, candidates: list[_Candidate]) -> _Candidate:
-    """Return who gets `place`: the first in precedence, if nobody has an equal claim."""
+    """Return the candidate that gets `place`: the first in precedence, if no other is equal."""
     first, *others = candidates
     for other in others:
         is_equal = other.linked.priority == first.linked.priority
@@ -134,7 +134,7 @@ def _winner(place: str, candidates: list[_Candidate]) -> _Candidate:
 
 
 def _is_ignored(at: str, name: str) -> bool:
-    """Whether buildenv leaves this entry out of every environment."""
+    """Return whether buildenv leaves this entry out of every environment."""
     place = f"{at}/{name}" if at else name
     if place in _IGNORED_PATHS or name in _IGNORED_NAMES or place.endswith("/info/dir"):
         return True

@@ -1,8 +1,8 @@
-"""Trees: what the node's store holds, seen as a container will see it.
+"""File trees of the node's store, seen as a container will see them.
 
 A path of the store is named `/nix/store/…` and lies elsewhere on the node, so symbolic links are
-followed here, by hand and within the store only: never by the operating system, which would follow
-them into the node's own file system. A link that leaves the store leads to nothing that we know.
+resolved here, within the store only: the operating system would follow them into the node's own
+file system. A link that leaves the store leads to nothing.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class NixOptions:
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """What a worker needs to know of the store: its place, its caches, the trusted keys.
+    """The store of a worker: its directory, its caches, the trusted keys.
 
     `kind` is "own" or "nix". `connections` are the lookups at a time by threads of this worker,
     `node_connections` how wide a survey may be, `timeout_seconds` how long a cache may be silent.

@@ -256,7 +256,7 @@ def test_without_floxhub_a_token_that_was_accepted_gets_the_last_known_generatio
         assert " stale " in listed
 
     log = private.proxy.log_text()
-    assert "floxhub away, last known generation used" in log
+    assert "floxhub unavailable, last known generation used" in log
     assert "stale=true" in log
     assert run(run_pod(private.pods, "acme/web", PERSONAL)) == b"private\n"
     assert " confirmed " in private.proxy.run("environments")

@@ -66,7 +66,7 @@ def test_log_lines_and_marks_of_an_outage_are_as_documented(pushed: Node) -> Non
         assert private.output(again, "true") == b""
 
     text = PAGE.read_text()
-    for words in ("floxhub away, last known generation used", "stale=true"):
+    for words in ("floxhub unavailable, last known generation used", "stale=true"):
         assert f"`{words}`" in text
         waiting.until(lambda words=words: words in pushed.proxy.log_text(), what=words)
     head, line = pushed.proxy.run("environments").splitlines()

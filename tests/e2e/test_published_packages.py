@@ -228,7 +228,7 @@ def test_a_location_of_another_kind_is_refused_with_an_explanation(
     )
 
 
-def test_a_login_of_an_unknown_kind_is_logged_once_and_named_in_the_refusal(
+def test_a_login_of_an_unsupported_kind_is_logged_once_and_named_in_the_refusal(
     node: Node, app: Package, bucket: FileServer
 ) -> None:
     """The location requires a login, which the catalog gives in an unsupported form."""
@@ -245,7 +245,7 @@ def test_a_login_of_an_unknown_kind_is_logged_once_and_named_in_the_refusal(
             "store.caches",
         )
 
-    (warning,) = [line for line in node.proxy.log_text().splitlines() if "unknown kind" in line]
+    (warning,) = [line for line in node.proxy.log_text().splitlines() if "unsupported kind" in line]
     assert " warning " in warning
     assert "catalog=acme" in warning
     assert "kind=vault" in warning

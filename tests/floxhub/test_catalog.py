@@ -132,7 +132,7 @@ def test_what_names_no_login_is_none(local: FloxHub, published: Catalog, auth: o
         (["s3cret"], "an array"),
     ],
 )
-def test_a_login_of_an_unknown_kind_is_left_out_and_told_by_its_kind_alone(
+def test_a_login_of_an_unsupported_kind_is_left_out_and_told_by_its_kind_alone(
     local: FloxHub, published: Catalog, auth: object, kind: str
 ) -> None:
     local.publish(str(APP), entry("https://a.example", auth))

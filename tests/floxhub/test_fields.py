@@ -16,7 +16,7 @@ from cri_proxy.floxhub import fields
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key c is there twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key c occurs twice"),
         (b'{"a": NaN}', "NaN is no JSON number"),
         (b'{"a": -Infinity}', "-Infinity is no JSON number"),
         (b'{"a": ', "not valid JSON"),

@@ -215,7 +215,7 @@ def test_a_key_that_is_there_twice_is_damage() -> None:
     text = (LOCKFILES / "vars_order.lock").read_text()
     twice = text.replace('"omega": "base"', '"omega": "base", "omega": "other"')
 
-    with pytest.raises(errors.ContentDamaged, match="the key omega is there twice"):
+    with pytest.raises(errors.ContentDamaged, match="the key omega occurs twice"):
         lockfile.parse(twice.encode(), "manifest.lock")
 
 

@@ -190,14 +190,14 @@ def test_a_pack_that_is_cut_or_incomplete_is_damage(data: bytes) -> None:
 
 @given(st.data())
 def test_a_changed_pack_still_says_the_same_or_is_damage(data: st.DataObject) -> None:
-    """What a commit's id names cannot be changed, even by who can mend the checksum."""
+    """What a commit's id names cannot be changed, even by one who can correct the checksum."""
     changed = bytearray(PACK[:-20])
     for _ in range(data.draw(st.integers(1, 4))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
-    mended = bytes(changed) + hashlib.sha1(changed, usedforsecurity=False).digest()
+    corrected = bytes(changed) + hashlib.sha1(changed, usedforsecurity=False).digest()
 
     try:
-        found = read(mended)
+        found = read(corrected)
     except errors.ContentDamaged:
         return
 

@@ -144,7 +144,7 @@ def test_dropping_and_keeping_at_once_is_no_trouble(tmp_path: Path) -> None:
 
 
 def test_a_place_that_is_not_ours_is_told_with_advice_of_its_own() -> None:
-    """Nobody makes a directory there, root neither."""
+    """No user can make a directory there, not even root."""
     with pytest.raises(errors.NodeExhausted, match="run cri-proxy as root"):
         Records(Path("/sys/kernel/cri-proxy"))
 

@@ -65,7 +65,7 @@ async def ended(pid):
 
 @pytest.fixture
 def fifos(tmp_path):
-    """Makes FIFOs: reading one blocks until somebody writes."""
+    """Makes FIFOs: reading one blocks until it is written to."""
 
     def make(count=1):
         paths = [tmp_path / f"fifo-{number}" for number in range(count)]
@@ -159,7 +159,7 @@ async def test_unknown_job_is_an_internal_fault():
 @pytest.mark.parametrize(
     ("job", "argument"),
     [("misanswer", {}), ("inflate", {"size": pipe.MAX_FRAME_BYTES + 1}), ("desert", {})],
-    ids=["not JSON", "beyond the largest frame", "a cancellation that nobody asked for"],
+    ids=["not JSON", "beyond the largest frame", "a cancellation without a request"],
 )
 async def test_answer_that_cannot_be_given_fails_its_job_alone(job, argument):
     async with pool_of(size=1) as pool:

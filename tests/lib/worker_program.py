@@ -67,7 +67,7 @@ def carry(argument, task):
     def run():
         try:
             future.set_result({"crash": crash, "wait": wait}[argument["then"]](argument, task))
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - sent to the caller
             future.set_exception(error)
 
     thread = threading.Thread(target=run)

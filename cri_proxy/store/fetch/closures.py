@@ -78,7 +78,7 @@ class PathRecord:
 
 
 class ClosureSource(Protocol):
-    """What brings closures onto the node: `Closures`, or `nix.closures.NixClosures`."""
+    """A source of closures: `Closures`, or `nix.closures.NixClosures`."""
 
     def prepare(self) -> None:
         """Start workers: there may be a closure to realize in a moment."""
@@ -292,7 +292,7 @@ class _Batch:
 
 
 class _OwnLocations:
-    """The locations of one realization, and the number that tells it from all others."""
+    """The locations of one realization, and the number that distinguishes it from others."""
 
     def __init__(self, locations: tuple[Location, ...], number: int) -> None:
         self.locations = locations

@@ -89,17 +89,17 @@ class Programs:
         on_line: Callable[[str], None],
         check: Callable[[], None] = lambda: None,
     ) -> str:
-        """Run nix-store; return its output. `on_line` gets what it tells meanwhile.
+        """Run nix-store; return its output. `on_line` gets the lines of its standard error.
 
         `check` is called now and then; when it raises, the program is ended.
         """
         argv = [self.find(), *self._arguments(), *arguments]
-        told: list[str] = []
+        lines: list[str] = []
 
         def listen(stream: Any) -> None:
             for line in stream:
-                told.append(line.rstrip())
-                on_line(told[-1])
+                lines.append(line.rstrip())
+                on_line(lines[-1])
 
         with self._cache(check) as cache:
             program = subprocess.Popen(
@@ -136,7 +136,7 @@ class Programs:
                     if stream is not None:
                         stream.close()
         if status != 0:
-            raise refusal_of(told, status)
+            raise refusal_of(lines, status)
         return "".join(printed)
 
     def _arguments(self) -> list[str]:
@@ -202,14 +202,14 @@ class Programs:
                 f'store.kind is "nix" and there is no nix-store in {path}: install Nix on this '
                 'node, name its directory in store.nix_directory, or set store.kind to "own"'
             )
-        told = subprocess.run(
+        printed = subprocess.run(
             [found, "--version"], capture_output=True, text=True, errors="replace", check=False
         ).stdout
-        match = _VERSION.search(told)
+        match = _VERSION.search(printed)
         if match is None:
             raise errors.RequestInvalid(
-                f"{found} does not tell which Nix it is (it says {told[:100]!r}): see whether it "
-                "runs on this node"
+                f"{found} does not say which Nix it is (it prints {printed[:100]!r}): check "
+                "whether it runs on this node"
             )
         if (int(match[1]), int(match[2])) < OLDEST:
             raise errors.RequestInvalid(
@@ -219,10 +219,10 @@ class Programs:
         return found
 
 
-def refusal_of(told: Sequence[str], status: int) -> errors.CriProxyError:
-    """Return the error for what nix-store said before it failed."""
-    text = "\n".join(told)
-    tail = "; ".join(line.strip() for line in told[-_TAIL_LINES:] if line.strip())
+def refusal_of(lines: Sequence[str], status: int) -> errors.CriProxyError:
+    """Return the error for the last lines of a nix-store that failed."""
+    text = "\n".join(lines)
+    tail = "; ".join(line.strip() for line in lines[-_TAIL_LINES:] if line.strip())
     said = f"(nix-store ended with {status}: {tail[-1500:]})"
     if "No space left on device" in text or "disk is full" in text:
         return errors.NodeExhausted(f"Nix has no room on this node: free some {said}")
@@ -233,13 +233,19 @@ def refusal_of(told: Sequence[str], status: int) -> errors.CriProxyError:
             f"no trusted key has signed a store path: trust the key that has, or sign it {said}"
         )
     if "hash mismatch" in text or "corrupt" in text or "bad archive" in text:
-        return errors.ContentDamaged(f"a cache sent damage: publish the path there anew {said}")
+        return errors.ContentDamaged(
+            f"a cache sent damaged data: publish the path there again {said}"
+        )
     if "don't know how to build" in text or "does not exist and cannot be created" in text:
         if "unable to download" in text or "Couldn't" in text or "disabling binary cache" in text:
-            return errors.SourceUnreachable(f"caches do not answer: see that they do {said}")
+            return errors.SourceUnreachable(
+                f"caches do not answer: check that they are reachable {said}"
+            )
         return errors.NotFound(f"no binary cache has it: push it to one, or add its cache {said}")
     if "unable to download" in text:
-        return errors.SourceUnreachable(f"caches do not answer: see that they do {said}")
+        return errors.SourceUnreachable(
+            f"caches do not answer: check that they are reachable {said}"
+        )
     if "Permission denied" in text or "not privileged" in text or "not a trusted user" in text:
         return errors.RequestInvalid(f"Nix lets only root do this: run cri-proxy as root {said}")
-    return errors.SourceUnreachable(f"Nix could not do it now: see what it says {said}")
+    return errors.SourceUnreachable(f"Nix could not do it now: see its message {said}")

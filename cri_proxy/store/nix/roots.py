@@ -1,10 +1,10 @@
-"""Roots: what the node's Nix must not collect, because an environment here is made of it.
+"""Garbage collector roots in the node's Nix for the store paths of environments here.
 
     <nix state>/gcroots/cri-proxy/<hash>-<name>  ->  /nix/store/<hash>-<name>
 
-A link comes before its path is fetched: Nix passes over one that leads to nothing yet, and a root
-that came later could come too late. It goes when no environment on the node has the path any more
-and some time has passed, for an environment that is just being made is not on the node yet.
+A link is made before its path is fetched: Nix ignores one that leads to nothing yet, and a root
+that came later could come too late. It is removed when no environment on the node has the path any
+more and some time has passed, for an environment that is being made is not on the node yet.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Roots:
         self.directory = state / "gcroots" / "cri-proxy"
 
     def add(self, paths: Iterable[StorePath]) -> None:
-        """Have Nix keep paths, which may yet have to come.
+        """Make Nix keep paths, which need not exist yet.
 
         Raises RequestInvalid when Nix has no state here, or it is not ours to write to.
         """
@@ -50,7 +50,7 @@ class Roots:
             ) from error
 
     def tidy(self, kept: Collection[str]) -> list[str]:
-        """Let go of what is not in `kept`, by basename, and was not added lately; return these."""
+        """Remove roots that are not in `kept` (basenames) and not recent; return their names."""
         gone = []
         with contextlib.suppress(FileNotFoundError):
             for link in sorted(self.directory.iterdir()):
@@ -61,7 +61,7 @@ class Roots:
         return gone
 
     def _link(self, path: StorePath) -> None:
-        """Make a link, or make it young again."""
+        """Make a link, or renew it."""
         beside = self.directory / f".{path.basename}.{os.getpid()}"
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()

@@ -7,7 +7,7 @@ import pytest
 from cri_proxy import errors
 from cri_proxy.lib.job import Task
 from cri_proxy.store import nar, protocol
-from cri_proxy.store.nix import jobs, programs, roots
+from cri_proxy.store.nix import jobs
 from cri_proxy.store.nix.programs import Programs
 from cri_proxy.store.protocol import NixOptions, NixProgress
 from hack.testbed.binary_cache import Executable
@@ -116,7 +116,7 @@ def test_without_nix_the_refusal_says_what_to_do(made, tmp_path):
 
 @pytest.mark.parametrize(
     ("says", "refusal"),
-    [("nix-store (Nix) 2.3.16", "oldest"), ("what?", "does not tell which Nix")],
+    [("nix-store (Nix) 2.3.16", "oldest"), ("what?", "does not say which Nix")],
 )
 def test_a_nix_that_is_too_old_or_no_nix_is_refused(made, tmp_path, says, refusal):
     program = tmp_path / "bin" / "nix-store"
@@ -128,51 +128,6 @@ def test_a_nix_that_is_too_old_or_no_nix_is_refused(made, tmp_path, says, refusa
         made(directory=str(program.parent))[protocol.NIX_RECOVER](None, Task(lambda report: None))
 
 
-def test_without_nixs_daemon_the_refusal_says_so(options, tmp_path):
-    """Only asked, nothing is written: this is where the machine's own Nix would be."""
-    nix = NixOptions(NIX_DIRECTORY, "daemon")
-    asked = Programs(tmp_path / "nix", options(nix=nix))
-    with pytest.raises(errors.SourceUnreachable, match="start nix-daemon"):
-        asked.query("--query", "--requisites", paths=["/nix/store/" + "0" * 32 + "-x"])
-
-
-def test_where_nix_has_no_state_nothing_is_made(tmp_path, pair):
-    with pytest.raises(errors.RequestInvalid, match="there is no Nix"):
-        roots.Roots(tmp_path / "nix/var/nix").add(pair)
-
-    assert not (tmp_path / "nix").exists()
-
-
-def test_roots_that_no_environment_needs_go_after_a_while(tmp_path, pair, monkeypatch):
-    (tmp_path / "gcroots").mkdir()
-    ours = roots.Roots(tmp_path)
-    ours.add(pair)
-    assert ours.tidy(set()) == []
-
-    monkeypatch.setattr(roots, "GRACE_SECONDS", -1.0)
-
-    assert ours.tidy({pair[0].basename}) == [pair[1].basename]
-    assert [each.name for each in ours.directory.iterdir()] == [pair[0].basename]
-
-
 def test_what_nix_tells_must_be_a_registration():
     with pytest.raises(errors.ContentDamaged):
         jobs.validity_of("/nix/store/" + "0" * 32 + "-x\nno hash\n")
-
-
-def test_two_processes_never_share_nixs_cache(tmp_path, options):
-    ours = Programs(tmp_path / "nix", options())
-    with ours._cache(lambda: None) as one, ours._cache(lambda: None) as other:
-        assert one != other
-
-
-@pytest.mark.parametrize(
-    ("line", "kind"),
-    [
-        ("error: writing to file: No space left on device", errors.NodeExhausted),
-        ("error: cannot open connection: Permission denied", errors.RequestInvalid),
-        ("error: something new", errors.SourceUnreachable),
-    ],
-)
-def test_a_failure_is_told_as_what_can_be_done_about_it(line, kind):
-    assert type(programs.refusal_of([line], 1)) is kind

@@ -78,7 +78,7 @@ class Collection:
         """
         async with self._alone():
             plan, before = await self._planned(rules)
-            gone, spared = await self._take_away(plan.removals, before)
+            gone, spared = await self._remove(plan.removals, before)
             paths = await self._pool.call(garbage.PATHS, unused_seconds)
         return Freed(gone, spared, paths.paths, paths.bytes)
 
@@ -99,7 +99,7 @@ class Collection:
         pins = await asyncio.to_thread(self._pins)
         return gcroots.of_lists(containers, pods).with_pins(pins)
 
-    async def _take_away(
+    async def _remove(
         self, removals: Sequence[Verdict], before: GcRoots
     ) -> tuple[tuple[Verdict, ...], tuple[Verdict, ...]]:
         """Move environments without GC roots to the garbage; return the removed and the spared."""

@@ -19,7 +19,7 @@ import uvloop
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits, numbers, screen, verbosity
 from cri_proxy.maintenance.collection import Freed
-from cri_proxy.store.disk.garbage import CollectionPlan, Verdict
+from cri_proxy.store.disk.garbage import CollectionPlan, Decision
 from cri_proxy.telemetry import logs
 
 _HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "FATE", "IDENTITY")
@@ -35,8 +35,8 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     if options.is_json:
         print(json.dumps(_record_of(plan, freed), indent=2))
         return exits.OK
-    if plan.verdicts:
-        _draw([_row_of(each, freed) for each in plan.verdicts])
+    if plan.decisions:
+        _draw([_row_of(each, freed) for each in plan.decisions])
     print(_sum_of(plan, freed))
     return exits.OK
 
@@ -96,7 +96,7 @@ def _draw(rows: Sequence[tuple[str, ...]]) -> None:
     screen.console(sys.stdout).print(table)
 
 
-def _row_of(each: Verdict, freed: Freed | None) -> tuple[str, ...]:
+def _row_of(each: Decision, freed: Freed | None) -> tuple[str, ...]:
     return (
         each.reference,
         each.mode,
@@ -107,7 +107,7 @@ def _row_of(each: Verdict, freed: Freed | None) -> tuple[str, ...]:
     )
 
 
-def _outcome_of(each: Verdict, freed: Freed | None) -> str:
+def _outcome_of(each: Decision, freed: Freed | None) -> str:
     """Return what happens to an environment, and why it stays if it does."""
     if each.is_removed and freed is None:
         return "would be removed"
@@ -148,7 +148,7 @@ def _record_of(plan: CollectionPlan, freed: Freed | None) -> dict[str, object]:
                 "goes": each.is_removed if freed is None else each.identity in gone,
                 "holders": list(each.roots),
             }
-            for each in plan.verdicts
+            for each in plan.decisions
         ],
         "paths": plan.paths if freed is None else freed.paths,
         "bytes": plan.freed_bytes if freed is None else freed.bytes,

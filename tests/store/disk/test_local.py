@@ -217,6 +217,20 @@ def test_removal_skips_held_paths(store, publisher):
     assert files_of(store)[".stage"] == []
 
 
+def test_no_record_is_left_if_a_checkpoint_renames_it_meanwhile(store, publisher, monkeypatch):
+    path = put(store, publisher, "thing")
+    unlink = local._unlink
+
+    def unlink_before_a_checkpoint(file):
+        unlink(file)
+        store.checkpoint()  # by another process
+
+    monkeypatch.setattr(local, "_unlink", unlink_before_a_checkpoint)
+    store.remove([path])
+
+    assert files_of(store) == {".narinfo": [], ".stage": []}
+
+
 def test_lack_of_space_is_reported_before_anything_is_written(store, publisher):
     path = publisher.add("thing", b"x")
     needed = 10**18

@@ -17,7 +17,7 @@ import uvloop
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits, numbers, screen, verbosity
 from cri_proxy.maintenance.collection import Freed
-from cri_proxy.store.disk.garbage import CollectionPlan, Verdict
+from cri_proxy.store.disk.garbage import CollectionPlan, Decision
 from cri_proxy.telemetry import logs
 
 _HEAD: Final = ("REFERENCE", "MODE", "LAST STARTED", "FREES", "RESULT", "IDENTITY")
@@ -33,8 +33,8 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     if options.is_json:
         print(json.dumps(_record_of(plan, freed), indent=2))
         return exits.OK
-    if plan.verdicts:
-        rows = [_row_of(each, freed) for each in plan.verdicts]
+    if plan.decisions:
+        rows = [_row_of(each, freed) for each in plan.decisions]
         screen.print_table(_HEAD, rows, numeric={"FREES"}, wrapped={"RESULT"})
     print(_sum_of(plan, freed))
     return exits.OK
@@ -74,7 +74,7 @@ async def _collected(
         await channel.close(None)
 
 
-def _row_of(each: Verdict, freed: Freed | None) -> tuple[str, ...]:
+def _row_of(each: Decision, freed: Freed | None) -> tuple[str, ...]:
     return (
         each.reference,
         each.mode,
@@ -85,7 +85,7 @@ def _row_of(each: Verdict, freed: Freed | None) -> tuple[str, ...]:
     )
 
 
-def _outcome_of(each: Verdict, freed: Freed | None) -> str:
+def _outcome_of(each: Decision, freed: Freed | None) -> str:
     """Return what happens to an environment, and why it stays if it does."""
     if each.is_removed and freed is None:
         return "would be removed"
@@ -126,7 +126,7 @@ def _record_of(plan: CollectionPlan, freed: Freed | None) -> dict[str, object]:
                 "goes": each.is_removed if freed is None else each.identity in gone,
                 "holders": list(each.roots),
             }
-            for each in plan.verdicts
+            for each in plan.decisions
         ],
         "paths": plan.paths if freed is None else freed.paths,
         "bytes": plan.freed_bytes if freed is None else freed.bytes,

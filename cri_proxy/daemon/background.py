@@ -38,7 +38,7 @@ async def of_node(
         registry.gauge(
             "cri_proxy_store_size_bytes",
             "Unpacked size of the store paths on this node.",
-            lambda: housekeeping.measures.store_bytes,
+            lambda: housekeeping.store_bytes,
         )
         registry.gauge(
             "cri_proxy_store_damaged",
@@ -51,8 +51,8 @@ async def of_node(
             prewarming.states,
             label="cri_proxy_state",
         )
-        loops = (housekeeping.keep, prewarming.keep, Auditing(settings, pool).keep)
-        tasks = [asyncio.create_task(_kept(each), name=each.__qualname__) for each in loops]
+        loops = (housekeeping.run, prewarming.run, Auditing(settings, pool).run)
+        tasks = [asyncio.create_task(_run(each), name=each.__qualname__) for each in loops]
         try:
             yield
         finally:
@@ -61,10 +61,10 @@ async def of_node(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _kept(keep: Callable[[], Awaitable[None]]) -> None:
+async def _run(loop: Callable[[], Awaitable[None]]) -> None:
     """Run one loop; a fault in it ends no other."""
     try:
-        await keep()
+        await loop()
     except Exception as error:
-        _log.error("ended until the next start", what=keep.__qualname__, fault=error)
+        _log.error("ended until the next start", what=loop.__qualname__, fault=error)
         raise

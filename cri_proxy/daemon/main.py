@@ -101,7 +101,7 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
             runtime=settings.runtime.endpoint,
             store=settings.store.root,
         )
-        unmounting = asyncio.create_task(mutability.keep())
+        unmounting = asyncio.create_task(mutability.run())
         await stack.enter_async_context(background.of_node(settings, runtime, built.pool, registry))
         announcing = asyncio.create_task(_announce(runtime))
         watchdog = asyncio.create_task(notify.keep_alive())

@@ -84,7 +84,7 @@ class Mutability:
                 await self._pool.call(overlays.REMOVE, gone)
                 _log.debug("writable /nix removed", count=len(gone))
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Sweep for as long as the daemon lives, and once more at its end if something is left."""
         try:
             while True:

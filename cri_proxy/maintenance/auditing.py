@@ -43,7 +43,7 @@ class Auditing:
         self._root = settings.store.root
         self._pool = pool
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Audit round after round, for as long as the daemon lives."""
         if not self._settings.megabytes_per_second:
             return

@@ -30,7 +30,7 @@ from cri_proxy.maintenance import gcroots
 from cri_proxy.maintenance.gcroots import GcRoots
 from cri_proxy.model.references import Reference
 from cri_proxy.store.disk import garbage, leases
-from cri_proxy.store.disk.garbage import CollectionPlan, PlanRequest, Rules, Verdict
+from cri_proxy.store.disk.garbage import CollectionPlan, Decision, PlanRequest, Rules
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 
@@ -43,8 +43,8 @@ T = TypeVar("T")
 class Freed:
     """What a collection did; `spared` were to be removed, but have GC roots after all."""
 
-    gone: tuple[Verdict, ...]
-    spared: tuple[Verdict, ...]
+    gone: tuple[Decision, ...]
+    spared: tuple[Decision, ...]
     paths: int
     bytes: int
 
@@ -78,7 +78,7 @@ class Collection:
         """
         async with self._alone():
             plan, before = await self._planned(rules)
-            gone, spared = await self._take_away(plan.removals, before)
+            gone, spared = await self._remove(plan.removals, before)
             paths = await self._pool.call(garbage.PATHS, unused_seconds)
         return Freed(gone, spared, paths.paths, paths.bytes)
 
@@ -99,9 +99,9 @@ class Collection:
         pins = await asyncio.to_thread(self._pins)
         return gcroots.of_lists(containers, pods).with_pins(pins)
 
-    async def _take_away(
-        self, removals: Sequence[Verdict], before: GcRoots
-    ) -> tuple[tuple[Verdict, ...], tuple[Verdict, ...]]:
+    async def _remove(
+        self, removals: Sequence[Decision], before: GcRoots
+    ) -> tuple[tuple[Decision, ...], tuple[Decision, ...]]:
         """Move environments without GC roots to the garbage; return the removed and the spared."""
         if not removals:
             return (), ()
@@ -120,14 +120,14 @@ class Collection:
                 lease.release()
         return gone, tuple(each for each in removals if each not in gone)
 
-    def _claim(self, removals: Sequence[Verdict], claimed: dict[str, locks.Lock]) -> None:
+    def _claim(self, removals: Sequence[Decision], claimed: dict[str, locks.Lock]) -> None:
         """Claim the leases that are free: a few system calls each, none of which blocks."""
         for each in removals:
             lease = leases.claim(self._views.locate(each.identity))
             if lease is not None:
                 claimed[each.identity] = lease
 
-    def _rename(self, free: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    def _rename(self, free: Sequence[Decision]) -> tuple[Decision, ...]:
         return tuple(each for each in free if self._views.move_to_garbage(each.identity))
 
     @contextlib.asynccontextmanager

@@ -46,18 +46,11 @@ _size = meters.counter(
 )
 
 
-@dataclass(slots=True)
-class Measures:
-    """The store's metrics, as last measured."""
-
-    store_bytes: int = 0
-
-
 class Housekeeping:
     """The housekeeping of one daemon; `pool` has workers of the lowest priority."""
 
     def __init__(self, settings: Settings, collector: Collection, pool: Pool) -> None:
-        self.measures = Measures()
+        self.store_bytes = 0  # as last measured
         self._settings = settings.garbage
         self._is_measured = bool(settings.metrics.listen)
         self._root = settings.store.root
@@ -66,7 +59,7 @@ class Housekeeping:
         self._due = _Due()
         self._warned = ""
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Check the disk every garbage.interval_seconds, for as long as the daemon lives."""
         while True:
             try:
@@ -132,7 +125,7 @@ class Housekeeping:
 
     async def _measure(self) -> None:
         measured = await self._pool.call(garbage.MEASURE, None)
-        self.measures.store_bytes = measured.bytes
+        self.store_bytes = measured.bytes
 
     def _warn_once(self, event: str, error: Exception) -> None:
         """Log a failure, unless it is the same as at the last check."""

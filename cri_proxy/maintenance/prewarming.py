@@ -54,7 +54,7 @@ class Prewarming:
         found = [_state_of(each) for each in list(self._pins.values())]
         return {state: found.count(state) for state in ("ready", "failing", "underway")}
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Follow the pins of settings and directory, for as long as the daemon lives."""
         remembered = await asyncio.to_thread(pins.load, self._root)
         # A failure from before the start that persists is logged again, once.
@@ -81,7 +81,7 @@ class Prewarming:
             self._pins.setdefault(reference, Pin())
             if reference not in following:
                 following[reference] = asyncio.create_task(
-                    self._keep_one(reference), name=f"pin {reference}"
+                    self._follow_one(reference), name=f"pin {reference}"
                 )
         for reference in [each for each in following if each not in wanted]:
             _log.info("pin removed", reference=reference)
@@ -91,8 +91,8 @@ class Prewarming:
                 del self._pins[reference]
             await self._save()
 
-    async def _keep_one(self, reference: Reference) -> None:
-        """Keep one pin up to date."""
+    async def _follow_one(self, reference: Reference) -> None:
+        """Keep one pin up to date, for as long as it is wanted."""
         pause = _FIRST_PAUSE_SECONDS
         interval = self._settings.prewarm.interval_seconds
         while True:

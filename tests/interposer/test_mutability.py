@@ -121,7 +121,7 @@ async def test_the_removal_or_failed_creation_of_a_container_starts_a_sweep(
     mutability: Mutability, pool: Pool, runtime: FakeRuntime, call: RecordedCall, is_removal: bool
 ) -> None:
     list_containers(runtime)
-    keeping = asyncio.create_task(mutability.keep())
+    keeping = asyncio.create_task(mutability.run())
     await asyncio.sleep(0)  # the sweep at the start, which finds nothing
 
     if is_removal:
@@ -145,7 +145,7 @@ async def test_what_is_left_at_the_end_is_swept_once_more(
     mutability: Mutability, pool: Pool, runtime: FakeRuntime, call: RecordedCall
 ) -> None:
     list_containers(runtime)
-    keeping = asyncio.create_task(mutability.keep())
+    keeping = asyncio.create_task(mutability.run())
     await asyncio.sleep(0)
     async with mutability.create(Path("/view")):
         pass

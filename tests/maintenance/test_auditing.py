@@ -58,7 +58,7 @@ async def test_a_round_checks_all_paths_and_environments_and_another_follows(
 ) -> None:
     caplog.set_level("INFO")
     nodes.realize(views, "web", *paths)
-    async with running(audit_of(root, pool).keep()):
+    async with running(audit_of(root, pool).run()):
         while len(rounds(caplog)) < 2:
             await asyncio.sleep(0)
 
@@ -79,7 +79,7 @@ async def test_damage_is_logged_with_its_environments(
     file = store.locate(paths[1]) / "bin" / "x"
     file.chmod(0o644)
     file.write_bytes(b"damaged")
-    async with running(audit_of(root, pool).keep()):
+    async with running(audit_of(root, pool).run()):
         while not (found := logged(caplog, auditing, "store path damaged, quarantined")):
             await asyncio.sleep(0)
 
@@ -93,7 +93,7 @@ async def test_a_round_resumes_where_the_last_daemon_stopped(
 ) -> None:
     caplog.set_level("INFO")
     (root / "audit.json").write_text(json.dumps({"after": paths[1].basename, "ended_at": 0.0}))
-    async with running(audit_of(root, pool).keep()):
+    async with running(audit_of(root, pool).run()):
         while len(rounds(caplog)) < 2:
             await asyncio.sleep(0)
 
@@ -105,7 +105,7 @@ async def test_an_unreadable_record_of_progress_starts_a_new_round(
 ) -> None:
     caplog.set_level("INFO")
     (root / "audit.json").write_text("{")
-    async with running(audit_of(root, pool).keep()):
+    async with running(audit_of(root, pool).run()):
         while not rounds(caplog):
             await asyncio.sleep(0)
 
@@ -122,7 +122,7 @@ async def test_a_failure_is_logged_and_retried(
     monkeypatch.setattr(auditing, "_AGAIN_SECONDS", 0.0)
     caplog.set_level("INFO")
     pool.failure = errors.NodeExhausted("no memory")
-    async with running(audit_of(root, pool).keep()):
+    async with running(audit_of(root, pool).run()):
         while not (failures := logged(caplog, auditing, "audit failed, will retry")):
             await asyncio.sleep(0)
         assert not rounds(caplog)
@@ -135,6 +135,6 @@ async def test_a_failure_is_logged_and_retried(
 
 async def test_no_rate_is_no_audit(root: Path, pool: InProcess, paths: list[StorePath]) -> None:
     async with asyncio.timeout(60):
-        await audit_of(root, pool, megabytes_per_second=0).keep()
+        await audit_of(root, pool, megabytes_per_second=0).run()
 
     assert not (root / "audit.json").exists()

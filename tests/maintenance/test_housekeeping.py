@@ -50,7 +50,7 @@ def loop_of(
         garbage=settings,
         metrics=MetricsSettings(listen=""),
     )
-    return Housekeeping(wanted, Collection(root, runtime, pool, dict), pool).keep()
+    return Housekeeping(wanted, Collection(root, runtime, pool, dict), pool).run()
 
 
 async def test_a_disk_that_is_too_full_loses_environments_and_what_stays_is_explained_once(

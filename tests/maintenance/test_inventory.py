@@ -13,7 +13,7 @@ from cri_proxy.model.references import Reference
 from cri_proxy.settings.schema import Settings, StoreSettings
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
-from cri_proxy.telemetry import logs
+from tests.maintenance.loops import logged
 from tests.store.disk import nodes
 
 
@@ -53,8 +53,8 @@ def test_an_unreadable_environment_is_logged_and_the_others_are_listed(
     found = inventory.environments_of(settings)
 
     assert [each.reference.name for each in found] == ["whole"]
-    (record,) = caplog.records
-    assert f"environment unreadable place={damaged}" in logs.Text().format(record)
+    (fields,) = logged(caplog, inventory, "environment unreadable")
+    assert fields["place"] == damaged
 
 
 def test_an_environment_given_while_floxhub_was_unreachable_is_stale(

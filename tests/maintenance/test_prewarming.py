@@ -38,7 +38,7 @@ async def test_a_fault_is_logged_and_ends_the_one_pin_alone(
     )
     prewarming = Prewarming(settings, cast("Any", Workers()), cast("Any", None))
 
-    keeping = asyncio.create_task(prewarming.keep())
+    keeping = asyncio.create_task(prewarming.run())
     async with asyncio.timeout(60):
         while WEB not in pins.load(tmp_path) or not pins.load(tmp_path)[WEB].failure:
             await asyncio.sleep(0)

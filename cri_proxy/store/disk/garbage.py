@@ -68,7 +68,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """The decision on one environment: it is removed and frees bytes, or its `roots` keep it."""
 
     identity: str
@@ -104,14 +104,14 @@ class CollectionPlan:
     `paths` of the store would be removed; `unreferenced_bytes` are those that no environment has.
     """
 
-    verdicts: tuple[Verdict, ...]
+    decisions: tuple[Decision, ...]
     paths: int
     unreferenced_bytes: int
 
     @property
-    def removals(self) -> tuple[Verdict, ...]:
+    def removals(self) -> tuple[Decision, ...]:
         """The environments to remove, least recently started first."""
-        return tuple(each for each in self.verdicts if each.is_removed)
+        return tuple(each for each in self.decisions if each.is_removed)
 
     @property
     def freed_bytes(self) -> int:
@@ -133,7 +133,7 @@ def decide(
     roots: Mapping[str, Sequence[str]],
     rules: Rules,
     now: float,
-) -> list[Verdict]:
+) -> list[Decision]:
     """Decide on every environment, least recently started first.
 
     `sizes` are the bytes of store paths; `roots` are an environment's GC roots, by identity. An
@@ -141,7 +141,7 @@ def decide(
     """
     users = collections.Counter(path for each in candidates for path in each.paths)
     left = rules.wanted_bytes
-    verdicts = []
+    decisions = []
     for each in sorted(candidates, key=lambda each: (each.last_start, each.identity)):
         kept_by = tuple(roots.get(each.identity, ()))
         idle = now - each.last_start
@@ -154,8 +154,8 @@ def decide(
             users.subtract(each.paths)
             freed = sum(sizes.get(path, 0) for path in each.paths if not users[path])
             left = None if left is None else left - freed
-        verdicts.append(
-            Verdict(
+        decisions.append(
+            Decision(
                 identity=each.identity,
                 reference=each.reference,
                 mode=each.mode,
@@ -165,7 +165,7 @@ def decide(
                 roots=kept_by,
             )
         )
-    return verdicts
+    return decisions
 
 
 def jobs(root: Path) -> Jobs:
@@ -216,13 +216,13 @@ class _Collector:
             for identity in matching(references.parse(reference), candidates):
                 roots[identity] += names
         sizes = self._sizes()
-        verdicts = decide(candidates, sizes, roots, argument.rules, time.time())
-        removed = {each.identity for each in verdicts if each.is_removed}
+        decisions = decide(candidates, sizes, roots, argument.rules, time.time())
+        removed = {each.identity for each in decisions if each.is_removed}
         kept = {path for each in candidates if each.identity not in removed for path in each.paths}
         had = {path for each in candidates for path in each.paths}
         loose = sizes.keys() - had
         return CollectionPlan(
-            verdicts=tuple(verdicts),
+            decisions=tuple(decisions),
             paths=len(sizes.keys() - kept),
             unreferenced_bytes=sum(sizes[path] for path in loose),
         )

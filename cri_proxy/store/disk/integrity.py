@@ -122,7 +122,7 @@ class _Integrity:
         todo = [path for path in self._store.paths() if path.basename > last]
         for path in todo:
             if end is not None and time.monotonic() >= end:
-                return pace.result(checked, found, last)
+                return HashFindings(checked, pace.bytes, found, next=last)
             if not self._store.is_damaged(path):
                 why = self._fault_of(path, pace)
                 if why and self._fault_of(path, pace):  # it may just have been replaced
@@ -131,7 +131,7 @@ class _Integrity:
                 found.append(self._quarantine(path, _CHANGED))
             checked, last = checked + 1, path.basename
             pace.report(checked, len(todo))
-        return pace.result(checked, found, None)
+        return HashFindings(checked, pace.bytes, found, next=None)
 
     def views(self, argument: None, task: Task[None]) -> ViewFindings:
         """Compare every view with the store; quarantine what differs."""
@@ -235,10 +235,6 @@ class _Pace:
         if now - self._reported >= _REPORTED_SECONDS or checked == of:
             self._reported = now
             self._task.report(HashProgress(checked, of, self.bytes))
-
-    def result(self, checked: int, found: list[Damage], last: str | None) -> HashFindings:
-        """Return the result of the job."""
-        return HashFindings(checked, self.bytes, found, last)
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -219,7 +219,7 @@ class Store:
                 )
 
     def recover(self) -> None:
-        """Create the directories and drop what crashes left; names in work are left alone."""
+        """Create the directories and drop what crashes left; locked names are left alone."""
         self._area.make()
         self._records.mkdir(mode=0o755, exist_ok=True)
         recorded: set[str] = set()
@@ -239,7 +239,7 @@ class Store:
         self._checkpointer.request()
 
     def remove(self, paths: Iterable[StorePath]) -> tuple[StorePath, ...]:
-        """Remove paths, except those in work; return the removed ones.
+        """Remove paths, except locked ones; return the removed ones.
 
         The removal of the records is on disk first, so that half a path never has one.
         """
@@ -255,7 +255,7 @@ class Store:
         return tuple(free)
 
     def evict(self, path: StorePath, *, unused_since: float) -> bool:
-        """Move a path to the garbage, unless it was used since or is in work.
+        """Move a path to the garbage, unless it was used since or is locked.
 
         In this order, under the path's lock:
 

@@ -1,6 +1,6 @@
 """Staging: trees are made beside their place and renamed into it, one at a time per name.
 
-    <directory>/.locks                 locks of the names that are in work (`lib.locks.Names`)
+    <directory>/.locks                 the locks of names (`lib.locks.Names`)
     <directory>/.stage/<name>.tree     being made
     <directory>/.stage/<name>.gone     being deleted
     <directory>/.garbage/<random>      removed, to be deleted later: see `garbage`

@@ -168,7 +168,7 @@ class Views:
                 (place / self._boot).rename(place / _LASTING)
 
     def recover(self) -> None:
-        """Create the directories and drop what crashes left; names in work are left alone."""
+        """Create the directories and drop what crashes left; locked names are left alone."""
         self._area.make()
         doubtful = {name for name in self._placed() if not self.has(name)}
         for name in sorted(self._area.names() | doubtful):

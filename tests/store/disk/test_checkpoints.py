@@ -24,4 +24,5 @@ def test_a_checkpoint_is_made_after_requests_and_again_after_a_failure(monkeypat
     assert made.acquire(timeout=60)
 
     assert not outcomes
-    assert "bad disk" in logs.Text().format(caplog.records[0])
+    # Checkpoints of other tests may fail in the background as well: their disks are gone.
+    assert any("bad disk" in logs.Text().format(each) for each in caplog.records)

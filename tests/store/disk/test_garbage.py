@@ -21,8 +21,8 @@ def present(identity, *paths, days=1.0, reference="acme/web:1", mode="run"):
 
 
 def going(found, rules, roots=None):
-    verdicts = garbage.decide(found, SIZES, roots or {}, rules, NOW)
-    return {each.identity: each.freed_bytes for each in verdicts if each.is_removed}
+    decisions = garbage.decide(found, SIZES, roots or {}, rules, NOW)
+    return {each.identity: each.freed_bytes for each in decisions if each.is_removed}
 
 
 ALL = Rules(grace_seconds=0, wanted_bytes=None)
@@ -44,9 +44,9 @@ def test_a_path_is_freed_with_the_last_environment_that_has_it():
 
 
 def test_environment_with_a_gc_root_stays_and_names_it():
-    verdicts = garbage.decide([present("one", "a")], SIZES, {"one": ["pod x"]}, ALL, NOW)
+    decisions = garbage.decide([present("one", "a")], SIZES, {"one": ["pod x"]}, ALL, NOW)
 
-    assert [(each.is_removed, each.roots) for each in verdicts] == [(False, ("pod x",))]
+    assert [(each.is_removed, each.roots) for each in decisions] == [(False, ("pod x",))]
 
 
 def test_age_removes_without_need_and_grace_period_keeps_regardless():
@@ -215,10 +215,10 @@ def test_the_plan_lists_removals_with_sizes_and_changes_nothing(root, store, vie
         task,
     )
 
-    verdicts = {each.identity: each for each in plan.verdicts}
-    assert verdicts[staying].roots == ("pin acme/staying",)
-    assert plan.removals == (verdicts[going_],)
-    assert verdicts[going_].freed_bytes == store.peek(own).nar_size
+    decisions = {each.identity: each for each in plan.decisions}
+    assert decisions[staying].roots == ("pin acme/staying",)
+    assert plan.removals == (decisions[going_],)
+    assert decisions[going_].freed_bytes == store.peek(own).nar_size
     assert plan.unreferenced_bytes == store.peek(loose).nar_size
     assert plan.paths == 2
     sizes = [store.peek(path).nar_size for path in store.paths()]
@@ -234,5 +234,5 @@ def test_an_environment_whose_record_cannot_be_read_keeps_its_paths(root, store,
     plan = run(root, garbage.PLAN, PlanRequest({}, {}, Rules(0)), task)
     run(root, garbage.PATHS, 0, task)
 
-    assert plan.verdicts == ()
+    assert plan.decisions == ()
     assert store.paths() == (path,)

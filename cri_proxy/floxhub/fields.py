@@ -32,7 +32,7 @@ SHOWN_LETTERS: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A value, its place inside the document, and the document as the refusals name it."""
+    """A value, its place inside the document, and the document's name in errors."""
 
     value: object
     place: str
@@ -92,7 +92,7 @@ class Field:
         return self.value
 
     def wrong(self, expected: str) -> errors.ContentDamaged:
-        """Return the refusal for a value that is not what the format promises."""
+        """Return the error for a value that is not what the format promises."""
         is_text = isinstance(self.value, str)
         found = shown(repr(self.value)) if is_text else type_of(self.value)
         return errors.ContentDamaged(
@@ -110,9 +110,9 @@ class Field:
 
 
 def parse(data: bytes, document: str) -> Field:
-    """Return the root of a JSON document; raise ContentDamaged for what is no strict JSON.
+    """Return the root of a JSON document; raise ContentDamaged unless it is strict JSON.
 
-    `document` is how refusals name it, such as "manifest.lock of alice/web:3".
+    `document` is its name in errors, such as "manifest.lock of alice/web:3".
     """
     try:
         value = json.loads(

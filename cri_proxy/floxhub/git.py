@@ -213,7 +213,7 @@ def _into(content: bytearray) -> Callable[[bytes], int]:
 
 @contextmanager
 def _faults_of(subject: RequestSubject) -> Iterator[None]:
-    """Turn what dulwich says of a server that speaks no proper git into ContentDamaged."""
+    """Raise ContentDamaged for dulwich's errors about a server that breaks git's protocol."""
     try:
         yield
     except GitProtocolError as error:

@@ -70,7 +70,7 @@ class Hub:
         self._records.note_given(paths, cleaned(token), is_given=is_given)
 
     def drop_older_than(self, seconds: float) -> int:
-        """Forget what no resolution used for so long; return the number of files removed."""
+        """Forget what no resolution used for `seconds`; return the number of files removed."""
         return self._records.drop_older_than(seconds)
 
     def _resolve(self, reference: Reference, token: str | None, caller: str) -> Resolution:

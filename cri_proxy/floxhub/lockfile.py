@@ -29,7 +29,7 @@ _PRIORITY_LIMIT: Final = 1_000_000
 
 
 def parse(data: bytes, document: str) -> lockfiles.Lockfile:
-    """Return the lockfile in `data`; `document` is how refusals call it.
+    """Return the lockfile in `data`; `document` is its name in errors.
 
     Raises ContentDamaged for what does not follow the format, and EnvironmentUnsuitable for a
     lockfile or manifest of a format that came after this program.
@@ -178,7 +178,7 @@ def _unknown_format(field: fields.Field) -> errors.EnvironmentUnsuitable:
 
 
 def _script(field: fields.Field | None) -> str | None:
-    """Return a script, or None when there is nothing in it to run."""
+    """Return a script, None when it is empty."""
     text = _text(field)
     return text if text and not text.isspace() else None
 

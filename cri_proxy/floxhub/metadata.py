@@ -28,9 +28,9 @@ class Metadata:
 
 
 def parse(data: bytes, reference: Reference) -> Metadata:
-    """Return what metadata.json of the reference's environment says.
+    """Return the metadata in the metadata.json of the reference's environment.
 
-    Raises EnvironmentUnsuitable for a version that came after this program, NotFound for an
+    Raises EnvironmentUnsuitable for a version newer than this program, NotFound for an
     environment without a live generation, ContentDamaged for what follows neither format.
     """
     environment = f"{reference.owner}/{reference.name}"
@@ -50,7 +50,7 @@ def parse(data: bytes, reference: Reference) -> Metadata:
 
 
 def generation_of(metadata: Metadata, reference: Reference) -> int:
-    """Return the generation that `reference` means; raise NotFound when there is none such."""
+    """Return the generation that `reference` means; raise NotFound when it does not exist."""
     if reference.generation is None:
         return metadata.live
     if reference.generation not in metadata.generations:

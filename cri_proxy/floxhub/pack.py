@@ -93,7 +93,7 @@ class Objects:
 
 @contextmanager
 def opened(data: bytes, commit: str, document: str) -> Iterator[Objects]:
-    """Yield the objects of a pack; `document` is how refusals call it.
+    """Yield the objects of a pack; `document` is its name in errors.
 
     Raises ContentDamaged for a pack that is cut, damaged, incomplete or beyond the limits.
     """

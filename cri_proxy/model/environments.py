@@ -1,4 +1,4 @@
-"""An environment: what of FloxHub is realized on this node, as pods are given it.
+"""An environment of FloxHub as it is realized on this node and given to pods.
 
 `Environment` is what `environment.json` beside a view records and what the interposer adds to a
 container: one directory to mount at /nix/store, one FLOX_ENV in it, the variables that are the same

@@ -1,4 +1,4 @@
-"""An image's name, in full: `docker.io/flox/empty:1.0.0`, whatever short form a pod has of it.
+"""Names of images in full, such as `docker.io/flox/empty:1.0.0`, parsed from any short form.
 
 Registry and `library/` may be left out, and the tag when it is `latest`; a digest may follow, and
 then it alone says which image is meant. Source of the rules: github.com/distribution/reference,

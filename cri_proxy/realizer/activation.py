@@ -1,4 +1,4 @@
-"""Activation: what makes a program run inside an environment rather than beside it.
+"""Activation: the variables and the command prefix that make a program run inside an environment.
 
 An environment without a hook, whose `[vars]` need no shell, is *static*: its variables go straight
 into the container and nothing runs before the program. Otherwise `activate` (activate.sh, copied
@@ -45,7 +45,7 @@ class Launcher:
 
 
 def script() -> bytes:
-    """Return the text of `activate`, the file that becomes the program."""
+    """Return the text of `activate`, the script that execs the program."""
     return (importlib.resources.files(__package__) / "activate.sh").read_bytes()
 
 
@@ -55,7 +55,7 @@ def is_static(variables: Iterable[tuple[str, str]], hook: str | None) -> bool:
 
 
 def static_variables(variables: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Return the `[vars]` whose values say themselves, in their order."""
+    """Return the `[vars]` whose values need no shell, in their order."""
     return tuple((name, value) for name, value in variables if _EXPANDED.isdisjoint(value))
 
 
@@ -78,7 +78,7 @@ def envrc(variables: Iterable[tuple[str, str]]) -> str:
 
 
 def command(environment: Environment, keep: str) -> Launcher:
-    """Return what comes before the program, and before programs that join its container later.
+    """Return the command prefixes of the program, and of programs that join its container later.
 
     `keep` names the file in the container's own file system that carries the hook's variables from
     the first to the second.
@@ -90,7 +90,7 @@ def command(environment: Environment, keep: str) -> Launcher:
 
 
 def command_alone(environment: Environment, variables: Iterable[tuple[str, str]]) -> Launcher:
-    """Return what comes before the program so that it alone has `variables`; nothing can join it.
+    """Return the command prefix that gives `variables` to the program alone; nothing can join it.
 
     Raises EnvironmentUnsuitable for an environment that was realized without a shell.
     """

@@ -1,10 +1,10 @@
-"""Assembly: a closure in the store and a recipe become an environment in place.
+"""Assembly of an environment out of a closure in the store and a recipe.
 
 Runs in a worker. The packages' trees are listed, FLOX_ENV is planned (`rendering`) and laid beside
 hard links of the whole closure, the record is written, and the view is committed as one. FLOX_ENV
 holds, beside the packages' links, what is Flox's in Flox's own environments:
 
-    activate                        what becomes the program (`activation`)
+    activate                        the script that execs the program (`activation`)
     activate.d/envrc                exports of [vars]
     activate.d/hook-on-activate     the hook, when there is one
     activate.d/ca-bundle.crt        the node's CA certificates, when no package brings any
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
+from cri_proxy.floxhub.outputs import STEPS
 from cri_proxy.model import environments, storepaths
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.storepaths import StorePath
@@ -33,7 +34,6 @@ from cri_proxy.realizer.trees import Trees
 
 _PROPAGATED: Final = "nix-support/propagated-user-env-packages"
 _PROPAGATED_TO_BUILDS: Final = "nix-support/propagated-build-inputs"
-_STEPS: Final = 1000
 _OURS: Final = ("activate", "activate.d", "manifest.lock", "requisites.txt")
 _CA_BUNDLE: Final = "etc/ssl/certs/ca-bundle.crt"
 _LOCALES: Final = "lib/locale/locale-archive"
@@ -42,7 +42,7 @@ _BASH: Final = "bin/bash"
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """FLOX_ENV, ready to be written, and what the record says of it."""
+    """FLOX_ENV, ready to be written, and its properties for the record."""
 
     plan: TreePlan
     files: dict[str, bytes]
@@ -63,7 +63,7 @@ def packages_of(recipe: Recipe, mode: Mode, trees: Trees) -> tuple[Linked, ...]:
         for path in _propagated(each.path, mode, trees):
             if path not in known:
                 known.add(path)
-                priority = each.priority // _STEPS * _STEPS + next(steps)
+                priority = each.priority // STEPS * STEPS + next(steps)
                 linked.append(Linked(path, priority, path.name, may_collide=True))
     return tuple(linked)
 
@@ -161,7 +161,7 @@ def record(environment: Environment) -> bytes:
 
 
 def _propagated(path: StorePath, mode: Mode, trees: Trees) -> list[StorePath]:
-    """Return the store paths that `path` wants beside itself wherever it is linked."""
+    """Return the store paths that `path` propagates: they are linked wherever it is."""
     words = list(trees.words(f"{path}/{_PROPAGATED}"))
     if mode is Mode.DEV:
         words += [

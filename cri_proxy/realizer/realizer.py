@@ -112,7 +112,7 @@ class RealizerOptions:
 
 
 class Realizer:
-    """Realizes environments below one root directory, each once however many ask."""
+    """Realizes environments below one root directory, each once for all callers."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class Realizer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _finished(self, key: _Key) -> None:
-        """Forget a realization that ended, and look at its error so that asyncio need not."""
+        """Forget a realization that ended; retrieve its error, else asyncio would log it."""
         realization = self._running.pop(key)
         if not realization._task.cancelled():
             realization._task.exception()
@@ -254,7 +254,7 @@ class Realizer:
         )
 
     async def _resolve(self, reference: Reference, token: str | None) -> Resolution:
-        """Ask FloxHub what `reference` is, or remember."""
+        """Return the resolution of `reference`, from memory or from FloxHub."""
         key = (reference, token)
         known = self._resolutions.get(key)
         if known is not None:
@@ -275,7 +275,7 @@ class Realizer:
         has_shell: bool,
         realization: Realization,
     ) -> Environment:
-        """Return the environment of a resolution, from its place or into it."""
+        """Return the environment of a resolution; make it unless it is in place."""
         ingredients = Ingredients(
             resolution,
             system=self._options.system,

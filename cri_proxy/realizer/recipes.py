@@ -1,9 +1,9 @@
-"""A recipe: what one lockfile comes to on this system, before anything is fetched.
+"""Recipes: what a lockfile means for an environment on this system, before anything is fetched.
 
-It says which store paths are linked (and so, with all they reference, fetched), which variables are
-set and whether a shell is needed, and it names the environment: the identity is a digest over
-everything that the result depends on, so that equal environments are made once and one that is in
-place is known by its name alone. Pure: a lockfile and the node's settings in, a `Recipe` out.
+A recipe has the store paths to link (and so, with all they reference, to fetch), the variables to
+set, whether a shell is needed, and the environment's identity. That is a digest over everything
+that the result depends on, so that equal environments are made once and one that is in place is
+found by its name alone. Pure: a lockfile and the node's settings in, a `Recipe` out.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Final
 
 from cri_proxy import errors
+from cri_proxy.floxhub.outputs import STEPS
 from cri_proxy.model.storepaths import StorePath
 
 # Written by tools for their own package only; meaningless in a merged tree.
@@ -44,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """A store path to be linked into FLOX_ENV; lower priority numbers win."""
+    """A store path to be linked into FLOX_ENV; lower priorities win (see `floxhub.outputs`)."""
 
     path: StorePath
     priority: int
@@ -66,7 +67,7 @@ class TreePlan:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """One package's claim to a name."""
+    """A package's entry for a name that several packages may have."""
 
     source: str
     entry: Entry
@@ -125,10 +126,11 @@ def _winner(place: str, candidates: list[_Candidate]) -> _Candidate:
         is_equal = other.linked.priority == first.linked.priority
         is_same = other.entry == first.entry and first.entry.kind is not TargetKind.NOTHING
         if is_equal and not is_same and not (first.linked.may_collide or other.linked.may_collide):
+            priority = first.linked.priority // STEPS  # as the manifest has it
             raise errors.EnvironmentUnsuitable(
                 f"packages {first.linked.package!r} and {other.linked.package!r} both bring "
-                f"{place} with priority {first.linked.priority}: uninstall one of them or give "
-                "one another priority in the manifest, then push the environment"
+                f"{place} with priority {priority}: uninstall one of them or give one another "
+                "priority in the manifest, then push the environment"
             )
     return first
 

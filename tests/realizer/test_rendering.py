@@ -81,8 +81,9 @@ def test_equal_priorities_are_refused_with_both_names_and_the_path() -> None:
     packages = Packages(one={"bin": {"tool": None}}, three={"bin": {"tool": None}})
 
     with pytest.raises(errors.EnvironmentUnsuitable) as refusal:
-        packages.plan(one=5, three=5)
+        packages.plan(one=5000, three=5000)
 
+    assert "with priority 5:" in str(refusal.value)
     assert "'one'" in str(refusal.value)
     assert "'three'" in str(refusal.value)
     assert "bin/tool" in str(refusal.value)

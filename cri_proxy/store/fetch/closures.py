@@ -98,7 +98,7 @@ class ClosureSource(Protocol):
         ...
 
     async def find(self, paths: Iterable[StorePath], places: Sequence[Location] = ()) -> None:
-        """Make sure that all of `paths` can be had."""
+        """Make sure that all of `paths` are present or in a cache."""
         ...
 
     async def aclose(self) -> None:
@@ -487,7 +487,7 @@ def _is_small(fact: Fact, found: Found) -> bool:
 
 
 class _Slots:
-    """A bounded number of slots; of those who wait, the one with the largest size is next.
+    """A bounded number of slots; the waiter with the largest size is next.
 
     What is in the slots is bounded in size as well, save for a few: enough to keep network and
     workers busy, and not so much that at the end one worker has much left and the others nothing.
@@ -539,7 +539,7 @@ class _Slots:
         return self._free >= count and (self._used < _FEW or self._bytes < _MANY_BYTES)
 
     def release(self, count: int, size: int) -> None:
-        """Give slots back, and so many bytes of what was in them."""
+        """Release slots, and so many bytes of what was in them."""
         self._free += count
         self._used -= count
         self._bytes -= size
@@ -555,7 +555,7 @@ class _Held:
         self.count = count
 
     def keep(self, count: int) -> None:
-        """Hold no more than so many from now on."""
+        """Release all but `count` slots."""
         spare = self.count - max(0, count)
         if spare > 0:
             size = self._size * spare // self.count
@@ -565,6 +565,6 @@ class _Held:
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first failure of a group: the others are its echo."""
+    """Return the first failure of a group: the others follow from it."""
     first = group.exceptions[0]
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,12 +1,12 @@
-"""Nix as a program: nix-store with closed surroundings, and its failures in our words.
+"""nix-store, run in a closed environment, and its failures as errors of ours.
 
-Only what Nix 2.8 has and later ones still have is used: nix-store, never the experimental `nix`.
-Which caches and keys count is ours to say, by options; as root, Nix takes them from us, its daemon
-too. Where the store is comes from NIX_REMOTE (`store.nix_remote`): empty for Nix's own choice,
-`daemon`, or `local?root=/dir` for a store below another directory.
+Only what all versions since Nix 2.8 have is used: nix-store, never the experimental `nix`. Options
+set the caches and keys; from root, Nix and its daemon accept them. NIX_REMOTE (`store.nix_remote`)
+says where the store is: empty for Nix's own choice, `daemon`, or `local?root=/dir` for a store
+below another directory.
 
-Nix of several processes breaks its own cache of narinfos (NixOS/nix#3898), so each process here
-has one to itself.
+Several Nix processes break their common cache of narinfos (NixOS/nix#3898), so each process has a
+cache of its own here.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Located:
         )
 
 
-class Published:
+class CatalogAccess:
     """The catalog of one FloxHub, as one daemon asks it."""
 
     def __init__(

@@ -38,7 +38,7 @@ from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import holding, protocol
 from cri_proxy.realizer.protocol import Assembled, Assembly, Ingredients, Requirements
-from cri_proxy.realizer.published import Located, Published
+from cri_proxy.realizer.published import CatalogAccess, Located
 from cri_proxy.store.disk import leases
 from cri_proxy.store.fetch import closures
 from cri_proxy.telemetry import logs, spans
@@ -140,7 +140,7 @@ class Realizer:
         self._met: cachetools.LRUCache[Reference, bool] = cachetools.LRUCache(
             _RESOLUTIONS_REMEMBERED
         )
-        self._published = Published(pool, store, remember_seconds=options.remember_seconds)
+        self._published = CatalogAccess(pool, store, remember_seconds=options.remember_seconds)
         self._leases = leases.Realizations(root / "store")
 
     def begin(

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import cri_proxy
 from cri_proxy import errors
 from cri_proxy.http.client import Client, Fetched, Follow, Request
+from cri_proxy.http.dialing import Dialer
 from cri_proxy.http.failures import (
     Broken,
     ProxyFailed,
@@ -110,7 +111,7 @@ class Transport:
         self._client = Client(
             size=_CONNECTIONS,
             loop=loop,
-            trust=trust,
+            dialer=Dialer(trust=trust),
             silence_seconds=math.inf,  # the deadline bounds it
         )
 

@@ -17,21 +17,18 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
-import ssl
 import urllib.parse
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, TypeVar
 
 from cri_proxy.http import messages
 from cri_proxy.http.connections import Body, Exchange, Stream, Whole
-from cri_proxy.http.dialing import CONNECT_SECONDS, Dialer
+from cri_proxy.http.dialing import Dialer
 from cri_proxy.http.failures import Broken, RedirectRefused, TimedOut, TooManyRedirects
 from cri_proxy.http.pool import Pool
 from cri_proxy.lib.eventloop import Loop
-from cri_proxy.lib.once import Once
 
 SILENCE_SECONDS: Final = 30.0
 REDIRECTS: Final = 5
@@ -79,15 +76,13 @@ class Fetched(Head):
     body: bytes
 
 
-class Response:
+@dataclass(slots=True, eq=False)
+class Response(Head):
     """A response whose body is read while it arrives, by one thread."""
 
-    def __init__(self, head: Head, exchange: Exchange, stream: Stream, loop: Loop) -> None:
-        self.head = head
-        self.status, self.reason, self.headers = head.status, head.reason, head.headers
-        self._exchange = exchange
-        self._stream = stream
-        self._loop = loop
+    _exchange: Exchange
+    _stream: Stream
+    _loop: Loop
 
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes, none only at the end; raise RequestFailed."""
@@ -112,10 +107,8 @@ class Response:
 class Client:
     """Connections to all origins, up to `size` idle to each; safe for threads.
 
-    `ca_file` (or `trust`) replaces the system's certificate authorities. A server that sends
-    nothing for `silence_seconds` is given up. Requests whose response is late are sent again on
-    another connection if the client `is_hedging`. `source` is the local address to connect from; no
-    proxy is used if the network `is_direct`.
+    A server that sends nothing for `silence_seconds` is given up. Requests whose response is late
+    are sent again on another connection if the client `is_hedging`.
     """
 
     def __init__(
@@ -123,23 +116,14 @@ class Client:
         *,
         size: int,
         loop: Loop | None = None,
-        ca_file: Path | None = None,
-        trust: Once[ssl.SSLContext] | None = None,
+        dialer: Dialer | None = None,
         silence_seconds: float = SILENCE_SECONDS,
-        connect_seconds: float = CONNECT_SECONDS,
         is_hedging: bool = False,
-        is_direct: bool = False,
-        source: tuple[str, int] | None = None,
     ) -> None:
         self._loop = loop or Loop()
-        dialer = Dialer(
-            ca_file=ca_file,
-            trust=trust,
-            connect_seconds=connect_seconds,
-            is_direct=is_direct,
-            source=source,
+        self._pool = Pool(
+            dialer or Dialer(), size=size, silence_seconds=silence_seconds, is_hedging=is_hedging
         )
-        self._pool = Pool(dialer, size=size, silence_seconds=silence_seconds, is_hedging=is_hedging)
         weakref.finalize(self, _close, self._loop, self._pool)
 
     def open(self, request: Request) -> Response:
@@ -161,8 +145,9 @@ class Client:
         exchange, url = await self._follow(request, Stream)
         incoming, body = exchange.incoming, exchange.body
         assert isinstance(body, Stream)
-        head = Head(url, incoming.status, incoming.reason, incoming.headers)
-        return Response(head, exchange, body, self._loop)
+        return Response(
+            url, incoming.status, incoming.reason, incoming.headers, exchange, body, self._loop
+        )
 
     async def _ask(self, request: Request, limit: int, seconds: float) -> Fetched:
         try:
@@ -199,7 +184,7 @@ class Client:
         raise TooManyRedirects(f"redirects more than {REDIRECTS} times")
 
 
-def encoding_of(head: Head | Response) -> str:
+def encoding_of(head: Head) -> str:
     """Return how a body is encoded: "gzip", "zstd", or "" if it is not; raise Broken for others."""
     said = head.headers.get("content-encoding", "")
     encoding = _ENCODINGS.get(said.strip().lower())

@@ -16,7 +16,6 @@ import asyncio
 import collections
 import math
 import threading
-from collections.abc import Mapping
 from typing import Final, Protocol, cast
 
 from cri_proxy.http.failures import Broken, RequestFailed, Stale, TooLarge, text_of
@@ -26,20 +25,6 @@ _HELD_BYTES: Final = 2 * 1024 * 1024
 _RESUMED_BYTES: Final = 1024 * 1024
 _SKIPPED_BYTES: Final = 64 * 1024
 """Longest body that is received although no one wants it, so that its connection can be kept."""
-
-
-class Body(Protocol):
-    """Where the bytes of a body go; `is_whole` if the response is of no use before its end."""
-
-    is_whole: bool
-
-    def add(self, exchange: Exchange, data: bytes) -> None:
-        """Take the next bytes; may raise RequestFailed."""
-        ...
-
-    def end(self, error: RequestFailed | None) -> None:
-        """Take the end, which came too early if there is an error."""
-        ...
 
 
 class Whole:
@@ -130,6 +115,10 @@ class Stream:
             self._size = 0
 
 
+Body = Whole | Stream
+"""Where the bytes of a body go; `is_whole` if the response is of no use before its end."""
+
+
 class Exchange:
     """One request and its response as it arrives.
 
@@ -160,16 +149,6 @@ class Exchange:
         self.is_paused = False
         self.is_untouched = True
         self._loop = loop
-
-    @property
-    def status(self) -> int:
-        """The status code; 0 until the head has arrived."""
-        return self.incoming.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers, by names in lower case."""
-        return self.incoming.headers
 
     def take(self, data: bytes) -> None:
         """Take bytes of the response; raise RequestFailed."""
@@ -234,21 +213,21 @@ class Keeper(Protocol):
 class Connection(asyncio.Protocol):
     """One connection, fed by the event loop; carries one exchange at a time."""
 
-    __slots__ = ("_exchange", "has_idled", "is_open", "keeper", "transport")
+    __slots__ = ("_exchange", "idle_since", "is_open", "keeper", "transport")
 
     transport: asyncio.Transport
 
     def __init__(self) -> None:
         self.keeper: Keeper | None = None
         self.is_open = False
-        self.has_idled = False  # so that the server may have closed it without having been asked
+        self.idle_since: float | None = None  # None before the first exchange
         self._exchange: Exchange | None = None
 
     def begin(self, exchange: Exchange, request: bytes) -> None:
         """Send the request of an exchange; raise Broken if the connection has been closed."""
         if not self.is_open:
             said = "closed the connection, or sent bytes, before any request"
-            raise Stale(said) if self.has_idled else Broken(said)
+            raise Broken(said) if self.idle_since is None else Stale(said)
         self._exchange = exchange
         exchange.connection = self
         self.transport.write(request)
@@ -290,7 +269,7 @@ class Connection(asyncio.Protocol):
         if exchange is None:
             return
         failure: RequestFailed | None = None
-        if exchange.is_untouched and self.has_idled:
+        if exchange.is_untouched and self.idle_since is not None:
             failure = Stale("closed the connection while it was idle")
         elif error is not None:
             failure = Broken(text_of(error))

@@ -64,8 +64,9 @@ class Dialer:
         self._source = source
         self._proxies = None if is_direct else proxies.Proxies()
         self._trust = trust or Once(lambda: certificates.context(file=ca_file))
+        self._context: ssl.SSLContext | None = None
         if ca_file is not None:
-            self._trust.get()  # a file that cannot be read is reported at once
+            self._context = self._trust.get()  # a file that cannot be read is reported at once
         self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolver")
         self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
 
@@ -142,11 +143,14 @@ class Dialer:
 
     async def _secure(self, connection: Connection, host: str) -> None:
         """Speak TLS from now on."""
+        loop = asyncio.get_running_loop()
+        if self._context is None:  # it takes some tens of milliseconds to load
+            self._context = await loop.run_in_executor(self._resolvers, self._trust.get)
         try:
-            connection.transport = await asyncio.get_running_loop().start_tls(  # type: ignore[assignment]
+            connection.transport = await loop.start_tls(  # type: ignore[assignment]
                 connection.transport,
                 connection,
-                self._trust.get(),
+                self._context,
                 server_hostname=host,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )

@@ -26,6 +26,9 @@ from cri_proxy.http.messages import Origin
 LATE_SECONDS: Final = 1.0
 """A response before this is never late."""
 
+IDLE_SECONDS: Final = 30.0
+"""A connection is kept for so long without a request, or half of it."""
+
 _LATE_TIMES: Final = 4
 _LOOK_SECONDS: Final = 0.1
 _NARROW_SECONDS: Final = 10.0
@@ -49,6 +52,7 @@ class Pool:
         self._destinations: dict[Origin, Destination] = {}
         self._busy: set[Exchange] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
 
     def destination(self, origin: Origin) -> Destination:
         """Return the connections to an origin."""
@@ -64,8 +68,9 @@ class Pool:
             each.close()
         for destination in self._destinations.values():
             destination.close()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._expiry):
+            if timer is not None:
+                timer.cancel()
 
     def watch(self, exchange: Exchange) -> None:
         """Look at an exchange now and then, until it is released."""
@@ -77,6 +82,19 @@ class Pool:
         """Look at an exchange no more."""
         self._busy.discard(exchange)
 
+    def expire_later(self) -> None:
+        """Close connections that stay idle, after a while: each has buffers, those of TLS most."""
+        if self._expiry is None:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(IDLE_SECONDS, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        latest = asyncio.get_running_loop().time() - IDLE_SECONDS / 2
+        left = [each.expire(latest) for each in self._destinations.values()]
+        if any(left):
+            self.expire_later()
+
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(_LOOK_SECONDS, self._look) if self._busy else None
@@ -84,7 +102,7 @@ class Pool:
         for each in tuple(self._busy):
             silent = now - each.since
             if silent > self._silence_seconds and not each.is_paused:
-                said = "timed out" if each.status else "gave no answer in time"
+                said = "timed out" if each.incoming.status else "gave no answer in time"
                 if each.connection is not None:
                     each.connection.close(TimedOut(said))
             elif silent > each.late_seconds:
@@ -152,7 +170,15 @@ class Destination:
         """Take back a connection after an exchange."""
         self._pool.unwatch(exchange)
         if is_kept:
-            self._give(connection, has_idled=True)
+            connection.idle_since = self._loop.time()
+            self._give(connection)
+
+    def expire(self, latest: float) -> bool:
+        """Close connections that are idle since then; return whether others are left."""
+        for connection in tuple(self._idle):
+            if connection.idle_since is not None and connection.idle_since <= latest:
+                connection.close(Broken("was closed"))
+        return bool(self._idle)
 
     def forget(self, connection: Connection) -> None:
         """Drop a closed connection, and open another one for a request that waits for it."""
@@ -168,11 +194,12 @@ class Destination:
         winner: Exchange | None = None
         try:
             await asyncio.wait((first.outcome, double), return_when=asyncio.FIRST_COMPLETED)
-            if first.outcome.done() or double.exception() is not None:
+            is_usable = first.outcome.done() and first.outcome.exception() is None
+            if is_usable or (double.done() and double.exception() is not None):
                 await first.outcome
                 winner = first
             else:
-                winner = double.result()
+                winner = await double
             return winner
         finally:
             if winner is not first:
@@ -189,12 +216,14 @@ class Destination:
         self._waiting.append(waiter)
         if self._refusal is not None and self._open and self._loop.time() < self._narrow_until:
             self._fail_later(waiter, self._refusal)
-        else:
+        elif len(self._dials) < len(self._waiting):
             self._dial(waiter)
         try:
             return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+        except BaseException:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._give(waiter.result())
             raise
 
@@ -211,14 +240,16 @@ class Destination:
             if self._open:  # the server may allow no more than it has
                 self._refusal = error
                 self._narrow_until = self._loop.time() + _NARROW_SECONDS
-                self._fail_later(waiter, error)
+                for each in self._waiting:
+                    self._fail_later(each, error)
                 return
             is_last = len(self._dials) == 1
-            for each in tuple(self._waiting) if is_last else (waiter,):
+            for each in self._waiting if is_last else (waiter,):
                 _fail(each, error)
             return
         except BaseException as error:
-            _fail(waiter, error)
+            for each in self._waiting:
+                _fail(each, error)
             raise
         connection.keeper = self
         self._open += 1
@@ -228,17 +259,17 @@ class Destination:
         """Fail a request if no connection becomes idle for it in time."""
         self._loop.call_later(_NARROW_SECONDS, _fail, waiter, error)
 
-    def _give(self, connection: Connection, *, has_idled: bool = False) -> None:
+    def _give(self, connection: Connection) -> None:
         """Hand a connection to a request that waits, or keep it."""
-        connection.has_idled = has_idled
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_result(connection)
                 return
         if len(self._idle) < self._pool.size and not self._pool.is_closed:
-            connection.has_idled = True
+            connection.idle_since = self._loop.time()
             self._idle.append(connection)
+            self._pool.expire_later()
         else:
             connection.close(Broken("was closed"))
 

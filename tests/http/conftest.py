@@ -51,6 +51,11 @@ class Site:
                 self.requests.append(data)
                 accepted.sendall(answer() if callable(answer) else answer)
 
+    def await_end(self, number):
+        """Wait until the client has closed a connection."""
+        self._threads[number + 1].join(WAIT_SECONDS)
+        assert not self._threads[number + 1].is_alive()
+
     def close(self):
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)

@@ -58,7 +58,7 @@ def test_many_files_come_through_tunnels_at_a_time(publisher, secure, proxy):
     files = {f"file-{n}": b"x" * 20_000 * n for n in range(20)}
     for name, data in files.items():
         (publisher.directory / name).write_bytes(data)
-    site = cache.of_url(url, Client(ca_file=authority, size=8))
+    site = cache.of_url(url, Client(size=8, dialer=Dialer(ca_file=authority)))
 
     with ThreadPoolExecutor(4) as readers:
         assert list(readers.map(site.read, files)) == list(files.values())
@@ -141,7 +141,7 @@ def test_proxy_may_be_behind_tls_itself(publisher, secure, certificate, tmp_path
     with TunnelProxy() as proxy:
         proxy.speak_tls(*certificate)
         monkeypatch.setenv("https_proxy", f"https://{proxy.place}")
-        fetched = Client(size=1, ca_file=authority).ask(
+        fetched = Client(size=1, dialer=Dialer(ca_file=authority)).ask(
             Request(f"{url}/file"), limit=100, seconds=60
         )
         assert fetched.body == b"there"
@@ -151,7 +151,7 @@ def test_proxy_may_be_behind_tls_itself(publisher, secure, certificate, tmp_path
         forwarder.speak_tls(*certificate)
         forwarder.answer = lambda request: Status(200, request.path.encode())
         monkeypatch.setenv("http_proxy", forwarder.url)
-        fetched = Client(size=1, ca_file=authority).ask(
+        fetched = Client(size=1, dialer=Dialer(ca_file=authority)).ask(
             Request("http://far.invalid/x"), limit=100, seconds=60
         )
 

@@ -128,3 +128,43 @@ def test_server_that_allows_few_connections_is_used_with_those(site):
 
     assert loop.wait(fetch_all()) == [b"2.", b"3."]
     assert made.connections == 1
+
+
+def test_connection_that_stays_idle_is_closed(site, monkeypatch):
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 0.05)
+    made = site([OK + b"1.", OK + b"2."], [OK + b"3."])
+    ours = Client(size=4)
+    assert get(ours, made.url) == (200, b"1.")
+    made.await_end(0)
+
+    assert get(ours, made.url) == (200, b"3.")
+    assert made.connections == 2
+
+
+def test_requests_for_a_server_that_is_gone_leave_nothing_behind(ours, closed_port):
+    url = f"http://127.0.0.1:{closed_port}"
+    for _ in range(3):
+        with pytest.raises(failures.Unconnected, match="refused"):
+            ours.open(Request(url))
+
+    destination = ours._pool.destination(("http", "127.0.0.1", closed_port))
+    assert not destination._waiting
+    assert not destination._dials
+
+
+def test_late_response_that_fails_leaves_the_race_to_the_other(ours, site, monkeypatch):
+    monkeypatch.setattr(pool, "LATE_SECONDS", 0.05)
+    doubled = threading.Event()
+
+    def breaks():
+        doubled.wait(WAIT_SECONDS)
+        return b"nonsense\r\n\r\n"
+
+    def late():
+        doubled.set()
+        made.await_end(0)
+        return OK + b"2."
+
+    made = site([breaks, OK], [late])
+
+    assert get(ours, made.url) == (200, b"2.")

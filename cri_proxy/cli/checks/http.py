@@ -12,6 +12,7 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.http.client import Client, Request
+from cri_proxy.http.dialing import Dialer
 from cri_proxy.http.failures import (
     ProxyFailed,
     RequestFailed,
@@ -52,7 +53,7 @@ def get(url: str, ca_file: Path | None) -> CheckResponse:
     started = time.monotonic()
     place, headers = _split(url)
     try:
-        client = Client(size=1, ca_file=ca_file, silence_seconds=_SECONDS)
+        client = Client(size=1, dialer=Dialer(ca_file=ca_file), silence_seconds=_SECONDS)
         response = client.open(Request(place, headers))
         try:
             body = response.read(_LONGEST_BODY)

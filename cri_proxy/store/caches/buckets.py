@@ -92,7 +92,7 @@ class Bucket(Cache):
     def open(self, name: str) -> Iterator[ByteSource]:
         """Open an object by a signed GET."""
         response = self._get(name)
-        other = _region_of(response.head)
+        other = _region_of(response)
         if other is not None and other != self._region:
             response.close()
             self._region = other
@@ -102,7 +102,7 @@ class Bucket(Cache):
             if meaning_of(response.status) is not Meaning.OK:
                 with contextlib.suppress(RequestFailed):
                     reason = _reason_of(response.read(65536))
-            cache.check_status(response.head, reason)
+            cache.check_status(response, reason)
             yield cache.body_of(response, name)
         finally:
             response.close()

@@ -228,7 +228,7 @@ class Site(Cache):
         try:
             if meaning_of(response.status) is not Meaning.OK:
                 response.skip()  # misses are common: their connection is kept
-            check_status(response.head)
+            check_status(response)
             yield body_of(response, name)
         finally:
             response.close()
@@ -266,7 +266,7 @@ def name_of(path: StorePath) -> str:
 
 def body_of(response: Response, name: str) -> ByteSource:
     """Return the body of a response as a cache's file."""
-    return _decoded(_Body(response), response.head, name)
+    return _decoded(_Body(response), response, name)
 
 
 def refusal_of(error: RequestFailed) -> errors.SourceUnreachable:

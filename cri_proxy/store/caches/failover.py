@@ -23,6 +23,7 @@ from typing import Final, TypeVar
 
 from cri_proxy import errors
 from cri_proxy.http.client import Client
+from cri_proxy.http.dialing import Dialer
 from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
@@ -66,7 +67,7 @@ class Caches:
         self.client = Client(
             size=connections,
             loop=loop,
-            ca_file=ca_file,
+            dialer=Dialer(ca_file=ca_file),
             silence_seconds=silence_seconds,
             is_hedging=True,
         )

@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 
 from cri_proxy import errors
 from cri_proxy.http.client import Client, Fetched, Request, Response
+from cri_proxy.http.dialing import Dialer
 from cri_proxy.http.failures import RequestFailed
 from cri_proxy.http.statuses import Meaning, meaning_of
 from cri_proxy.lib.eventloop import Loop
@@ -76,10 +77,8 @@ class Peers:
         self._client = Client(
             size=connections,
             loop=loop,
+            dialer=Dialer(connect_seconds=CONNECT_SECONDS, is_direct=True, source=known.source),
             silence_seconds=ANSWER_SECONDS,
-            connect_seconds=CONNECT_SECONDS,
-            is_direct=True,
-            source=known.source,
         )
         self._benched: dict[str, float] = {}
         self._telling: queue.SimpleQueue[tuple[StorePath, str]] = queue.SimpleQueue()

@@ -10,6 +10,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.http.client import Client
+from cri_proxy.http.dialing import Dialer
 from cri_proxy.store.caches import buckets, cache
 from cri_proxy.store.caches.buckets import Address
 from hack.testbed.binary_cache import Publisher
@@ -147,7 +148,7 @@ def test_https_is_spoken_and_its_certificate_verified(
 ) -> None:
     bucket.speak_tls(*certificate)
     url = bucket.s3_url.replace("&scheme=http", "")
-    trusting = Client(ca_file=certificate[0], size=1, silence_seconds=5)
+    trusting = Client(size=1, dialer=Dialer(ca_file=certificate[0]), silence_seconds=5)
     others = Client(size=1, silence_seconds=5)
 
     nar_of(buckets.of_url(url, LOGIN.variables, trusting), acme)

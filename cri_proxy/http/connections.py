@@ -16,6 +16,7 @@ import asyncio
 import collections
 import math
 import threading
+import time
 from typing import Final, Protocol, cast
 
 from cri_proxy.http.failures import Broken, RequestFailed, Stale, TooLarge, text_of
@@ -53,7 +54,10 @@ class Whole:
 
 
 class Stream:
-    """A body on its way from the event loop's thread to the one that reads it."""
+    """A body on its way from the event loop's thread to the one that reads it.
+
+    `awaited_since` is when that one began to wait, infinity if it does not.
+    """
 
     is_whole = False
 
@@ -66,6 +70,7 @@ class Stream:
         self._error: RequestFailed | None = None
         self._paused: Exchange | None = None
         self._is_skipped = False
+        self.awaited_since = math.inf
 
     def add(self, exchange: Exchange, data: bytes) -> None:
         """Hand bytes to the reader; pause the connection if the reader has plenty."""
@@ -96,7 +101,9 @@ class Stream:
                     raise self._error
                 if self._is_over:
                     return b""
+                self.awaited_since = time.monotonic()
                 self._changed.wait()
+                self.awaited_since = math.inf
             piece = self._pieces.popleft()
             if len(piece) > size:
                 self._pieces.appendleft(piece[size:])
@@ -170,6 +177,15 @@ class Exchange:
             self.outcome.set_result(True)
         else:
             self.outcome.set_exception(error)
+
+    def silent_since(self) -> float:
+        """Return since when the server keeps a reader waiting; infinity if there is none.
+
+        A response may be held open without being read: a peer's turn lasts as long as that.
+        """
+        if self.outcome.done() and isinstance(self.body, Stream):
+            return max(self.since, self.body.awaited_since)
+        return self.since
 
     def report_late(self) -> None:
         """Wake the coroutine that awaits the outcome, to race another exchange against this one."""

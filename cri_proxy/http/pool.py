@@ -100,8 +100,8 @@ class Pool:
         self._timer = loop.call_later(_LOOK_SECONDS, self._look) if self._busy else None
         now = loop.time()
         for each in tuple(self._busy):
-            silent = now - each.since
-            if silent > self._silence_seconds and not each.is_paused:
+            silent = now - each.silent_since()
+            if silent > self._silence_seconds:
                 said = "timed out" if each.incoming.status else "gave no answer in time"
                 if each.connection is not None:
                     each.connection.close(TimedOut(said))

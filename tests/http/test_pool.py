@@ -168,3 +168,23 @@ def test_late_response_that_fails_leaves_the_race_to_the_other(ours, site, monke
     made = site([breaks, OK], [late])
 
     assert get(ours, made.url) == (200, b"2.")
+
+
+def test_response_that_is_not_being_read_may_be_silent(site):
+    """A peer's turn is a response that is held open."""
+    released = threading.Event()
+
+    def never():
+        released.wait(WAIT_SECONDS)
+        return OK
+
+    made = site([b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n", OK], [never])
+    ours = Client(size=2, silence_seconds=0.05)
+    held = ours.open(Request(made.url))
+    with pytest.raises(failures.TimedOut, match="no answer in time"):  # time has passed
+        ours.open(Request(made.url))
+
+    assert held._exchange.connection is not None
+    with pytest.raises(failures.TimedOut, match="timed out"):
+        held.read(1)
+    released.set()

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import cri_proxy
 from cri_proxy import errors
-from cri_proxy.http.client import Client, Fetched, Follow, Request
+from cri_proxy.http.client import Client, Follow, Request, WholeResponse
 from cri_proxy.http.dialing import Dialer
 from cri_proxy.http.failures import (
     Broken,
@@ -43,7 +43,6 @@ from cri_proxy.http.failures import (
 from cri_proxy.http.statuses import Meaning, meaning_of
 from cri_proxy.lib import certificates, proxies
 from cri_proxy.lib.eventloop import Loop
-from cri_proxy.lib.once import Once
 
 AGENT: Final = f"cri-proxy/{cri_proxy.__version__}"
 """The User-Agent of requests to FloxHub."""
@@ -105,13 +104,10 @@ class Transport:
             )
         self.origin = f"{parts.scheme}://{parts.netloc}"
         proxies.Proxies().of(self.origin)  # variables that name no proxy are refused at once
-        trust = Once(lambda: _trust(ca_file))
-        if ca_file is not None:
-            trust.get()  # a file that cannot be read is reported at once
         self._client = Client(
             size=_CONNECTIONS,
             loop=loop,
-            dialer=Dialer(trust=trust),
+            dialer=Dialer(trust=None if ca_file is None else _trust(ca_file)),
             silence_seconds=math.inf,  # the deadline bounds it
         )
 
@@ -132,7 +128,7 @@ class Transport:
             raise self._nonsense(subject, f"an encoding that was not asked for ({encoding[:40]!a})")
         return HubResponse(fetched.url, fetched.headers.get("content-type", ""), fetched.body)
 
-    def _send(self, request: HubRequest, deadline: Deadline) -> Fetched:
+    def _send(self, request: HubRequest, deadline: Deadline) -> WholeResponse:
         """Send a request, and once more if its connection breaks."""
         sent = Request(
             request.url,
@@ -237,13 +233,13 @@ class Transport:
         )
 
 
-def _trust(ca_file: Path | None) -> ssl.SSLContext:
+def _trust(ca_file: Path) -> ssl.SSLContext:
+    """Return what trusts the system's authorities and those in a file."""
     trust = certificates.context()
-    if ca_file is not None:
-        try:
-            trust.load_verify_locations(cafile=ca_file)
-        except OSError as error:
-            raise errors.RequestInvalid(
-                f"{ca_file} cannot be read as PEM certificates: fix FloxHub's ca_file setting"
-            ) from error
+    try:
+        trust.load_verify_locations(cafile=ca_file)
+    except OSError as error:
+        raise errors.RequestInvalid(
+            f"{ca_file} cannot be read as PEM certificates: fix FloxHub's ca_file setting"
+        ) from error
     return trust

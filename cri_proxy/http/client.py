@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from cri_proxy.http import messages
-from cri_proxy.http.connections import Body, Exchange, Stream, Whole
+from cri_proxy.http.connections import Body, BodyBuffer, BodyStream, Exchange
 from cri_proxy.http.dialing import Dialer
 from cri_proxy.http.failures import Broken, RedirectRefused, TimedOut, TooManyRedirects
-from cri_proxy.http.pool import Pool
+from cri_proxy.http.pool import ConnectionPool
 from cri_proxy.lib.eventloop import Loop
 
 SILENCE_SECONDS: Final = 30.0
@@ -70,7 +70,7 @@ class Head:
 
 
 @dataclass(slots=True, eq=False)
-class Fetched(Head):
+class WholeResponse(Head):
     """A response with its body."""
 
     body: bytes
@@ -81,7 +81,7 @@ class Response(Head):
     """A response whose body is read while it arrives, by one thread."""
 
     _exchange: Exchange
-    _stream: Stream
+    _stream: BodyStream
     _loop: Loop
 
     def read(self, size: int, /) -> bytes:
@@ -121,7 +121,7 @@ class Client:
         is_hedging: bool = False,
     ) -> None:
         self._loop = loop or Loop()
-        self._pool = Pool(
+        self._pool = ConnectionPool(
             dialer or Dialer(), size=size, silence_seconds=silence_seconds, is_hedging=is_hedging
         )
         weakref.finalize(self, _close, self._loop, self._pool)
@@ -130,26 +130,26 @@ class Client:
         """Send a request and return the response, its body not read; raise RequestFailed."""
         return self._loop.wait(self._open(request))
 
-    def ask(self, request: Request, *, limit: int, seconds: float) -> Fetched:
+    def ask(self, request: Request, *, limit: int, seconds: float) -> WholeResponse:
         """Send a request and return the response; all of it takes `seconds` at most."""
         return self._loop.wait(self._ask(request, limit, seconds))
 
-    async def fetch(self, request: Request, *, limit: int) -> Fetched:
+    async def fetch(self, request: Request, *, limit: int) -> WholeResponse:
         """Send a request and return the response; raise RequestFailed."""
-        exchange, url = await self._follow(request, functools.partial(Whole, limit))
+        exchange, url = await self._follow(request, functools.partial(BodyBuffer, limit))
         incoming, body = exchange.incoming, exchange.body
-        assert isinstance(body, Whole)
-        return Fetched(url, incoming.status, incoming.reason, incoming.headers, body.data())
+        assert isinstance(body, BodyBuffer)
+        return WholeResponse(url, incoming.status, incoming.reason, incoming.headers, body.data())
 
     async def _open(self, request: Request) -> Response:
-        exchange, url = await self._follow(request, Stream)
+        exchange, url = await self._follow(request, BodyStream)
         incoming, body = exchange.incoming, exchange.body
-        assert isinstance(body, Stream)
+        assert isinstance(body, BodyStream)
         return Response(
             url, incoming.status, incoming.reason, incoming.headers, exchange, body, self._loop
         )
 
-    async def _ask(self, request: Request, limit: int, seconds: float) -> Fetched:
+    async def _ask(self, request: Request, limit: int, seconds: float) -> WholeResponse:
         try:
             async with asyncio.timeout(seconds):
                 return await self.fetch(request, limit=limit)
@@ -172,7 +172,7 @@ class Client:
             location = exchange.incoming.headers.get("location")
             if location is None:
                 return exchange, url
-            if isinstance(exchange.body, Stream):
+            if isinstance(exchange.body, BodyStream):
                 exchange.body.skip()
             url = _redirected(request, url, origin, location)
             if _parts_of(url)[0] != origin:
@@ -215,7 +215,7 @@ def _parts_of(url: str) -> tuple[messages.Origin, str]:
         raise Broken(str(error)) from error
 
 
-def _close(loop: Loop, pool: Pool) -> None:
+def _close(loop: Loop, pool: ConnectionPool) -> None:
     """Close the connections of a client that is no more."""
     if loop.is_started:
         loop.get().call_soon_threadsafe(pool.close)

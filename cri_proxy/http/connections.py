@@ -1,13 +1,14 @@
 """One HTTP/1.1 connection, and the exchange that is under way on it.
 
-    Connection   the protocol object that the event loop feeds with bytes
-    Exchange     one request and its response as it arrives
-    Whole        a body that is collected in memory, up to a limit
-    Stream       a body that another thread reads while it arrives; the connection pauses while
-                 enough of it is waiting
+    ClientConnection  the protocol object that the event loop feeds with bytes
+    Exchange          one request and its response as it arrives
+    BodyBuffer        a body that is collected in memory, up to a limit
+    BodyStream        a body that another thread reads while it arrives; the connection pauses while
+                      enough of it is waiting
 
-Everything but `Stream.read` runs in the event loop's thread. `Connection.data_received` is the one
-place where bytes arrive, and `Exchange.since` when they last did: limits on rates belong there.
+Everything but `BodyStream.read` runs in the event loop's thread. Bytes arrive in one place,
+`ClientConnection.data_received`, and `Exchange.since` is when they last did: limits on rates belong
+there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SKIPPED_BYTES: Final = 64 * 1024
 """Longest body that is received although no one wants it, so that its connection can be kept."""
 
 
-class Whole:
+class BodyBuffer:
     """A body that is collected in memory."""
 
     __slots__ = ("_left", "_limit", "_pieces")
@@ -53,7 +54,7 @@ class Whole:
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
 
-class Stream:
+class BodyStream:
     """A body on its way from the event loop's thread to the one that reads it.
 
     `awaited_since` is when that one began to wait, infinity if it does not.
@@ -122,7 +123,7 @@ class Stream:
             self._size = 0
 
 
-Body = Whole | Stream
+Body = BodyBuffer | BodyStream
 """Where the bytes of a body go; `is_whole` if the response is of no use before its end."""
 
 
@@ -149,7 +150,7 @@ class Exchange:
     def __init__(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
         self.body = body
         self.incoming = Incoming()
-        self.connection: Connection | None = None
+        self.connection: ClientConnection | None = None
         self.outcome: asyncio.Future[bool] = loop.create_future()
         self.sent_at = self.since = loop.time()
         self.late_seconds = math.inf
@@ -183,7 +184,7 @@ class Exchange:
 
         A response may be held open without being read: a peer's turn lasts as long as that.
         """
-        if self.outcome.done() and isinstance(self.body, Stream):
+        if self.outcome.done() and isinstance(self.body, BodyStream):
             return max(self.since, self.body.awaited_since)
         return self.since
 
@@ -217,16 +218,16 @@ class Exchange:
 class Keeper(Protocol):
     """The owner of open connections."""
 
-    def release(self, connection: Connection, exchange: Exchange, *, is_kept: bool) -> None:
+    def release(self, connection: ClientConnection, exchange: Exchange, *, is_kept: bool) -> None:
         """Take back a connection after an exchange, for reuse if it `is_kept`."""
         ...
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """Drop a connection that has been closed."""
         ...
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One connection, fed by the event loop; carries one exchange at a time."""
 
     __slots__ = ("_exchange", "idle_since", "is_open", "keeper", "transport")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy.http import messages
-from cri_proxy.http.connections import Connection, Exchange, Whole
+from cri_proxy.http.connections import BodyBuffer, ClientConnection, Exchange
 from cri_proxy.http.failures import (
     Broken,
     ProxyFailed,
@@ -34,7 +34,6 @@ from cri_proxy.http.failures import (
 )
 from cri_proxy.http.messages import Origin
 from cri_proxy.lib import certificates, proxies
-from cri_proxy.lib.once import Once
 
 CONNECT_SECONDS: Final = 5.0
 HANDSHAKE_SECONDS: Final = 10.0
@@ -46,8 +45,9 @@ without an answer would keep all other connections from being opened."""
 
 
 class Dialer:
-    """Opens connections in the event loop's thread. `ca_file` replaces the system's authorities.
+    """Opens connections in the event loop's thread.
 
+    `ca_file`, or the context `trust`, replaces the system's certificate authorities.
     `source` is the local address to connect from; no proxy is used if the network `is_direct`.
     """
 
@@ -55,7 +55,7 @@ class Dialer:
         self,
         *,
         ca_file: Path | None = None,
-        trust: Once[ssl.SSLContext] | None = None,
+        trust: ssl.SSLContext | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         is_direct: bool = False,
         source: tuple[str, int] | None = None,
@@ -63,10 +63,9 @@ class Dialer:
         self._connect_seconds = connect_seconds
         self._source = source
         self._proxies = None if is_direct else proxies.Proxies()
-        self._trust = trust or Once(lambda: certificates.context(file=ca_file))
-        self._context: ssl.SSLContext | None = None
         if ca_file is not None:
-            self._context = self._trust.get()  # a file that cannot be read is reported at once
+            trust = certificates.context(file=ca_file)  # fails at once if it cannot be read
+        self._trust = trust
         self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolver")
         self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
 
@@ -77,7 +76,7 @@ class Dialer:
             return None
         return self._proxies.of(f"{scheme}://{messages.place_of(host, port)}")
 
-    async def dial(self, origin: Origin, proxy: proxies.Proxy | None) -> Connection:
+    async def dial(self, origin: Origin, proxy: proxies.Proxy | None) -> ClientConnection:
         """Return a new connection; raise RequestFailed."""
         scheme, host, port = origin
         if proxy is None:
@@ -94,7 +93,7 @@ class Dialer:
             raise
         return connection
 
-    async def _connect(self, host: str, port: int) -> Connection:
+    async def _connect(self, host: str, port: int) -> ClientConnection:
         """Open a TCP connection to the first address that accepts one.
 
         This is the one place where connections are opened: an address that may not be connected to
@@ -105,7 +104,7 @@ class Dialer:
             try:
                 async with asyncio.timeout(self._connect_seconds):
                     _, connection = await asyncio.get_running_loop().create_connection(
-                        Connection, address, port, local_addr=self._source
+                        ClientConnection, address, port, local_addr=self._source
                     )
                 return connection
             except TimeoutError:
@@ -129,7 +128,7 @@ class Dialer:
             lookup.add_done_callback(lambda _: self._lookups.pop((host, port)))
         return await asyncio.shield(lookup)
 
-    async def _reach(self, proxy: proxies.Proxy) -> Connection:
+    async def _reach(self, proxy: proxies.Proxy) -> ClientConnection:
         """Open a connection to a proxy."""
         parts = urllib.parse.urlsplit(proxy.url)
         host, port = parts.hostname or "", parts.port or messages.PORTS[parts.scheme]
@@ -141,16 +140,16 @@ class Dialer:
             raise ProxyFailed(f"the proxy {proxy.url} cannot be reached: {error}") from error
         return connection
 
-    async def _secure(self, connection: Connection, host: str) -> None:
+    async def _secure(self, connection: ClientConnection, host: str) -> None:
         """Speak TLS from now on."""
         loop = asyncio.get_running_loop()
-        if self._context is None:  # it takes some tens of milliseconds to load
-            self._context = await loop.run_in_executor(self._resolvers, self._trust.get)
+        if self._trust is None:  # the system's authorities take some tens of milliseconds to load
+            self._trust = await loop.run_in_executor(self._resolvers, certificates.context)
         try:
             connection.transport = await loop.start_tls(  # type: ignore[assignment]
                 connection.transport,
                 connection,
-                self._context,
+                self._trust,
                 server_hostname=host,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
@@ -172,7 +171,9 @@ def _resolve(host: str, port: int) -> Sequence[str]:
     return tuple(dict.fromkeys(str(each[4][0]) for each in found))
 
 
-async def _open_tunnel(connection: Connection, proxy: proxies.Proxy, host: str, port: int) -> None:
+async def _open_tunnel(
+    connection: ClientConnection, proxy: proxies.Proxy, host: str, port: int
+) -> None:
     """Ask a proxy for a tunnel to a host."""
     exchange = Exchange(_Head(0), asyncio.get_running_loop())
     connection.begin(exchange, messages.tunnel_of(host, port, proxy.headers))
@@ -190,7 +191,7 @@ async def _open_tunnel(connection: Connection, proxy: proxies.Proxy, host: str, 
         raise ProxyFailed(f"the proxy {proxy.url} answered {said} when asked for {host}")
 
 
-class _Head(Whole):
+class _Head(BodyBuffer):
     """The body of a response of which only the head is wanted."""
 
     is_whole = False

@@ -18,7 +18,7 @@ import collections
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from cri_proxy.http.connections import Body, Connection, Exchange
+from cri_proxy.http.connections import Body, ClientConnection, Exchange
 from cri_proxy.http.dialing import Dialer
 from cri_proxy.http.failures import Broken, RequestFailed, Stale, TimedOut
 from cri_proxy.http.messages import Origin
@@ -35,7 +35,7 @@ _NARROW_SECONDS: Final = 10.0
 """For so long no connections are opened beside those that are open, after one was refused."""
 
 
-class Pool:
+class ConnectionPool:
     """The connections of one client, in the event loop's thread; up to `size` idle to each origin.
 
     An exchange that is silent for `silence_seconds` fails. Late ones are raced if `is_hedging`.
@@ -112,17 +112,17 @@ class Pool:
 class Destination:
     """One origin: its connections, the proxy on the way, and how fast it usually answers."""
 
-    def __init__(self, pool: Pool, origin: Origin) -> None:
+    def __init__(self, pool: ConnectionPool, origin: Origin) -> None:
         """Look the proxy up; raise RequestInvalid for one that is none."""
         self.proxy = pool.dialer.proxy_of(origin)
         self.is_forwarded = self.proxy is not None and origin[0] == "http"
         self._pool = pool
         self._origin = origin
         self._loop = asyncio.get_running_loop()
-        self._idle: list[Connection] = []
+        self._idle: list[ClientConnection] = []
         self._open = 0  # connections, idle or not
         self._dials: set[asyncio.Task[None]] = set()
-        self._waiting: collections.deque[asyncio.Future[Connection]] = collections.deque()
+        self._waiting: collections.deque[asyncio.Future[ClientConnection]] = collections.deque()
         self._refusal: RequestFailed | None = None  # of the last connection
         self._narrow_until = 0.0
         self._usual_seconds: float | None = None
@@ -166,7 +166,7 @@ class Destination:
         for waiter in self._waiting:
             waiter.cancel()
 
-    def release(self, connection: Connection, exchange: Exchange, *, is_kept: bool) -> None:
+    def release(self, connection: ClientConnection, exchange: Exchange, *, is_kept: bool) -> None:
         """Take back a connection after an exchange."""
         self._pool.unwatch(exchange)
         if is_kept:
@@ -180,7 +180,7 @@ class Destination:
                 connection.close(Broken("was closed"))
         return bool(self._idle)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """Drop a closed connection, and open another one for a request that waits for it."""
         self._open -= 1
         if connection in self._idle:
@@ -210,9 +210,9 @@ class Destination:
     def _late_seconds(self) -> float:
         return max(LATE_SECONDS, _LATE_TIMES * (self._usual_seconds or 0.0))
 
-    async def _connection(self) -> Connection:
+    async def _connection(self) -> ClientConnection:
         """Wait for a connection: one that is opened for this request, or becomes idle before."""
-        waiter: asyncio.Future[Connection] = self._loop.create_future()
+        waiter: asyncio.Future[ClientConnection] = self._loop.create_future()
         self._waiting.append(waiter)
         if self._refusal is not None and self._open and self._loop.time() < self._narrow_until:
             self._fail_later(waiter, self._refusal)
@@ -227,12 +227,12 @@ class Destination:
                 self._give(waiter.result())
             raise
 
-    def _dial(self, waiter: asyncio.Future[Connection]) -> None:
+    def _dial(self, waiter: asyncio.Future[ClientConnection]) -> None:
         task = self._loop.create_task(self._opened(waiter))
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
 
-    async def _opened(self, waiter: asyncio.Future[Connection]) -> None:
+    async def _opened(self, waiter: asyncio.Future[ClientConnection]) -> None:
         """Open a connection for a request that waits, or for the one before it."""
         try:
             connection = await self._pool.dialer.dial(self._origin, self.proxy)
@@ -255,11 +255,11 @@ class Destination:
         self._open += 1
         self._give(connection)
 
-    def _fail_later(self, waiter: asyncio.Future[Connection], error: RequestFailed) -> None:
+    def _fail_later(self, waiter: asyncio.Future[ClientConnection], error: RequestFailed) -> None:
         """Fail a request if no connection becomes idle for it in time."""
         self._loop.call_later(_NARROW_SECONDS, _fail, waiter, error)
 
-    def _give(self, connection: Connection) -> None:
+    def _give(self, connection: ClientConnection) -> None:
         """Hand a connection to a request that waits, or keep it."""
         while self._waiting:
             waiter = self._waiting.popleft()
@@ -274,7 +274,7 @@ class Destination:
             connection.close(Broken("was closed"))
 
 
-def _fail(waiter: asyncio.Future[Connection], error: BaseException) -> None:
+def _fail(waiter: asyncio.Future[ClientConnection], error: BaseException) -> None:
     if not waiter.done():
         waiter.set_exception(error)
 

@@ -1,17 +1,17 @@
-"""Binary caches in buckets of Amazon S3, and of what speaks like it.
+"""Binary caches in buckets of Amazon S3, and of servers with the same protocol.
 
-FloxHub's catalog names a bucket as Nix does, and gives what to log in with as variables of the AWS
-kind. A file of the cache is one object, asked for by a signed GET:
+FloxHub's catalog names a bucket as Nix does, with credentials as environment variables of AWS. A
+file of the cache is one object, requested by a signed GET:
 
     s3://bucket[/prefix][?region=…&endpoint=…&scheme=…&profile=…]
 
-    region     where the bucket is, us-east-1 unless told; a server that names another is believed
+    region     where the bucket is, by default us-east-1; if the server names another, that is used
     endpoint   host[:port] of another server than Amazon's, or its URL
-    scheme     https (the default) or http, for an endpoint that has none
+    scheme     https (the default) or http, for an endpoint without one
 
-Without variables the bucket is asked as anybody may. Logins of this node are never used for a
-catalog's bucket: a `profile`, which names one, is passed over where variables are given, and
-refused where they are not. Redirects are not followed, since a session token would go with them.
+Without variables the bucket is read anonymously. Credentials of this node are never used for a
+catalog's bucket: a `profile`, which names some, is ignored if variables are given, and refused if
+not. Redirects are not followed, since a session token would go with them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Address:
 
 
 class Bucket(Cache):
-    """A cache in a bucket; `credentials` are None where anybody may read."""
+    """A cache in a bucket; without `credentials` it is read anonymously."""
 
     def __init__(
         self,

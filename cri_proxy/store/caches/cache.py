@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from cri_proxy import errors
-from cri_proxy.http.client import SILENCE_SECONDS, Client, Head, Request, Response, encoding_of
+from cri_proxy.http.client import Client, Head, Request, Response, encoding_of
 from cri_proxy.http.failures import RequestFailed, TLSFailed, TooLarge, text_of
 from cri_proxy.http.statuses import Meaning, meaning_of
 from cri_proxy.model import storepaths
@@ -34,17 +34,6 @@ from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import compression, narinfo, protocol
 from cri_proxy.store.nar import ByteSource
 from cri_proxy.store.narinfo import NarInfo
-
-__all__ = [
-    "Cache",
-    "Client",
-    "Directory",
-    "Offer",
-    "Passing",
-    "Site",
-    "SILENCE_SECONDS",
-    "of_url",
-]
 
 SHUNNED_SECONDS: Final = 10.0
 SMALL_BYTES: Final = 4 * 1024 * 1024

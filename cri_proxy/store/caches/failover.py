@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from cri_proxy import errors
-from cri_proxy.http.client import Client
+from cri_proxy.http.client import SILENCE_SECONDS, Client
 from cri_proxy.http.dialing import Dialer
 from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.storepaths import StorePath
@@ -61,7 +61,7 @@ class Caches:
         *,
         ca_file: Path | None = None,
         connections: int = 32,
-        silence_seconds: float = cache.SILENCE_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
         loop: Loop | None = None,
     ) -> None:
         self.client = Client(

@@ -131,9 +131,7 @@ class Fetcher(Generic[K, V]):
                 wanted = self._queue.popleft()
                 try:
                     await self._fetch(wanted)
-                except asyncio.CancelledError:
-                    raise
-                except BaseException as error:  # noqa: BLE001 - the outcome of this file
+                except Exception as error:  # noqa: BLE001 - the outcome of this file
                     self._end(wanted, error)
             idle = asyncio.get_running_loop().create_future()
             self._idle.append(idle)
@@ -156,21 +154,19 @@ class Fetcher(Generic[K, V]):
             self._arrived.append((wanted, source, data))
             self._wake()
             return
-        self._fall_back(wanted)
+        self._start(self._fall_back(wanted))
 
     def _use(self, wanted: Wanted[K, V], source: Cache, data: bytes) -> None:
         try:
             self._end(wanted, wanted.use(source, data))
         except REFUSALS:
-            self._fall_back(wanted)
+            self._start(self._fall_back(wanted))
         except BaseException as error:  # noqa: BLE001 - the outcome of this file
             self._end(wanted, error)
 
-    def _fall_back(self, wanted: Wanted[K, V]) -> None:
+    async def _fall_back(self, wanted: Wanted[K, V]) -> None:
         """Make the result in the other way; not within the width, for it may wait for others."""
-        self._start(self._fallen_back(wanted))
 
-    async def _fallen_back(self, wanted: Wanted[K, V]) -> None:
         def check() -> None:
             if self._is_closed:
                 raise Cancelled
@@ -178,12 +174,9 @@ class Fetcher(Generic[K, V]):
         loop = asyncio.get_running_loop()
         try:
             made = await loop.run_in_executor(self.threads, wanted.fallback, check)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - the outcome of this file
-            self._end(wanted, error)
-        else:
             self._end(wanted, made)
+        except Exception as error:  # noqa: BLE001 - the outcome of this file
+            self._end(wanted, error)
 
     def _end(self, wanted: Wanted[K, V], outcome: V | BaseException) -> None:
         self._open -= 1

@@ -1,26 +1,26 @@
-"""Fetching: the jobs that bring store paths onto this node; they run in workers.
+"""The worker jobs that find, fetch and remove store paths.
 
-`survey` walks the closure of some roots, wherever its paths are: those present from their records,
-those absent by the narinfos of the caches, many at a time. It reports facts while it goes, so that
-downloads start while the closure is still being discovered. `fetch` downloads, decompresses,
-unpacks, verifies and commits one path; it is handed what the survey found, and looks again by
-itself where that leads nowhere. `fetch_few` does so for several small paths at a time, with the
-requests of all of them under way at once. Surveys and small paths, which wait for many responses,
-are coroutines of one event loop, in which `turns` decides who computes; archives that are larger
-have a thread each. `recover` and `remove` are the store's own.
+`survey` finds the closure of some roots: present paths by their records, absent ones by the
+narinfos of caches, many at a time. It reports facts while it goes, so that downloads start while
+the closure is still being discovered. `fetch` downloads, decompresses, unpacks, verifies and
+commits one path; it starts with what the survey found, and looks the path up again if that fails.
+`fetch_few` does so for several small paths at a time, with all their requests in flight at once.
+Surveys and small paths, which wait for many responses, are coroutines of one event loop, in which
+`turns` decides which computes; larger archives have a thread each. `recover` and `remove` are the
+store's own.
 
-A path is believed only if a trusted key has signed its narinfo, which covers hash, size and
-references. Whoever fetches checks that before it asks for the archive: nothing that travels between
-processes is taken as verified. A survey of what is absent leaves it to them, for nothing else comes
-of its facts; one that finds another's path to be good enough checks as they do.
+A path is accepted only if a trusted key has signed its narinfo, which covers hash, size and
+references. The fetch checks that before it requests the archive: nothing that travels between
+processes counts as verified. A survey does not check the signatures of absent paths, since their
+facts only lead to fetches; a survey that accepts a reserved path checks its signature.
 
 A realization may have caches of its own beside the configured ones (`locations`). What comes from
-those is reserved: present for realizations that can show the same contents from a cache of theirs,
-and for all once a configured cache has it. So one tenant's login opens nothing to another, and a
-publisher's key vouches for nothing outside the environments that use the publisher's packages.
+those is reserved: it is present for realizations whose own caches have the same contents, and for
+all once a configured cache has it. So one tenant's login opens nothing to another, and a publisher's
+key vouches for nothing outside the environments that use the publisher's packages.
 
-Other nodes (`peers`) are asked before the caches, and told what these said, as long as neither had
-to be logged in to.
+Other nodes (`peers`) are asked before the caches, and get the narinfos that the caches returned, as
+long as neither needed a login.
 
 The jobs and what they carry are defined in `store.protocol`.
 """
@@ -383,7 +383,7 @@ class Fetching:
         return offer
 
     def _is_shared(self, offer: Offer, locations: Locations | None) -> bool:
-        """Whether what is offered is for everybody on the node: a configured cache has it."""
+        """Return whether an offer is for all pods of the node: a configured cache has it."""
         return locations is None or locations.keyring_of(offer.cache) is None
 
     def _bring(self, offer: Offer, stage: PathStage, task: Task[int]) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from cri_proxy import errors
-from cri_proxy.http.client import Client, Fetched, Request, Response
+from cri_proxy.http.client import Client, Request, Response, WholeResponse
 from cri_proxy.http.dialing import Dialer
 from cri_proxy.http.failures import RequestFailed
 from cri_proxy.http.statuses import Meaning, meaning_of
@@ -228,7 +228,7 @@ class Peers:
                 with self._benching(address):
                     self._ask("PUT", address, f"narinfo/{path.basename}", text)
 
-    def _ask(self, method: str, address: str, name: str, body: str = "") -> Fetched:
+    def _ask(self, method: str, address: str, name: str, body: str = "") -> WholeResponse:
         """Send a small request to a peer and return the response; raise RequestFailed."""
         url = f"http://{address}/{API}/{name}{self._by('?')}"
         response = self._client.ask(

@@ -185,7 +185,7 @@ def test_a_bucket_is_in_the_hosts_name_where_that_can_be(
         ("s3://bucket?endpoint=me:secret@host", "an endpoint that is no host"),
         ("s3://bucket?scheme=ftp", "neither https nor http"),
         ("s3://bucket?endpoint=ftp://host", "neither https nor http"),
-        ("s3://bucket?profile=somebody", "have the catalog give keys"),
+        ("s3://bucket?profile=someone", "have the catalog give keys"),
     ],
 )
 def test_a_url_that_means_no_bucket_is_refused(url: str, words: str, client: Client) -> None:
@@ -216,7 +216,7 @@ def test_a_login_that_cannot_be_is_refused_without_showing_it(
 def test_a_profile_is_passed_over_where_keys_are_given(
     bucket: Bucket, acme: Publisher, client: Client
 ) -> None:
-    url = f"{bucket.s3_url}&profile=somebody&multipart-upload=true"
+    url = f"{bucket.s3_url}&profile=someone&multipart-upload=true"
 
     nar_of(buckets.of_url(url, LOGIN.variables, client), acme)
 

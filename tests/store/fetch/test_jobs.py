@@ -393,7 +393,7 @@ def small_disk(tmp_path):
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=60", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("this machine lets nobody mount")
+        pytest.skip("this machine does not allow mounts")
     try:
         yield place, ["mount", "-o", "remount,size=64m,nr_inodes=10000", str(place)]
     finally:
@@ -440,7 +440,7 @@ def test_disk_that_fills_up_in_the_middle_is_told(options, publisher, small_disk
 
     class Meanwhile(Task):
         def check(self):
-            """Let somebody else write as much as there is room for, once the path has begun."""
+            """Fill the disk, once the path has begun."""
             if (store.directory / ".stage" / f"{path.basename}.tree").exists():
                 with contextlib.suppress(OSError), (place / "log").open("wb", buffering=0) as file:
                     while file.write(bytes(4096)):

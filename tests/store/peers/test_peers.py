@@ -9,11 +9,12 @@ import threading
 
 import pytest
 
+from cri_proxy.http.client import Client
 from cri_proxy.lib.job import Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.cachelocations import Location
 from cri_proxy.store import nar, narinfo, protocol
-from cri_proxy.store.caches.cache import Client, of_url
+from cri_proxy.store.caches.cache import of_url
 from cri_proxy.store.peers import addresses, asking
 from cri_proxy.store.protocol import Fetch
 from hack.testbed import peers, waiting

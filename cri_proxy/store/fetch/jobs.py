@@ -16,8 +16,8 @@ facts only lead to fetches; a survey that accepts a reserved path checks its sig
 
 A realization may have caches of its own beside the configured ones (`locations`). What comes from
 those is reserved: it is present for realizations whose own caches have the same contents, and for
-all once a configured cache has it. So one tenant's login opens nothing to another, and a publisher's
-key vouches for nothing outside the environments that use the publisher's packages.
+all once a configured cache has it. So one tenant's login opens nothing to another, and the key of a
+publisher vouches for nothing outside the environments that use the publisher's packages.
 
 Other nodes (`peers`) are asked before the caches, and get the narinfos that the caches returned, as
 long as neither needed a login.

@@ -13,6 +13,7 @@ interposer   intercepts the calls that concern environments
 realizer     makes environments from lockfiles
 floxhub      resolves references and reads lockfiles
 store        store paths: caches, fetching, what is on disk
+http         the HTTP client
 containerd   containerd's own services
 cri          the CRI: messages, methods, the channel to the runtime
 model        values that several packages share

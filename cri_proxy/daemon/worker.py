@@ -2,7 +2,8 @@
 
 The daemon starts it as `cri-proxy worker` (`lib.workers`, `lib.worker`); its settings come with the
 init message. HTTP, git, decompression and signatures are loaded here and not by the daemon, gRPC by
-the daemon and not here: that keeps the memory of both small, and a worker starts quickly.
+the daemon and not here: that keeps the memory of both small, and a worker starts quickly. All
+requests of a worker share one event loop and its thread.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 from cri_proxy.daemon.initialization import WorkerInit
 from cri_proxy.floxhub import jobs as hubjobs
 from cri_proxy.lib import worker
+from cri_proxy.lib.eventloop import Loop
 from cri_proxy.lib.job import Jobs
 from cri_proxy.realizer import jobs as realizerjobs
 from cri_proxy.store.disk import garbage, integrity, overlays
@@ -36,15 +38,15 @@ def main() -> int:
 def jobs_of(init: WorkerInit) -> Jobs:
     """Return every job of a worker."""
     root, directory = init.root, init.store.directory
-    is_own = init.store.kind == "own"
+    is_own, loop = init.store.kind == "own", Loop()
     if is_own:
-        fetching = jobs.jobs(init.store)
+        fetching = jobs.jobs(init.store, loop)
     else:
         programs = Programs(root / "nix", init.store)
         fetching, directory = nixjobs.jobs(root, programs), programs.store
     return (
         fetching
-        | hubjobs.jobs(init.floxhub)
+        | hubjobs.jobs(init.floxhub, loop)
         | realizerjobs.jobs(root, directory, is_own=is_own)
         | overlays.jobs(root, init.runtime)
         | garbage.jobs(root)

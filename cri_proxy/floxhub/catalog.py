@@ -29,6 +29,7 @@ from cri_proxy.floxhub.transport import (
     RequestSubject,
     Transport,
 )
+from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.cachelocations import Location, UnsupportedLogin
 from cri_proxy.model.storepaths import StorePath
 
@@ -54,11 +55,16 @@ class Catalog:
     """The catalog of one FloxHub; threads share it."""
 
     def __init__(
-        self, api_url: str, *, timeout_seconds: float, ca_file: Path | None = None
+        self,
+        api_url: str,
+        *,
+        timeout_seconds: float,
+        ca_file: Path | None = None,
+        loop: Loop | None = None,
     ) -> None:
         self._api_url = api_url.rstrip("/")
         self._timeout_seconds = timeout_seconds
-        self._transport = Transport(api_url, ca_file=ca_file)
+        self._transport = Transport(api_url, ca_file=ca_file, loop=loop)
 
     def locations(self, paths: Sequence[StorePath], token: str | None) -> list[Location]:
         """Return the caches that have any of the paths, each with those that it has.

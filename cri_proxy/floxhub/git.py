@@ -11,6 +11,7 @@ password of HTTP Basic, user `oauth`, as Flox's own client sends them.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-import urllib3
 from dulwich.client import AbstractHttpGitClient
 from dulwich.errors import GitProtocolError
 from dulwich.objects import ObjectID
@@ -200,7 +200,9 @@ class _Client(AbstractHttpGitClient):
 
 
 def _authorization(token: str | None) -> dict[str, str]:
-    return urllib3.make_headers(basic_auth=None if token is None else f"{_USER}:{token}")
+    if token is None:
+        return {}
+    return {"authorization": f"Basic {base64.b64encode(f'{_USER}:{token}'.encode()).decode()}"}
 
 
 def _into(content: bytearray) -> Callable[[bytes], int]:

@@ -21,6 +21,7 @@ from cri_proxy import errors
 from cri_proxy.floxhub import git, lockfile, metadata, pack, records
 from cri_proxy.floxhub.protocol import Resolution
 from cri_proxy.floxhub.transport import Deadline, Transport
+from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 
@@ -31,10 +32,18 @@ class Hub:
     """One FloxHub and what the node remembers of it; threads and processes may share it."""
 
     def __init__(
-        self, git_url: str, directory: Path, *, timeout_seconds: float, ca_file: Path | None = None
+        self,
+        git_url: str,
+        directory: Path,
+        *,
+        timeout_seconds: float,
+        ca_file: Path | None = None,
+        loop: Loop | None = None,
     ) -> None:
         self._timeout_seconds = timeout_seconds
-        self._repositories = git.Repositories(git_url, Transport(git_url, ca_file=ca_file))
+        self._repositories = git.Repositories(
+            git_url, Transport(git_url, ca_file=ca_file, loop=loop)
+        )
         self._records = records.Records(directory)
 
     def resolve(self, reference: Reference, token: str | None) -> Resolution:

@@ -6,15 +6,18 @@ from cri_proxy.floxhub import protocol
 from cri_proxy.floxhub.catalog import Catalog
 from cri_proxy.floxhub.hub import Hub
 from cri_proxy.floxhub.protocol import CatalogGrant, CatalogQuery, HubOptions, Resolution, Resolve
+from cri_proxy.lib.eventloop import Loop
 from cri_proxy.lib.job import Jobs, Task
 from cri_proxy.model.cachelocations import Location
 
 
-def jobs(options: HubOptions) -> Jobs:
-    """Return the jobs for one FloxHub."""
+def jobs(options: HubOptions, loop: Loop | None = None) -> Jobs:
+    """Return the jobs for one FloxHub; their requests share an event loop."""
     timeout, ca_file = options.timeout_seconds, options.ca_file
-    hub = Hub(options.git_url, options.directory, timeout_seconds=timeout, ca_file=ca_file)
-    catalog = Catalog(options.api_url, timeout_seconds=timeout, ca_file=ca_file)
+    hub = Hub(
+        options.git_url, options.directory, timeout_seconds=timeout, ca_file=ca_file, loop=loop
+    )
+    catalog = Catalog(options.api_url, timeout_seconds=timeout, ca_file=ca_file, loop=loop)
 
     def resolve(argument: Resolve, task: Task[None]) -> Resolution:
         return hub.resolve(argument.reference, argument.token)

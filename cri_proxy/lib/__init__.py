@@ -9,8 +9,8 @@ child         starts, supervises and ends the daemon's programs
 logger        structured log lines
 meters        metrics: counters, histograms and gauges
 timings       when the parts of a job began and ended
+eventloop     an asyncio event loop in a thread of its own
 singleflight  work of one key runs once for all callers
-once          a value that is made when it is first needed
 scheduling    the processor is left to others
 priority      the disk is left to others
 durable       files that survive a power failure

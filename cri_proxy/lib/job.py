@@ -35,6 +35,7 @@ class Task(Generic[P]):
     def __init__(self, report: Callable[[P], None]) -> None:
         self._report = report
         self._cancelled = threading.Event()
+        self._listeners: list[Callable[[], object]] = []
 
     def report(self, progress: P) -> None:
         """Send `progress` to the caller; the job decides how often."""
@@ -48,6 +49,14 @@ class Task(Generic[P]):
     def cancel(self) -> None:
         """Make the next `check` raise."""
         self._cancelled.set()
+        for listener in self._listeners:
+            listener()
+
+    def on_cancel(self, listener: Callable[[], object]) -> None:
+        """Call `listener` when the caller gives up, in any thread; perhaps twice."""
+        self._listeners.append(listener)
+        if self._cancelled.is_set():
+            listener()
 
 
 @dataclass(frozen=True, slots=True)

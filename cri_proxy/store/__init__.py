@@ -5,7 +5,6 @@
     signatures   Ed25519 keys and the signatures of store paths
     compression  xz, zstd, gzip and bzip2 archives as plain bytes
     nar          Nix's archive format: read, written, unpacked
-    http         the HTTP client of the workers
     caches       binary caches: directories, sites, S3 buckets, and failover between them
     disk         the store and the environments on this node, garbage collection, integrity
     peers        other nodes as binary caches, and this node as theirs

@@ -12,19 +12,27 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import sys
 import zlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from cri_proxy import errors
-from cri_proxy.store import zstd
 from cri_proxy.store.nar import ByteSource
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 NAMES: Final = ("xz", "zstd", "gzip", "bzip2", "none")
 """What a narinfo's `Compression` may say, for `reader_of`."""
 
 XZ_MEMORY_BYTES: Final = 128 * 1024 * 1024
 """`xz -9`, the most that its tool offers, needs 65 MiB to decompress."""
+
+ZSTD_WINDOW_LOG: Final = 27
+"""Windows up to 128 MiB, as `zstd --ultra -22` uses; the levels that Nix writes need 8 MiB."""
 
 _PIECE_BYTES: Final = 64 * 1024
 _GZIP_WINDOW_BITS: Final = 16 + zlib.MAX_WBITS
@@ -40,7 +48,7 @@ def reader_of(raw: ByteSource, compression: str, *, label: str) -> ByteSource:
         case "none":
             return raw
         case "zstd":
-            return zstd.Reader(raw, label=label)
+            return _Reader(raw, _zstd, label=label)
         case "xz":
             return _Reader(raw, _xz, label=label, padding=4)
         case "bzip2":
@@ -93,7 +101,7 @@ class _Reader:
             piece, self._input = self._input, b""
             try:
                 data = self._stream.decompress(piece, size)
-            except (lzma.LZMAError, zlib.error, OSError) as error:
+            except (lzma.LZMAError, zstd.ZstdError, zlib.error, OSError) as error:
                 raise self._damage(str(error)) from None
             if data:
                 return data
@@ -123,6 +131,12 @@ class _Reader:
 def _xz() -> lzma.LZMADecompressor:
     """Return the decompressor of one xz stream."""
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
+
+
+def _zstd() -> zstd.ZstdDecompressor:
+    """Return the decompressor of one zstd frame."""
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
+    return zstd.ZstdDecompressor(options=options)
 
 
 class _Gzip:

@@ -55,8 +55,6 @@ _DROPPED: Final = (
     # C library: character sets, and files for linkers and debuggers
     "lib/gconv",
     "lib/audit",
-    # wheels: the slower of two bindings to zstd
-    "lib/python3/dist-packages/zstandard/_cffi.*",
 )
 _LICENSE: Final = re.compile(  # the second is where wheels had them before metadata 2.4
     r"\.dist-info/(licenses/.*[^/]|[^/]*(licen[cs]e|copying|notice|authors)[^/]*)$", re.IGNORECASE

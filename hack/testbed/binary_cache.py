@@ -16,6 +16,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,13 +24,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Final
 
-import zstandard
-
 from cri_proxy.lib import nixbase32
 from cri_proxy.model.storepaths import STORE, StorePath
 from cri_proxy.store import nar, narinfo, signatures
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.signatures import SecretKey
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _SUFFIXES: Final = {"xz": ".xz", "zstd": ".zst", "gzip": ".gz", "bzip2": ".bz2", "none": ""}
 _DIGEST_BYTES: Final = 20
@@ -191,9 +195,7 @@ def _compressor(file: IO[bytes], compression: str, stack: ExitStack) -> Callable
         case "none":
             return file.write
         case "zstd":
-            return stack.enter_context(
-                zstandard.ZstdCompressor(level=3).stream_writer(file, closefd=False)
-            ).write
+            return stack.enter_context(zstd.ZstdFile(file, "wb", level=3)).write
         case "xz":
             return stack.enter_context(lzma.open(file, "wb", preset=1)).write
         case "gzip":

@@ -10,7 +10,9 @@ import contextlib
 import select
 import socket
 import socketserver
+import ssl
 import threading
+from pathlib import Path
 from typing import Final, Self
 
 _PIECE_BYTES: Final = 64 * 1024
@@ -31,6 +33,12 @@ class TunnelProxy:
     def place(self) -> str:
         """Its address as host:port."""
         return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def speak_tls(self, certificate: Path, key: Path) -> None:
+        """Speak TLS with clients from now on; both are PEM files."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -105,7 +113,10 @@ class _Handler(socketserver.BaseRequestHandler):
         to = {self.request: far, far: self.request}
         while True:
             for source in select.select(list(to), [], [])[0]:
-                piece = source.recv(_PIECE_BYTES)
-                if not piece:
-                    return
-                to[source].sendall(piece)
+                more = True
+                while more:
+                    piece = source.recv(_PIECE_BYTES)
+                    if not piece:
+                        return
+                    to[source].sendall(piece)
+                    more = isinstance(source, ssl.SSLSocket) and source.pending() > 0

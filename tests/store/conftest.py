@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from cri_proxy.lib import workers
+from cri_proxy.lib.eventloop import Loop
 from cri_proxy.lib.job import Task
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import nar
-from cri_proxy.store.caches.volley import Volley
+from cri_proxy.store.caches.fetcher import Fetcher
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import closures
 from cri_proxy.store.protocol import StoreOptions
@@ -30,9 +31,7 @@ PROGRAM = (
     "from cri_proxy.store.protocol import StoreOptions;"
     "worker.serve(StoreOptions, fetching.jobs)"
 )
-PATIENT_PROGRAM = (
-    f"from cri_proxy.store.http import connections; connections.LATE_SECONDS = 60.0;{PROGRAM}"
-)
+PATIENT_PROGRAM = f"from cri_proxy.http import pool; pool.LATE_SECONDS = 60.0;{PROGRAM}"
 """To the workers of this one no answer is late; on a busy machine some would be asked for again."""
 
 
@@ -142,7 +141,24 @@ def closed_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def fire() -> Iterator[Callable[..., Volley[str, bytes]]]:
-    """Makes a volley."""
-    with ThreadPoolExecutor(4) as openers, ThreadPoolExecutor(4) as insisting:
-        yield lambda width=4: Volley(width=width, openers=openers, insisting=insisting)
+def loop() -> Loop:
+    """An event loop in a thread of its own."""
+    return Loop()
+
+
+Fetching = Callable[[Fetcher[str, bytes]], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture
+def fetching(loop: Loop) -> Iterator[Callable[[Fetching], Any]]:
+    """Runs a coroutine function in the event loop, with a fetcher; decorates it to its result."""
+    with ThreadPoolExecutor(4) as threads:
+
+        async def run(job: Fetching) -> Any:
+            files = Fetcher[str, bytes](4, threads)
+            try:
+                return await job(files)
+            finally:
+                files.close()
+
+        yield lambda job: loop.wait(run(job))

@@ -5,5 +5,5 @@ buckets    binary caches in S3 buckets
 sigv4      AWS Signature Version 4 for a GET without a body
 locations  binary caches of one realization, beside the configured ones
 failover   several binary caches as one
-volley     small files requested concurrently by one thread
+fetcher    many small files at a time, by coroutines
 """

@@ -1,17 +1,17 @@
-"""Binary caches in buckets of Amazon S3, and of what speaks like it.
+"""Binary caches in buckets of Amazon S3, and of servers with the same protocol.
 
-FloxHub's catalog names a bucket as Nix does, and gives what to log in with as variables of the AWS
-kind. A file of the cache is one object, asked for by a signed GET:
+FloxHub's catalog names a bucket as Nix does, with credentials as environment variables of AWS. A
+file of the cache is one object, requested by a signed GET:
 
     s3://bucket[/prefix][?region=…&endpoint=…&scheme=…&profile=…]
 
-    region     where the bucket is, us-east-1 unless told; a server that names another is believed
+    region     where the bucket is, by default us-east-1; if the server names another, that is used
     endpoint   host[:port] of another server than Amazon's, or its URL
-    scheme     https (the default) or http, for an endpoint that has none
+    scheme     https (the default) or http, for an endpoint without one
 
-Without variables the bucket is asked as anybody may. Logins of this node are never used for a
-catalog's bucket: a `profile`, which names one, is passed over where variables are given, and
-refused where they are not. Redirects are not followed, since a session token would go with them.
+Without variables the bucket is read anonymously. Credentials of this node are never used for a
+catalog's bucket: a `profile`, which names some, is ignored if variables are given, and refused if
+not. Redirects are not followed, since a session token would go with them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import urllib3.exceptions
-
 from cri_proxy import errors
+from cri_proxy.http.client import Client, Follow, Head, Request, Response
+from cri_proxy.http.failures import RequestFailed
+from cri_proxy.http.statuses import Meaning, meaning_of
 from cri_proxy.store import protocol
 from cri_proxy.store.caches import cache, sigv4
-from cri_proxy.store.caches.cache import Cache, Connections
+from cri_proxy.store.caches.cache import Cache
 from cri_proxy.store.caches.sigv4 import Credentials, Target
-from cri_proxy.store.http.exchanges import Response
-from cri_proxy.store.http.messages import Broken
 from cri_proxy.store.nar import ByteSource
 
 _REGION: Final = "us-east-1"
@@ -72,7 +71,7 @@ class Address:
 
 
 class Bucket(Cache):
-    """A cache in a bucket; `credentials` are None where anybody may read."""
+    """A cache in a bucket; without `credentials` it is read anonymously."""
 
     def __init__(
         self,
@@ -80,14 +79,14 @@ class Bucket(Cache):
         address: Address,
         region: str,
         credentials: Credentials | None,
-        connections: Connections,
+        client: Client,
     ) -> None:
         """Remember where it is; `url` is without its query, as it may be shown."""
         super().__init__(url)
         self._address = address
         self._region = region
         self._credentials = credentials
-        self._connections = connections
+        self._client = client
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[ByteSource]:
@@ -100,11 +99,11 @@ class Bucket(Cache):
             response = self._get(name)
         try:
             reason = ""
-            if response.status != 200:
-                with contextlib.suppress(urllib3.exceptions.HTTPError, Broken, OSError):
+            if meaning_of(response.status) is not Meaning.OK:
+                with contextlib.suppress(RequestFailed):
                     reason = _reason_of(response.read(65536))
             cache.check_status(response, reason)
-            yield cache.body_of(response)
+            yield cache.body_of(response, name)
         finally:
             response.close()
 
@@ -117,10 +116,13 @@ class Bucket(Cache):
             now = datetime.datetime.now(datetime.UTC)
             headers = sigv4.headers_of(target, self._credentials, now)
         url = f"{self._address.scheme}://{host}{path}"
-        return self._connections.get(url, headers, follows=False)
+        try:
+            return self._client.open(Request(url, headers, follow=Follow.NONE))
+        except RequestFailed as error:
+            raise cache.refusal_of(error) from error
 
 
-def of_url(url: str, variables: Mapping[str, str], connections: Connections) -> Bucket:
+def of_url(url: str, variables: Mapping[str, str], client: Client) -> Bucket:
     """Return the cache in the bucket at `url`; raise RequestInvalid, which says nothing secret."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "s3" or not _NAME.fullmatch(parts.netloc):
@@ -138,7 +140,7 @@ def of_url(url: str, variables: Mapping[str, str], connections: Connections) -> 
     scheme, endpoint = _endpoint_of(options)
     prefix = urllib.parse.unquote(parts.path).rstrip("/")
     address = Address(parts.netloc, prefix, scheme, endpoint)
-    return Bucket(protocol.shown(url).rstrip("/"), address, region, credentials, connections)
+    return Bucket(protocol.shown(url).rstrip("/"), address, region, credentials, client)
 
 
 def _endpoint_of(options: Mapping[str, str]) -> tuple[str, str | None]:
@@ -167,7 +169,7 @@ def _credentials_of(variables: Mapping[str, str]) -> Credentials | None:
     return Credentials(key_id, secret, token)
 
 
-def _region_of(response: Response) -> str | None:
+def _region_of(response: Head) -> str | None:
     """Return the region that the server says the bucket is in, where it says so."""
     if response.status not in _ELSEWHERE:
         return None

@@ -1,10 +1,13 @@
 """One binary cache: a directory, or a site behind https or http.
 
 A cache is a set of small and large files: nix-cache-info, a narinfo for each path it has, and the
-NARs those lead to. `lookup` gives an `Offer`: the narinfo, and the way to its NAR. What a cache
-does not have is NotFound; no answer at all is SourceUnreachable, or its kind `Passing` when the
-same question may well be answered in a moment. Nothing is tried twice here and nothing is trusted:
-`caches` insists, and whoever uses the offer verifies it.
+NARs that these name. `lookup` returns an `Offer`: the narinfo, and the way to its NAR. A file that
+the cache lacks raises NotFound; a cache that does not answer raises SourceUnreachable, or its
+subclass `Passing` where the same request may succeed in a moment. Nothing is retried here
+(`failover` does that), and nothing is trusted: the user of an offer verifies it.
+
+Files may be sent with a Content-Encoding of gzip or zstd, as caches over object stores do with
+narinfos that were uploaded so.
 
 Source of the formats: Nix manual, "Binary cache", and Nix's binary-cache-store.cc.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import threading
 import time
 import urllib.parse
@@ -21,58 +25,43 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import urllib3.exceptions
-
 from cri_proxy import errors
+from cri_proxy.http.client import Client, Head, Request, Response, encoding_of
+from cri_proxy.http.failures import RequestFailed, TLSFailed, TooLarge, text_of
+from cri_proxy.http.statuses import Meaning, meaning_of
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
-from cri_proxy.store import narinfo, protocol
-from cri_proxy.store.http.connections import SILENCE_SECONDS, Connections
-from cri_proxy.store.http.exchanges import (
-    Exchange,
-    Head,
-    Passing,
-    Response,
-    Stale,
-    text_of,
-)
-from cri_proxy.store.http.messages import Broken
+from cri_proxy.store import compression, narinfo, protocol
 from cri_proxy.store.nar import ByteSource
 from cri_proxy.store.narinfo import NarInfo
-
-__all__ = [
-    "Connections",
-    "Cache",
-    "Directory",
-    "Offer",
-    "Passing",
-    "Site",
-    "SILENCE_SECONDS",
-    "of_url",
-]
 
 SHUNNED_SECONDS: Final = 10.0
 SMALL_BYTES: Final = 4 * 1024 * 1024
 """Longest file that is read whole."""
 
 _PIECE_BYTES: Final = 256 * 1024
-_REFUSAL_BYTES: Final = 64 * 1024
 _DEFAULT_PRIORITY: Final = 50
 _LAST_PRIORITY: Final = 1_000_000_000
-_MISSES: Final = frozenset({401, 403, 404, 410})
-_PASSING: Final = frozenset({408, 425, 429})
+
+
+class Passing(errors.SourceUnreachable):
+    """No answer now, perhaps one in a moment; `pause` is the seconds that the server asks for."""
+
+    def __init__(self, message: str, pause: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause = pause
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A path that a cache has: what it says of it, and the way to the NAR."""
+    """A path that a cache has: its narinfo, and the way to the NAR."""
 
     cache: Cache
     narinfo: NarInfo
 
     @contextlib.contextmanager
     def open(self) -> Iterator[ByteSource]:
-        """Open the stream of the NAR as the cache has it, compressed."""
+        """Open the NAR as the cache has it, compressed."""
         with contextlib.ExitStack() as stack:
             try:
                 body = stack.enter_context(self.cache.open(self.narinfo.url))
@@ -84,9 +73,9 @@ class Offer:
 
 
 class Cache:
-    """What both kinds have in common; safe for threads. `url` may be shown to anybody.
+    """What all kinds have in common; safe for threads. `url` has no credentials in it.
 
-    What `is_near` is read without waiting for anybody; what `is_open` asks for no login.
+    A cache that `is_near` is read without waiting; one that `is_open` needs no login.
     """
 
     is_near = False
@@ -101,7 +90,7 @@ class Cache:
         self._refused_at = 0.0
 
     def open(self, name: str) -> contextlib.AbstractContextManager[ByteSource]:
-        """Open a file by its name, a path within the cache as `narinfo.parse` lets pass.
+        """Open a file by its name, a path within the cache that `narinfo.parse` accepts.
 
         Raises NotFound or SourceUnreachable.
         """
@@ -118,16 +107,16 @@ class Cache:
         return self.offer_of(path, self.read(name_of(path)))
 
     def offer_of(self, path: StorePath, text: bytes) -> Offer:
-        """Return the offer of a path from the text of its narinfo; asks nobody."""
+        """Return the offer of a path from the text of its narinfo, without a request."""
         if self._priority is None and isinstance(self._refusal, errors.RequestInvalid):
             raise errors.RequestInvalid(str(self._refusal))
         return Offer(self, narinfo.parse(text, path))
 
     def greet(self) -> None:
-        """Read nix-cache-info, once: a cache of another store directory is of no use.
+        """Read nix-cache-info once, and refuse a cache of another store directory.
 
-        Threads that come meanwhile wait and share the outcome, so that a dead cache costs them
-        one timeout and not one each.
+        Threads that call this meanwhile wait and share the outcome, so that a dead cache costs one
+        timeout for all of them.
         """
         came_at = time.monotonic()
         with self._greeting:
@@ -145,18 +134,18 @@ class Cache:
 
     @property
     def priority(self) -> int:
-        """The Priority that the cache has given itself; lowest of all until it has."""
+        """The Priority in its nix-cache-info; the lowest of all until that has been read."""
         return _LAST_PRIORITY if self._priority is None else self._priority
 
     def learn_priority(self) -> None:
-        """Ask for the Priority that the cache gives itself, unless it gave no answer just now."""
+        """Read the Priority in its nix-cache-info, unless it failed to answer a moment ago."""
         if self._priority is None and not self.is_shunned:
             try:
                 self.greet()
             except errors.SourceUnreachable:
                 self.shun()
             except errors.CriProxyError:
-                pass  # the lookup meets it again, and tells
+                pass  # the lookup fails in the same way, and reports it
 
     @property
     def is_shunned(self) -> bool:
@@ -196,118 +185,49 @@ class Directory(Cache):
 class Site(Cache):
     """A cache behind HTTP; `base` ends with a slash and has no credentials."""
 
-    def __init__(self, base: str, headers: dict[str, str], connections: Connections) -> None:
+    def __init__(self, base: str, headers: dict[str, str], client: Client) -> None:
         super().__init__(base.rstrip("/"))
         self._base = base
         self._headers = headers
-        self._connections = connections
+        self._client = client
         self.is_open = not headers
 
-    @property
-    def is_direct(self) -> bool:
-        """Whether `begin` can do anything: not through a proxy."""
-        return self._connections.is_direct(self._base)
-
-    @property
-    def late_seconds(self) -> float:
-        """How long an answer may take before it is later than is usual."""
-        return self._connections.late_seconds(self._base)
-
-    def begin(self, name: str) -> Coming | None:
-        """Ask for a small file on an idle connection and wait for nothing; None if there is none.
-
-        A redirection is SourceUnreachable there: `open` follows it.
-        """
-        exchange = self._connections.begin(self._base + name, self._headers)
-        return None if exchange is None else Coming(exchange, name)
-
-    def widen(self) -> None:
-        """Open another connection for `begin`; raises OSError."""
-        self._connections.widen(self._base)
+    async def fetch(self, name: str) -> bytes:
+        """Return a small file whole: `read` for coroutines of the client's event loop."""
+        try:
+            fetched = await self._client.fetch(
+                Request(self._base + name, self._headers), limit=SMALL_BYTES
+            )
+        except TooLarge as error:
+            raise errors.ContentDamaged(f"{name} {error}") from error
+        except RequestFailed as error:
+            raise refusal_of(error) from error
+        check_status(fetched)
+        if "content-encoding" in fetched.headers:
+            return _whole_of(_decoded(io.BytesIO(fetched.body), fetched, name), name)
+        return fetched.body
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[ByteSource]:
-        """Open a file by GET; the site may redirect to another, which never sees credentials."""
-        response = self._connections.get(self._base + name, self._headers)
+        """Open a file by GET; redirects are followed, to other sites without credentials."""
         try:
-            if response.status in _MISSES:
-                with contextlib.suppress(urllib3.exceptions.HTTPError, Broken, OSError):
-                    response.read(_REFUSAL_BYTES)  # they are common: it stays usable
+            response = self._client.open(Request(self._base + name, self._headers))
+        except RequestFailed as error:
+            raise refusal_of(error) from error
+        try:
+            if meaning_of(response.status) is not Meaning.OK:
+                response.skip()  # misses are common: their connection is kept
             check_status(response)
-            yield body_of(response)
+            yield body_of(response, name)
         finally:
-            # A body that was read to its end has given its connection back already; one that was
-            # not has a connection in an unknown state, which is of no use to anybody.
             response.close()
 
 
-class Coming:
-    """A small file that was asked for, as far as it has come; can be polled."""
-
-    __slots__ = ("_exchange", "_pieces", "_size", "name")
-
-    def __init__(self, exchange: Exchange, name: str) -> None:
-        self.name = name
-        self._exchange = exchange
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def fileno(self) -> int:
-        """Return what can be polled: readable when `advance` has something to do."""
-        return self._exchange.fileno()
-
-    @property
-    def since(self) -> float:
-        """When something of it came last, in seconds of the monotonic clock."""
-        return self._exchange.since
-
-    def advance(self) -> bytes | None:
-        """Take what has come, waiting for nothing; return the file when it is whole.
-
-        Raises as `open` and `read` do, and Stale if the request has to be sent again.
-        """
-        exchange = self._exchange
-        try:
-            while True:
-                if piece := exchange.receive():
-                    self._pieces.append(piece)
-                    self._size += len(piece)
-                if exchange.is_over:
-                    break
-                self._bound(exchange)
-                if not exchange.is_pending:
-                    return None
-            check_status(exchange)
-        except BlockingIOError:
-            return None
-        except Stale:
-            self.close()
-            raise
-        except (Broken, OSError) as error:
-            self.close()
-            raise Passing(text_of(error)) from error
-        except BaseException:
-            self.close()
-            raise
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-
-    def close(self) -> None:
-        """Give it up."""
-        self._exchange.close()
-
-    def _bound(self, exchange: Exchange) -> None:
-        """Raise if more has come than a small file has, or than a refusal takes to say."""
-        if exchange.status not in (0, 200) and self._size > _REFUSAL_BYTES:
-            check_status(exchange)
-        if self._size > SMALL_BYTES:
-            raise errors.ContentDamaged(f"{self.name} is larger than {SMALL_BYTES} bytes")
-
-
-def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None = None) -> Cache:
+def of_url(url: str, client: Client, *, login: tuple[str, str] | None = None) -> Cache:
     """Return the cache of a configured URL; raise RequestInvalid for a URL of another kind.
 
-    `login` (user and password), or else `user:password@` in the URL, goes to that site alone and
-    is never shown.
+    `login` (user and password), or else `user:password@` in the URL, is sent to that site alone
+    and never shown.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
@@ -321,7 +241,7 @@ def of_url(url: str, connections: Connections, *, login: tuple[str, str] | None 
             headers["Authorization"] = f"Basic {token}"
         path = parts.path.rstrip("/") + "/"
         base = urllib.parse.urlunsplit((parts.scheme, host, path, "", ""))
-        return Site(base, headers, connections)
+        return Site(base, headers, client)
     raise errors.RequestInvalid(
         f"{protocol.shown(url)[:200]!a} is not the URL of a binary cache: write "
         f"https://host/path, http://host/path or file:///directory"
@@ -333,8 +253,39 @@ def name_of(path: StorePath) -> str:
     return f"{path.digest}.narinfo"
 
 
+def body_of(response: Response, name: str) -> ByteSource:
+    """Return the body of a response as a cache's file."""
+    return _decoded(_Body(response), response, name)
+
+
+def refusal_of(error: RequestFailed) -> errors.SourceUnreachable:
+    """Return what a failed request means for the cache."""
+    if isinstance(error, TLSFailed):
+        return errors.SourceUnreachable(str(error))
+    return Passing(str(error))
+
+
+def check_status(head: Head, reason: str = "") -> None:
+    """Raise NotFound for a miss, SourceUnreachable for any other response but success.
+
+    `reason` is what the server says besides the status.
+    """
+    meaning = meaning_of(head.status)
+    if meaning is Meaning.OK:
+        return
+    said = f"answered {head.status} {head.reason}".rstrip()
+    if reason:
+        said += f" ({reason})"
+    if meaning in (Meaning.MISSING, Meaning.DENIED):
+        raise errors.NotFound(said)
+    if meaning is Meaning.TRANSIENT:
+        asked = head.headers.get("retry-after", "")
+        raise Passing(said, float(asked) if asked.isdecimal() else 0.0)
+    raise errors.SourceUnreachable(said)
+
+
 class _Body:
-    """A file's bytes; a stream that breaks off is a passing failure of the cache."""
+    """A file's bytes; a stream that breaks off is a transient failure of the cache."""
 
     def __init__(self, body: ByteSource) -> None:
         self._body = body
@@ -342,8 +293,18 @@ class _Body:
     def read(self, size: int, /) -> bytes:
         try:
             return self._body.read(size)
-        except (urllib3.exceptions.HTTPError, Broken, OSError) as error:
+        except (RequestFailed, OSError) as error:
             raise Passing(f"broke off: {text_of(error)}") from error
+
+
+def _decoded(body: ByteSource, head: Head, name: str) -> ByteSource:
+    """Return a body without its Content-Encoding."""
+    try:
+        encoding = encoding_of(head)
+    except RequestFailed as error:
+        raise errors.SourceUnreachable(f"{name}: {error}") from error
+    label = f"{name} (sent with Content-Encoding: {encoding})"
+    return compression.reader_of(body, encoding, label=label) if encoding else body
 
 
 def _whole_of(body: ByteSource, name: str) -> bytes:
@@ -355,30 +316,6 @@ def _whole_of(body: ByteSource, name: str) -> bytes:
     if size > SMALL_BYTES:
         raise errors.ContentDamaged(f"{name} is larger than {SMALL_BYTES} bytes")
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def body_of(response: Response) -> ByteSource:
-    """Return the body of a response as a cache's file."""
-    return _Body(response)
-
-
-def check_status(answer: Head, reason: str = "") -> None:
-    """Raise NotFound for a miss, SourceUnreachable for any other answer but success.
-
-    `reason` is what the server says beside the status.
-    """
-    status = answer.status
-    if status == 200:
-        return
-    said = f"answered {status} {answer.reason or ''}".rstrip()
-    if reason:
-        said += f" ({reason})"
-    if status in _MISSES:
-        raise errors.NotFound(said)
-    if status in _PASSING or status >= 500:
-        asked = answer.headers.get("retry-after", "")
-        raise Passing(said, float(asked) if asked.isdecimal() else 0.0)
-    raise errors.SourceUnreachable(said)
 
 
 def _priority_of(text: bytes) -> int:

@@ -1,21 +1,19 @@
 """Several binary caches as one source of store paths.
 
-`Caches.seek` asks one cache after the other for a path and hands what it finds to the caller, who
-verifies and uses it. If that fails, because the cache broke off, sent damaged bytes, or has a
-signature nobody trusts, the next cache is asked; if none is left, the error tells what each of
-them answered.
+`Caches.seek` asks one cache after the other for a path and hands the offer to the caller, which
+verifies and uses it. If that fails, because the cache broke off, sent damaged bytes, or has an
+untrusted signature, the next cache is asked; if none is left, the error quotes what each answered.
 
 Order: by the Priority of their nix-cache-info, lower first, and as configured where equal. A cache
-that gave no answer is asked last for a while and without patience, so that a dead one does not
-make every path of a closure wait. A miss is never remembered: a path may be pushed at any moment.
+that failed to answer is asked last for a while and without retries, so that a dead one does not
+delay every path of a closure. A miss is never remembered: a path may be pushed at any moment.
 
-Lost connections, 408, 429 and 5xx are tried again, with growing pauses. 401, 403, 404 and 410 are
+Lost connections, 408, 425, 429 and 5xx are retried, with growing pauses. 401, 403, 404 and 410 are
 misses: caches over object stores answer 403 for what they lack.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -24,33 +22,37 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from cri_proxy import errors
+from cri_proxy.http.client import SILENCE_SECONDS, Client
+from cri_proxy.http.dialing import Dialer
+from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
 from cri_proxy.store.caches import cache
 from cri_proxy.store.caches.cache import Cache, Offer
 from cri_proxy.store.caches.locations import Locations
+from cri_proxy.telemetry import logs
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 4.0
 _ADVICE: Final[dict[type[errors.CriProxyError], str]] = {  # gravest first: it names the whole
     errors.ContentDamaged: "{path} is damaged in a binary cache: publish it there again",
-    errors.RequestInvalid: "{path} could not be fetched: mend the list of binary caches",
+    errors.RequestInvalid: "{path} could not be fetched: fix the list of binary caches",
     errors.SourceUnreachable: "{path} could not be fetched now: see that the caches answer",
     errors.SignatureUntrusted: "{path} is not signed by a trusted key: trust its key or sign it",
     errors.NotFound: "{path} is in none of the binary caches: push it to one, or add its cache",
 }
 _REFUSALS: Final = tuple(_ADVICE)
-_logger = logging.getLogger(__name__)
+_log = logs.of(__name__)
 
 T = TypeVar("T")
 
 
 class Caches:
-    """The caches at `urls`; safe for threads. Raises RequestInvalid for a URL that is of no cache.
+    """The caches at `urls`; safe for threads. Raises RequestInvalid for a URL of another kind.
 
-    `connections` to each are kept open; how many are used at a time is up to the callers. One that
-    sends nothing for `silence_seconds` is asked again, or the next one is.
+    `connections` to each are kept open; how many are used at a time is up to the callers. A cache
+    that sends nothing for `silence_seconds` is asked again, or the next one is.
     """
 
     def __init__(
@@ -59,12 +61,17 @@ class Caches:
         *,
         ca_file: Path | None = None,
         connections: int = 32,
-        silence_seconds: float = cache.SILENCE_SECONDS,
+        silence_seconds: float = SILENCE_SECONDS,
+        loop: Loop | None = None,
     ) -> None:
-        self.connections = cache.Connections(
-            ca_file=ca_file, size=connections, silence_seconds=silence_seconds
+        self.client = Client(
+            size=connections,
+            loop=loop,
+            dialer=Dialer(ca_file=ca_file),
+            silence_seconds=silence_seconds,
+            is_hedging=True,
         )
-        self._caches = tuple(cache.of_url(url, self.connections) for url in urls)
+        self._caches = tuple(cache.of_url(url, self.client) for url in urls)
 
     def seek(
         self,
@@ -92,7 +99,7 @@ class Caches:
             except _REFUSALS as error:
                 failures.append((each, error))
                 if not isinstance(error, errors.NotFound):
-                    _logger.info("no use: path=%s cache=%s: %s", path, each.url, error)
+                    _log.info("offer of a cache not used", path=path, cache=each.url, why=error)
         raise _summary_of(path, failures)
 
     def offer_of(
@@ -108,9 +115,9 @@ class Caches:
         return None if source is None else Offer(source, narinfo.parse(text.encode(), path))
 
     def greet(self, executor: Executor) -> Sequence[Future[None]]:
-        """Have all caches greeted at once; return what has to be done before `in_order` knows all.
+        """Greet all caches at once; return what must be done before `in_order` knows the order.
 
-        A single cache needs no order.
+        A single cache needs none.
         """
         if len(self._caches) > 1:
             return [executor.submit(each.learn_priority) for each in self._caches]
@@ -121,7 +128,7 @@ class Caches:
     def in_order(
         self, path: StorePath, locations: Locations | None = None, known: Offer | None = None
     ) -> Sequence[Cache]:
-        """Return the caches in the order to ask them, as far as it is known; asks nobody."""
+        """Return the caches in the order to ask them, as far as it is known, without a request."""
         ordered: Sequence[Cache] = self._caches
         if len(ordered) > 1:
             ordered = sorted(ordered, key=lambda each: (each.is_shunned, each.priority))
@@ -139,7 +146,7 @@ def _insist(
     check: Callable[[], None],
     known: Offer | None,
 ) -> T:
-    """Use the cache's offer, trying again while it may recover and nobody has given up on it."""
+    """Use the cache's offer, with retries while the cache may recover and `check` allows them."""
     offer = known if known is not None and known.cache is source else None
     for attempt in range(ATTEMPTS):
         check()
@@ -159,7 +166,7 @@ def _insist(
 def _use_latest(
     source: Cache, path: StorePath, use: Callable[[Offer], T], known: Offer | None
 ) -> T:
-    """Use a known offer, or what the cache says now if that is new: paths get published anew."""
+    """Use a known offer, or the cache's present one if it differs: paths get published again."""
     if known is None:
         return use(source.lookup(path))
     try:
@@ -174,7 +181,7 @@ def _use_latest(
 def pause_of(attempt: int, asked: float) -> float:
     """Return the seconds to wait after an attempt, the first being 0.
 
-    Twice as long each time, and not the same for all who wait; longer if the cache asks for it.
+    Twice as long each time, with jitter, and longer if the cache asks for it.
     """
     longest: float = FIRST_PAUSE_SECONDS * 2**attempt
     jittered = longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
@@ -184,7 +191,7 @@ def pause_of(attempt: int, asked: float) -> float:
 def _summary_of(
     path: StorePath, failures: Sequence[tuple[Cache, errors.CriProxyError]]
 ) -> errors.CriProxyError:
-    """Return one error for a path that no cache gave, with what each answered."""
+    """Return one error for a path that no cache gave, which quotes each cache."""
     if not failures:
         return errors.NotFound(f"{path} is not here and no binary cache is configured: add one")
     kind = next(kind for kind in _REFUSALS if any(isinstance(e, kind) for _, e in failures))

@@ -1,8 +1,8 @@
 """Signatures of requests to S3: AWS Signature Version 4, for a GET without a body.
 
-Whoever holds a secret key proves it, request by request: the parts of a request are written in one
-canonical form, and what is signed with a key that is good for one day and region is sent beside
-them. The secret itself is never sent. Pure: the time is handed in.
+The holder of a secret key proves it with each request: the parts of the request are written in a
+canonical form and signed with a key that is derived for one day and region. The secret itself is
+never sent. Pure: the time is an argument.
 
 Source of the format: AWS General Reference, "Signing AWS API requests", and the Amazon S3 API
 Reference, "Authenticating Requests: Using the Authorization Header"; S3 encodes paths once.

@@ -4,5 +4,5 @@ closures   the daemon's side: surveys closures and schedules the downloads of al
 jobs       the workers' side: the jobs that survey and fetch
 traversal  closure traversal: from the roots along references
 archives   one archive on its way from a cache to the unpacker
-loop       the event loop of a worker's concurrent jobs
+turns      which of the concurrent jobs computes next
 """

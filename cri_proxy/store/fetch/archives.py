@@ -1,4 +1,4 @@
-"""Archives on their way from a cache to the unpacker: awaited, watched, counted."""
+"""Archives on their way from a cache to the unpacker: awaited, counted, cancelled."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cri_proxy.store import nar
 
 _REPORTED_BYTES: Final = 4 * 1024 * 1024
 _AWAITED_BYTES: Final = 1024 * 1024
-_PIECE_BYTES: Final = 128 * 1024
+_PIECE_BYTES: Final = 256 * 1024
 
 
 class Awaited:
-    """The bytes of an archive from its cache: while one waits for them, others have their turn.
+    """The bytes of an archive from its cache; others unpack while this one waits for the network.
 
-    Much is awaited at a time: threads that hand the turn to each other for every piece of the
-    network's spend half of their time on that. For most archives the first time is the only one,
-    and before there is a turn to give up.
+    Much is awaited at a time: threads that hand the turn to each other for every piece from the
+    network spend half of their time on that. Most archives are awaited once, before they have a
+    turn to give up.
     """
 
     def __init__(self, body: nar.ByteSource, turns: threading.Semaphore, task: Task[int]) -> None:
@@ -44,7 +44,7 @@ class Awaited:
         return piece[:size]
 
     def _next_pieces(self) -> collections.deque[bytes]:
-        """Wait for so much, or the end."""
+        """Wait for so many bytes, or for the end."""
         pieces: collections.deque[bytes] = collections.deque()
         left = _AWAITED_BYTES
         while left > 0 and (piece := self._body.read(min(left, _PIECE_BYTES))):
@@ -55,7 +55,7 @@ class Awaited:
 
 
 class Watched:
-    """The bytes of a NAR on their way: counted for the caller, who may give up at any piece."""
+    """The bytes of a NAR on their way: counted for the caller, which may cancel at any piece."""
 
     def __init__(self, archive: nar.ByteSource, task: Task[int]) -> None:
         self._archive = archive

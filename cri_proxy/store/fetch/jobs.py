@@ -1,55 +1,58 @@
-"""Fetching: the jobs that bring store paths onto this node; they run in workers.
+"""The worker jobs that find, fetch and remove store paths.
 
-`survey` walks the closure of some roots, wherever its paths are: those present from their records,
-those absent by the narinfos of the caches, many at a time. It reports facts while it goes, so that
-downloads start while the closure is still being discovered. `fetch` downloads, decompresses,
-unpacks, verifies and commits one path; it is handed what the survey found, and looks again by
-itself where that leads nowhere. `fetch_few` does so for several small paths at a time, with the
-requests of all of them under way at once. Surveys and small paths, which wait for many answers, are
-carried by one thread (`loop`). `recover` and `remove` are the store's own.
+`survey` finds the closure of some roots: present paths by their records, absent ones by the
+narinfos of caches, many at a time. It reports facts while it goes, so that downloads start while
+the closure is still being discovered. `fetch` downloads, decompresses, unpacks, verifies and
+commits one path; it starts with what the survey found, and looks the path up again if that fails.
+`fetch_few` does so for several small paths at a time, with all their requests in flight at once.
+Surveys and small paths, which wait for many responses, are coroutines of one event loop, in which
+`turns` decides which computes; larger archives have a thread each. `recover` and `remove` are the
+store's own.
 
-A path is believed only if a trusted key has signed its narinfo, which covers hash, size and
-references. Whoever fetches checks that before it asks for the archive: nothing that travels between
-processes is taken as verified. A survey of what is absent leaves it to them, for nothing else comes
-of its facts; one that finds another's path to be good enough checks as they do.
+A path is accepted only if a trusted key has signed its narinfo, which covers hash, size and
+references. The fetch checks that before it requests the archive: nothing that travels between
+processes counts as verified. A survey does not check the signatures of absent paths, since their
+facts only lead to fetches; a survey that accepts a reserved path checks its signature.
 
 A realization may have caches of its own beside the configured ones (`locations`). What comes from
-those is reserved: present for realizations that can show the same contents from a cache of theirs,
-and for all once a configured cache has it. So one tenant's login opens nothing to another, and a
-publisher's key vouches for nothing outside the environments that use the publisher's packages.
+those is reserved: it is present for realizations whose own caches have the same contents, and for
+all once a configured cache has it. So one tenant's login opens nothing to another, and the key of a
+publisher vouches for nothing outside the environments that use the publisher's packages.
 
-Other nodes (`peers`) are asked before the caches, and told what these said, as long as neither had
-to be logged in to.
+Other nodes (`peers`) are asked before the caches, and get the narinfos that the caches returned, as
+long as neither needed a login.
 
 The jobs and what they carry are defined in `store.protocol`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from cri_proxy import errors
-from cri_proxy.lib.job import Jobs, Task
+from cri_proxy.lib.eventloop import Loop
+from cri_proxy.lib.job import Cancelled, Jobs, Task
 from cri_proxy.lib.timings import Timing, Timings
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import compression, nar, narinfo, protocol, signatures
-from cri_proxy.store.caches import cache, volley
+from cri_proxy.store.caches import cache, fetcher
 from cri_proxy.store.caches.cache import Cache, Offer
 from cri_proxy.store.caches.failover import Caches
+from cri_proxy.store.caches.fetcher import Fetcher, Wanted
 from cri_proxy.store.caches.locations import Locations
-from cri_proxy.store.caches.volley import Question, Volley
 from cri_proxy.store.disk import local
 from cri_proxy.store.disk.local import PathStage, Store
 from cri_proxy.store.fetch.archives import Awaited, Watched
-from cri_proxy.store.fetch.loop import Loop, Turns
 from cri_proxy.store.fetch.traversal import Learned, Walk, fact_of
+from cri_proxy.store.fetch.turns import Turns
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.peers.addresses import Addresses
 from cri_proxy.store.peers.asking import Peers
@@ -76,9 +79,9 @@ LookUp = Callable[[StorePath, Callable[[], None]], Offer]
 T = TypeVar("T")
 
 
-def jobs(options: StoreOptions) -> Jobs:
+def jobs(options: StoreOptions, loop: Loop | None = None) -> Jobs:
     """Return the jobs for a store, its caches and the keys that are trusted."""
-    store = local.Store(options.directory)
+    store, loop = local.Store(options.directory), loop or Loop()
     fetching = Fetching(
         store,
         Caches(
@@ -86,15 +89,17 @@ def jobs(options: StoreOptions) -> Jobs:
             ca_file=options.ca_file,
             connections=2 * options.node_connections,  # a survey and downloads
             silence_seconds=options.timeout_seconds,
+            loop=loop,
         ),
         [signatures.parse_public(key) for key in options.keys],
         peers=Peers(
             Addresses(options.peers.names, options.peers.listen),
             store,
             connections=2 * options.connections,
+            loop=loop,
         ),
         lookups=options.connections,
-        widest=options.node_connections,
+        loop=loop,
     )
     return Jobs(
         protocol.SURVEY.started_by(fetching.survey),
@@ -117,7 +122,7 @@ class Fetching:
         *,
         peers: Peers,
         lookups: int,
-        widest: int,
+        loop: Loop,
     ) -> None:
         self._store = store
         self._caches = caches
@@ -125,25 +130,21 @@ class Fetching:
         self._keys = tuple(keys)
         self._keyring = Keyring(self._keys)
         self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
-        self._openers = ThreadPoolExecutor(widest, thread_name_prefix="opener")
-        self._turns = threading.Semaphore(UNPACKING)
-        self._loop = Loop()
+        self._unpacking = threading.Semaphore(UNPACKING)
+        self._loop = loop
+        self._turns = Turns()
 
     def survey(self, argument: Survey, task: Task[list[Fact]]) -> Future[list[Fact]]:
         """Begin to find the closure; raise what `Caches.seek` raises for the first absent path."""
-        return self._carried(
-            argument.width,
-            lambda questions: self._survey(argument, task, questions),
-            is_urgent=True,
-        )
+        return self._submit(argument.width, task, lambda files: self._survey(argument, task, files))
 
-    def _survey(
-        self, argument: Survey, task: Task[list[Fact]], questions: Volley[StorePath, Learned]
-    ) -> Turns[list[Fact]]:
+    async def _survey(
+        self, argument: Survey, task: Task[list[Fact]], files: Fetcher[StorePath, Learned]
+    ) -> list[Fact]:
         """Do what `survey` does."""
         locations = self._locations_of(argument)
         look_up = self._looker(locations)
-        has_peers = yield from self._look_for_peers()
+        has_peers = await self._has_peers()
 
         def learn(offer: Offer) -> Learned:
             info, record = offer.narinfo, self._store.record(offer.narinfo.path)
@@ -152,23 +153,24 @@ class Fetching:
             self._trusted(offer, locations)
             return fact_of(record), record.references
 
-        def question_of(path: StorePath) -> Question[StorePath, Learned]:
+        def wanted_of(path: StorePath) -> Wanted[StorePath, Learned]:
             sources = () if has_peers else self._caches.in_order(path, locations)
-            return Question(
+            return Wanted(
                 path,
-                volley.places_of(sources, cache.name_of(path)),
+                fetcher.places_of(sources, cache.name_of(path)),
                 use=lambda source, text: learn(source.offer_of(path, text)),
-                insist=lambda check: learn(self._from_peers(path) or look_up(path, check)),
+                fallback=lambda check: learn(self._from_peers(path) or look_up(path, check)),
             )
 
         walk = Walk(
             self._store,
             task,
-            questions,
-            question_of=question_of,
-            prepare=lambda: self._caches.greet(self._openers),
+            files,
+            wanted_of=wanted_of,
+            prepare=lambda: self._caches.greet(self._lookups),
+            turn=lambda: self._turns.take(is_urgent=True),
         )
-        return (yield from walk.run([storepaths.of_basename(each) for each in argument.roots]))
+        return await walk.run([storepaths.of_basename(each) for each in argument.roots])
 
     def find(self, argument: Find, task: Task[None]) -> None:
         """Make sure that caches have each path, even those that are present here."""
@@ -227,68 +229,66 @@ class Fetching:
         self, argument: FetchFew, task: Task[list[Fetched | FetchFailed]]
     ) -> Future[list[Fetched | FetchFailed]]:
         """Begin to bring small paths here; one that cannot be fetched does not end the others."""
-        return self._carried(
-            argument.width, lambda questions: self._few(argument.paths, task, questions)
+        return self._submit(
+            argument.width, task, lambda files: self._few(argument.paths, task, files)
         )
 
-    def _few(
+    async def _few(
         self,
         paths: Sequence[Fetch],
         task: Task[list[Fetched | FetchFailed]],
-        questions: Volley[StorePath, Fetched],
-    ) -> Turns[list[Fetched | FetchFailed]]:
+        files: Fetcher[StorePath, Fetched],
+    ) -> list[Fetched | FetchFailed]:
         """Do what `fetch_few` does; one path is unpacked in each turn."""
-        has_peers = yield from self._look_for_peers()
+        has_peers = await self._has_peers()
         ended: list[Fetched | FetchFailed] = []
         reported_at = time.monotonic()
         with contextlib.ExitStack() as held:
             for each in paths:
+                await self._turns.take()
                 task.check()
-                questions.ask(self._few_question_of(each, held, task, has_peers=has_peers))
-                yield 0
-            while questions.is_asking:
+                files.ask(self._wanted_of_few(each, held, task, has_peers=has_peers))
+            while files.is_asking:
+                await files.arrival(_REPORT_SECONDS if ended else None)
+                await self._turns.take()
                 task.check()
-                for question, outcome in questions.answers(at_most=1):
-                    ended.append(_end_of(question.key, outcome))
+                for wanted, outcome in files.outcomes(at_most=1):
+                    ended.append(_end_of(wanted.key, outcome))
                 if ended and time.monotonic() - reported_at >= _REPORT_SECONDS:
                     task.report(ended)
                     ended, reported_at = [], time.monotonic()
-                if questions.is_asking:
-                    yield volley.LOOK_SECONDS
         return ended
 
-    def _few_question_of(
+    def _wanted_of_few(
         self,
         argument: Fetch,
         held: contextlib.ExitStack,
         task: Task[list[Fetched | FetchFailed]],
         *,
         has_peers: bool,
-    ) -> Question[StorePath, Fetched]:
-        """Return the question for the archive of one path, which is held if nobody else has it."""
+    ) -> Wanted[StorePath, Fetched]:
+        """Return the archive of one path to fetch; the path is locked unless another job has it."""
         path, found = storepaths.of_basename(argument.path), argument.found
         begun = time.time_ns()
         holding = held.enter_context(contextlib.ExitStack())
         stage = holding.enter_context(self._store.try_stage(path))
 
-        def insist(check: Callable[[], None]) -> Fetched:
+        def fetch(check: Callable[[], None]) -> Fetched:
             holding.close()
             return self.fetch(argument, _Part(task, check))
 
         known = self._caches.offer_of(path, found.cache, found.narinfo)
         is_present = self._store.record(path) is not None  # perhaps reserved
         if stage is None or known is None or is_present or has_peers:
-            return Question(path, iter(()), use=_never, insist=insist)
+            return Wanted(path, iter(()), use=_never, fallback=fetch)
         offer, place, info = known, stage, known.narinfo
         try:
             self._trusted(offer, None)  # before anything of it is asked for
         except errors.SignatureUntrusted:
-            return Question(path, iter(()), use=_never, insist=insist)
+            return Wanted(path, iter(()), use=_never, fallback=fetch)
 
         def use(source: Cache, data: bytes) -> Fetched:
             task.check()
-            if question.is_insisting:  # which has the path now: too late
-                raise errors.SourceUnreachable("came too late")
             label = f"{path} from {source.url}"
             with place.tree(info.nar_size) as tree:
                 archive = compression.reader_of(io.BytesIO(data), info.compression, label=label)
@@ -304,8 +304,7 @@ class Fetching:
             ]
             return Fetched(fact_of(info), timings)
 
-        question = Question(path, iter([(offer.cache, offer.narinfo.url)]), use=use, insist=insist)
-        return question
+        return Wanted(path, iter([(offer.cache, offer.narinfo.url)]), use=use, fallback=fetch)
 
     def recover(self, argument: None, task: Task[None]) -> None:
         """Make sure that the store's directories exist and hold nothing that a crash left."""
@@ -320,31 +319,36 @@ class Fetching:
         """Return the caches that are this job's own."""
         if not argument.locations:
             return None
-        return Locations(argument.locations, self._caches.connections, self._keys)
+        return Locations(argument.locations, self._caches.client, self._keys)
 
-    def _carried(
+    def _submit(
         self,
         width: int,
-        turns_of: Callable[[Volley[StorePath, Any]], Turns[T]],
-        *,
-        is_urgent: bool = False,
+        task: Task[Any],
+        job: Callable[[Fetcher[StorePath, Any]], Coroutine[Any, Any, T]],
     ) -> Future[T]:
-        """Start a job of the loop, with a volley of so many questions at a time."""
-        questions = Volley[StorePath, Any](
-            width=width, openers=self._openers, insisting=self._lookups
-        )
-        future = self._loop.start(turns_of(questions), questions, is_urgent=is_urgent)
-        future.add_done_callback(lambda _: questions.close())
-        return future
+        """Run a job in the event loop, with a fetcher of so many files at a time."""
 
-    def _look_for_peers(self) -> Turns[bool]:
-        """Find out whether there are peers, for whose addresses one may have to wait."""
+        async def run() -> T:
+            running, loop = asyncio.current_task(), asyncio.get_running_loop()
+            assert running is not None
+            task.on_cancel(lambda: loop.call_soon_threadsafe(running.cancel))
+            files = Fetcher[StorePath, Any](width, self._lookups)
+            try:
+                return await job(files)
+            except asyncio.CancelledError:
+                raise Cancelled from None
+            finally:
+                files.close()
+
+        return self._loop.submit(run())
+
+    async def _has_peers(self) -> bool:
+        """Return whether there are peers; waits for the lookup of their names."""
         if not self._peers.are_wanted:
             return False
-        looking = self._lookups.submit(lambda: self._peers.are_there)
-        while not looking.done():
-            yield looking
-        return looking.result()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._lookups, lambda: self._peers.are_there)
 
     def _from_peers(self, path: StorePath) -> Offer | None:
         """Return what a peer says of a path, if a trusted key has signed that."""
@@ -379,7 +383,7 @@ class Fetching:
         return offer
 
     def _is_shared(self, offer: Offer, locations: Locations | None) -> bool:
-        """Whether what is offered is for everybody on the node: a configured cache has it."""
+        """Return whether an offer is for all pods of the node: a configured cache has it."""
         return locations is None or locations.keyring_of(offer.cache) is None
 
     def _bring(self, offer: Offer, stage: PathStage, task: Task[int]) -> None:
@@ -387,8 +391,8 @@ class Fetching:
         info = offer.narinfo
         label = f"{info.path} from {offer.cache.url}"
         with stage.tree(info.nar_size) as tree, offer.open() as body:
-            come = body if offer.cache.is_near else Awaited(body, self._turns, task)
-            with self._turns:
+            come = body if offer.cache.is_near else Awaited(body, self._unpacking, task)
+            with self._unpacking:
                 archive = compression.reader_of(come, info.compression, label=label)
                 nar.unpack(
                     Watched(archive, task),
@@ -423,7 +427,7 @@ def _end_of(path: StorePath, outcome: Fetched | BaseException) -> Fetched | Fetc
 
 
 def _never(source: Cache, data: bytes) -> Fetched:
-    raise AssertionError("a question without a place has nothing to use")
+    raise AssertionError("a file without a place has nothing to use")
 
 
 def _is_same(one: NarInfo, other: NarInfo) -> bool:

@@ -1,31 +1,30 @@
-"""The walk over a closure: from its roots along references, wherever its paths are.
+"""Closure traversal: from the roots along references, wherever the paths are.
 
-Paths that are present are read from their records; what is absent is asked for, many at a time, and
-leads on when its answer has come. The walk goes in breadth: what has changed is near the roots, and
-is asked for before all the rest is read. Facts are reported while the walk goes on, so that
-downloads start while the closure is still being discovered; those that have not been told are its
-result. A walk is a job of the `loop`.
+Paths that are present are read from their records; absent ones are looked up in caches, many at a
+time, and lead on when their narinfos arrive. The traversal is breadth-first: changed paths are near
+the roots, and are requested before all other records are read. Facts are reported while it goes on,
+so that downloads start while the closure is still being discovered; its result is the facts that
+have not been reported. Each step waits for its turn (`turns`).
 
-What caches say is not verified here, so no cache may lead the walk on and on: it has an end.
+What caches say is not verified here, so the number of paths is limited.
 """
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.lib.job import Task
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
-from cri_proxy.store.caches import volley
 from cri_proxy.store.caches.cache import Offer
-from cri_proxy.store.caches.volley import Question, Volley
+from cri_proxy.store.caches.fetcher import Fetcher, Wanted
 from cri_proxy.store.disk.local import Store
-from cri_proxy.store.fetch.loop import Turns
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.protocol import Fact, Found
 
@@ -35,62 +34,63 @@ PATHS_AT_MOST: Final = 100_000
 _REPORTED_FACTS: Final = 32
 _REPORT_SECONDS: Final = 0.004
 _VISITED: Final = 16
-"""Paths in one turn: each that is present takes some calls of the kernel."""
+"""Paths in one turn: each that is present takes some system calls."""
 
 Learned = tuple[Fact, tuple[StorePath, ...]]
-"""What the daemon is told of a path, and where it leads."""
+"""The fact of a path, and its references."""
 
 
 class Walk:
-    """One walk: what has been seen, what is being asked, what is still to be told.
+    """One traversal: what has been seen, what is being looked up, what is still to be reported.
 
-    `question_of` asks caches for a path; before the first of them is asked, `prepare` is called,
-    and what it returns is waited for.
+    `wanted_of` returns the narinfo of a path to fetch; before the first one, the futures of
+    `prepare` are awaited. `turn` is awaited before each step.
     """
 
     def __init__(
         self,
         store: Store,
         task: Task[list[Fact]],
-        questions: Volley[StorePath, Learned],
+        fetcher: Fetcher[StorePath, Learned],
         *,
-        question_of: Callable[[StorePath], Question[StorePath, Learned]],
-        prepare: Callable[[], Iterable[Future[Any]]],
+        wanted_of: Callable[[StorePath], Wanted[StorePath, Learned]],
+        prepare: Callable[[], Iterable[Future[None]]],
+        turn: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._task = task
-        self._volley = questions
-        self._question_of = question_of
+        self._fetcher = fetcher
+        self._wanted_of = wanted_of
         self._prepare = prepare
+        self._turn = turn
         self._is_prepared = False
         self._frontier: collections.deque[StorePath] = collections.deque()
         self._absent: list[StorePath] = []
         self._seen: set[StorePath] = set()
         self._facts: list[Fact] = []
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
 
-    def run(self, roots: Iterable[StorePath]) -> Turns[list[Fact]]:
-        """Walk from the roots to the end; return the facts that have not been reported."""
-        # What is absent comes first: its answers are on their way while the rest is read.
+    async def run(self, roots: Iterable[StorePath]) -> list[Fact]:
+        """Traverse from the roots to the end; return the facts that have not been reported."""
+        # Absent roots come first: their narinfos are on the way while the rest is read.
         self._frontier.extend(sorted(roots, key=self._store.is_in_place))
         while True:
+            await self._turn()
             self._task.check()
             for _ in range(min(_VISITED, len(self._frontier))):
                 self._visit(self._frontier.popleft())
-            yield from self._ask_for_absent()
-            self._tell()
-            self._listen()
-            if self._frontier:
-                yield 0
-            elif self._volley.is_asking:
-                yield _REPORT_SECONDS if self._facts else volley.LOOK_SECONDS
-            else:
-                return self._facts
+            await self._ask_for_absent()
+            self._report()
+            self._learn()
+            if not self._frontier:
+                if not self._fetcher.is_asking:
+                    return self._facts
+                await self._fetcher.arrival(_REPORT_SECONDS if self._facts else None)
 
     def _visit(self, path: StorePath) -> None:
-        """Learn of a path from its record, or note that caches are to be asked for it.
+        """Learn of a path from its record, or put it among the absent ones.
 
-        A reserved path is asked for as if it were absent: see `fetching`.
+        A reserved path is looked up as if it were absent: see `jobs`.
         """
         if path in self._seen:
             return
@@ -107,37 +107,36 @@ class Walk:
             self._frontier.extend(record.references)
             self._facts.append(fact_of(record))
 
-    def _ask_for_absent(self) -> Turns[None]:
-        """Ask the caches for what is absent, when it is known in which order."""
+    async def _ask_for_absent(self) -> None:
+        """Look absent paths up, once it is known in which order to ask the caches."""
         if self._absent and not self._is_prepared:
             for greeted in self._prepare():
-                while not greeted.done():
-                    yield greeted
+                await asyncio.wrap_future(greeted)
             self._is_prepared = True
         absent, self._absent = self._absent, []
         for path in absent:
-            self._volley.ask(self._question_of(path))
+            self._fetcher.ask(self._wanted_of(path))
 
-    def _listen(self) -> None:
-        """Take the answers of caches that have come."""
-        for _, learned in self._volley.answers(at_most=_REPORTED_FACTS - len(self._facts)):
+    def _learn(self) -> None:
+        """Use the narinfos that have arrived."""
+        for _, learned in self._fetcher.outcomes(at_most=_REPORTED_FACTS - len(self._facts)):
             if isinstance(learned, BaseException):
                 raise learned
             fact, references = learned
             self._frontier.extend(references)
             self._facts.append(fact)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Report the new facts when they are many, or have waited long enough."""
-        is_due = time.monotonic() - self._told_at >= _REPORT_SECONDS
+        is_due = time.monotonic() - self._reported_at >= _REPORT_SECONDS
         if len(self._facts) >= _REPORTED_FACTS or (is_due and self._facts):
             self._task.report(self._facts)
             self._facts = []
-            self._told_at = time.monotonic()
+            self._reported_at = time.monotonic()
 
 
 def fact_of(info: NarInfo, offer: Offer | None = None) -> Fact:
-    """Return what the daemon is told of a path; of an absent one, who offers it."""
+    """Return what the daemon learns of a path; of an absent one, also the cache that offers it."""
     return Fact(
         path=info.path.basename,
         references=tuple(each.basename for each in info.references),

@@ -1,12 +1,12 @@
-"""Addresses: which peers there are, which of them is this node, and to which a path falls.
+"""Addresses of peers: which there are, which of them is this node, and which tracks a path.
 
-The names of the settings (one headless Service, usually) are looked up every few seconds, in the
-background: nobody waits for DNS but the very first. A name that cannot be looked up leaves what was
-known. An address is text, `host:port` as in a URL.
+The names in the settings (usually one headless Service) are looked up every few seconds, in the
+background: only the first caller waits for DNS. If a lookup fails, the known addresses stay. An
+address is text, `host:port` as in a URL.
 
-A path falls to the peer whose address gives the highest digest together with the path's own
+A path's tracker is the peer whose address has the highest digest together with the path's own
 (rendezvous hashing): nodes that know the same addresses agree without asking each other, and when a
-node comes or goes, only the paths that fall to it move.
+node comes or goes, only the paths that it tracks move.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ipaddress
-import logging
 import socket
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from cri_proxy.telemetry import logs
+
 FRESH_SECONDS: Final = 10.0
 FIRST_SECONDS: Final = 2.0
-"""How long the first who asks waits for DNS."""
+"""How long the first caller waits for DNS."""
 
 DEFAULT_PORT: Final = 9465
-_logger = logging.getLogger(__name__)
+_log = logs.of(__name__)
 
 
 def ranked(digest: str, addresses: Iterable[str]) -> Sequence[str]:
-    """Return the addresses in the order in which a store path's digest falls to them."""
+    """Return the addresses in the order in which they track a store path's digest."""
     return sorted(
         addresses,
         key=lambda each: hashlib.sha256(f"{digest} {each}".encode()).digest(),
@@ -91,13 +92,13 @@ class Addresses:
 
     @property
     def source(self) -> tuple[str, int] | None:
-        """The address to ask from: others know this node by where it listens."""
+        """The address to connect from: peers know this node by the address that it listens on."""
         if self._listen is None or ipaddress.ip_address(self._listen[0]).is_unspecified:
             return None
         return (self._listen[0], 0)
 
     def _refresh(self) -> None:
-        """Have the names looked up if that was some time ago."""
+        """Look the names up in the background, if the last lookup was some time ago."""
         if self._names and time.monotonic() >= self._due and self._looking.acquire(blocking=False):
             self._due = time.monotonic() + FRESH_SECONDS
             threading.Thread(target=self._look_up, name="peers", daemon=True).start()
@@ -114,7 +115,7 @@ class Addresses:
             self._own = next((each for each in sorted(found) if self._is_own(each)), None)
             self._known = tuple(sorted(found))
         except OSError as error:
-            _logger.info("peers cannot be looked up, the known ones stay: %s", error)
+            _log.info("lookup of peers failed, the known ones stay", why=error)
         finally:
             self._found.set()
             self._looking.release()

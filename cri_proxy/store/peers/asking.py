@@ -1,13 +1,13 @@
-"""Asking: the worker's side of peers, which gets paths from them where it can.
+"""The client side of peers: a worker gets paths from other nodes where it can.
 
-`look_up` asks the peer that a path falls to for its narinfo, before any cache is asked; `tell` lets
-that peer know what a cache answered. `bring` waits for a turn: to take the archive from a peer, or
-to ask the origin, on behalf of all who want the path now. When the path is in place, and public,
-the tracker hears that this node has it.
+`look_up` asks the path's tracker (the peer that the path's digest selects) for the narinfo, before
+any cache is asked; `tell` sends the tracker what a cache answered. `bring` waits for a turn: to
+fetch the archive from a peer, or from the origin on behalf of all nodes that want the path now.
+When the path is in place and public, the tracker is notified that this node has it.
 
 Nothing here can fail a path, and all of it is bounded: a peer has a second to accept a connection
-and seconds to answer; an archive must come at a decent rate; one that failed is not asked for a
-while. What is left is the origin, as if there were no peers.
+and seconds to answer; an archive must arrive at a minimum rate; a peer that failed is not asked for
+a while. The origin remains, as if there were no peers.
 
 A turn lasts as long as the connection on which it was given, so it ends with a worker that dies.
 """
@@ -15,7 +15,6 @@ A turn lasts as long as the connection on which it was given, so it ends with a 
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import threading
 import time
@@ -23,28 +22,32 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-import urllib3
-
 from cri_proxy import errors
+from cri_proxy.http.client import Client, Request, Response, WholeResponse
+from cri_proxy.http.dialing import Dialer
+from cri_proxy.http.failures import RequestFailed
+from cri_proxy.http.statuses import Meaning, meaning_of
+from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
-from cri_proxy.store.caches.cache import Cache, Offer, Passing
+from cri_proxy.store.caches.cache import SMALL_BYTES, Cache, Offer, Passing
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.nar import ByteSource
 from cri_proxy.store.narinfo import NarInfo
 from cri_proxy.store.peers import addresses
 from cri_proxy.store.peers.addresses import Addresses
+from cri_proxy.telemetry import logs
 
 API: Final = "peers/1"
 SOURCE_HEADER: Final = "Cri-Proxy-Source"
 CONNECT_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 10.0
-"""Silence that a peer may keep. It holds a question back for `serving.HOLD_SECONDS` at most."""
+"""Longest silence of a peer. It holds a request back for `serving.HOLD_SECONDS` at most."""
 
 BENCHED_SECONDS: Final = 30.0
 PATIENCE_SECONDS: Final = 30.0
 PATIENCE_BYTES_A_SECOND: Final = 1_000_000
-"""How long a turn is waited for, or an archive: so long, and what is due to its size."""
+"""How long to wait for a turn, or an archive: so long, and in proportion to its size."""
 
 _TRIES: Final = 3
 _TRACKERS: Final = 2
@@ -55,7 +58,7 @@ _REFUSALS: Final = (
     errors.SignatureUntrusted,
     errors.SourceUnreachable,
 )
-_logger = logging.getLogger(__name__)
+_log = logs.of(__name__)
 
 T = TypeVar("T")
 
@@ -66,15 +69,16 @@ class Peers:
     `store` says what this node has.
     """
 
-    def __init__(self, known: Addresses, store: Store, *, connections: int = 32) -> None:
+    def __init__(
+        self, known: Addresses, store: Store, *, connections: int = 32, loop: Loop | None = None
+    ) -> None:
         self._addresses = known
         self._store = store
-        self._pool = urllib3.PoolManager(
-            num_pools=256,
-            maxsize=connections,
-            retries=False,
-            source_address=known.source,
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
+        self._client = Client(
+            size=connections,
+            loop=loop,
+            dialer=Dialer(connect_seconds=CONNECT_SECONDS, is_direct=True, source=known.source),
+            silence_seconds=ANSWER_SECONDS,
         )
         self._benched: dict[str, float] = {}
         self._telling: queue.SimpleQueue[tuple[StorePath, str]] = queue.SimpleQueue()
@@ -83,12 +87,12 @@ class Peers:
 
     @property
     def are_wanted(self) -> bool:
-        """Whether anybody is to be asked, if there is somebody."""
+        """Whether peers are configured."""
         return self._addresses.are_named
 
     @property
     def are_there(self) -> bool:
-        """Whether there is anybody to ask; waits for a moment to find out, the first time."""
+        """Whether there are peers; the first call waits for the lookup of their names."""
         return bool(self._addresses.all)
 
     def look_up(self, path: StorePath) -> Offer | None:
@@ -98,14 +102,14 @@ class Peers:
                 response = self._ask("GET", address, f"narinfo/{path.digest}")
                 if response.status != 200:
                     return None
-                info = narinfo.parse(response.data, path)
+                info = narinfo.parse(response.body, path)
                 return Offer(_Peer(self, address, info.nar_size), info)
         return None
 
     def tell(self, path: StorePath, info: NarInfo | None) -> None:
-        """Let the others know what a cache says of a path; nobody waits for it.
+        """Send the tracker what a cache says of a path, in the background.
 
-        None: they have to ask for themselves, for it is not said to everybody.
+        None: other nodes have to ask themselves, since the cache does not say it to all of them.
         """
         if not self._addresses.all:
             return
@@ -136,7 +140,9 @@ class Peers:
                     try:
                         made = use(self._offer_of(info, turn.source))
                     except _REFUSALS as error:
-                        _logger.info("no use: path=%s peer=%s: %s", info.path, turn.source, error)
+                        _log.info(
+                            "offer of a peer not used", path=info.path, peer=turn.source, why=error
+                        )
                         if not isinstance(error, _Gone):
                             self.bench(turn.source)
                         continue
@@ -147,7 +153,7 @@ class Peers:
         return otherwise()
 
     def announce(self, paths: Iterable[StorePath]) -> None:
-        """Let every peer know which of the paths that fall to it this node has."""
+        """Notify every tracker which of its paths this node has."""
         by_tracker: dict[str, list[str]] = {}
         for path in paths:
             for address in self._trackers_of(path.digest)[:1]:
@@ -156,17 +162,15 @@ class Peers:
             for start in range(0, len(digests), _TOLD_AT_ONCE):
                 self._hold(address, digests[start : start + _TOLD_AT_ONCE])
 
-    def open(self, address: str, name: str) -> urllib3.BaseHTTPResponse:
+    def open(self, address: str, name: str) -> Response:
         """Send a GET to a peer and return the response, its body not read; raise Passing."""
         try:
-            return self._pool.request(
-                "GET", f"http://{address}/{name}", preload_content=False, decode_content=False
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise Passing(str(error) or type(error).__name__) from error
+            return self._client.open(Request(f"http://{address}/{name}"))
+        except RequestFailed as error:
+            raise Passing(str(error)) from error
 
     def bench(self, address: str) -> None:
-        """Do not ask a peer for a while."""
+        """Stop asking a peer for a while."""
         self._benched[address] = time.monotonic() + BENCHED_SECONDS
 
     @contextlib.contextmanager
@@ -195,52 +199,54 @@ class Peers:
             with self._benching(tracker):
                 name = f"{API}/turn/{info.path.digest}?size={info.nar_size}{self._by('&')}"
                 response = self.open(tracker, name)
-                source = response.headers.get(SOURCE_HEADER, "")
+                source = response.headers.get(SOURCE_HEADER.lower(), "")
                 if response.status == 200 and (not source or source in self._addresses.all):
                     return _Turn(tracker, source or None, response)
-                response.drain_conn()
-                if response.status != 202:  # which says that it is nobody's turn yet
+                response.skip()
+                if response.status != 202:  # no turn yet
                     raise Passing(f"answered {response.status} {source[:100]!a}")
         return None
 
     def _offer_of(self, info: NarInfo, address: str) -> Offer:
-        """Return a path as a peer has it: under a name of our own, not compressed."""
+        """Return a path as a peer serves it: under its own name, not compressed."""
         if self._is_benched(address):
             raise errors.SourceUnreachable("failed a moment ago")
         peer = _Peer(self, address, info.nar_size)
         return Offer(peer, replace(info, url=f"nar/{info.path.basename}.nar", compression="none"))
 
     def _hold(self, tracker: str, digests: Iterable[str]) -> None:
-        """Let a tracker know that this node has some paths, if others can get them here."""
+        """Notify a tracker that this node has some paths, if other nodes can get them here."""
         if self._addresses.own is not None:
             with self._benching(tracker):
                 self._ask("POST", tracker, "holdings", "\n".join(digests))
 
     def _tell(self) -> None:
-        """Hand on, one by one, what was told."""
+        """Send what `tell` was given, one by one."""
         while True:
             path, text = self._telling.get()
             for address in self._trackers_of(path.digest)[:1]:
                 with self._benching(address):
                     self._ask("PUT", address, f"narinfo/{path.basename}", text)
 
-    def _ask(
-        self, method: str, address: str, name: str, body: str = ""
-    ) -> urllib3.BaseHTTPResponse:
-        """Send a small question to a peer; return its answer, read."""
+    def _ask(self, method: str, address: str, name: str, body: str = "") -> WholeResponse:
+        """Send a small request to a peer and return the response; raise RequestFailed."""
         url = f"http://{address}/{API}/{name}{self._by('?')}"
-        response = self._pool.request(method, url, body=body.encode() or None)
-        if response.status >= 500:
+        response = self._client.ask(
+            Request(url, method=method, body=body.encode()),
+            limit=SMALL_BYTES,
+            seconds=CONNECT_SECONDS + ANSWER_SECONDS,
+        )
+        if meaning_of(response.status) is Meaning.TRANSIENT:
             raise Passing(f"answered {response.status}")
         return response
 
     def _by(self, separator: str) -> str:
-        """Return the part of a URL that says who asks."""
+        """Return the part of a URL that names this node."""
         own = self._addresses.own
         return "" if own is None else f"{separator}by={own}"
 
     def _trackers_of(self, digest: str) -> list[str]:
-        """Return the peers to ask about a path: those that it falls to, save the benched ones."""
+        """Return the trackers of a path, without benched peers."""
         ranked = addresses.ranked(digest, self._addresses.all)[:_TRACKERS]
         return [each for each in ranked if not self._is_benched(each)]
 
@@ -252,23 +258,23 @@ class Peers:
         """Bench a peer that fails inside, and go on without it."""
         try:
             yield
-        except (urllib3.exceptions.HTTPError, OSError, *_REFUSALS) as error:
-            _logger.info("peer not asked for a while: peer=%s: %s", address, error)
+        except (RequestFailed, OSError, *_REFUSALS) as error:
+            _log.info("peer not asked for a while", peer=address, why=error)
             self.bench(address)
 
 
 @dataclass(slots=True)
 class _Turn:
-    """A turn that `tracker` gave: to take from `source`, or from the origin where it is None."""
+    """A turn that `tracker` gave: to fetch from `source`, or from the origin where it is None."""
 
     tracker: str
     source: str | None
-    response: urllib3.BaseHTTPResponse
+    response: Response
     is_done: bool = False
 
 
 class _Gone(errors.SourceUnreachable):
-    """The peer does not have the path, which is nothing against the peer."""
+    """The peer does not have the path, for which it is not benched."""
 
 
 class _Peer(Cache):
@@ -284,7 +290,7 @@ class _Peer(Cache):
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[ByteSource]:
-        """Open the archive; it has to come at a decent rate."""
+        """Open the archive, which has to arrive at a minimum rate."""
         response = self._peers.open(self._address, name)
         try:
             if response.status == 404:
@@ -297,9 +303,9 @@ class _Peer(Cache):
 
 
 class _Paced:
-    """The bytes of an archive, as long as they come at a decent rate."""
+    """The bytes of an archive, as long as they arrive at a minimum rate."""
 
-    def __init__(self, body: urllib3.BaseHTTPResponse, size: int) -> None:
+    def __init__(self, body: Response, size: int) -> None:
         self._body = body
         self._latest = time.monotonic() + ANSWER_SECONDS + size / PATIENCE_BYTES_A_SECOND
 
@@ -307,6 +313,6 @@ class _Paced:
         if time.monotonic() > self._latest:
             raise Passing("sends too slowly")
         try:
-            return self._body.read1(size)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return self._body.read(size)
+        except RequestFailed as error:
             raise Passing(f"broke off: {error}") from error

@@ -1,18 +1,18 @@
-"""Serving: what a node answers the other nodes over HTTP: a binary cache, and its tracker.
+"""The HTTP server for other nodes: a binary cache, and the requests of the tracker.
 
-    GET  /nix-cache-info                   as every binary cache has them, so that Nix can read it,
-    GET  /<digest>.narinfo                 too: of the public paths that are present here, with the
+    GET  /nix-cache-info                   as in every binary cache, so that Nix can read it, too:
+    GET  /<digest>.narinfo                 the public paths that are present here, with their
     GET  /nar/<hash>-<name>.nar            original signatures; archives are not compressed
-    GET  /peers/1/narinfo/<digest>         what a cache said of a path; 404: ask one and tell
-    PUT  /peers/1/narinfo/<hash>-<name>    what one said; nothing: that was not for everybody
-    GET  /peers/1/turn/<digest>?size=      a turn, and from whom: held until the connection ends;
-                                           202: ask again
-    POST /peers/1/failure/<digest>         the body's peer did not give the path
+    GET  /peers/1/narinfo/<digest>         what a cache said of a path; 404: ask one, and PUT it
+    PUT  /peers/1/narinfo/<hash>-<name>    what one said; an empty body: it is not public
+    GET  /peers/1/turn/<digest>?size=      a turn, and the peer to fetch from: held until the
+                                           connection ends; 202: ask again
+    POST /peers/1/failure/<digest>         the peer in the body did not give the path
     POST /peers/1/holdings                 the paths that the caller has: digests, one a line
 
-The first three are for everybody who can connect, the rest is for peers, who are known by their
-addresses; `?by=` says which of them one is. HTTP/1.1, connections are kept. How many there are is
-bounded, for each caller and in all; archives are made in threads, a few at a time.
+The first three are for all who can connect, the rest is for peers, which are known by their
+addresses; `?by=` says which peer the caller is. HTTP/1.1 with persistent connections, limited in
+number for each caller and in total; archives are made in threads, a few at a time.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from cri_proxy.store.signatures import Keyring
 HOLD_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 120.0
 SEND_SECONDS: Final = 10.0
-"""How long a caller may take no byte of an archive."""
+"""How long a caller may receive nothing of an archive."""
 
 SEND_BYTES_A_SECOND: Final = 200_000
 PACKING: Final = 32
 PACKING_FOR_STRANGERS: Final = 4
-"""Archives made at a time, and of these for one caller that is no peer."""
+"""Archives made at a time, and how many of these for one caller that is not a peer."""
 
 CONNECTIONS: Final = 8192
 CONNECTIONS_EACH: Final = 512
@@ -63,7 +63,7 @@ _CACHE: Final = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 20\n"
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request: `target` is its path without the first slash, `caller` where it comes from."""
+    """One request: `target` is its path without the first slash, `caller` its source address."""
 
     method: str
     target: str
@@ -74,7 +74,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What is sent back; `is_last` closes the connection."""
+    """A response; `is_last` closes the connection."""
 
     status: HTTPStatus
     body: bytes = b""
@@ -86,7 +86,7 @@ _DONE: Final = _Answer(HTTPStatus.NO_CONTENT)
 
 
 class Serving:
-    """Serves the public paths of `store` and a tracker; `keyring` vouches for told narinfos."""
+    """Serves the public paths of `store` and a tracker; `keyring` verifies narinfos of peers."""
 
     def __init__(self, store: Store, known: Addresses, keyring: Keyring) -> None:
         self._store = store
@@ -111,7 +111,7 @@ class Serving:
             await server.serve_forever()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection's requests, unless it is one too many."""
+        """Serve the requests of one connection, unless there are too many connections."""
         caller = str((writer.get_extra_info("peername") or [""])[0])
         if not caller:  # gone already
             writer.close()
@@ -133,7 +133,7 @@ class Serving:
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: str
     ) -> bool:
-        """Read a request and answer it; return whether another may follow."""
+        """Read and serve a request; return whether another may follow."""
         async with asyncio.timeout(IDLE_SECONDS):
             request = await _read(reader, caller)
         is_reading = request.method in ("GET", "HEAD")
@@ -149,7 +149,7 @@ class Serving:
         return not answer.is_last
 
     async def _answer_of(self, request: _Request) -> _Answer:
-        """Return the answer to anything but archives and turns."""
+        """Return the response to anything but archives and turns."""
         target = request.target
         match request.method:
             case "GET" | "HEAD" if target == "nix-cache-info":
@@ -166,7 +166,7 @@ class Serving:
                 return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, is_last=True)
 
     async def _track(self, request: _Request, target: str) -> _Answer:
-        """Answer a peer about the paths that fall to this node."""
+        """Return the response to a peer about the paths that this node tracks."""
         what, _, name = target.partition("/")
         match request.method, what:
             case "GET", "narinfo":
@@ -187,7 +187,7 @@ class Serving:
                 return _MISSING
 
     def _learn(self, basename: str, text: bytes) -> _Answer:
-        """Keep what a cache said of a path, if it is signed by a key that is trusted here."""
+        """Store what a cache said of a path, if it is signed by a key that is trusted here."""
         try:
             path = storepaths.of_basename(basename)
             if not text:
@@ -275,11 +275,11 @@ class Serving:
         return True
 
     def _public_record(self, path: StorePath) -> narinfo.NarInfo | None:
-        """Return the record of a path that is present and may be given away."""
+        """Return the record of a path that is present and public."""
         return self._store.peek(path) if self._store.is_public(path) else None
 
     async def _path_of(self, digest: str) -> StorePath | None:
-        """Return the present path of a digest; what is present is listed now and then."""
+        """Return the present path of a digest; the store is listed now and then."""
         if digest not in self._by_digest and time.monotonic() >= self._listing_due:
             self._listing_due = time.monotonic() + LISTING_SECONDS
             listed = await asyncio.to_thread(self._store.public_paths)
@@ -287,7 +287,7 @@ class Serving:
         return self._by_digest.get(digest)
 
     def _peer_of(self, request: _Request) -> str | None:
-        """Return which peer calls, empty for one that gives no address of its own, None if none."""
+        """Return the calling peer, empty for one without an address of its own, None for others."""
         known = self._addresses.all
         if known is not self._known:
             self._known = known
@@ -300,7 +300,7 @@ class Serving:
 
 
 def _pack(store: Store, record: narinfo.NarInfo, sending: socket.socket) -> None:
-    """Write a path's archive to a socket; what goes wrong is an OSError, and ends the connection.
+    """Write a path's archive to a socket; a failure is an OSError, and ends the connection.
 
     Raises it as well when the other side takes bytes too slowly: threads are few.
     """
@@ -333,7 +333,7 @@ def _pack(store: Store, record: narinfo.NarInfo, sending: socket.socket) -> None
 
 
 async def _read(reader: asyncio.StreamReader, caller: str) -> _Request:
-    """Read a request; raise ValueError for what is none, or is too large."""
+    """Read a request; raise ValueError for one that is malformed or too large."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.split("\r\n")
     method, target, _ = first.split(" ")
@@ -350,13 +350,13 @@ async def _read(reader: asyncio.StreamReader, caller: str) -> _Request:
 
 
 def _digest(text: str) -> str:
-    """Return the digest of a store path; raise ValueError for what is none."""
+    """Return the digest of a store path; raise ValueError for other text."""
     if not _DIGEST.fullmatch(text):
         raise ValueError("not a digest")
     return text
 
 
 def _head_of(status: HTTPStatus, length: int, more: str = "") -> bytes:
-    """Return the head of an answer."""
+    """Return the head of a response."""
     size = "" if status is HTTPStatus.NO_CONTENT else f"Content-Length: {length}\r\n"
     return f"HTTP/1.1 {status.value} {status.phrase}\r\n{size}{more}\r\n".encode()

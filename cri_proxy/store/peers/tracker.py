@@ -1,17 +1,17 @@
-"""The tracker: what one node knows of the paths that fall to it, and whose turn it is.
+"""The tracker: which peers have the paths that this node tracks, and whose turn it is to fetch.
 
-Of each path it knows which peers have it, and hands out turns: to take the path from one of them, a
-few at a time from each, or, while nobody has it, one to ask the origin. Who comes when there is no
-turn waits for one. So of fifty nodes that want a path at once one asks the origin, four take it
-from that one, twenty from these five, and so on. A turn ends with whoever holds it, and in any case
-after so long as the path's size allows: one that hangs delays the others and stops nobody.
+It hands out turns for each path: to fetch it from one of the peers that have it, a few at a time
+from each, or, while none has it, one turn to ask the origin. Callers wait while there is no turn.
+So of fifty nodes that want a path at once, one asks the origin, four fetch from that one, twenty
+from these five, and so on. A turn ends with its holder's connection, and at the latest after a time
+in proportion to the path's size: a holder that hangs delays the others, but does not stop them.
 
-Narinfos are kept for a while, too: the first who asks for one is sent to the origin, and who comes
-meanwhile waits a moment for what that one finds.
+Narinfos are kept for a while, too: the first caller that asks for one is sent to the origin, and
+others wait a moment for what that caller finds.
 
-All of it is in memory. Peers tell what they have every few minutes, so a tracker that was started
-anew soon knows again; until then the origin is asked once more. It believes who calls it, and its
-callers do not believe it.
+All of it is in memory. Peers report what they have every few minutes, so a restarted tracker soon
+knows it again; until then the origin is asked once more. The tracker trusts its callers, and they
+do not trust it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NARINFO_BYTES: Final = 32 * 1024 * 1024
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """The turn to take a path from the peer `source`, or from the origin if that is None."""
+    """The turn to fetch a path from the peer `source`, or from the origin if that is None."""
 
     source: str | None
     ends: float
@@ -45,7 +45,7 @@ class Turn:
 
 @dataclass(slots=True)
 class _Path:
-    """One path: who has it and until when that counts, and the turns that are out."""
+    """One path: the peers that have it, until when that counts, and the turns in progress."""
 
     holders: dict[str, float] = field(default_factory=dict)
     turns: set[Turn] = field(default_factory=set)
@@ -53,7 +53,7 @@ class _Path:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody is at it now."""
+        """Whether no caller has or awaits a turn."""
         return not self.turns and not self.waiting
 
 
@@ -70,7 +70,7 @@ class Tracker:
         self._asked: dict[str, tuple[asyncio.Future[None], float]] = {}
 
     def hold(self, digests: Iterable[str], address: str) -> None:
-        """Take note that the peer at `address` has these paths."""
+        """Record that the peer at `address` has these paths."""
         until = self._clock() + HELD_SECONDS
         for digest in digests:
             path = self._path_of(digest)
@@ -99,13 +99,13 @@ class Tracker:
         return turn
 
     def release(self, digest: str, turn: Turn) -> None:
-        """End a turn, whatever came of it."""
+        """End a turn, with or without success."""
         path = self._path_of(digest)
         path.turns.discard(turn)
         self._wake(path)
 
     def drop(self, digest: str, address: str) -> None:
-        """Take note that the peer at `address` did not give a path, whatever it said before."""
+        """Record that the peer at `address` did not give a path that it claimed to have."""
         path = self._path_of(digest)
         path.holders.pop(address, None)
         self._wake(path)
@@ -134,7 +134,7 @@ class Tracker:
         self.ask_yourselves(digest)
 
     def ask_yourselves(self, digest: str) -> None:
-        """Have nobody wait for a narinfo any more: it is here, or it never will be."""
+        """Wake the callers that wait for a narinfo: it has arrived, or it will not."""
         asked = self._asked.pop(digest, None)
         if asked is not None and not asked[0].done():
             asked[0].set_result(None)
@@ -151,13 +151,13 @@ class Tracker:
         if taken[source] >= (1 if source is None else FANOUT):
             return None
         if source is None and path.turns:
-            return None  # from a holder that is none any more: its outcome is worth waiting for
+            return None  # from a former holder: the turn's outcome is worth waiting for
         turn = Turn(source, now + TURN_SECONDS + size / TURN_BYTES_A_SECOND)
         path.turns.add(turn)
         return turn
 
     async def _wait(self, path: _Path, seconds: float) -> None:
-        """Wait until something changes about a path, or so long."""
+        """Wait until something changes about a path, or until the time is over."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         path.waiting.append(future)
         try:
@@ -168,7 +168,7 @@ class Tracker:
                 path.waiting.remove(future)
 
     def _wake(self, path: _Path) -> None:
-        """Have those look again who waited longest: as many as may find a turn now."""
+        """Wake the callers that have waited longest: as many as may get a turn now."""
         left = FANOUT
         while path.waiting and left:
             future = path.waiting.popleft()
@@ -204,7 +204,7 @@ class Tracker:
             self._narinfo_bytes -= len(dropped[0])
 
     def _forget_asked(self, now: float) -> None:
-        """Drop questions that nobody answered, now and then."""
+        """Drop requests without an answer, now and then."""
         if len(self._asked) % 256 == 0:
             for digest in [each for each, (_, until) in self._asked.items() if until <= now]:
                 del self._asked[digest]

@@ -18,7 +18,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-import zstandard
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _CHUNK_BYTES: Final = 512 * 1024
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -58,7 +61,7 @@ def _unpack(archive: Path, directory: Path, size: int) -> None:
     buffer = memoryview(bytearray(_CHUNK_BYTES))
     with archive.open("rb") as file:
         number, room, opened = 0, 0, -1
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_size=256 * 1024)
+        reader = zstd.ZstdFile(file)
         while count := reader.readinto(buffer):
             digest.update(buffer[:count])
             rest = buffer[:count]

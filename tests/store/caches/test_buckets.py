@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cri_proxy import errors
+from cri_proxy.http.client import Client
+from cri_proxy.http.dialing import Dialer
 from cri_proxy.store.caches import buckets, cache
 from cri_proxy.store.caches.buckets import Address
 from hack.testbed.binary_cache import Publisher
@@ -31,8 +33,8 @@ def bucket(acme: Publisher) -> Iterator[Bucket]:
 
 
 @pytest.fixture
-def connections() -> cache.Connections:
-    return cache.Connections(ca_file=None, size=2, silence_seconds=5)
+def client() -> Client:
+    return Client(size=2, silence_seconds=5)
 
 
 def nar_of(source: cache.Cache, publisher: Publisher) -> bytes:
@@ -48,12 +50,12 @@ def nar_of(source: cache.Cache, publisher: Publisher) -> bytes:
 
 @pytest.mark.parametrize("login", [LOGIN, TEMPORARY, None], ids=["lasting", "temporary", "none"])
 def test_narinfos_and_archives_are_read(
-    bucket: Bucket, acme: Publisher, connections: cache.Connections, login: Login | None
+    bucket: Bucket, acme: Publisher, client: Client, login: Login | None
 ) -> None:
     bucket.login = login
     variables = {} if login is None else login.variables
 
-    nar_of(buckets.of_url(bucket.s3_url, variables, connections), acme)
+    nar_of(buckets.of_url(bucket.s3_url, variables, client), acme)
 
     assert bucket.count("/acme-packages/*.narinfo") == 1
     assert bucket.count("/acme-packages/nar/*") == 1
@@ -71,33 +73,33 @@ def test_narinfos_and_archives_are_read(
 def test_a_login_that_is_not_good_has_nothing_and_is_told_why(
     bucket: Bucket,
     acme: Publisher,
-    connections: cache.Connections,
+    client: Client,
     variables: dict[str, str],
     code: str,
 ) -> None:
-    source = buckets.of_url(bucket.s3_url, variables, connections)
+    source = buckets.of_url(bucket.s3_url, variables, client)
 
     with pytest.raises(errors.NotFound, match=rf"answered 403 Forbidden \({code}\)"):
         source.lookup(acme.add("app", b"app"))
 
 
 def test_a_session_that_is_over_may_be_renewed_so_that_it_is_no_miss(
-    bucket: Bucket, acme: Publisher, connections: cache.Connections
+    bucket: Bucket, acme: Publisher, client: Client
 ) -> None:
     over = b"<Error><Code>ExpiredToken</Code><Message>over</Message></Error>"
     bucket.fail("*.narinfo", Status(400, over))
-    source = buckets.of_url(bucket.s3_url, LOGIN.variables, connections)
+    source = buckets.of_url(bucket.s3_url, LOGIN.variables, client)
 
     with pytest.raises(errors.SourceUnreachable, match=r"answered 400 Bad Request \(ExpiredToken"):
         source.lookup(acme.add("app", b"app"))
 
 
 def test_the_region_that_the_server_names_is_believed(
-    bucket: Bucket, acme: Publisher, connections: cache.Connections
+    bucket: Bucket, acme: Publisher, client: Client
 ) -> None:
     url = bucket.s3_url
     bucket.region = "eu-central-1"
-    source = buckets.of_url(url, LOGIN.variables, connections)
+    source = buckets.of_url(url, LOGIN.variables, client)
 
     nar_of(source, acme)
 
@@ -106,13 +108,13 @@ def test_the_region_that_the_server_names_is_believed(
 
 
 def test_a_redirect_is_not_followed_since_a_session_would_go_with_it(
-    bucket: Bucket, acme: Publisher, connections: cache.Connections, tmp_path: Path
+    bucket: Bucket, acme: Publisher, client: Client, tmp_path: Path
 ) -> None:
     bucket.login = TEMPORARY
     with Bucket(tmp_path, "elsewhere", login=None) as elsewhere:
         target = {"Location": f"http://127.0.0.1:{elsewhere.port}/elsewhere/x"}
         bucket.fail("*", Status(307, b"", target))
-        source = buckets.of_url(bucket.s3_url, TEMPORARY.variables, connections)
+        source = buckets.of_url(bucket.s3_url, TEMPORARY.variables, client)
 
         with pytest.raises(errors.SourceUnreachable, match="answered 307"):
             source.lookup(acme.add("app", b"app"))
@@ -121,22 +123,22 @@ def test_a_redirect_is_not_followed_since_a_session_would_go_with_it(
 
 
 def test_a_server_that_is_busy_is_asked_again_in_a_moment(
-    bucket: Bucket, acme: Publisher, connections: cache.Connections
+    bucket: Bucket, acme: Publisher, client: Client
 ) -> None:
     bucket.fail("*", Status(503, b"<Code>SlowDown</Code>"))
-    source = buckets.of_url(bucket.s3_url, LOGIN.variables, connections)
+    source = buckets.of_url(bucket.s3_url, LOGIN.variables, client)
 
     with pytest.raises(cache.Passing, match="SlowDown"):
         source.lookup(acme.add("app", b"app"))
 
 
 def test_an_object_below_a_prefix(
-    bucket: Bucket, acme: Publisher, connections: cache.Connections, tmp_path: Path
+    bucket: Bucket, acme: Publisher, client: Client, tmp_path: Path
 ) -> None:
     bucket.directory = tmp_path
     url = bucket.s3_url.replace("acme-packages?", "acme-packages/acme?")
 
-    nar_of(buckets.of_url(url, LOGIN.variables, connections), acme)
+    nar_of(buckets.of_url(url, LOGIN.variables, client), acme)
 
     assert bucket.count("/acme-packages/acme/*.narinfo") == 1
 
@@ -146,8 +148,8 @@ def test_https_is_spoken_and_its_certificate_verified(
 ) -> None:
     bucket.speak_tls(*certificate)
     url = bucket.s3_url.replace("&scheme=http", "")
-    trusting = cache.Connections(ca_file=certificate[0], size=1, silence_seconds=5)
-    others = cache.Connections(ca_file=None, size=1, silence_seconds=5)
+    trusting = Client(size=1, dialer=Dialer(ca_file=certificate[0]), silence_seconds=5)
+    others = Client(size=1, silence_seconds=5)
 
     nar_of(buckets.of_url(url, LOGIN.variables, trusting), acme)
     with pytest.raises(errors.SourceUnreachable, match="TLS failed"):
@@ -183,14 +185,12 @@ def test_a_bucket_is_in_the_hosts_name_where_that_can_be(
         ("s3://bucket?endpoint=me:secret@host", "an endpoint that is no host"),
         ("s3://bucket?scheme=ftp", "neither https nor http"),
         ("s3://bucket?endpoint=ftp://host", "neither https nor http"),
-        ("s3://bucket?profile=somebody", "have the catalog give keys"),
+        ("s3://bucket?profile=someone", "have the catalog give keys"),
     ],
 )
-def test_a_url_that_means_no_bucket_is_refused(
-    url: str, words: str, connections: cache.Connections
-) -> None:
+def test_a_url_that_means_no_bucket_is_refused(url: str, words: str, client: Client) -> None:
     with pytest.raises(errors.RequestInvalid, match=words) as refused:
-        buckets.of_url(url, {}, connections)
+        buckets.of_url(url, {}, client)
 
     assert "secret" not in str(refused.value)
 
@@ -205,24 +205,24 @@ def test_a_url_that_means_no_bucket_is_refused(
     ],
 )
 def test_a_login_that_cannot_be_is_refused_without_showing_it(
-    change: dict[str, str], words: str, connections: cache.Connections
+    change: dict[str, str], words: str, client: Client
 ) -> None:
     with pytest.raises(errors.RequestInvalid, match=words) as refused:
-        buckets.of_url("s3://bucket", TEMPORARY.variables | change, connections)
+        buckets.of_url("s3://bucket", TEMPORARY.variables | change, client)
 
     assert "canary" not in str(refused.value)
 
 
 def test_a_profile_is_passed_over_where_keys_are_given(
-    bucket: Bucket, acme: Publisher, connections: cache.Connections
+    bucket: Bucket, acme: Publisher, client: Client
 ) -> None:
-    url = f"{bucket.s3_url}&profile=somebody&multipart-upload=true"
+    url = f"{bucket.s3_url}&profile=someone&multipart-upload=true"
 
-    nar_of(buckets.of_url(url, LOGIN.variables, connections), acme)
+    nar_of(buckets.of_url(url, LOGIN.variables, client), acme)
 
 
-def test_its_url_is_shown_without_query(connections: cache.Connections) -> None:
-    shown = buckets.of_url("s3://bucket/path/?region=eu&secret=x", {}, connections).url
+def test_its_url_is_shown_without_query(client: Client) -> None:
+    shown = buckets.of_url("s3://bucket/path/?region=eu&secret=x", {}, client).url
 
     assert shown == "s3://bucket/path"
 
@@ -230,12 +230,12 @@ def test_its_url_is_shown_without_query(connections: cache.Connections) -> None:
 def test_what_is_secret_is_in_no_log(
     bucket: Bucket,
     acme: Publisher,
-    connections: cache.Connections,
+    client: Client,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     bucket.login = TEMPORARY
-    source = buckets.of_url(bucket.s3_url, TEMPORARY.variables, connections)
+    source = buckets.of_url(bucket.s3_url, TEMPORARY.variables, client)
     nar_of(source, acme)
     bucket.stop()
     with pytest.raises(errors.SourceUnreachable) as refused:

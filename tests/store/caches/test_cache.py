@@ -1,21 +1,29 @@
+import gzip
+import sys
 import threading
 
 import pytest
 
 from cri_proxy import errors
+from cri_proxy.http.client import Client
 from cri_proxy.store.caches import cache
 from hack.testbed import web
 from hack.testbed.web import FileServer
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 
 @pytest.fixture
 def site(server):
-    return cache.of_url(server.url, cache.Connections(ca_file=None, size=4))
+    return cache.of_url(server.url, Client(size=4))
 
 
 @pytest.fixture
 def directory(publisher):
-    return cache.of_url(publisher.url, cache.Connections(ca_file=None, size=4))
+    return cache.of_url(publisher.url, Client(size=4))
 
 
 @pytest.mark.parametrize("kind", ["site", "directory"])
@@ -97,8 +105,67 @@ def test_credentials_do_not_follow_a_redirection(publisher, server, tmp_path):
         target = elsewhere.url.replace("127.0.0.1", "localhost") + "/x"
         server.fail("/moved", web.Status(302, b"", {"Location": target}))
         url = server.url.replace("http://", "http://user:secret@")
-        site = cache.of_url(url, cache.Connections(ca_file=None, size=4))
+        site = cache.of_url(url, Client(size=4))
 
         assert site.read("moved") == b"there"
         assert server.requests[-1].headers["authorization"].startswith("Basic ")
         assert "authorization" not in elsewhere.requests[0].headers
+
+
+ENCODED = {"gzip": gzip.compress, "zstd": zstd.compress}
+
+
+@pytest.fixture
+def encoding(server):
+    """Has the server send its files with a Content-Encoding."""
+
+    def encode(name):
+        def answer(request):
+            data = ENCODED[name](server.file_of(request.path).read_bytes())
+            return web.Status(200, data, {"Content-Encoding": name})
+
+        server.answer = answer
+
+    return encode
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_files_may_come_encoded(publisher, site, encoding, name, loop):
+    path = publisher.add("thing", b"x" * 1000)
+    encoding(name)
+    offer = site.lookup(path)
+
+    assert offer.narinfo == publisher.narinfo(path)
+    with offer.open() as body:
+        assert body.read(10**9) == publisher.archive_file(path).read_bytes()
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_encoded_file_is_bounded_by_what_it_holds(publisher, server, encoding, name, loop):
+    """Four megabytes of zeros are some kilobytes on their way."""
+    (publisher.directory / "large").write_bytes(bytes(cache.SMALL_BYTES + 1))
+    encoding(name)
+    site = cache.of_url(server.url, Client(size=1, loop=loop))
+
+    with pytest.raises(errors.ContentDamaged, match="larger than"):
+        site.read("large")
+    with pytest.raises(errors.ContentDamaged, match="larger than"):
+        loop.wait(site.fetch("large"))
+
+
+def test_damaged_encoding_is_damage(publisher, server, loop):
+    server.fail("/x", web.Status(200, b"no gzip", {"Content-Encoding": "gzip"}))
+    site = cache.of_url(server.url, Client(size=1, loop=loop))
+
+    with pytest.raises(errors.ContentDamaged, match=r"x .sent with Content-Encoding: gzip. is dam"):
+        loop.wait(site.fetch("x"))
+
+
+def test_unknown_encoding_is_refused_by_its_name(publisher, server, loop):
+    server.fail("/x", web.Status(200, b"x", {"Content-Encoding": "br"}))
+    site = cache.of_url(server.url, Client(size=1, loop=loop))
+
+    with pytest.raises(errors.SourceUnreachable, match="content encoding 'br'"):
+        loop.wait(site.fetch("x"))
+    with pytest.raises(errors.SourceUnreachable, match="content encoding 'br'"):
+        site.read("x")

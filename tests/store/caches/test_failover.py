@@ -11,11 +11,11 @@ from hack.testbed.web import FileServer, Status
 
 
 class GivenUp(Exception):
-    """What `check` raises when nobody wants the path any more."""
+    """What `check` raises when the caller has given up."""
 
 
 def never():
-    """Nobody gives up."""
+    """Do not give up."""
 
 
 def archive_of(offer):

@@ -208,7 +208,7 @@ def test_a_reserved_path_becomes_everybodys_when_a_configured_cache_has_it(
 def test_a_publisher_cannot_put_false_contents_in_anothers_way(
     node: Node, public: Publisher, acme: Publisher, site: FileServer, tmp_path: Path
 ) -> None:
-    """Whoever is first with a path is right only for those who trust the same."""
+    """The first publisher of a path is right only for environments that trust it."""
     common = public.add("common", b"the right one")
     theirs = acme.add("theirs", b"the right one, too")
     mallory = Publisher(tmp_path / "mallory")

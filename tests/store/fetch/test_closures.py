@@ -300,7 +300,7 @@ async def test_disk_without_room_is_told(daemon, publisher, tmp_path):
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("this machine lets nobody mount")
+        pytest.skip("this machine does not allow mounts")
     try:
         root = publisher.add("root", {"data": os.urandom(2_000_000)})
         async with daemon(directory=small / "store") as ours:

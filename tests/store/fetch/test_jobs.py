@@ -7,13 +7,13 @@ import pytest
 from msgspec.structs import replace
 
 from cri_proxy import errors
+from cri_proxy.http import pool
 from cri_proxy.lib.job import Cancelled, Task
 from cri_proxy.store import protocol, signatures
 from cri_proxy.store.caches import failover
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import jobs as fetching
 from cri_proxy.store.fetch import traversal
-from cri_proxy.store.http import connections
 from cri_proxy.store.protocol import Fetch, Fetched, FetchFailed, FetchFew, Survey
 from hack.testbed import web
 from hack.testbed.binary_cache import Executable, Publisher, Symlink
@@ -138,7 +138,7 @@ def test_survey_reports_while_it_goes(options, publisher):
 
 
 def test_survey_looks_many_paths_up_at_a_time(options, publisher, server, monkeypatch):
-    monkeypatch.setattr(connections, "LATE_SECONDS", 60)
+    monkeypatch.setattr(pool, "LATE_SECONDS", 60)
     leaves = [publisher.add(f"leaf-{n}", b"x" * n) for n in range(40)]
     root = publisher.add("root", b"r", leaves)
     hang = web.Hang()
@@ -393,7 +393,7 @@ def small_disk(tmp_path):
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=60", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("this machine lets nobody mount")
+        pytest.skip("this machine does not allow mounts")
     try:
         yield place, ["mount", "-o", "remount,size=64m,nr_inodes=10000", str(place)]
     finally:
@@ -440,7 +440,7 @@ def test_disk_that_fills_up_in_the_middle_is_told(options, publisher, small_disk
 
     class Meanwhile(Task):
         def check(self):
-            """Let somebody else write as much as there is room for, once the path has begun."""
+            """Fill the disk, once the path has begun."""
             if (store.directory / ".stage" / f"{path.basename}.tree").exists():
                 with contextlib.suppress(OSError), (place / "log").open("wb", buffering=0) as file:
                     while file.write(bytes(4096)):
@@ -526,3 +526,26 @@ def test_signature_is_checked_again_for_few(options, publisher, store):
     with pytest.raises(errors.SignatureUntrusted):
         raise errors.of_wire(told[path.basename].error)
     assert store.paths() == ()
+
+
+@pytest.mark.parametrize("what", ["*.narinfo", "/nar/*"])
+def test_job_that_waits_for_a_silent_cache_is_cancelled_at_once(
+    options, publisher, store, server, what
+):
+    """It waits for no piece, and no deadline of the cache's, before it ends."""
+    path = publisher.add("thing", b"x")
+    jobs = fetching.jobs(options(timeout_seconds=3600))
+    wanted = tuple(Fetch(fact.path, fact.found) for fact in survey(jobs, [path]).values())
+    task = Task(lambda report: None)
+    with server.hold(what) as held:
+        if what == "*.narinfo":
+            argument, job = Survey((path.basename,), width=8), protocol.SURVEY
+        else:
+            argument, job = FetchFew(wanted, width=4), protocol.FETCH_FEW
+        future = jobs.named(job.name).start(argument, task)
+        held.wait()
+        task.cancel()
+
+        with pytest.raises(Cancelled):
+            future.result(60)
+    assert names_in(store.directory / ".stage") == []

@@ -9,11 +9,12 @@ import threading
 
 import pytest
 
+from cri_proxy.http.client import Client
 from cri_proxy.lib.job import Task
 from cri_proxy.model import storepaths
 from cri_proxy.model.cachelocations import Location
 from cri_proxy.store import nar, narinfo, protocol
-from cri_proxy.store.caches.cache import Connections, of_url
+from cri_proxy.store.caches.cache import of_url
 from cri_proxy.store.peers import addresses, asking
 from cri_proxy.store.protocol import Fetch
 from hack.testbed import peers, waiting
@@ -92,7 +93,7 @@ def test_a_node_realizes_from_its_peers_while_the_origin_is_away(cluster, closur
 def test_what_is_served_has_the_original_signatures(cluster, closure, publisher):
     with cluster(1) as (node,):
         node.realize(closure)
-        cache = of_url(f"http://{node.address}", Connections(ca_file=None, size=1))
+        cache = of_url(f"http://{node.address}", Client(size=1))
         offer = cache.lookup(closure)
 
         assert offer.narinfo.signatures == publisher.narinfo(closure).signatures

@@ -1,12 +1,12 @@
-"""Messages of HTTP/1.1 as bytes: what a request says, and what the head of its answer means.
+"""Messages of HTTP/1.1 as bytes: requests, and the heads of responses.
 
-    parts_of     a URL → its origin, and what to ask for there
-    request_of   these two, and headers → the bytes of a GET
+    parts_of     a URL → its origin and the target there
+    request_of   origin, target, headers, method, body → the bytes of a request
     tunnel_of    a host → the bytes of a CONNECT
-    head_of      the bytes of an answer's head → version, status, reason, headers
+    head_of      the bytes of a response's head → version, status, reason, headers
 
-No more of HTTP than binary caches speak. Nothing is sent or received here: see `exchanges`; and
-`incoming` for what follows a head.
+The subset of HTTP that binary caches and FloxHub need. Nothing is sent or received here: see
+`connections`; `incoming` parses what follows a head.
 
 Source of the format: RFC 9112.
 """
@@ -19,22 +19,22 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Final
 
+from cri_proxy.http.failures import Broken
+
 PORTS: Final = {"http": 80, "https": 443}
-"""Of the schemes that are spoken."""
+"""Default ports of the supported schemes."""
+
+AGENT: Final = "cri-proxy"
 
 _PLAIN: Final = re.compile("[A-Za-z0-9/._-]*")
 _SAFE: Final = "%/:=&?~#+!$,;'@()*[]|"
 
 Origin = tuple[str, str, int]
-"""Scheme, host and port: what a connection leads to."""
-
-
-class Broken(Exception):
-    """The other side does not speak HTTP, or went away in the middle of it."""
+"""Scheme, host and port."""
 
 
 def parts_of(url: str) -> tuple[Origin, str]:
-    """Return where a URL leads, and what to ask for there."""
+    """Return the origin of a URL, and the target there."""
     end = url.find("/", url.find("//") + 2)
     base, target = (url[:end], url[end:]) if end >= 0 else (url, "/")
     if "?" in base or "#" in target:
@@ -46,35 +46,58 @@ def parts_of(url: str) -> tuple[Origin, str]:
 
 @functools.lru_cache(maxsize=256)
 def _origin_of(base: str) -> Origin:
-    """Return the origin of a URL without a path: of a few sites, asked for again and again."""
+    """Return the origin of a URL without a path; few sites are asked again and again."""
     parts = urllib.parse.urlsplit(base)
     return parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0)
 
 
-def request_of(origin: Origin, target: str, headers: Mapping[str, str]) -> bytes:
-    """Return the bytes of a GET."""
-    scheme, host, port = origin
-    place = place_of(host, None if port == PORTS[scheme] else port)
+def request_of(
+    origin: Origin,
+    target: str,
+    headers: Mapping[str, str],
+    method: str = "GET",
+    body: bytes = b"",
+    is_forwarded: bool = False,  # noqa: FBT
+) -> bytes:
+    """Return the bytes of a request; one that a proxy forwards has the whole URL for a target."""
     quoted = target if _PLAIN.fullmatch(target) else urllib.parse.quote(target, safe=_SAFE)
-    return _request("GET", quoted, place, {"Accept-Encoding": "identity", **headers})
+    if is_forwarded:
+        quoted = f"{origin[0]}://{_host_of(origin)}{quoted}"
+    if body or method not in {"GET", "HEAD"}:
+        headers = {**headers, "Content-Length": str(len(body))}
+    lines = _lines_of(origin, headers) if headers else _usual_lines_of(origin)
+    return f"{method} {quoted} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
 
 
 def tunnel_of(host: str, port: int, headers: Mapping[str, str]) -> bytes:
     """Return the bytes that ask a proxy for a tunnel to a host."""
     place = place_of(host, port)
-    return _request("CONNECT", place, place, headers)
+    fields = {"Host": place, "User-Agent": AGENT, **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"CONNECT {place} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
 
 def place_of(host: str, port: int | None) -> str:
-    """Return a host, with its port if that is to be told, as it stands in URLs and requests."""
+    """Return a host, and its port if there is one, as URLs and requests write them."""
     shown = f"[{host}]" if ":" in host else host
     return shown if port is None else f"{shown}:{port}"
 
 
-def _request(method: str, target: str, host: str, headers: Mapping[str, str]) -> bytes:
-    fields = {"Host": host, "User-Agent": "cri-proxy", **headers}
-    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+def _host_of(origin: Origin) -> str:
+    scheme, host, port = origin
+    return place_of(host, None if port == PORTS[scheme] else port)
+
+
+def _lines_of(origin: Origin, headers: Mapping[str, str]) -> str:
+    """Return the lines of a request's headers."""
+    fields = {"Host": _host_of(origin), "User-Agent": AGENT, "Accept-Encoding": "identity"}
+    return "".join(f"{name}: {value}\r\n" for name, value in (fields | {**headers}).items())
+
+
+@functools.lru_cache(maxsize=256)
+def _usual_lines_of(origin: Origin) -> str:
+    """Return the same for a request without headers of its own, as nearly all are."""
+    return _lines_of(origin, {})
 
 
 def head_of(head: bytes) -> tuple[bytes, int, str, dict[str, str]]:

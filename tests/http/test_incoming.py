@@ -1,7 +1,7 @@
 import pytest
 
-from cri_proxy.store.http.incoming import Incoming
-from cri_proxy.store.http.messages import Broken
+from cri_proxy.http.failures import Broken
+from cri_proxy.http.incoming import Incoming
 
 
 def taken(data, size):

@@ -1,16 +1,19 @@
 """Caches that are reached through a proxy of the environment's."""
 
+import asyncio
 import base64
-import select
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from cri_proxy import errors
+from cri_proxy.http import dialing
+from cri_proxy.http.client import Client, Request
+from cri_proxy.http.dialing import Dialer
+from cri_proxy.http.failures import Broken
 from cri_proxy.store.caches import cache, failover
-from cri_proxy.store.http.connections import Connections
 from hack.testbed.tunnels import TunnelProxy
 from hack.testbed.web import FileServer, Status
-from tests.store.caches.test_volley import WAIT_SECONDS, outcomes_of, question
 
 
 def never():
@@ -50,18 +53,15 @@ def test_https_goes_through_the_proxys_tunnel(publisher, secure, proxy):
     assert proxy.asked == [place]  # one tunnel, for nix-cache-info and the narinfo
 
 
-def test_many_files_come_through_tunnels_at_a_time(publisher, secure, proxy, fire):
+def test_many_files_come_through_tunnels_at_a_time(publisher, secure, proxy):
     url, authority = secure
     files = {f"file-{n}": b"x" * 20_000 * n for n in range(20)}
     for name, data in files.items():
         (publisher.directory / name).write_bytes(data)
-    site = cache.of_url(url, Connections(ca_file=authority, size=8))
-    assert site.is_direct
+    site = cache.of_url(url, Client(size=8, dialer=Dialer(ca_file=authority)))
 
-    with fire() as fired:
-        for name in files:
-            fired.ask(question(name, [site]))
-        assert outcomes_of(fired, 20) == files
+    with ThreadPoolExecutor(4) as readers:
+        assert list(readers.map(site.read, files)) == list(files.values())
 
     assert 1 <= len(proxy.asked) <= 4
 
@@ -120,20 +120,57 @@ def test_where_a_redirection_leads_a_proxy_is_used_that_is_for_it(
     assert [request.path for request in forwarder.requests] == [far]
 
 
-def test_what_comes_through_a_tunnel_can_be_polled(secure, proxy):
+def test_proxy_that_forwards_is_logged_in_to(tmp_path, monkeypatch):
+    with FileServer(tmp_path) as forwarder:
+        forwarder.answer = lambda request: Status(200, b"forwarded")
+        place = forwarder.url.removeprefix("http://")
+        monkeypatch.setenv("http_proxy", f"http://me:p%40ss@{place}")
+        fetched = Client(size=1).ask(Request("http://far.invalid/x?y"), limit=100, seconds=60)
+
+    assert fetched.body == b"forwarded"
+    (request,) = forwarder.requests
+    login = base64.b64encode(b"me:p@ss").decode()
+    assert request.path == "http://far.invalid/x?y"
+    assert request.headers["proxy-authorization"] == f"Basic {login}"
+
+
+def test_proxy_may_be_behind_tls_itself(publisher, secure, certificate, tmp_path, monkeypatch):
+    """Its tunnels are TLS in TLS then, and what it forwards is in TLS."""
     url, authority = secure
-    site = cache.of_url(url, Connections(ca_file=authority, size=1))
-    site.widen()
-    coming = site.begin("absent")
+    (publisher.directory / "file").write_bytes(b"there")
+    with TunnelProxy() as proxy:
+        proxy.speak_tls(*certificate)
+        monkeypatch.setenv("https_proxy", f"https://{proxy.place}")
+        fetched = Client(size=1, dialer=Dialer(ca_file=authority)).ask(
+            Request(f"{url}/file"), limit=100, seconds=60
+        )
+        assert fetched.body == b"there"
+        assert len(proxy.asked) == 1
+    (tmp_path / "forwarder").mkdir()
+    with FileServer(tmp_path / "forwarder") as forwarder:
+        forwarder.speak_tls(*certificate)
+        forwarder.answer = lambda request: Status(200, request.path.encode())
+        monkeypatch.setenv("http_proxy", forwarder.url)
+        fetched = Client(size=1, dialer=Dialer(ca_file=authority)).ask(
+            Request("http://far.invalid/x"), limit=100, seconds=60
+        )
 
-    with pytest.raises(errors.NotFound):
-        advanced(coming)
+    assert fetched.body == b"http://far.invalid/x"
 
 
-def advanced(coming):
-    """A file that was asked for, whenever something of it comes."""
-    data = None
-    while data is None:
-        assert select.select([coming], [], [], WAIT_SECONDS)[0]
-        data = coming.advance()
-    return data
+async def test_name_is_looked_up_once_for_many_connections(server, monkeypatch):
+    lookups = []
+    look_up = dialing.socket.getaddrinfo
+
+    def counted(host, *arguments, **options):
+        lookups.append(host)
+        return look_up("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(dialing.socket, "getaddrinfo", counted)
+    dialer, origin = Dialer(), ("http", "cache.invalid", server.port)
+    made = await asyncio.gather(*(dialer.dial(origin, None) for _ in range(4)))
+
+    assert all(each.is_open for each in made)
+    assert lookups == ["cache.invalid"]
+    for each in made:
+        each.close(Broken("was closed"))

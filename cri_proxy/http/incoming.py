@@ -1,8 +1,8 @@
-"""The answer to a GET as it comes: bytes in, its head and then the bytes of its body out.
+"""An incremental parser of one response: bytes go in, its head and the bytes of its body come out.
 
-Bodies end after a length, with a last chunk, or with their connection; caches speak all three. What
-is no HTTP, breaks off, or goes on for ever beside the body, is `Broken`. Nothing is received here:
-see `exchanges`.
+Bodies end after a length, with a last chunk, or with their connection; caches use all three.
+Anything that is not HTTP, ends early, or has endless headers or trailers raises `Broken`. Nothing
+is received here: see `connections`.
 
 Source of the format: RFC 9112, 6 and 7.
 """
@@ -13,19 +13,20 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from cri_proxy.store.http.messages import Broken, head_of
+from cri_proxy.http.failures import Broken
+from cri_proxy.http.messages import head_of
 
 HEAD_BYTES: Final = 64 * 1024
-"""Longest head, longest line between two chunks, and all interim answers and trailers together."""
+"""Longest head, longest line between chunks, and all interim responses and trailers together."""
 
 _CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 
 
 class Incoming:
-    """One answer as it comes: bytes go in, and those of its body come out.
+    """One response as it arrives.
 
-    `status` is 0 until the head has come. `is_over` says that the body has ended, and `is_kept`
-    that another request may follow on the same connection then.
+    `status` is 0 until the head is complete. `is_over` says that the body has ended, and `is_kept`
+    that another request may follow on the same connection.
     """
 
     __slots__ = (
@@ -46,13 +47,13 @@ class Incoming:
         self.headers: dict[str, str] = {}
         self.is_over = False
         self.is_kept = False
-        self._beside = 0  # bytes of interim answers and trailers
-        self._held = b""  # of a head, or of a line between chunks, that has not all come
-        self._left: int | None = None  # of the body, or of a chunk; None: as long as bytes come
-        self._framing: Callable[[bytes], None] | None = None  # of chunks: what takes the next line
+        self._beside = 0  # bytes of interim responses and trailers
+        self._held = b""  # an incomplete head, or an incomplete line between chunks
+        self._left: int | None = None  # of the body or a chunk; None: until the connection ends
+        self._framing: Callable[[bytes], None] | None = None  # of chunks: parses the next line
 
     def take(self, data: bytes) -> bytes:
-        """Return what bytes of the body are in `data`, the next that have come; raise Broken."""
+        """Return the bytes of the body in `data`, which arrived next; raise Broken."""
         if not self.status:
             rest = self._take_head(self._held + data if self._held else data)
             if rest is None:
@@ -70,7 +71,7 @@ class Incoming:
         return data
 
     def end(self) -> None:
-        """Take note that no more comes; raise Broken unless the body ends in this way."""
+        """Accept the end of the connection; raise Broken unless the body ends in this way."""
         if not self.status:
             where = "in the head of an answer" if self._held else "without an answer"
             raise Broken(f"closed the connection {where}")
@@ -81,11 +82,11 @@ class Incoming:
         self.is_over = True
 
     def _take_head(self, data: bytes) -> bytes | None:
-        """Read the head and return what follows it; None if it has not all come."""
+        """Parse the head and return what follows it; None while it is incomplete."""
         while (end := data.find(b"\r\n\r\n")) >= 0:
             version, status, self.reason, self.headers = head_of(data[:end])
             data = data[end + 4 :]
-            if status >= 200:  # else it is an interim answer; the real one follows it
+            if status >= 200:  # else it is an interim response; the final one follows
                 self.status, self._held = status, b""
                 self._choose_framing(version)
                 return data
@@ -96,7 +97,7 @@ class Incoming:
         return None
 
     def _choose_framing(self, version: bytes) -> None:
-        """Find out from the head where the body ends."""
+        """Choose from the head how the end of the body is found."""
         coding = self.headers.get("transfer-encoding")
         length = self.headers.get("content-length")
         options = self.headers.get("connection", "").lower()
@@ -115,7 +116,7 @@ class Incoming:
             self.is_kept = False
 
     def _take_chunks(self, data: bytes) -> bytes:
-        """Return what of the body is in these chunks, or parts of them."""
+        """Return the bytes of the body in these chunks, or parts of them."""
         data, self._held = self._held + data, b""
         pieces, position = [], 0
         while position < len(data) and not self.is_over:
@@ -139,7 +140,7 @@ class Incoming:
         return b"".join(pieces)
 
     def _take_size(self, line: bytes) -> None:
-        """Take the line that a chunk begins with."""
+        """Parse the line that begins a chunk."""
         found = _CHUNK_SIZE.fullmatch(line)
         if found is None:
             raise Broken("sends a chunk without a size")
@@ -147,24 +148,24 @@ class Incoming:
         self._framing = self._take_end if self._left else self._take_trailer
 
     def _take_end(self, line: bytes) -> None:
-        """Take the end of a chunk's line, which is empty."""
+        """Check the line that ends a chunk, which is empty."""
         if line:
             raise Broken("sends a chunk of another size than it says")
         self._framing = self._take_size
 
     def _take_trailer(self, line: bytes) -> None:
-        """Take a line behind the last chunk; an empty one is the end of all."""
+        """Skip a line after the last chunk; an empty one ends the body."""
         self._pass(len(line))
         self.is_over = not line
 
     def _pass(self, size: int) -> None:
-        """Pass over so many bytes of what nobody needs."""
+        """Count bytes that are skipped; raise Broken if there are too many."""
         self._beside += size
         if self._beside > HEAD_BYTES:
             raise Broken("sends interim answers or trailers without an end")
 
     def _end(self, rest: int) -> None:
-        """Note the end of the body, and that so many bytes follow which nobody asked for."""
+        """Record the end of the body; `rest` bytes follow it that no request asked for."""
         self.is_over = True
         self._left, self._framing = 0, None
         self.is_kept = self.is_kept and not rest

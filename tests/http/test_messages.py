@@ -1,6 +1,7 @@
 import pytest
 
-from cri_proxy.store.http import messages
+from cri_proxy.http import messages
+from cri_proxy.http.failures import Broken
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_head_is_read_by_names_in_lower_case():
     ],
 )
 def test_what_is_no_head_is_refused(head):
-    with pytest.raises(messages.Broken):
+    with pytest.raises(Broken):
         messages.head_of(head)
 
 

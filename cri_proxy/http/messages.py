@@ -57,7 +57,7 @@ def request_of(
     headers: Mapping[str, str],
     method: str = "GET",
     body: bytes = b"",
-    is_forwarded: bool = False,  # noqa: FBT
+    is_forwarded: bool = False,
 ) -> bytes:
     """Return the bytes of a request; one that a proxy forwards has the whole URL for a target."""
     quoted = target if _PLAIN.fullmatch(target) else urllib.parse.quote(target, safe=_SAFE)

@@ -1,10 +1,12 @@
 """Settings: one table of keys, loaded from four sources and validated strictly.
 
-`schema` is the table: sections are frozen dataclasses, each key has a kind (`kinds`), a default and
-a line of help. `keys` derives all names of a key from it: `store.root` in the file is
-CRI_PROXY_STORE_ROOT in the environment and --set store.root=... on the command line. `sources`
-merges defaults < file < environment < --set and records where each value came from;
-`contradictions` finds values that exclude each other; `page` generates docs/settings.md.
+    schema          the table: sections are frozen dataclasses; each key has a kind, a default, help
+    kinds           kinds of values: what is accepted, and two parsers
+    keys            all names of a key: `store.root` in the file is CRI_PROXY_STORE_ROOT in the
+                    environment and --set store.root=... on the command line
+    sources         merges defaults < file < environment < --set, and records each value's origin
+    contradictions  finds values that exclude each other
+    page            generates docs/settings.md
 
 Nothing here reads the environment or a file at import time: the CLI passes them in, once.
 """

@@ -121,7 +121,7 @@ def _save(root: Path, after: str, ended_at: float) -> None:
 
 
 def quarantined(root: Path) -> int:
-    """Return how many store paths are in quarantine, whoever found them damaged."""
+    """Return how many store paths are in quarantine."""
     try:
         return sum(
             each.name.endswith(".damaged") for each in (root / "store" / ".narinfo").iterdir()

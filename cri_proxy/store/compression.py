@@ -1,9 +1,9 @@
 """Compressed archives as plain bytes: xz, zstd, gzip, bzip2, or none.
 
-`reader_of` puts a decompressor between whoever fetches and whoever unpacks; both sides are pulled,
-never pushed, so no more is in memory than one piece on each side and what the format itself needs
-(its window), which is bounded: an archive compressed with more is refused before it is allocated.
-A compressed file may hold several streams one after another, as parallel compressors write them.
+`reader_of` puts a decompressor between the download and the unpacker. Data is pulled on both sides,
+never pushed, so memory holds one piece on each side and the format's own window. The window is
+bounded: an archive that needs a larger one is refused before it is allocated. A compressed file may
+hold several streams one after another, as parallel compressors write them.
 One that breaks off, or that anything else follows, is damaged, even where every byte of the
 contents had come.
 """

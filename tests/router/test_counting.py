@@ -1,4 +1,4 @@
-"""Counting: what a call is counted as, read from bytes that nobody decodes."""
+"""Counting: the method and status of a call, read from its frames without decoding headers."""
 
 from __future__ import annotations
 

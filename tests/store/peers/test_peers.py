@@ -49,7 +49,7 @@ def closure(publisher):
 
 
 def ask(address, target, method="GET"):
-    """Ask a node from an address that is nobody's; return status and body."""
+    """Ask a node from an address that is no peer's; return status and body."""
     connection = http.client.HTTPConnection(address, timeout=30)
     connection.request(method, f"/{target}")
     response = connection.getresponse()

@@ -112,6 +112,8 @@ async def test_realizations_and_interposed_calls_are_measured(
     assert found[outcome.format("fetched")] == 1
     assert found["cri_proxy_fetched_paths_total"] == 1
     assert found["cri_proxy_fetched_size_bytes_total"] > 1_000_000
+    requests = 'cri_proxy_cache_requests_total{cri_proxy_outcome="found"}'
+    assert found[requests] >= 2  # a worker's: the narinfo and the archive at least
     assert found["cri_proxy_store_paths"] == 1
     assert found["cri_proxy_store_environments"] == 1
     assert found["cri_proxy_runtime_up"] == 1

@@ -83,7 +83,7 @@ def test_files_that_the_pages_name_exist() -> None:
 
 
 def test_the_architecture_has_the_floors_that_are_checked() -> None:
-    """Those of the package, then those of the store's rooms."""
+    """Those of the package, then those of the rooms of store and http."""
     page = (REPOSITORY / "docs" / "architecture.md").read_text()
     shown = [re.findall(r"[a-z]+", floor) for floor in FLOORS.findall(page)]
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -92,5 +92,5 @@ def test_the_architecture_has_the_floors_that_are_checked() -> None:
     ]
     layers = [layer for contract in contracts for layer in contract["layers"]]
 
-    assert len(contracts) == 2
+    assert len(contracts) == 3
     assert shown == [re.findall(r"(?:cri_proxy\.)?(\w+)", layer) for layer in layers]

@@ -29,6 +29,7 @@ from cri_proxy import errors
 from cri_proxy.http.client import Client, Head, Request, Response, encoding_of
 from cri_proxy.http.failures import RequestFailed, TLSFailed, TooLarge, text_of
 from cri_proxy.http.statuses import Meaning, meaning_of
+from cri_proxy.lib import meters
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import compression, narinfo, protocol
@@ -42,6 +43,12 @@ SMALL_BYTES: Final = 4 * 1024 * 1024
 _PIECE_BYTES: Final = 256 * 1024
 _DEFAULT_PRIORITY: Final = 50
 _LAST_PRIORITY: Final = 1_000_000_000
+_OUTCOMES: Final = {Meaning.OK: "found", Meaning.MISSING: "missing", Meaning.DENIED: "missing"}
+_requests = meters.counter(
+    "cri_proxy_cache_requests_total",
+    "Requests to binary caches by outcome: found, missing, failed or unreachable.",
+    "cri_proxy_outcome",
+)
 
 
 class Passing(errors.SourceUnreachable):
@@ -260,6 +267,7 @@ def body_of(response: Response, name: str) -> ByteSource:
 
 def refusal_of(error: RequestFailed) -> errors.SourceUnreachable:
     """Return what a failed request means for the cache."""
+    _requests.add(1, "unreachable")
     if isinstance(error, TLSFailed):
         return errors.SourceUnreachable(str(error))
     return Passing(str(error))
@@ -271,6 +279,7 @@ def check_status(head: Head, reason: str = "") -> None:
     `reason` is what the server says besides the status.
     """
     meaning = meaning_of(head.status)
+    _requests.add(1, _OUTCOMES.get(meaning, "failed"))
     if meaning is Meaning.OK:
         return
     said = f"answered {head.status} {head.reason}".rstrip()

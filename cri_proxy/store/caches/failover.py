@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 from cri_proxy import errors
 from cri_proxy.http.client import SILENCE_SECONDS, Client
 from cri_proxy.http.dialing import Dialer
+from cri_proxy.lib import meters
 from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
@@ -43,6 +44,9 @@ _ADVICE: Final[dict[type[errors.CriProxyError], str]] = {  # gravest first: it n
     errors.NotFound: "{path} is in none of the binary caches: push it to one, or add its cache",
 }
 _REFUSALS: Final = tuple(_ADVICE)
+_retries = meters.counter(
+    "cri_proxy_cache_retries_total", "Downloads that were tried again at the same cache."
+)
 _log = logs.of(__name__)
 
 T = TypeVar("T")
@@ -156,6 +160,7 @@ def _insist(
             if attempt == ATTEMPTS - 1 or source.is_shunned:
                 source.shun()
                 raise
+            _retries.add()
             time.sleep(pause_of(attempt, passing.pause))
         except errors.SourceUnreachable:
             source.shun()

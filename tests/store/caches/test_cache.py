@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import sys
 import threading
@@ -6,6 +7,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.http.client import Client
+from cri_proxy.lib import meters
 from cri_proxy.store.caches import cache
 from hack.testbed import web
 from hack.testbed.web import FileServer
@@ -169,3 +171,29 @@ def test_unknown_encoding_is_refused_by_its_name(publisher, server, loop):
         loop.wait(site.fetch("x"))
     with pytest.raises(errors.SourceUnreachable, match="content encoding 'br'"):
         site.read("x")
+
+
+def outcomes():
+    """Return how many requests had each outcome so far."""
+    return meters.COUNTERS["cri_proxy_cache_requests_total"].values()
+
+
+@pytest.mark.parametrize("is_asynchronous", [False, True])
+def test_requests_are_counted_by_outcome(publisher, server, loop, is_asynchronous):
+    site = cache.of_url(server.url, Client(size=1, loop=loop))
+    (publisher.directory / "there").write_bytes(b"x")
+    server.fail("/broken", web.Status(500))
+    before = outcomes()
+    for name in ("there", "absent", "broken", "gone"):
+        if name == "gone":
+            server.stop()
+        with contextlib.suppress(errors.CriProxyError):
+            loop.wait(site.fetch(name)) if is_asynchronous else site.read(name)
+
+    after = outcomes()
+    assert {labels: count - before.get(labels, 0) for labels, count in after.items()} == {
+        ("found",): 1,
+        ("missing",): 1,
+        ("failed",): 1,
+        ("unreachable",): 1,
+    }

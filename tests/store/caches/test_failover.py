@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from cri_proxy import errors
+from cri_proxy.lib import meters
 from cri_proxy.store.caches import failover
 from hack.testbed import web
 from hack.testbed.binary_cache import Publisher
@@ -182,11 +183,14 @@ def test_cache_of_another_store_is_refused(publisher, server):
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
 def test_passing_trouble_is_tried_again_with_growing_pauses(publisher, server, status):
+    retries = meters.COUNTERS["cri_proxy_cache_retries_total"]
+    before = retries.values()[()]
     path = publisher.add("thing", b"x")
     server.fail("*.narinfo", Status(status), times=3)
 
     assert failover.Caches([server.url]).seek(path, cache_of, check=never) == server.url
     assert server.count("*.narinfo") == 4
+    assert retries.values()[()] - before == 3
 
 
 def test_pauses_grow_differ_and_heed_the_cache_within_reason(monkeypatch):

@@ -5,11 +5,11 @@
     NO_PROXY                    what is reached directly: names with all below them, host:port, *,
                                 and networks (10.0.0.0/8) with the addresses in them
 
-They are read as Python's standard library reads them (urllib.request): the variables in lower case
-win, and an empty one counts for nothing. It knows no networks; those are read as kubelet and the
-runtime do, which have the same NO_PROXY on many nodes: a URL's host counts if it is an address
-itself, names are not looked up. Who sends through the proxy is told where it is and, apart from
-that, what it is to be logged in to with: a password is in no URL that could get into a message.
+They are read as Python's standard library reads them (urllib.request): variables in lower case have
+precedence, and empty ones are ignored. It does not support networks; those are read as kubelet and
+the runtime do, which have the same NO_PROXY on many nodes: a URL's host matches if it is an address
+itself, names are not looked up. A proxy's URL and its login are separate values, so that no password
+gets into a message with the URL.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Proxies:
         return Proxy(f"{proxy.scheme}://{place}", _login(user) if is_there else {})
 
     def _is_excepted(self, place: str, host: str) -> bool:
-        """Whether NO_PROXY has a host, with or without its port; an IPv6 one is in no brackets."""
+        """Return whether NO_PROXY lists a host, with or without its port (IPv6 without brackets)."""
         if any(urllib.request.proxy_bypass(each, self._variables) for each in (place, host)):
             return True
         with contextlib.suppress(ValueError):
@@ -74,7 +74,7 @@ class Proxies:
 
 
 def _networks_of(excepted: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Return the networks among what NO_PROXY lists; what is none is a name, perhaps an odd one."""
+    """Yield the networks in NO_PROXY; anything else in it is a name."""
     for each in excepted.split(","):
         if "/" in each:
             with contextlib.suppress(ValueError):

@@ -8,8 +8,8 @@
 They are read as Python's standard library reads them (urllib.request): variables in lower case have
 precedence, and empty ones are ignored. It does not support networks; those are read as kubelet and
 the runtime do, which have the same NO_PROXY on many nodes: a URL's host matches if it is an address
-itself, names are not looked up. A proxy's URL and its login are separate values, so that no password
-gets into a message with the URL.
+itself, names are not looked up. A proxy's URL and its login are separate values, so that the URL
+brings no password into a message.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Proxies:
         return Proxy(f"{proxy.scheme}://{place}", _login(user) if is_there else {})
 
     def _is_excepted(self, place: str, host: str) -> bool:
-        """Return whether NO_PROXY lists a host, with or without its port (IPv6 without brackets)."""
+        """Return whether NO_PROXY lists a host, with or without its port."""
         if any(urllib.request.proxy_bypass(each, self._variables) for each in (place, host)):
             return True
         with contextlib.suppress(ValueError):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ipaddress
-import urllib.request
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -40,7 +40,7 @@ class Proxies:
     """The proxies of this process's environment, as it is now."""
 
     def __init__(self) -> None:
-        self._variables = urllib.request.getproxies_environment()
+        self._variables = _variables()
         self._networks = tuple(_networks_of(self._variables.get("no", "")))
 
     def of(self, url: str) -> Proxy | None:
@@ -65,12 +65,23 @@ class Proxies:
 
     def _is_excepted(self, place: str, host: str) -> bool:
         """Return whether NO_PROXY lists a host, with or without its port."""
+        import urllib.request  # see `_variables`
+
         if any(urllib.request.proxy_bypass(each, self._variables) for each in (place, host)):
             return True
         with contextlib.suppress(ValueError):
             address = ipaddress.ip_address(host)
             return any(address in each for each in self._networks)
         return False
+
+
+def _variables() -> dict[str, str]:
+    """Return the variables of this process by what they are for: "http", "https", "all", "no"."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return {}
+    import urllib.request  # a megabyte, and some ms of each worker's start
+
+    return urllib.request.getproxies_environment()
 
 
 def _networks_of(excepted: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:

@@ -15,6 +15,7 @@ The body is as the server sent it: `encoding_of` returns its Content-Encoding.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import functools
 import urllib.parse
@@ -124,7 +125,7 @@ class Client:
         self._pool = ConnectionPool(
             dialer or Dialer(), size=size, silence_seconds=silence_seconds, is_hedging=is_hedging
         )
-        weakref.finalize(self, _close, self._loop, self._pool)
+        weakref.finalize(self, _close, self._loop, self._pool).atexit = False
 
     def open(self, request: Request) -> Response:
         """Send a request and return the response, its body not read; raise RequestFailed."""
@@ -218,4 +219,5 @@ def _parts_of(url: str) -> tuple[messages.Origin, str]:
 def _close(loop: Loop, pool: ConnectionPool) -> None:
     """Close the connections of a client that is no more."""
     if loop.is_started:
-        loop.get().call_soon_threadsafe(pool.close)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and closed them
+            loop.get().call_soon_threadsafe(pool.close)

@@ -66,6 +66,7 @@ class Dialer:
         if ca_file is not None:
             trust = certificates.context(file=ca_file)  # fails at once if it cannot be read
         self._trust = trust
+        self._loading: asyncio.Future[ssl.SSLContext] | None = None
         self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolver")
         self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
 
@@ -142,22 +143,29 @@ class Dialer:
 
     async def _secure(self, connection: ClientConnection, host: str) -> None:
         """Speak TLS from now on."""
-        loop = asyncio.get_running_loop()
-        if self._trust is None:  # the system's authorities take some tens of milliseconds to load
-            self._trust = await loop.run_in_executor(self._resolvers, certificates.context)
         try:
-            connection.transport = await loop.start_tls(  # type: ignore[assignment]
+            connection.transport = await asyncio.get_running_loop().start_tls(  # type: ignore[assignment]
                 connection.transport,
                 connection,
-                self._trust,
+                self._trust or await self._system_trust(),
                 server_hostname=host,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
             )
-        except (OSError, ValueError) as error:
+        except BaseException as error:
             connection.close(Broken("has no TLS"))
             if isinstance(error, ssl.SSLError | ValueError):
                 raise TLSFailed(f"TLS failed: {error}") from error
-            raise Broken(f"TLS failed: {text_of(error)}") from error
+            if isinstance(error, OSError):
+                raise Broken(f"TLS failed: {text_of(error)}") from error
+            raise
+
+    async def _system_trust(self) -> ssl.SSLContext:
+        """Return the system's authorities, loaded once: that takes some tens of milliseconds."""
+        if self._loading is None:
+            loop = asyncio.get_running_loop()
+            self._loading = loop.run_in_executor(self._resolvers, certificates.context)
+        self._trust = await asyncio.shield(self._loading)
+        return self._trust
 
 
 def _resolve(host: str, port: int) -> Sequence[str]:

@@ -46,7 +46,8 @@ class Loop:
                 threading.Thread(
                     target=_serve, args=(self._loop,), name="eventloop", daemon=True
                 ).start()
-                weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+                stop = weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
+                stop.atexit = False
             return self._loop
 
 

@@ -5,11 +5,11 @@
     NO_PROXY                    what is reached directly: names with all below them, host:port, *,
                                 and networks (10.0.0.0/8) with the addresses in them
 
-They are read as Python's standard library reads them (urllib.request): the variables in lower case
-win, and an empty one counts for nothing. It knows no networks; those are read as kubelet and the
-runtime do, which have the same NO_PROXY on many nodes: a URL's host counts if it is an address
-itself, names are not looked up. Who sends through the proxy is told where it is and, apart from
-that, what it is to be logged in to with: a password is in no URL that could get into a message.
+They are read as Python's standard library reads them (urllib.request): variables in lower case have
+precedence, and empty ones are ignored. It does not support networks; those are read as kubelet and
+the runtime do, which have the same NO_PROXY on many nodes: a URL's host matches if it is an address
+itself, names are not looked up. A proxy's URL and its login are separate values, so that the URL
+brings no password into a message.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ipaddress
-import urllib.request
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -40,7 +40,7 @@ class Proxies:
     """The proxies of this process's environment, as it is now."""
 
     def __init__(self) -> None:
-        self._variables = urllib.request.getproxies_environment()
+        self._variables = _variables()
         self._networks = tuple(_networks_of(self._variables.get("no", "")))
 
     def of(self, url: str) -> Proxy | None:
@@ -64,7 +64,9 @@ class Proxies:
         return Proxy(f"{proxy.scheme}://{place}", _login(user) if is_there else {})
 
     def _is_excepted(self, place: str, host: str) -> bool:
-        """Whether NO_PROXY has a host, with or without its port; an IPv6 one is in no brackets."""
+        """Return whether NO_PROXY lists a host, with or without its port."""
+        import urllib.request  # see `_variables`
+
         if any(urllib.request.proxy_bypass(each, self._variables) for each in (place, host)):
             return True
         with contextlib.suppress(ValueError):
@@ -73,8 +75,17 @@ class Proxies:
         return False
 
 
+def _variables() -> dict[str, str]:
+    """Return the variables of this process by what they are for: "http", "https", "all", "no"."""
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return {}
+    import urllib.request  # a megabyte, and some ms of each worker's start
+
+    return urllib.request.getproxies_environment()
+
+
 def _networks_of(excepted: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Return the networks among what NO_PROXY lists; what is none is a name, perhaps an odd one."""
+    """Yield the networks in NO_PROXY; anything else in it is a name."""
     for each in excepted.split(","):
         if "/" in each:
             with contextlib.suppress(ValueError):

@@ -174,3 +174,21 @@ async def test_name_is_looked_up_once_for_many_connections(server, monkeypatch):
     assert lookups == ["cache.invalid"]
     for each in made:
         each.close(Broken("was closed"))
+
+
+async def test_authorities_of_the_system_are_loaded_once(secure, monkeypatch):
+    loaded = []
+    load = dialing.certificates.context
+
+    def counted():
+        loaded.append(True)
+        return load(file=secure[1])
+
+    monkeypatch.setattr(dialing.certificates, "context", counted)
+    port = int(secure[0].rpartition(":")[2])
+    dialer = Dialer()
+    made = await asyncio.gather(*(dialer.dial(("https", "127.0.0.1", port), None) for _ in "1234"))
+
+    assert len(loaded) == 1
+    for each in made:
+        each.close(Broken("was closed"))

@@ -8,7 +8,7 @@ tracker    which nodes have the paths that this node tracks, and whose turn it i
 Every node serves what it has verified, with the original signatures. Each path has a tracker, the
 node that its digest selects: there is no leader, and nothing to configure but a name in DNS.
 
-    Worker                         Tracker of the path             Node that has it
+    A worker                       The path's tracker              A node that has it
       | the path's narinfo?              |                                 |
       | -------------------------------> | known, or: ask the origin       |
       | a turn to fetch it               |                                 |

@@ -39,24 +39,15 @@ class Key:
         return f"{PREFIX}{self.section}_{self.name}".upper()
 
 
-def _keys_of(section: str, table: type) -> list[Key]:
-    return [
-        Key(
-            section,
-            each.name,
-            each.metadata["kind"],
-            each.metadata["default"],
-            each.metadata["about"],
-        )
-        for each in dataclasses.fields(table)
-    ]
-
-
 SECTIONS: Final[Mapping[str, type]] = {
     each.name: type(getattr(schema.Settings(), each.name))
     for each in dataclasses.fields(schema.Settings)
 }
-KEYS: Final = tuple(key for name, table in SECTIONS.items() for key in _keys_of(name, table))
+KEYS: Final = tuple(
+    Key(section, each.name, **each.metadata)
+    for section, table in SECTIONS.items()
+    for each in dataclasses.fields(table)
+)
 
 
 def toml_of(value: object) -> str:

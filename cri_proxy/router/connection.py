@@ -55,11 +55,7 @@ class Connection:
         self._request_flow = self._interposition.request_flow
         self._upstream = Upstream(self._streams, self._interposition)
         self._downstream = Downstream(
-            matcher,
-            self.to_upstream,
-            streams=self._streams,
-            upstream=self._upstream,
-            interposition=self._interposition,
+            matcher, self.to_upstream, self._streams, self._upstream, self._interposition
         )
 
     @property

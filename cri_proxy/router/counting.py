@@ -14,6 +14,7 @@ lent to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 from cri_proxy.router import frames, headers
@@ -91,14 +92,12 @@ class Table:
         return UNKNOWN
 
 
+@dataclass(slots=True, eq=False)
 class Calls:
     """The open calls of one connection."""
 
-    __slots__ = ("_methods", "_table")
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self._methods: dict[int, str] = {}
+    _table: Table
+    _methods: dict[int, str] = field(default_factory=dict)
 
     def begin(self, stream: int, block: bytes) -> None:
         """Note that a call begins, by the header block of its request."""

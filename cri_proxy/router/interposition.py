@@ -13,7 +13,7 @@ remembered, so that late frames of downstream on them are dropped.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
@@ -60,8 +60,7 @@ class Interposition:
         self.has_refused = False
         """Calls have been failed without the interposer since this was last reset."""
         self._on_change = on_change
-        self._closed: dict[int, None] = {}
-        self._closed_order: deque[int] = deque()
+        self._closed: OrderedDict[int, None] = OrderedDict()
         self._begin()
 
     # Events from downstream
@@ -78,9 +77,8 @@ class Interposition:
     def mark_closed(self, stream: int) -> None:
         """Mark the stream as closed; later frames on it are dropped."""
         self._closed[stream] = None
-        self._closed_order.append(stream)
-        if len(self._closed_order) > REMEMBERED:
-            del self._closed[self._closed_order.popleft()]
+        if len(self._closed) > REMEMBERED:
+            self._closed.popitem(last=False)
 
     def connect(self, settings: Http2Settings) -> None:
         """Request a connection to the interposer, which gets downstream's settings."""
@@ -152,11 +150,8 @@ class Interposition:
 
     def receive(self, data: bytes) -> None:
         """Process bytes from the interposer; raises Violation if it broke the protocol."""
-        buffer, found = self._frames.feed(data)
-        for start, stop, kind, flags, stream in found:
-            self._frame(buffer[start:stop], kind, flags, stream)
-        if self._frames.excess:
-            raise frames.too_long()
+        for frame in self._frames.feed(data):
+            self._frame(*frame)
         credit = self.response_flow.interposer_grant()
         if credit:
             self.to_interposer.append(frames.window_update(0, credit))
@@ -167,7 +162,7 @@ class Interposition:
         self._settings = Http2Settings()
         self._sender = headers.HeaderSender()
         self._receiver = headers.HeaderReceiver()
-        self._block: headers.PartialBlock | None = None
+        self._block: headers.HeaderBlock | None = None
         self.request_flow.begin()
 
     def _become(self, state: State) -> None:
@@ -178,7 +173,7 @@ class Interposition:
         if self._block is not None:
             if self._block.extend(raw, kind, flags, stream):
                 block, self._block = self._block, None
-                self._response(block.whole())
+                self._response(block)
             return
         frames.check_stream(kind, stream)
         self.has_sent |= kind <= frames.HEADERS  # DATA or HEADERS
@@ -193,9 +188,9 @@ class Interposition:
                 else:
                     self.response_flow.drop(len(payload))
             case frames.HEADERS:
-                block = headers.PartialBlock(flags, stream, raw)
+                block = headers.HeaderBlock(flags, stream, raw)
                 if flags & frames.END_HEADERS:
-                    self._response(block.whole())
+                    self._response(block)
                 else:
                     self._block = block
             case frames.CONTINUATION | frames.PUSH_PROMISE:

@@ -95,10 +95,6 @@ class Link:
 
     # Events of the transports
 
-    def _receive(self, receive: Callable[[bytes], None], data: bytes) -> None:
-        receive(data)
-        self.settle()
-
     def _lost(self, side: Side, transport: SocketTransport, error: OSError | None) -> None:
         """Handle the end of a transport, closed by either end."""
         if self._transports[side] is not transport:
@@ -150,8 +146,7 @@ class Link:
             pieces.clear()
 
     def _regulate(self) -> None:
-        for side in Side:
-            transport = self._transports[side]
+        for side, transport in zip(Side, self._transports):
             if transport is None:
                 continue
             is_served = side is not Side.DOWNSTREAM or self._transports[Side.UPSTREAM] is not None
@@ -166,9 +161,14 @@ class Link:
             Side.UPSTREAM: self.core.receive_upstream,
             Side.INTERPOSER: self.core.receive_interposer,
         }[side]
+
+        def received(data: bytes) -> None:
+            receive(data)
+            self.settle()
+
         self._transports[side] = SocketTransport(
             connected,
-            functools.partial(self._receive, receive),
+            received,
             on_full=functools.partial(self._pause, side),
             on_room=functools.partial(self._resume, side),
             on_lost=functools.partial(self._lost, side),

@@ -9,6 +9,7 @@ drain in progress. The socket files are removed by the code that bound them, not
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,10 +47,14 @@ class Router:
         table: counting.Table | None = None,
     ) -> None:
         self._listeners = listeners
-        self._upstream = upstream
-        self._interposer = interposer
-        self._matcher = streams.method_matcher(interposed, endless)
-        self._table = table
+        self._new_link = functools.partial(
+            link.Link,
+            streams.method_matcher(interposed, endless),
+            table=table,
+            upstream=upstream,
+            interposer=interposer,
+            on_close=self._closed,
+        )
         self._loop = asyncio.get_running_loop()
         self._links: set[link.Link] = set()
         self._is_empty = asyncio.Event()
@@ -121,13 +126,7 @@ class Router:
             _log.warning("connection refused, too many are open", limit=LARGEST_CONNECTIONS)
             accepted.close()
             return
-        opened = link.Link(
-            self._matcher,
-            table=self._table,
-            upstream=self._upstream,
-            interposer=self._interposer,
-            on_close=self._closed,
-        )
+        opened = self._new_link()
         self._links.add(opened)
         self._is_empty.clear()
         opened.open(accepted)

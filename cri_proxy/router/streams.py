@@ -11,6 +11,7 @@ If calls are counted, they begin and end along with their streams (see `counting
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -36,42 +37,28 @@ class MethodKind(IntEnum):
 
 def method_matcher(interposed: frozenset[str], endless: frozenset[str]) -> headers.MethodMatcher:
     """Return the matcher for the paths of methods, `/package.Service/Method`."""
-    return headers.MethodMatcher(
-        {
-            **dict.fromkeys(endless, MethodKind.ENDLESS),
-            **dict.fromkeys(interposed, MethodKind.INTERPOSED),
-        }
-    )
+    kinds = dict.fromkeys(endless, MethodKind.ENDLESS)
+    return headers.MethodMatcher(kinds | dict.fromkeys(interposed, MethodKind.INTERPOSED))
 
 
+@dataclass(slots=True, eq=False)
 class Streams:
     """The streams of one connection that upstream has, and the limits of all of them."""
 
-    __slots__ = (
-        "calls",
-        "highest",
-        "highest_upstream",
-        "is_draining",
-        "is_last_announced",
-        "last",
-        "open",
-    )
-
-    def __init__(self, calls: counting.Calls | None) -> None:
-        self.calls = calls
-        """Counts the calls, if they are counted."""
-        self.open: dict[int, int] = {}
-        """The state of each open stream."""
-        self.highest = 0
-        """The last stream that downstream opened, forwarded or interposed."""
-        self.highest_upstream = 0
-        """The last stream that was forwarded to upstream."""
-        self.last: int | None = None
-        """The last stream that is accepted, as announced to downstream in a GOAWAY."""
-        self.is_draining = False
-        """Downstream has been asked to open no more streams."""
-        self.is_last_announced = False
-        """The final GOAWAY has been sent; the connection ends when all streams have."""
+    calls: counting.Calls | None
+    """Counts the calls, if they are counted."""
+    open: dict[int, int] = field(default_factory=dict)
+    """The state of each open stream."""
+    highest: int = 0
+    """The last stream that downstream opened, forwarded or interposed."""
+    highest_upstream: int = 0
+    """The last stream that was forwarded to upstream."""
+    last: int | None = None
+    """The last stream that is accepted, as announced to downstream in a GOAWAY."""
+    is_draining: bool = False
+    """Downstream has been asked to open no more streams."""
+    is_last_announced: bool = False
+    """The final GOAWAY has been sent; the connection ends when all streams have."""
 
     def begin(self, stream: int, state: int, block: bytes) -> None:
         """Add a stream of upstream, and count its call by the block of the request."""
@@ -83,13 +70,10 @@ class Streams:
     def half_close(self, stream: int, half: int) -> None:
         """Record the end of one direction of a stream."""
         state = self.open.get(stream)
-        if state is None:
-            return
-        state |= half
-        if state & _ENDED == _ENDED:
-            del self.open[stream]
-        else:
-            self.open[stream] = state
+        if state is not None:
+            self.open[stream] = state | half
+            if (state | half) & _ENDED == _ENDED:
+                del self.open[stream]
 
     def cancel(self, stream: int) -> None:
         """Remove a stream that downstream has reset."""

@@ -29,7 +29,7 @@ class UnsupportedParts:
     """Logs parts of environments that containers do not run, once for each environment."""
 
     def __init__(self) -> None:
-        self._reported: cachetools.LRUCache[str, None] = cachetools.LRUCache(_REMEMBERED)
+        self._reported = cachetools.LRUCache[str, None](_REMEMBERED)
 
     def report(self, environment: Environment) -> None:
         """Log what containers in this environment will not run, the first time only."""
@@ -55,9 +55,7 @@ class UnknownAnnotations:
     """Logs unknown annotations under our prefix, each once for a namespace."""
 
     def __init__(self) -> None:
-        self._reported: cachetools.LRUCache[tuple[str, str], None] = cachetools.LRUCache(
-            _REMEMBERED
-        )
+        self._reported = cachetools.LRUCache[tuple[str, str], None](_REMEMBERED)
 
     def report(self, config: api_pb2.PodSandboxConfig) -> None:
         """Log the pod's unknown annotations that are new in its namespace."""
@@ -66,13 +64,14 @@ class UnknownAnnotations:
         new = [key for key in unknown if (metadata.namespace, key) not in self._reported]
         for key in new[:_SHOWN]:
             self._reported[metadata.namespace, key] = None
-            pod = f"{metadata.namespace}/{metadata.name}"
-            name = f"{key[:_SHOWN_OF_KEY]!a}"[1:-1]
-            meant = unknown[key]
-            if meant is None:
-                _log.warning("unknown annotation, see docs/pods.md", pod=pod, annotation=name)
+            named = {
+                "pod": f"{metadata.namespace}/{metadata.name}",
+                "annotation": f"{key[:_SHOWN_OF_KEY]!a}"[1:-1],
+            }
+            if meant := unknown[key]:
+                _log.warning("unknown annotation", **named, did_you_mean=meant)
             else:
-                _log.warning("unknown annotation", pod=pod, annotation=name, did_you_mean=meant)
+                _log.warning("unknown annotation, see docs/pods.md", **named)
 
 
 def shown(names: tuple[str, ...]) -> str:

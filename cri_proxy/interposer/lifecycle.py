@@ -37,7 +37,6 @@ from cri_proxy.interposer import (
 from cri_proxy.interposer.calls import Call
 from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.interposer.mutability import Mutability
-from cri_proxy.lib import locks
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer import holding
@@ -127,7 +126,13 @@ class CreateContainer:
         if wanted is None or asked is None:
             return await call.forward(payload)
         self._policy.handlers.map_container(request.config)
-        environment, lease = await self._leased(request, wanted, asked, call)
+        for _ in range(_TRIES):
+            environment = await self._environment(request, wanted, asked, call)
+            lease = await holding.environment(environment.store.parent)
+            if lease is not None:
+                break
+        else:
+            raise _removed(environment)
         async with AsyncExitStack() as stack:
             # Held until the runtime has answered; then its list of containers has the environment.
             stack.callback(lease.release)
@@ -158,21 +163,6 @@ class CreateContainer:
             generations.KeptGeneration(environment.identity, environment.reference),
         )
         return response
-
-    async def _leased(
-        self,
-        request: api_pb2.CreateContainerRequest,
-        wanted: selection.Selection,
-        asked: Reference,
-        call: Call,
-    ) -> tuple[Environment, locks.Lock]:
-        """Return the environment for the container, and a lease that keeps the GC away from it."""
-        for _ in range(_TRIES):
-            environment = await self._environment(request, wanted, asked, call)
-            lease = await holding.environment(environment.store.parent)
-            if lease is not None:
-                return environment, lease
-        raise _removed(environment)
 
     async def _environment(
         self,

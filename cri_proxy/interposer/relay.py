@@ -172,9 +172,9 @@ class _UnaryCall:
     async def forward(
         self, payload: bytes, *, metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> bytes:
-        upstream = self._upstream(
-            payload, timeout=self.remaining(), metadata=_merged(self.metadata, metadata)
-        )
+        replaced = {key for key, _ in metadata}
+        kept = (pair for pair in self.metadata if pair[0] not in replaced)
+        upstream = self._upstream(payload, timeout=self.remaining(), metadata=(*kept, *metadata))
         response = await upstream  # cancels the call upstream if it is cancelled itself
         self._headers = tuple(await upstream.initial_metadata())
         self._trailers = tuple(await upstream.trailing_metadata())
@@ -296,14 +296,6 @@ def _metadata_of(context: _Context) -> Metadata:
     """Return the caller's metadata without `user-agent`: C-core sends its own."""
     pairs = context.invocation_metadata() or ()
     return tuple((key, value) for key, value in pairs if key != "user-agent")
-
-
-def _merged(metadata: Metadata, others: Sequence[tuple[str, str | bytes]]) -> Metadata:
-    """Return `metadata` with `others` added, which replace pairs with the same key."""
-    if not others:
-        return metadata
-    replaced = {key for key, _ in others}
-    return (*(pair for pair in metadata if pair[0] not in replaced), *others)
 
 
 def _is_cancelled() -> bool:

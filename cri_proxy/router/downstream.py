@@ -1,9 +1,7 @@
 """Downstream, which is kubelet: its frames go to upstream unchanged, or to the interposer.
 
-A stream that downstream opens is forwarded to upstream unless its method is interposed (see
-`interposition`); later frames follow it. A run of frames that may pass to upstream is forwarded as
-one slice of what was received. Only the other frames are looked at a second time, and those at the
-start of a connection.
+A stream that downstream opens is forwarded to upstream unless its method is interposed; later
+frames follow it. A run of frames that may pass is forwarded as one slice of what was received.
 
 - SETTINGS are forwarded with small changes (see `http2settings`), and so are grants of the
   connection window, less what the interposer has used of it (see `responseflow`).
@@ -80,7 +78,7 @@ class Downstream:
         streams, interposition = self._streams, self._interposition
         request_flow, response_flow = interposition.request_flow, interposition.response_flow
         opened, interposed = streams.open, request_flow.calls
-        matcher, calls, largest, end = self._matcher, streams.calls, reader.largest, len(data)
+        matcher, table, largest, end = self._matcher, streams.table, reader.largest, len(data)
         is_plain, is_open = self._is_plain, self._is_open
         start = passed = 0
         while end - start >= 9:  # a frame header
@@ -119,8 +117,8 @@ class Downstream:
                     ):
                         streams.highest = streams.highest_upstream = stream
                         opened[stream] = flags & 1  # END_STREAM, which is REQUEST_ENDED
-                        if calls is not None:
-                            calls.begin(stream, block)
+                        if table is not None:
+                            streams.methods[stream] = table.method_of(block)
                         start = stop
                         continue
                 elif stream:
@@ -192,6 +190,7 @@ class Downstream:
 
     def _frame(self, raw: bytes, kind: int, flags: int, stream: int) -> bytes | None:
         """Return what to forward instead of the frame, None to forward it unchanged."""
+        streams, interposition = self._streams, self._interposition
         if self._block is not None:
             if not self._block.extend(raw, kind, flags, stream):
                 return b""
@@ -214,22 +213,26 @@ class Downstream:
             case frames.SETTINGS:
                 return self._receive_settings(flags, payload)
             case frames.PING if flags & frames.ACK and payload == DRAIN_PING:
-                return self._announce_last()
+                if streams.is_draining:
+                    streams.is_last_announced = True
+                    last = streams.limit(streams.highest)
+                    interposition.to_downstream.append(frames.goaway(last, frames.NO_ERROR))
+                return b""
             case frames.PING if not flags & frames.ACK:
                 return self._ping(payload)
             case frames.WINDOW_UPDATE if not stream:
                 return self._grant(frames.number(payload))
             case frames.DATA:
-                self._interposition.request_flow.downstream_room -= len(payload)
+                interposition.request_flow.downstream_room -= len(payload)
             case frames.RST_STREAM:
-                self._streams.cancel(stream)
-        if stream and (call := self._interposition.calls.get(stream)):
-            self._interposition.take(call, raw, kind, flags)
+                streams.cancel(stream)
+        if stream and (call := interposition.calls.get(stream)):
+            interposition.take(call, raw, kind, flags)
             return b""
-        if not self._interposition.is_closed(stream):
+        if not interposition.is_closed(stream):
             return None
         if kind == frames.DATA:
-            self._interposition.request_flow.owed += len(payload)
+            interposition.request_flow.owed += len(payload)
         return b""
 
     def _request(self, request: headers.HeaderBlock) -> bytes | None:
@@ -322,12 +325,3 @@ class Downstream:
         if left == increment:
             return None
         return frames.window_update(0, left) if left else b""
-
-    def _announce_last(self) -> bytes:
-        """Send the final GOAWAY of a drain."""
-        streams = self._streams
-        if streams.is_draining:
-            streams.is_last_announced = True
-            last = streams.limit(streams.highest)
-            self._interposition.to_downstream.append(frames.goaway(last, frames.NO_ERROR))
-        return b""

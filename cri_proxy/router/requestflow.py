@@ -146,9 +146,7 @@ class RequestFlow:
         """Return the bytes to grant to downstream on the stream, and record them as granted."""
         if call.is_request_ended:
             return 0
-        surplus = min(call.window - call.queued_bytes, LARGEST_GRANT) - call.granted
-        if surplus <= 0:
-            return 0
+        surplus = max(0, min(call.window - call.queued_bytes, LARGEST_GRANT) - call.granted)
         call.granted += surplus
         return surplus
 

@@ -91,9 +91,7 @@ class ResponseWindow:
 
     def surplus(self) -> int:
         """Return the bytes to grant to the interposer now, and record them as granted."""
-        surplus = self.room - self.queued_bytes - self.granted
-        if surplus <= 0:
-            return 0
+        surplus = max(0, self.room - self.queued_bytes - self.granted)
         self.granted += surplus
         return surplus
 

@@ -1,9 +1,8 @@
 """The router: listening sockets, the connections accepted from them, and their shutdown.
 
-After `start` every accepted connection is a `link.Link` of its own, and none affects another.
-`drain` is the graceful shutdown: no new connections, every downstream is asked to close its own,
-calls in flight finish, endless ones end last. `close` ends everything at once, and cuts short a
-drain in progress. The socket files are removed by the code that bound them, not here.
+Every accepted connection is a `link.Link` of its own, and none affects another. A drain asks every
+downstream to close its connection; `close` cuts it short. The socket files are removed by the code
+that bound them, not here.
 """
 
 from __future__ import annotations

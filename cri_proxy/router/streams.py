@@ -1,11 +1,9 @@
 """The table of streams forwarded to upstream, and the limits of which streams are still accepted.
 
-`downstream` adds a stream here when it forwards it to upstream. The end of each direction is
-recorded, and with the second one the stream is removed. Interposed streams are not in this table
+A stream is removed with the end of its second direction. Interposed streams are not in this table
 but in `requestflow`, although both count for the highest stream seen: ids rise across both. A
 GOAWAY, upstream's or our own, limits the streams that are still accepted; the limit never rises.
 
-The method decides where a stream goes: `method_matcher` makes what `downstream` recognizes it by.
 If calls are counted, they begin and end along with their streams (see `counting`).
 """
 
@@ -45,8 +43,10 @@ def method_matcher(interposed: frozenset[str], endless: frozenset[str]) -> heade
 class Streams:
     """The streams of one connection that upstream has, and the limits of all of them."""
 
-    calls: counting.Calls | None
+    table: counting.Table | None
     """Counts the calls, if they are counted."""
+    methods: dict[int, str] = field(default_factory=dict)
+    """The method of each open call that is counted."""
     open: dict[int, int] = field(default_factory=dict)
     """The state of each open stream."""
     highest: int = 0
@@ -61,11 +61,11 @@ class Streams:
     """The final GOAWAY has been sent; the connection ends when all streams have."""
 
     def begin(self, stream: int, state: int, block: bytes) -> None:
-        """Add a stream of upstream, and count its call by the block of the request."""
+        """Add a stream of upstream; its call is counted by the block of the request."""
         self.highest_upstream = stream
         self.open[stream] = state
-        if self.calls is not None:
-            self.calls.begin(stream, block)
+        if self.table is not None:
+            self.methods[stream] = self.table.method_of(block)
 
     def half_close(self, stream: int, half: int) -> None:
         """Record the end of one direction of a stream."""
@@ -75,22 +75,31 @@ class Streams:
             if (state | half) & _ENDED == _ENDED:
                 del self.open[stream]
 
+    def answer(self, stream: int, block: bytes) -> None:
+        """Count a call by the header block that ends its response."""
+        method = self.methods.pop(stream, None)
+        if method is not None and self.table is not None:
+            self.table.count(method, self.table.status_of(block))
+
     def cancel(self, stream: int) -> None:
         """Remove a stream that downstream has reset."""
         self.open.pop(stream, None)
-        if self.calls is not None:
-            self.calls.end(stream, counting.CANCELLED)
+        self._count(stream, counting.CANCELLED)
 
     def reset(self, stream: int, code: int) -> None:
         """Remove a stream that upstream has reset or never accepted."""
         self.open.pop(stream, None)
-        if self.calls is not None:
-            self.calls.reset(stream, code)
+        self._count(stream, counting.RESETS.get(code, "INTERNAL"))
 
     def end_all(self, status: str) -> None:
         """Count the calls of all streams, which end with their connection."""
-        if self.calls is not None:
-            self.calls.end_all(status)
+        for stream in tuple(self.methods):
+            self._count(stream, status)
+
+    def _count(self, stream: int, status: str) -> None:
+        method = self.methods.pop(stream, None)
+        if method is not None and self.table is not None:
+            self.table.count(method, status)
 
     def limit(self, last: int) -> int:
         """Accept no stream after `last`, nor after an earlier limit; return what applies now."""

@@ -1,9 +1,7 @@
 """Upstream, which is the runtime: its frames go to downstream, nearly all of them unchanged.
 
-A run of frames that may pass is forwarded as one slice of what was received. Frames are looked at
-for what they say about streams (see `streams`) and windows: DATA passes through `responseflow`, and
-is held there if the interposer's DATA has used up downstream's window; what upstream grants is
-downstream's to use.
+A run of frames that may pass is forwarded as one slice of what was received. DATA is held by
+`responseflow` if the interposer's DATA has used up downstream's window.
 
 - SETTINGS are forwarded with small changes (see `http2settings`). Acknowledgements are recorded,
   because what downstream has announced takes effect with them.
@@ -60,7 +58,7 @@ class Upstream:
         # explain it and the bits that are tested. A change here probably applies there, too.
         streams, interposition = self._streams, self._interposition
         request_flow, response_flow = interposition.request_flow, interposition.response_flow
-        calls, largest, end = streams.calls, reader.largest, len(data)
+        largest, end = reader.largest, len(data)
         sender, held_streams, held = self._sender, response_flow.held_streams, response_flow.held
         is_plain = self._block is None
         start = passed = 0
@@ -95,8 +93,8 @@ class Upstream:
                     ):
                         if flags & 1:  # END_STREAM: trailers, or headers and trailers in one
                             streams.half_close(stream, RESPONSE_ENDED)
-                            if calls is not None:
-                                calls.answer(stream, data[start + 9 : stop])
+                            if streams.table is not None:
+                                streams.answer(stream, data[start + 9 : stop])
                         start = stop
                         continue
                 elif kind == 6:  # PING, or its acknowledgement
@@ -170,8 +168,8 @@ class Upstream:
             streams.half_close(response.stream, RESPONSE_ENDED)
         if self._sender.must_decode(response.fragment):
             response.block, _ = self._sender.normalized(response.fragment)
-        if streams.calls is not None and response.flags & frames.END_STREAM:
-            streams.calls.answer(response.stream, response.block)
+        if response.flags & frames.END_STREAM:
+            streams.answer(response.stream, response.block)
         if not response.is_changed:
             return self._ordered(response.stream, response.raw, 0)
         reframed = response.reframed()

@@ -54,15 +54,13 @@ def toml_of(value: object) -> str:
     """Format a value, as TOML gives it, as TOML text on one line."""
     match value:
         case Mapping():
-            pairs = [f"{_name_of(name)} = {toml_of(each)}" for name, each in value.items()]
+            pairs = [
+                f"{name if _BARE.fullmatch(name) else json.dumps(name)} = {toml_of(each)}"
+                for name, each in value.items()
+            ]
             return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
         case list() | tuple():
             return f"[{', '.join(toml_of(each) for each in value)}]"
         case _:
             # strings and numbers are written alike in JSON and TOML
             return json.dumps(value, ensure_ascii=False)
-
-
-def _name_of(name: object) -> str:
-    text = str(name)
-    return text if _BARE.fullmatch(text) else json.dumps(text)

@@ -29,10 +29,7 @@ class Method:
 
 
 def path_of(name: str) -> str:
-    """Return the path of the method called `name`, such as `CreateContainer`.
-
-    Method names are unique across the services of the CRI. Raises KeyError for an unknown name.
-    """
+    """Return the path of the method called `name`; names are unique across the CRI's services."""
     return _PATHS[name]
 
 

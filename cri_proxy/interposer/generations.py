@@ -1,10 +1,9 @@
 """The generation that a pod started with, kept for its restarts.
 
-A container that restarts runs what the pod ran before, even if FloxHub has newer generations; a new
-pod gets the live generation. What a pod was given is kept in memory only: after a restart of the
-proxy it is read from the runtime's list of containers, from the annotations that we added. A pod
-that was given an environment once is also authorized to get it again: the annotations of containers
-are written by kubelet, pods cannot change them.
+A container that restarts runs what the pod ran before, even if FloxHub has newer generations. That
+is kept in memory only: after a restart of the proxy it is read from the annotations that we added
+to the runtime's containers. A pod that was given an environment once is also authorized to get it
+again: pods cannot change the annotations of containers.
 """
 
 from __future__ import annotations

@@ -2,13 +2,8 @@
 
 A RuntimeClass with handler `flox` marks pods that run in environments; no runtime has a handler of
 that name. The settings map it to one that the runtime has. The name arrives with a pod's sandbox
-and, from kubelets that pull images per handler, with every image. It is replaced everywhere:
-
-    RunPodSandbox, RestorePod                        see `lifecycle`, `restoration`
-    PullImage                                        see `pulls`
-    CreateContainer                                  see `lifecycle`
-    ImageStatus, RemoveImage, ListImages             here
-    Status                                           here: the response lists the other names, too
+and, from kubelets that pull images per handler, with every image. It is replaced in RunPodSandbox
+and CreateContainer by `lifecycle`, in PullImage by `pulls`, and in the other calls here.
 
 Handler names in runtime responses (of a sandbox, of an image) are not translated back: two names
 may map to one handler, and kubelet only compares these names with each other. Status is the

@@ -4,9 +4,8 @@ The runtime combines a pod's command with the image's entrypoint internally. To 
 front of the program, or a directory in front of PATH, the proxy needs that configuration too. It is
 queried by ImageStatus and cached by the image's id, which identifies the content.
 
-The CRI does not specify how a runtime describes images. If the description is missing or cannot be
-parsed, the configuration is unknown. That is logged, and an error only if the pod depends on it
-(see `adjustment`).
+The CRI does not specify how a runtime describes images. An unknown configuration is logged, and an
+error only if the pod depends on it (see `adjustment`).
 """
 
 from __future__ import annotations

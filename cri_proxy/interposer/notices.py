@@ -1,11 +1,8 @@
 """Warnings about annotations and environments that have no effect, logged once where they occur.
 
-A container has one program. Services and profile scripts of an environment are meant for
-interactive shells, so they are not run, as in Flox's own containers. The log says so for each
-environment when the first container is created with it.
-
-An unknown annotation under our prefix is most likely mistyped. A pod is never refused for it, since
-it may be meant for another or a newer program; it is logged when such a pod starts.
+Services and profile scripts of an environment are meant for interactive shells, so they are not
+run, as in Flox's own containers. An unknown annotation under our prefix is most likely mistyped. A
+pod is never refused for it, since it may be meant for another or a newer program.
 """
 
 from __future__ import annotations

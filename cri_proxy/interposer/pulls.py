@@ -1,11 +1,9 @@
 """Image pulls: the placeholder is supplied by the proxy, all other pulls are forwarded.
 
-Kubelet queries an image by ImageStatus, pulls it if it is missing (or always, as the pod says), and
-creates the container with the id returned. The placeholder is imported into the runtime when it is
-pulled, and at no other time: a query such as ImageStatus changes nothing. From then on it is an
-image like any other, listed, counted, and removed by kubelet's garbage collection when unused; the
-next pull supplies it again. An image that the runtime already has under the name is kept,
-wherever it came from.
+The placeholder is imported into the runtime when it is pulled, and at no other time: a query such
+as ImageStatus changes nothing. From then on it is an image like any other, and removed by kubelet's
+garbage collection when unused; the next pull supplies it again. An image that the runtime already
+has under the name is kept, wherever it came from.
 
 Images can only be imported into containerd. Another runtime, or a containerd that refuses, pulls
 the placeholder's name from a registry, as it would without the proxy.

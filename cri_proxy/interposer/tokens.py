@@ -6,8 +6,8 @@ container's mounts say where. A pod without that mount gets the node's own token
 name one; for a pod with the mount only its own token counts. At RunPodSandbox, before any mount is
 known, the token is guessed from the pod's volumes: good enough to start early, never to authorize.
 
-A token is read when it is needed, so that a renewed Secret takes effect at once. It is in memory
-for the duration of a realization, and in no argument list, log line, span, error or file of ours.
+A token is read when it is needed, so that a renewed Secret takes effect at once. It is in no
+argument list, log line, span, error or file of ours.
 
 A pod chooses what it mounts, and may have filled it with links to other files of the node, or may
 change it concurrently. So a file is first opened with O_PATH, which has no effect on devices and
@@ -74,10 +74,7 @@ class Tokens:
 
 
 def of_mounts(mounts: Iterable[api_pb2.Mount]) -> str | None:
-    """Return the token in a container's mounts, None if it mounts none.
-
-    Raises RequestInvalid if there is a mount without a readable token.
-    """
+    """Return the mounted token, None without such a mount; raise RequestInvalid if unreadable."""
     for mount in mounts:
         place = os.path.normpath(mount.container_path)
         host = Path(mount.host_path)

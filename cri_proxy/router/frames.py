@@ -149,10 +149,7 @@ def goaway(last_stream: int, code: int, reason: str = "") -> bytes:
 
 
 def headers(stream: int, block: bytes, *, flags: int = 0, priority: bytes = b"") -> bytes:
-    """Return a block as HEADERS and CONTINUATION frames; of `flags` only END_STREAM is used.
-
-    Frames have at most 16 KiB of payload, which every peer must accept.
-    """
+    """Return a block as frames of at most 16 KiB; of `flags` only END_STREAM is used."""
     largest = INITIAL_FRAME_BYTES
     flags &= END_STREAM
     if priority:
@@ -169,10 +166,7 @@ def headers(stream: int, block: bytes, *, flags: int = 0, priority: bytes = b"")
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:
-    """Return the payload of a DATA or HEADERS frame without padding.
-
-    Raises Violation if the padding fills the payload or exceeds it.
-    """
+    """Return a DATA or HEADERS payload without padding; raise Violation if that is malformed."""
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
@@ -181,10 +175,7 @@ def unpadded(flags: int, payload: bytes) -> bytes:
 
 
 def number(payload: bytes) -> int:
-    """Return the WINDOW_UPDATE increment, RST_STREAM code or last stream of GOAWAY in a payload.
-
-    Raises Violation if the payload is too short.
-    """
+    """Return the number in a WINDOW_UPDATE, RST_STREAM or GOAWAY; raise Violation if too short."""
     if len(payload) < 4:
         raise Violation(FRAME_SIZE_ERROR, "frame payload is shorter than 4 bytes")
     return int.from_bytes(payload[:4], "big")

@@ -6,8 +6,7 @@ side is sent a table size of zero, kubelet after its first call (see `http2setti
 complies says so: its next block begins with a size update to zero, the single byte 0x20. From then
 on its blocks are self-contained and pass as raw bytes. Before that, and whenever the sender
 announces another size, its `HeaderSender` decodes them, and they are re-encoded without a table.
-What a sender does is thus learned from its own blocks, not from when its acknowledgement arrives; a
-sender that ignores the limit still works, only slower.
+A sender that ignores the limit still works, only slower.
 
 Receivers keep the table size that they announced until a block changes it, and a sender announces
 the change once, to whichever side that block went. So the `HeaderReceiver` of each side makes sure
@@ -73,10 +72,7 @@ class HeaderSender:
         return not self.is_stateless or _is_size_update(fragment[:1])
 
     def normalized(self, fragment: bytes) -> tuple[bytes, Headers | None]:
-        """Return a self-contained block, and its headers if they had to be decoded.
-
-        Raises Violation if the block is invalid.
-        """
+        """Return a self-contained block, and its headers if decoded; raise Violation if invalid."""
         if self.is_limited and any(
             _is_size_update(fragment[place : place + 1]) and fragment[place] != SIZE_UPDATE
             for place in (0, 1)
@@ -194,10 +190,7 @@ class HeaderBlock:
     __slots__ = ("_more", "block", "flags", "fragment", "priority", "raw", "size", "stream")
 
     def __init__(self, flags: int, stream: int, raw: bytes) -> None:
-        """Begin with a HEADERS frame, complete if it has END_HEADERS.
-
-        Raises Violation if its padding or priority fields are malformed.
-        """
+        """Begin with a HEADERS frame; raise Violation if padding or priority are malformed."""
         self.flags = flags
         self.stream = stream
         self.size = len(raw)

@@ -3,8 +3,8 @@
 A side's SETTINGS are recorded in its `Http2Settings` and forwarded with two changes. The header
 table size is always ours, and it is zero, so that peers send self-contained header blocks (see
 `headers`): the runtime and the interposer get it at once, kubelet by a `HeaderTableLimit`. The
-frame size is capped, so that the part of a frame that has to be buffered stays small. Invalid
-values are forwarded as they are: rejecting them is up to the receiver.
+frame size is capped, so that little has to be buffered. Invalid values are forwarded as they are:
+rejecting them is up to the receiver.
 
 Format: RFC 9113, section 6.5.
 """

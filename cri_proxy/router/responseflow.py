@@ -155,10 +155,7 @@ class ResponseFlow:
         return True
 
     def receive(self, size: int) -> None:
-        """Count DATA received from the interposer, whatever happens to it later.
-
-        Raises Violation if the interposer exceeded the window that it was granted.
-        """
+        """Count DATA of the interposer; raise Violation if it exceeds the window granted."""
         self._interposer_room -= size
         if self._interposer_room < 0:
             raise _exceeded()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import datetime
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -44,11 +45,11 @@ _EXPIRY_LABEL: Final = "containerd.io/gc.expire"
 _CHILD_LABEL: Final = "containerd.io/gc.ref.content."
 
 
+@dataclass(frozen=True, slots=True)
 class Images:
     """containerd's images, behind the channel on which it serves the CRI."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+    _channel: grpc.aio.Channel
 
     async def add(self, names: Sequence[str], root: Blob) -> None:
         """Import the image with the index `root` under fully qualified `names`, in that order.
@@ -57,17 +58,20 @@ class Images:
         does not answer.
         """
         lease = f"cri-proxy-{secrets.token_hex(8)}"
-        await self._call(
-            _CREATE_LEASE,
-            api_pb2.CreateLeaseRequest(id=lease, labels={_EXPIRY_LABEL: _after(LEASE_SECONDS)}),
-            _NAMESPACE,
-        )
+        expiry = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=LEASE_SECONDS)
+        labels = {_EXPIRY_LABEL: expiry.strftime("%Y-%m-%dT%H:%M:%SZ")}  # RFC 3339
+        request = api_pb2.CreateLeaseRequest(id=lease, labels=labels)
+        await self._call(_CREATE_LEASE, request, _NAMESPACE)
         try:
             metadata = (*_NAMESPACE, ("containerd-lease", lease))
             for blob in root.walk():
                 await self._write(blob, metadata)
+            target = api_pb2.Descriptor(
+                media_type=root.media_type, digest=root.digest, size=len(root.content)
+            )
             for name in names:
-                await self._name(name, root, metadata)
+                image = api_pb2.Image(name=name, target=target)
+                await self._call(_CREATE_IMAGE, api_pb2.CreateImageRequest(image=image), metadata)
         finally:
             await self._call(_DELETE_LEASE, api_pb2.DeleteLeaseRequest(id=lease), _NAMESPACE)
 
@@ -79,19 +83,9 @@ class Images:
             total=len(blob.content),
             expected=blob.digest,
             data=blob.content,
-            labels={
-                f"{_CHILD_LABEL}{number}": child.digest
-                for number, child in enumerate(blob.children)
-            },
+            labels={f"{_CHILD_LABEL}{n}": each.digest for n, each in enumerate(blob.children)},
         )
         await self._call(_WRITE, request, metadata)
-
-    async def _name(self, name: str, root: Blob, metadata: _Metadata) -> None:
-        target = api_pb2.Descriptor(
-            media_type=root.media_type, digest=root.digest, size=len(root.content)
-        )
-        image = api_pb2.Image(name=name, target=target)
-        await self._call(_CREATE_IMAGE, api_pb2.CreateImageRequest(image=image), metadata)
 
     async def _call(self, path: str, request: Message, metadata: _Metadata) -> None:
         """Make one call and ignore its response, and the failure ALREADY_EXISTS.
@@ -108,12 +102,6 @@ class Images:
         except grpc.aio.AioRpcError as failure:
             if failure.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise _error_of(path, failure) from failure
-
-
-def _after(seconds: float) -> str:
-    """Return the time in so many seconds in the format of containerd's labels, RFC 3339."""
-    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _error_of(path: str, failure: grpc.aio.AioRpcError) -> errors.CriProxyError:

@@ -29,30 +29,24 @@ class Method:
 
 
 def path_of(name: str) -> str:
-    """Return the path of the method called `name`, such as `CreateContainer`.
-
-    Method names are unique across the services of the CRI. Raises KeyError for an unknown name.
-    """
+    """Return the path of the method called `name`; names are unique across the CRI's services."""
     return _PATHS[name]
 
 
-def _methods_of(service: descriptor.ServiceDescriptor) -> list[Method]:
-    return [
-        Method(
-            path=f"/{service.full_name}/{method.name}",
-            request=message_factory.GetMessageClass(method.input_type),
-            response=message_factory.GetMessageClass(method.output_type),
-            is_streaming=method.server_streaming,
-        )
-        for method in service.methods
-    ]
+def _method_of(described: descriptor.MethodDescriptor) -> Method:
+    return Method(
+        path=f"/{described.containing_service.full_name}/{described.name}",
+        request=message_factory.GetMessageClass(described.input_type),
+        response=message_factory.GetMessageClass(described.output_type),
+        is_streaming=described.server_streaming,
+    )
 
 
 ALL: Final[Mapping[str, Method]] = MappingProxyType(
     {
         method.path: method
         for service in api_pb2.DESCRIPTOR.services_by_name.values()
-        for method in _methods_of(service)
+        for method in map(_method_of, service.methods)
     }
 )
 """All methods of the CRI by path."""

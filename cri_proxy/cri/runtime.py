@@ -7,6 +7,7 @@ cancelled, so is the query. Failures are raised as one of our errors, with the r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import grpc
@@ -21,60 +22,57 @@ ANSWER_SECONDS: Final = 10.0
 _Response = TypeVar("_Response", bound=Message)
 
 
+@dataclass(frozen=True, slots=True)
 class Runtime:
-    """The container runtime behind `channel`; `within` is in seconds everywhere.
+    """The container runtime behind a channel; `within` is in seconds.
 
     Every method raises SourceUnreachable if the runtime fails or does not answer, RequestInvalid if
     it does not serve CRI v1, and NotFound, AccessDenied or NodeExhausted if that is its status.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._channel = channel
+    _channel: grpc.aio.Channel
 
     async def version(self, *, within: float = ANSWER_SECONDS) -> api_pb2.VersionResponse:
         """Return the runtime's name and versions."""
         request = api_pb2.VersionRequest(version="v1")
-        return await self._ask("Version", request, api_pb2.VersionResponse, within)
+        return await self._ask(request, api_pb2.VersionResponse, within)
 
     async def status(
         self, *, verbose: bool = False, within: float = ANSWER_SECONDS
     ) -> api_pb2.StatusResponse:
         """Return conditions, handlers and features; `verbose` adds the runtime's own `info`."""
         request = api_pb2.StatusRequest(verbose=verbose)
-        return await self._ask("Status", request, api_pb2.StatusResponse, within)
+        return await self._ask(request, api_pb2.StatusResponse, within)
 
     async def image_status(
-        self, image: api_pb2.ImageSpec, *, verbose: bool = False, within: float = ANSWER_SECONDS
+        self, image: api_pb2.ImageSpec, *, verbose: bool = False
     ) -> api_pb2.ImageStatusResponse:
         """Return the status of an image; `image` is unset if the runtime does not have it.
 
         `verbose` adds `info`, in which containerd puts the image's configuration as JSON.
         """
         request = api_pb2.ImageStatusRequest(image=image, verbose=verbose)
-        return await self._ask("ImageStatus", request, api_pb2.ImageStatusResponse, within)
+        return await self._ask(request, api_pb2.ImageStatusResponse)
 
-    async def containers(self, *, within: float = ANSWER_SECONDS) -> list[api_pb2.Container]:
+    async def containers(self) -> list[api_pb2.Container]:
         """Return all containers of all pods, including those that have exited."""
-        request = api_pb2.ListContainersRequest()
-        kind = api_pb2.ListContainersResponse
-        return list((await self._ask("ListContainers", request, kind, within)).containers)
+        request, kind = api_pb2.ListContainersRequest(), api_pb2.ListContainersResponse
+        return list((await self._ask(request, kind)).containers)
 
-    async def sandboxes(self, *, within: float = ANSWER_SECONDS) -> list[api_pb2.PodSandbox]:
+    async def sandboxes(self) -> list[api_pb2.PodSandbox]:
         """Return the sandboxes of all pods, including those that have ended."""
-        request = api_pb2.ListPodSandboxRequest()
-        kind = api_pb2.ListPodSandboxResponse
-        return list((await self._ask("ListPodSandbox", request, kind, within)).items)
+        request, kind = api_pb2.ListPodSandboxRequest(), api_pb2.ListPodSandboxResponse
+        return list((await self._ask(request, kind)).items)
 
-    async def container_status(
-        self, container_id: str, *, within: float = ANSWER_SECONDS
-    ) -> api_pb2.ContainerStatusResponse:
+    async def container_status(self, container_id: str) -> api_pb2.ContainerStatusResponse:
         """Return the status of a container, given its id or an unambiguous prefix of it."""
         request = api_pb2.ContainerStatusRequest(container_id=container_id)
-        return await self._ask("ContainerStatus", request, api_pb2.ContainerStatusResponse, within)
+        return await self._ask(request, api_pb2.ContainerStatusResponse)
 
     async def _ask(
-        self, name: str, request: Message, kind: type[_Response], within: float
+        self, request: Message, kind: type[_Response], within: float = ANSWER_SECONDS
     ) -> _Response:
+        name = kind.DESCRIPTOR.name.removesuffix("Response")
         call = self._channel.unary_unary(methods.path_of(name), None, None)
         try:
             payload = await call(request.SerializeToString(), timeout=within)

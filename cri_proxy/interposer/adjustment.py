@@ -34,10 +34,7 @@ _NIX: Final = "/nix"
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """The part of an image's configuration that the runtime uses where the pod specifies nothing.
-
-    `is_known` is false if the runtime does not report it; all the rest is empty then.
-    """
+    """What the runtime uses of an image where the pod specifies nothing; empty if unknown."""
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
@@ -48,10 +45,7 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True)
 class Writable:
-    """A writable /nix for one container: the node's directories for its store and for the rest.
-
-    `token` identifies it for removal once the container is gone.
-    """
+    """A writable /nix for one container, with the token that identifies it for removal."""
 
     token: str
     store: Path

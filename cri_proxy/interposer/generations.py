@@ -1,10 +1,9 @@
 """The generation that a pod started with, kept for its restarts.
 
-A container that restarts runs what the pod ran before, even if FloxHub has newer generations; a new
-pod gets the live generation. What a pod was given is kept in memory only: after a restart of the
-proxy it is read from the runtime's list of containers, from the annotations that we added. A pod
-that was given an environment once is also authorized to get it again: the annotations of containers
-are written by kubelet, pods cannot change them.
+A container that restarts runs what the pod ran before, even if FloxHub has newer generations. That
+is kept in memory only: after a restart of the proxy it is read from the annotations that we added
+to the runtime's containers. A pod that was given an environment once is also authorized to get it
+again: pods cannot change the annotations of containers.
 """
 
 from __future__ import annotations
@@ -34,16 +33,13 @@ class KeptGeneration:
     reference: Reference
 
 
-_Key = tuple[str, str, str]
-
-
 class KeptGenerations:
     """The environments that pods were given, by pod and by reference as the pod wrote it."""
 
     def __init__(self, containers: Callable[[], Awaitable[Sequence[api_pb2.Container]]]) -> None:
         """`containers` lists the runtime's containers; it is called once, when first needed."""
         self._containers = containers
-        self._kept: cachetools.LRUCache[_Key, KeptGeneration] = cachetools.LRUCache(_REMEMBERED)
+        self._kept = cachetools.LRUCache[tuple[str, str, str], KeptGeneration](_REMEMBERED)
         self._is_seeded = False
 
     def remember(
@@ -59,11 +55,8 @@ class KeptGenerations:
         """Return what the pod was given for `asked`, None if this is its first container."""
         if not self._is_seeded:
             await self._seed()
-        for pod in (pod_uid, sandbox_id):
-            kept = self._kept.get((pod, str(asked), str(mode)))
-            if kept is not None:
-                return kept
-        return None
+        found = (self._kept.get((pod, str(asked), str(mode))) for pod in (pod_uid, sandbox_id))
+        return next(filter(None, found), None)
 
     async def _seed(self) -> None:
         """Read what was given before the proxy's start from the containers, oldest first."""

@@ -2,13 +2,8 @@
 
 A RuntimeClass with handler `flox` marks pods that run in environments; no runtime has a handler of
 that name. The settings map it to one that the runtime has. The name arrives with a pod's sandbox
-and, from kubelets that pull images per handler, with every image. It is replaced everywhere:
-
-    RunPodSandbox, RestorePod                        see `lifecycle`, `restoration`
-    PullImage                                        see `pulls`
-    CreateContainer                                  see `lifecycle`
-    ImageStatus, RemoveImage, ListImages             here
-    Status                                           here: the response lists the other names, too
+and, from kubelets that pull images per handler, with every image. It is replaced in RunPodSandbox
+and CreateContainer by `lifecycle`, in PullImage by `pulls`, and in the other calls here.
 
 Handler names in runtime responses (of a sandbox, of an image) are not translated back: two names
 may map to one handler, and kubelet only compares these names with each other. Status is the
@@ -20,7 +15,9 @@ A message without such a name is forwarded as the bytes received.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -33,12 +30,11 @@ from cri_proxy.interposer.calls import Call, Interceptor
 _Request = TypeVar("_Request", bound=Message)
 
 
+@dataclass(frozen=True, slots=True)
 class Handlers:
     """The mapping of handlers in the settings, from a RuntimeClass's to the runtime's own."""
 
-    def __init__(self, real_by_asked: Mapping[str, str]) -> None:
-        self._real = dict(real_by_asked)
-        self._names = tuple(asked.encode() for asked in self._real)
+    _real: Mapping[str, str]
 
     def __bool__(self) -> bool:
         return bool(self._real)
@@ -49,15 +45,14 @@ class Handlers:
 
     def is_near(self, payload: bytes) -> bool:
         """Return whether the bytes of a message may contain a mapped name; false is certain."""
-        return any(name in payload for name in self._names)
+        return any(name.encode() in payload for name in self._real)
 
     def map_image(self, image: api_pb2.ImageSpec) -> bool:
         """Replace a mapped handler in `image` by the runtime's own; return whether it had one."""
         real = self.real(image.runtime_handler)
-        if real is None:
-            return False
-        image.runtime_handler = real
-        return True
+        if real is not None:
+            image.runtime_handler = real
+        return real is not None
 
     def map_container(self, config: api_pb2.ContainerConfig) -> None:
         """Replace mapped handlers in the images of a container, its own and those it mounts."""
@@ -73,27 +68,21 @@ class Handlers:
         """
         own = {each.name: each.SerializeToString() for each in status.runtime_handlers}
         added = {asked: own[real] for asked, real in self._real.items() if real in own}
-        if not added:
-            return False
         for entry in [each for each in status.runtime_handlers if each.name in added]:
             status.runtime_handlers.remove(entry)
         for asked, serialized in added.items():
             entry = status.runtime_handlers.add()
             entry.ParseFromString(serialized)
             entry.name = asked
-        return True
+        return bool(added)
 
 
 def without_environment(handler: str, config: api_pb2.PodSandboxConfig) -> errors.RequestInvalid:
     """Return the refusal of a pod that has a mapped handler but no environment."""
-    mistyped = next(
-        (
-            f" (unknown annotation {key[:100]!a})"
-            for key, meant in selection.unknown(config.annotations).items()
-            if meant == selection.ENVIRONMENT
-        ),
-        "",
-    )
+    mistyped = ""
+    for key, meant in selection.unknown(config.annotations).items():
+        if meant == selection.ENVIRONMENT and not mistyped:
+            mistyped = f" (unknown annotation {key[:100]!a})"
     return errors.RequestInvalid(
         f"runtimeClassName {handler!r} runs pods in FloxHub environments, but pod "
         f"{pod_name(config)} has none{mistyped}: add the annotation "
@@ -106,11 +95,11 @@ def pod_name(config: api_pb2.PodSandboxConfig) -> str:
     return f"{config.metadata.namespace}/{config.metadata.name}"
 
 
+@dataclass(frozen=True, slots=True)
 class Status:
     """Adds the mapped handlers to those that the runtime lists."""
 
-    def __init__(self, handlers: Handlers) -> None:
-        self._handlers = handlers
+    _handlers: Handlers
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Return the runtime's response, unchanged if there is nothing to add."""
@@ -122,41 +111,32 @@ class Status:
         return status.SerializeToString() if self._handlers.add_to(status) else response
 
 
+@dataclass(frozen=True, slots=True)
 class ImageCall(Generic[_Request]):
     """Replaces a mapped handler in a call that names an image, such as ImageStatus."""
 
-    def __init__(
-        self,
-        kind: type[_Request],
-        image_of: Callable[[_Request], api_pb2.ImageSpec],
-        handlers: Handlers,
-    ) -> None:
-        self._kind = kind
-        self._image_of = image_of
-        self._handlers = handlers
+    _kind: type[_Request]
+    _image_of: Callable[[_Request], api_pb2.ImageSpec]
+    _handlers: Handlers
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the call; no environment depends on it, so it is never refused."""
-        if not self._handlers.is_near(payload):
-            return await call.forward(payload)
-        try:
-            request = self._kind.FromString(payload)
-        except DecodeError:
-            return await call.forward(payload)
-        if not self._handlers.map_image(self._image_of(request)):
-            return await call.forward(payload)
-        return await call.forward(request.SerializeToString())
+        if self._handlers.is_near(payload):
+            with contextlib.suppress(DecodeError):
+                request = self._kind.FromString(payload)
+                if self._handlers.map_image(self._image_of(request)):
+                    payload = request.SerializeToString()
+        return await call.forward(payload)
 
 
 def interceptors_of(handlers: Handlers) -> Mapping[str, Interceptor]:
     """Return the interceptors of this module by method name; none if no handler is mapped."""
     if not handlers:
         return {}
+    listing = ImageCall(api_pb2.ListImagesRequest, lambda each: each.filter.image, handlers)
     return {
         "Status": Status(handlers),
         "ImageStatus": ImageCall(api_pb2.ImageStatusRequest, lambda each: each.image, handlers),
         "RemoveImage": ImageCall(api_pb2.RemoveImageRequest, lambda each: each.image, handlers),
-        "ListImages": ImageCall(
-            api_pb2.ListImagesRequest, lambda each: each.filter.image, handlers
-        ),
+        "ListImages": listing,
     }

@@ -4,17 +4,16 @@ The runtime combines a pod's command with the image's entrypoint internally. To 
 front of the program, or a directory in front of PATH, the proxy needs that configuration too. It is
 queried by ImageStatus and cached by the image's id, which identifies the content.
 
-The CRI does not specify how a runtime describes images. If the description is missing or cannot be
-parsed, the configuration is unknown. That is logged, and an error only if the pod depends on it
-(see `adjustment`).
+The CRI does not specify how a runtime describes images. An unknown configuration is logged, and an
+error only if the pod depends on it (see `adjustment`).
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from typing import Final
 
 import cachetools
+import msgspec
 
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
@@ -52,29 +51,36 @@ class ImageConfigs:
         return config
 
 
+class _Config(msgspec.Struct, rename="pascal"):
+    """An OCI image configuration; Go writes an empty list as null."""
+
+    entrypoint: tuple[str, ...] | None = None
+    cmd: tuple[str, ...] | None = None
+    env: tuple[str, ...] | None = None
+    working_dir: str | None = None
+
+
+class _Spec(msgspec.Struct):
+    config: _Config | None = None
+
+
+class _Info(msgspec.Struct, rename="camel"):
+    image_spec: _Spec
+
+
 def parse(info: str) -> ImageConfig:
     """Return the configuration in the info of ImageStatus: `{"imageSpec": {"config": …}}`.
 
     Source of the format: image status of containerd and CRI-O, with the OCI image configuration.
     """
     try:
-        spec = json.loads(info)["imageSpec"]
-        config: dict[str, Any] = spec.get("config") or {}
-        pairs = (variable.partition("=") for variable in _texts_of(config.get("Env")))
-        return ImageConfig(
-            entrypoint=_texts_of(config.get("Entrypoint")),
-            cmd=_texts_of(config.get("Cmd")),
-            variables={name: value for name, _, value in pairs},
-            working_dir=config.get("WorkingDir") or "",
-        )
-    except (ValueError, TypeError, AttributeError, LookupError):
+        config = msgspec.json.decode(info, type=_Info).image_spec.config or _Config()
+    except msgspec.MsgspecError:
         return ImageConfig(is_known=False)
-
-
-def _texts_of(value: object) -> tuple[str, ...]:
-    """Return a list of strings, which Go writes as null if it is empty."""
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise TypeError
-    return tuple(value)
+    pairs = (variable.partition("=") for variable in config.env or ())
+    return ImageConfig(
+        entrypoint=config.entrypoint or (),
+        cmd=config.cmd or (),
+        variables={name: value for name, _, value in pairs},
+        working_dir=config.working_dir or "",
+    )

@@ -16,7 +16,7 @@ import asyncio
 import secrets
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -37,7 +37,6 @@ from cri_proxy.interposer import (
 from cri_proxy.interposer.calls import Call
 from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.interposer.mutability import Mutability
-from cri_proxy.lib import locks
 from cri_proxy.model.environments import Environment
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer import holding
@@ -68,15 +67,19 @@ class Policy:
     kubelet_root: Path
     token_file: Path | None = None
 
+    @property
+    def tokens(self) -> tokens.Tokens:
+        """The tokens of pods."""
+        return tokens.Tokens(self.kubelet_root, self.token_file)
 
+
+@dataclass(frozen=True, slots=True)
 class RunPodSandbox:
     """Starts to realize the pod's environments and maps its runtime handler."""
 
-    def __init__(self, realizer: Realizer, policy: Policy) -> None:
-        self._realizer = realizer
-        self._policy = policy
-        self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
-        self._unknown = notices.UnknownAnnotations()
+    _realizer: Realizer
+    _policy: Policy
+    _unknown: notices.UnknownAnnotations = field(default_factory=notices.UnknownAnnotations)
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the sandbox while its environments are realized."""
@@ -91,33 +94,25 @@ class RunPodSandbox:
                 raise handlers.without_environment(request.runtime_handler, request.config)
             return await call.forward(payload)
         # Failures are not reported here but by CreateContainer.
-        token = self._tokens.of_pod(request.config.metadata.uid)
+        token = self._policy.tokens.of_pod(request.config.metadata.uid)
         for reference, has_shell in wanted.realizations[:_BEGUN_AT_ONCE]:
             self._realizer.begin(reference, token=token, mode=wanted.mode, has_shell=has_shell)
-        if handler is None:
-            return await call.forward(payload)
-        request.runtime_handler = handler
-        return await call.forward(request.SerializeToString())
+        if handler is not None:
+            request.runtime_handler = handler
+            payload = request.SerializeToString()
+        return await call.forward(payload)
 
 
+@dataclass(frozen=True, slots=True)
 class CreateContainer:
     """Adds the environment to a container, or refuses the container."""
 
-    def __init__(
-        self,
-        realizer: Realizer,
-        image_configs: imageconfigs.ImageConfigs,
-        kept: generations.KeptGenerations,
-        mutability: Mutability,
-        policy: Policy,
-    ) -> None:
-        self._realizer = realizer
-        self._images = image_configs
-        self._kept = kept
-        self._mutability = mutability
-        self._unsupported = notices.UnsupportedParts()
-        self._policy = policy
-        self._tokens = tokens.Tokens(policy.kubelet_root, policy.token_file)
+    _realizer: Realizer
+    _images: imageconfigs.ImageConfigs
+    _kept: generations.KeptGenerations
+    _mutability: Mutability
+    _policy: Policy
+    _unsupported: notices.UnsupportedParts = field(default_factory=notices.UnsupportedParts)
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the container with its environment, or unchanged if it asks for none."""
@@ -131,7 +126,13 @@ class CreateContainer:
         if wanted is None or asked is None:
             return await call.forward(payload)
         self._policy.handlers.map_container(request.config)
-        environment, lease = await self._leased(request, wanted, asked, call)
+        for _ in range(_TRIES):
+            environment = await self._environment(request, wanted, asked, call)
+            lease = await holding.environment(environment.store.parent)
+            if lease is not None:
+                break
+        else:
+            raise _removed(environment)
         async with AsyncExitStack() as stack:
             # Held until the runtime has answered; then its list of containers has the environment.
             stack.callback(lease.release)
@@ -163,21 +164,6 @@ class CreateContainer:
         )
         return response
 
-    async def _leased(
-        self,
-        request: api_pb2.CreateContainerRequest,
-        wanted: selection.Selection,
-        asked: Reference,
-        call: Call,
-    ) -> tuple[Environment, locks.Lock]:
-        """Return the environment for the container, and a lease that keeps the GC away from it."""
-        for _ in range(_TRIES):
-            environment = await self._environment(request, wanted, asked, call)
-            lease = await holding.environment(environment.store.parent)
-            if lease is not None:
-                return environment, lease
-        raise _removed(environment)
-
     async def _environment(
         self,
         request: api_pb2.CreateContainerRequest,
@@ -197,7 +183,7 @@ class CreateContainer:
             if present is not None and not (has_shell and present.is_static):
                 return present.resolved_as(kept.reference, present.revision, is_stale=False)
             asked = kept.reference
-        token = await self._tokens.of_container(request.config.mounts)
+        token = await self._policy.tokens.of_container(request.config.mounts)
         realization = self._realizer.begin(
             asked, token=token, mode=wanted.mode, has_shell=has_shell
         )
@@ -211,9 +197,7 @@ class Annotations:
 
     def __init__(self, upstream: runtime.Runtime) -> None:
         self._runtime = upstream
-        self._known: cachetools.LRUCache[str, Mapping[str, str]] = cachetools.LRUCache(
-            _CONTAINERS_REMEMBERED
-        )
+        self._known = cachetools.LRUCache[str, Mapping[str, str]](_CONTAINERS_REMEMBERED)
 
     async def of_container(self, container_id: str) -> Mapping[str, str]:
         """Return our own annotations of a container; the runtime is asked once."""
@@ -229,14 +213,12 @@ class Annotations:
         return annotations
 
 
+@dataclass(frozen=True, slots=True)
 class Exec:
     """Runs a program (Exec) or probe (ExecSync) inside its container's environment."""
 
-    def __init__(
-        self, kind: type[api_pb2.ExecRequest | api_pb2.ExecSyncRequest], annotations: Annotations
-    ) -> None:
-        self._kind = kind
-        self._annotations = annotations
+    _kind: type[api_pb2.ExecRequest | api_pb2.ExecSyncRequest]
+    _annotations: Annotations
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the call, with the container's activation (if any) in front of the command."""
@@ -248,10 +230,10 @@ class Exec:
         except errors.NotFound:
             return await call.forward(payload)  # the runtime refuses it itself
         command = adjustment.exec_command(ours, request.cmd)
-        if command is None:
-            return await call.forward(payload)
-        request.cmd[:] = command
-        return await call.forward(request.SerializeToString())
+        if command is not None:
+            request.cmd[:] = command
+            payload = request.SerializeToString()
+        return await call.forward(payload)
 
 
 def decode(kind: type[AnyMessage], payload: bytes) -> AnyMessage | None:

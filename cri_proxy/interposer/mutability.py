@@ -46,10 +46,7 @@ class Mutability:
 
     @contextlib.asynccontextmanager
     async def create(self, view: Path) -> AsyncIterator[adjustment.Writable]:
-        """Create a writable /nix over `view`, for the container that is created in the context.
-
-        It is kept for as long as the runtime lists a container with it.
-        """
+        """Create a writable /nix over `view`, for the container that is created in the context."""
         token = secrets.token_hex(16)
         lock = self._overlays.hold(token)
         try:
@@ -64,10 +61,7 @@ class Mutability:
                 lock.release()
 
     async def sweep(self) -> None:
-        """Remove the overlays that no container has.
-
-        Raises SourceUnreachable, and removes nothing, if the runtime does not answer.
-        """
+        """Remove the overlays that no container has; raise SourceUnreachable if that is unknown."""
         with contextlib.ExitStack() as held:
             free = set()
             for token in self._overlays.tokens():

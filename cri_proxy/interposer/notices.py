@@ -1,11 +1,8 @@
 """Warnings about annotations and environments that have no effect, logged once where they occur.
 
-A container has one program. Services and profile scripts of an environment are meant for
-interactive shells, so they are not run, as in Flox's own containers. The log says so for each
-environment when the first container is created with it.
-
-An unknown annotation under our prefix is most likely mistyped. A pod is never refused for it, since
-it may be meant for another or a newer program; it is logged when such a pod starts.
+Services and profile scripts of an environment are meant for interactive shells, so they are not
+run, as in Flox's own containers. An unknown annotation under our prefix is most likely mistyped. A
+pod is never refused for it, since it may be meant for another or a newer program.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ class UnsupportedParts:
     """Logs parts of environments that containers do not run, once for each environment."""
 
     def __init__(self) -> None:
-        self._reported: cachetools.LRUCache[str, None] = cachetools.LRUCache(_REMEMBERED)
+        self._reported = cachetools.LRUCache[str, None](_REMEMBERED)
 
     def report(self, environment: Environment) -> None:
         """Log what containers in this environment will not run, the first time only."""
@@ -55,9 +52,7 @@ class UnknownAnnotations:
     """Logs unknown annotations under our prefix, each once for a namespace."""
 
     def __init__(self) -> None:
-        self._reported: cachetools.LRUCache[tuple[str, str], None] = cachetools.LRUCache(
-            _REMEMBERED
-        )
+        self._reported = cachetools.LRUCache[tuple[str, str], None](_REMEMBERED)
 
     def report(self, config: api_pb2.PodSandboxConfig) -> None:
         """Log the pod's unknown annotations that are new in its namespace."""
@@ -66,13 +61,14 @@ class UnknownAnnotations:
         new = [key for key in unknown if (metadata.namespace, key) not in self._reported]
         for key in new[:_SHOWN]:
             self._reported[metadata.namespace, key] = None
-            pod = f"{metadata.namespace}/{metadata.name}"
-            name = f"{key[:_SHOWN_OF_KEY]!a}"[1:-1]
-            meant = unknown[key]
-            if meant is None:
-                _log.warning("unknown annotation, see docs/pods.md", pod=pod, annotation=name)
+            named = {
+                "pod": f"{metadata.namespace}/{metadata.name}",
+                "annotation": f"{key[:_SHOWN_OF_KEY]!a}"[1:-1],
+            }
+            if meant := unknown[key]:
+                _log.warning("unknown annotation", **named, did_you_mean=meant)
             else:
-                _log.warning("unknown annotation", pod=pod, annotation=name, did_you_mean=meant)
+                _log.warning("unknown annotation, see docs/pods.md", **named)
 
 
 def shown(names: tuple[str, ...]) -> str:

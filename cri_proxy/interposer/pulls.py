@@ -1,11 +1,9 @@
 """Image pulls: the placeholder is supplied by the proxy, all other pulls are forwarded.
 
-Kubelet queries an image by ImageStatus, pulls it if it is missing (or always, as the pod says), and
-creates the container with the id returned. The placeholder is imported into the runtime when it is
-pulled, and at no other time: a query such as ImageStatus changes nothing. From then on it is an
-image like any other, listed, counted, and removed by kubelet's garbage collection when unused; the
-next pull supplies it again. An image that the runtime already has under the name is kept,
-wherever it came from.
+The placeholder is imported into the runtime when it is pulled, and at no other time: a query such
+as ImageStatus changes nothing. From then on it is an image like any other, and removed by kubelet's
+garbage collection when unused; the next pull supplies it again. An image that the runtime already
+has under the name is kept, wherever it came from.
 
 Images can only be imported into containerd. Another runtime, or a containerd that refuses, pulls
 the placeholder's name from a registry, as it would without the proxy.
@@ -15,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Final
 
 from cri_proxy import errors
@@ -26,6 +25,7 @@ from cri_proxy.interposer.calls import Call
 from cri_proxy.interposer.handlers import Handlers
 from cri_proxy.model import imagenames, placeholder
 from cri_proxy.model.imagenames import ImageName
+from cri_proxy.model.placeholder import Blob
 from cri_proxy.telemetry import logs
 
 _log = logs.of(__name__)
@@ -33,24 +33,17 @@ KNOWN_SECONDS: Final = 60.0
 _PAUSE_SECONDS: Final = (0.005, 0.2)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class PullImage:
     """Supplies the placeholder image, and forwards every other pull."""
 
-    def __init__(
-        self,
-        names: Collection[ImageName],
-        runtime: Runtime,
-        images: Images,
-        handlers: Handlers,
-    ) -> None:
-        """`names` are the names of the placeholder, each with a tag."""
-        self._names = frozenset(names)
-        self._repositories = frozenset(name.repository for name in names)
-        self._runtime = runtime
-        self._images = images
-        self._handlers = handlers
-        self._root = placeholder.build()
-        self._supplying = asyncio.Lock()
+    _names: Collection[ImageName]
+    """The names of the placeholder, each with a tag."""
+    _runtime: Runtime
+    _images: Images
+    _handlers: Handlers
+    _root: Blob = field(default_factory=placeholder.build)
+    _supplying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Return the placeholder's id, or forward the pull."""
@@ -77,10 +70,10 @@ class PullImage:
             name = imagenames.parse(text)
         except errors.RequestInvalid:
             return None
+        is_ours = name in self._names
         if name.digest:
-            is_ours = name.repository in self._repositories and name.digest == self._root.digest
-        else:
-            is_ours = name in self._names
+            is_named = any(name.repository == each.repository for each in self._names)
+            is_ours = is_named and name.digest == self._root.digest
         return name if is_ours else None
 
     async def _supply(self, image: api_pb2.ImageSpec, name: ImageName) -> str:

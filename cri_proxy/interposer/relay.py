@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, cast
 
@@ -47,7 +48,7 @@ LONGEST_SECONDS: Final = 1e9
 # See _delayed_end. C-core reports a cancellation within a millisecond of ending the payloads.
 HALF_CLOSE_SECONDS: Final = 0.005
 
-_NO_INTERCEPTORS: Final[Mapping[str, Interceptor]] = MappingProxyType({})
+_NONE: Final[Mapping[str, Interceptor]] = MappingProxyType({})
 _log = logs.of(__name__)
 
 
@@ -58,9 +59,7 @@ class Relay(_Handler):
     """
 
     def __init__(
-        self,
-        channel: grpc.aio.Channel,
-        interceptors: Mapping[str, Interceptor] = _NO_INTERCEPTORS,
+        self, channel: grpc.aio.Channel, interceptors: Mapping[str, Interceptor] = _NONE
     ) -> None:
         self._channel = channel
         self._streams: set[_Stream] = set()
@@ -88,7 +87,7 @@ class Relay(_Handler):
 
         async def handle(payload: bytes, context: _Context) -> None:
             call = upstream(payload, timeout=_remaining(context), metadata=_metadata_of(context))
-            await self._carry(_Stream(call, context, is_known=True))
+            await self._carry(_Stream(call, context, _is_known=True))
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
@@ -100,7 +99,7 @@ class Relay(_Handler):
                 _delayed_end(payloads), timeout=_remaining(context), metadata=_metadata_of(context)
             )
             _keep_status(call)
-            await self._carry(_Stream(call, context, is_known=False))
+            await self._carry(_Stream(call, context, _is_known=False))
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
@@ -112,15 +111,15 @@ class Relay(_Handler):
             self._streams.discard(stream)
 
 
+@dataclass(slots=True, eq=False)
 class _Stream:
     """A call whose response is forwarded as a stream."""
 
-    def __init__(self, upstream: _UpstreamStream, context: _Context, *, is_known: bool) -> None:
-        self._upstream = upstream
-        self._context = context
-        self._is_known = is_known
-        self._has_responded = False
-        self._is_ended = False
+    _upstream: _UpstreamStream
+    _context: _Context
+    _is_known: bool
+    _has_responded: bool = False
+    _is_ended: bool = False
 
     @property
     def is_endless(self) -> bool:
@@ -173,9 +172,9 @@ class _UnaryCall:
     async def forward(
         self, payload: bytes, *, metadata: Sequence[tuple[str, str | bytes]] = ()
     ) -> bytes:
-        upstream = self._upstream(
-            payload, timeout=self.remaining(), metadata=_merged(self.metadata, metadata)
-        )
+        replaced = {key for key, _ in metadata}
+        kept = (pair for pair in self.metadata if pair[0] not in replaced)
+        upstream = self._upstream(payload, timeout=self.remaining(), metadata=(*kept, *metadata))
         response = await upstream  # cancels the call upstream if it is cancelled itself
         self._headers = tuple(await upstream.initial_metadata())
         self._trailers = tuple(await upstream.trailing_metadata())
@@ -244,11 +243,11 @@ async def _abort_as(failure: grpc.aio.AioRpcError, context: _Context) -> NoRetur
     await context.abort(failure.code(), failure.details() or "", trailers)
 
 
+@dataclass(frozen=True)
 class _StatusKept:
     """gRPC's internal half of a call, without its replacing of the status; see `_keep_status`."""
 
-    def __init__(self, call: object) -> None:
-        self._call = call
+    _call: object
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._call, name)
@@ -297,14 +296,6 @@ def _metadata_of(context: _Context) -> Metadata:
     """Return the caller's metadata without `user-agent`: C-core sends its own."""
     pairs = context.invocation_metadata() or ()
     return tuple((key, value) for key, value in pairs if key != "user-agent")
-
-
-def _merged(metadata: Metadata, others: Sequence[tuple[str, str | bytes]]) -> Metadata:
-    """Return `metadata` with `others` added, which replace pairs with the same key."""
-    if not others:
-        return metadata
-    replaced = {key for key, _ in others}
-    return (*(pair for pair in metadata if pair[0] not in replaced), *others)
 
 
 def _is_cancelled() -> bool:

@@ -8,17 +8,19 @@ environment. All other pods are restored unchanged.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cri_proxy import errors
 from cri_proxy.cri import api_pb2
 from cri_proxy.interposer import handlers, lifecycle, selection
 from cri_proxy.interposer.calls import Call
 
 
+@dataclass(frozen=True, slots=True)
 class RestorePod:
     """Refuses pods that ask for an environment."""
 
-    def __init__(self, known: handlers.Handlers) -> None:
-        self._handlers = known
+    _handlers: handlers.Handlers
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Forward the call unchanged if the pod asks for no environment."""

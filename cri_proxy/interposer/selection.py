@@ -88,10 +88,7 @@ class Selection:
 
 
 def of_annotations(annotations: Mapping[str, str]) -> Selection | None:
-    """Return what the pod's annotations ask for, None if they name no environment.
-
-    Raises RequestInvalid for a value that cannot be parsed.
-    """
+    """Return what annotations ask for, None if for nothing; raise RequestInvalid if malformed."""
     by_container = tuple(
         (_name(key, key.removeprefix(ENVIRONMENT + ".")), _environment(key, value))
         for key, value in sorted(annotations.items())

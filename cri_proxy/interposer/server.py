@@ -1,7 +1,6 @@
 """The interposer's gRPC server: listens on a socket, and shuts down gracefully.
 
-It knows its own socket and the relay, but not its clients: kubelet itself, or the router. Shutdown
-goes in this order:
+Its client is kubelet or the router. Shutdown goes in this order:
 
  1. The socket is closed and every connection gets a GOAWAY. New calls go to new connections: to
     the successor, if one listens at the same path. Calls in flight continue.
@@ -47,10 +46,7 @@ class Server:
         self._server.add_generic_rpc_handlers((relay,))
 
     async def start(self) -> None:
-        """Listen; when this returns, clients that connect are served.
-
-        Raises RequestInvalid if the socket cannot be created.
-        """
+        """Listen and serve; raise RequestInvalid if the socket cannot be created."""
         replacing = self._is_replacing
         with sockets.staged(self._place, self._access, is_replacing=replacing) as stage:
             try:

@@ -1,8 +1,7 @@
 """The gRPC status of a call that the proxy itself refuses.
 
-Interceptors raise errors of cri_proxy.errors, which know nothing of gRPC. Only this module gives
-them the code that makes kubelet do the right thing, and a message that fits into an event. The
-runtime's own statuses are forwarded by the relay; `of_outcome` only describes them.
+Errors get the code that makes kubelet do the right thing, and a message that fits into an event.
+The runtime's own statuses are forwarded by the relay; `of_outcome` only describes them.
 """
 
 from __future__ import annotations

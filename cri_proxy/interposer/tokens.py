@@ -6,8 +6,8 @@ container's mounts say where. A pod without that mount gets the node's own token
 name one; for a pod with the mount only its own token counts. At RunPodSandbox, before any mount is
 known, the token is guessed from the pod's volumes: good enough to start early, never to authorize.
 
-A token is read when it is needed, so that a renewed Secret takes effect at once. It is in memory
-for the duration of a realization, and in no argument list, log line, span, error or file of ours.
+A token is read when it is needed, so that a renewed Secret takes effect at once. It is in no
+argument list, log line, span, error or file of ours.
 
 A pod chooses what it mounts, and may have filled it with links to other files of the node, or may
 change it concurrently. So a file is first opened with O_PATH, which has no effect on devices and
@@ -22,6 +22,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -39,12 +40,12 @@ _POD_UID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _log = logs.of(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """The tokens of the node's pods."""
 
-    def __init__(self, kubelet_root: Path, token_file: Path | None) -> None:
-        self._kubelet_root = kubelet_root
-        self._token_file = token_file
+    _kubelet_root: Path
+    _token_file: Path | None
 
     async def of_container(self, mounts: Sequence[api_pb2.Mount]) -> str | None:
         """Return the token for a container, None if there is none.
@@ -73,10 +74,7 @@ class Tokens:
 
 
 def of_mounts(mounts: Iterable[api_pb2.Mount]) -> str | None:
-    """Return the token in a container's mounts, None if it mounts none.
-
-    Raises RequestInvalid if there is a mount without a readable token.
-    """
+    """Return the mounted token, None without such a mount; raise RequestInvalid if unreadable."""
     for mount in mounts:
         place = os.path.normpath(mount.container_path)
         host = Path(mount.host_path)
@@ -103,48 +101,41 @@ def of_volumes(kubelet_root: Path, pod_uid: str) -> str | None:
 
 def of_node(path: Path) -> str:
     """Return the node-wide token of the settings; raise RequestInvalid if it cannot be read."""
+    named = f"{path}, the setting floxhub.token_file,"
     try:
         with _opened(path) as (descriptor, _):
-            data = _bytes_of(descriptor)
+            token = _token_of(_bytes_of(descriptor) or b"")
     except OSError as error:
         raise errors.RequestInvalid(
-            f"{path}, the setting floxhub.token_file, cannot be read ({error.strerror}): write a "
-            "FloxHub token to it"
+            f"{named} cannot be read ({error.strerror}): write a FloxHub token to it"
         ) from error
-    token = None if data is None else _token_of(data)
     if token is None:
         raise errors.RequestInvalid(
-            f"{path}, the setting floxhub.token_file, contains no token: write the output of "
-            "`flox auth token` to it"
+            f"{named} contains no token: write the output of `flox auth token` to it"
         )
     return token
 
 
 def _read(path: Path, inside: Path) -> str:
     """Return the token in `path`, which must be inside the directory `inside` after resolution."""
+    named, advice = f"the file {FILE} mounted at {MOUNT}", f"mount a Secret with the key {FILE}"
     try:
         with _opened(inside) as (_, directory), _opened(path) as (descriptor, place):
             if directory not in place.parents:
                 raise errors.RequestInvalid(
-                    f"the file {FILE} mounted at {MOUNT} is a link to a file outside its volume: "
-                    f"mount a Secret with the key {FILE}"
+                    f"{named} is a link to a file outside its volume: {advice}"
                 )
             data = _bytes_of(descriptor)
     except OSError as error:
         raise errors.RequestInvalid(
-            f"the file {FILE} mounted at {MOUNT} cannot be read ({error.strerror}): add the key "
-            f"{FILE} to the Secret"
+            f"{named} cannot be read ({error.strerror}): add the key {FILE} to the Secret"
         ) from error
     if data is None:
-        raise errors.RequestInvalid(
-            f"the file {FILE} mounted at {MOUNT} is not a regular file: mount a Secret with the "
-            f"key {FILE}"
-        )
+        raise errors.RequestInvalid(f"{named} is not a regular file: {advice}")
     token = _token_of(data)
     if token is None:
         raise errors.RequestInvalid(
-            f"the file {FILE} mounted at {MOUNT} contains no token: store the output of "
-            "`flox auth token` in the Secret"
+            f"{named} contains no token: store the output of `flox auth token` in the Secret"
         )
     return token
 
@@ -154,7 +145,7 @@ def _opened(path: Path) -> Iterator[tuple[int, Path]]:
     """Open a path without reading it; yield its descriptor and its resolved path."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        yield descriptor, _link_of(descriptor).readlink()
+        yield descriptor, Path(f"/proc/self/fd/{descriptor}").readlink()
     finally:
         os.close(descriptor)
 
@@ -163,13 +154,8 @@ def _bytes_of(descriptor: int) -> bytes | None:
     """Return the content behind an O_PATH descriptor, None if it is not a regular file."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         return None
-    with _link_of(descriptor).open("rb") as file:
+    with open(f"/proc/self/fd/{descriptor}", "rb") as file:  # noqa: PTH123 - not a file's path
         return file.read(_LARGEST + 1)
-
-
-def _link_of(descriptor: int) -> Path:
-    """Return the kernel's link for an open descriptor."""
-    return Path(f"/proc/self/fd/{descriptor}")
 
 
 def _token_of(data: bytes) -> str | None:

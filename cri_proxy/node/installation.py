@@ -285,7 +285,7 @@ def _settings_files(root: Root, runtime: str) -> list[File]:
         return [
             File(str(CONFIG_FILE), editing.with_toml_value(text, "runtime", "endpoint", runtime))
         ]
-    configured = str(kinds.unix_socket().of_toml(endpoint))
+    configured = str(kinds.unix_socket.of_toml(endpoint))
     if configured != runtime:
         raise errors.RequestInvalid(
             f"{CONFIG_FILE} sets runtime.endpoint to {configured}, but this installation found "

@@ -2,10 +2,8 @@
 
 Received bytes go into `receive_downstream`, `receive_upstream` or `receive_interposer`; what is to
 be written accumulates in `to_downstream`, `to_upstream` and `to_interposer`, lists that the caller
-empties. The bytes are interpreted by `downstream`, `upstream` and `interposition`, which share the
-table of `streams` and the flow control of `requestflow` and `responseflow`. This module combines
-them and contains what concerns all sides: which may be read now, what is due after every event, and
-how a connection ends.
+empties. `downstream`, `upstream` and `interposition` interpret the bytes. This module contains what
+concerns all sides: which may be read now, what is due after every event, and how it ends.
 
 No input raises an exception out of this module. A side that breaks the protocol or exceeds a limit
 ends the connection with GOAWAY; the interposer only ends its own.
@@ -47,7 +45,7 @@ class Connection:
         """The fault that ended the connection, if it was one."""
         self._paused: set[Side] = set()
 
-        self._streams = Streams(None if table is None else counting.Calls(table))
+        self._streams = Streams(table)
         self._response_flow = ResponseFlow(self.to_downstream)
         self._interposition = Interposition(
             self.to_downstream, self.to_interposer, self._response_flow, on_change=self._changed
@@ -55,11 +53,7 @@ class Connection:
         self._request_flow = self._interposition.request_flow
         self._upstream = Upstream(self._streams, self._interposition)
         self._downstream = Downstream(
-            matcher,
-            self.to_upstream,
-            streams=self._streams,
-            upstream=self._upstream,
-            interposition=self._interposition,
+            matcher, self.to_upstream, self._streams, self._upstream, self._interposition
         )
 
     @property
@@ -184,15 +178,12 @@ class Connection:
         self.needs_attention = True
 
     def _pay(self) -> None:
-        if self._request_flow.owed and Side.DOWNSTREAM not in self._paused:
-            owed = self._request_flow.pay()
-            if owed:
-                self.to_downstream.append(frames.window_update(0, owed))
+        if Side.DOWNSTREAM not in self._paused and (owed := self._request_flow.pay()):
+            self.to_downstream.append(frames.window_update(0, owed))
 
     def _after(self) -> None:
         """Do what is due after any event."""
-        if self._request_flow.owed:
-            self._pay()
+        self._pay()
         if (
             self._streams.is_last_announced
             and self._streams.is_idle

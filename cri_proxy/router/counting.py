@@ -1,14 +1,11 @@
 """Call counts: the router's calls by method and status, without decoding their headers.
 
-A `Table` has the literals to look for, and is made once; the `Calls` of a connection hold the
-method of each open stream until its end shows the status. The method follows the few fields that
-precede `:path` in a request's header block; the status follows its name in the block that ends a
-response. Both are found as bytes, in either of their two encodings (see `headers`), in about a
-microsecond a call.
+A `Table` has the literals to look for, and is made once; `streams` holds the method of each open
+stream until its end shows the status. Both are found as bytes, in either of their two encodings
+(see `headers`), in about a microsecond a call.
 
-A call without a status is counted by how it ended, with gRPC's name for that: CANCELLED if
-downstream cancelled it, UNAVAILABLE if upstream went away. The interposer counts the calls that are
-lent to it.
+A call without a status is counted by how it ended, with gRPC's name for that. Interposed calls are
+counted by the interposer.
 """
 
 from __future__ import annotations
@@ -44,7 +41,7 @@ STATUSES: Final = (
 )
 """gRPC's statuses: the name of each, by its number."""
 
-_RESETS: Final = {
+RESETS: Final = {
     frames.REFUSED_STREAM: UNAVAILABLE,
     frames.CANCEL: CANCELLED,
     frames.ENHANCE_YOUR_CALM: "RESOURCE_EXHAUSTED",
@@ -89,38 +86,3 @@ class Table:
                 stop = place + 1 + (length[0] & 0x7F if length else 0)
                 return self._statuses.get(block[place:stop], UNKNOWN)
         return UNKNOWN
-
-
-class Calls:
-    """The open calls of one connection."""
-
-    __slots__ = ("_methods", "_table")
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-        self._methods: dict[int, str] = {}
-
-    def begin(self, stream: int, block: bytes) -> None:
-        """Note that a call begins, by the header block of its request."""
-        self._methods[stream] = self._table.method_of(block)
-
-    def answer(self, stream: int, block: bytes) -> None:
-        """Count a call by the header block that ends its response."""
-        method = self._methods.pop(stream, None)
-        if method is not None:
-            self._table.count(method, self._table.status_of(block))
-
-    def end(self, stream: int, status: str) -> None:
-        """Count a call that ends without a status of its own."""
-        method = self._methods.pop(stream, None)
-        if method is not None:
-            self._table.count(method, status)
-
-    def reset(self, stream: int, code: int) -> None:
-        """Count a call that upstream has reset."""
-        self.end(stream, _RESETS.get(code, "INTERNAL"))
-
-    def end_all(self, status: str) -> None:
-        """Count all open calls when their connection ends."""
-        for stream in tuple(self._methods):
-            self.end(stream, status)

@@ -1,9 +1,7 @@
 """Downstream, which is kubelet: its frames go to upstream unchanged, or to the interposer.
 
-A stream that downstream opens is forwarded to upstream unless its method is interposed (see
-`interposition`); later frames follow it. A run of frames that may pass to upstream is forwarded as
-one slice of what was received. Only the other frames are looked at a second time, and those at the
-start of a connection.
+A stream that downstream opens is forwarded to upstream unless its method is interposed; later
+frames follow it. A run of frames that may pass is forwarded as one slice of what was received.
 
 - SETTINGS are forwarded with small changes (see `http2settings`), and so are grants of the
   connection window, less what the interposer has used of it (see `responseflow`).
@@ -18,19 +16,14 @@ correctly, and what exceeds our limits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from cri_proxy.router import frames, headers
 from cri_proxy.router.frames import Violation
 from cri_proxy.router.http2settings import STATELESS, Http2Settings
 from cri_proxy.router.interposition import Interposition
-from cri_proxy.router.streams import (
-    ENDLESS,
-    LARGEST_STREAMS,
-    REQUEST_ENDED,
-    MethodKind,
-    Streams,
-)
+from cri_proxy.router.streams import ENDLESS, LARGEST_STREAMS, REQUEST_ENDED, MethodKind, Streams
 from cri_proxy.router.upstream import Upstream
 
 DRAIN_PING: Final = b"cripxdrn"
@@ -39,52 +32,21 @@ DRAIN_PING: Final = b"cripxdrn"
 _header: Final = frames.HEADER.unpack_from
 
 
+@dataclass(slots=True, eq=False)
 class Downstream:
     """Downstream's side of one connection."""
 
-    __slots__ = (
-        "_block",
-        "_interposition",
-        "_matcher",
-        "_out",
-        "_preface",
-        "_reader",
-        "_request_flow",
-        "_response_flow",
-        "_sender",
-        "_settings",
-        "_streams",
-        "_to_downstream",
-        "_to_interposer",
-        "_upstream",
-        "has_begun",
-    )
-
-    def __init__(
-        self,
-        matcher: headers.MethodMatcher,
-        to_upstream: list[bytes],
-        *,
-        streams: Streams,
-        upstream: Upstream,
-        interposition: Interposition,
-    ) -> None:
-        self.has_begun = False
-        """Its preface and its SETTINGS have arrived."""
-        self._matcher = matcher
-        self._streams = streams
-        self._upstream = upstream
-        self._interposition = interposition
-        self._request_flow = interposition.request_flow
-        self._response_flow = interposition.response_flow
-        self._out = to_upstream
-        self._to_downstream = interposition.to_downstream
-        self._to_interposer = interposition.to_interposer
-        self._reader = upstream.downstream_reader
-        self._preface = frames.PREFACE
-        self._settings = Http2Settings()
-        self._sender = headers.HeaderSender()
-        self._block: headers.PartialBlock | None = None
+    _matcher: headers.MethodMatcher
+    _out: list[bytes]
+    _streams: Streams
+    _upstream: Upstream
+    _interposition: Interposition
+    has_begun: bool = False
+    """Its preface and its SETTINGS have arrived."""
+    _preface: bytes = frames.PREFACE
+    _settings: Http2Settings = field(default_factory=Http2Settings)
+    _sender: headers.HeaderSender = field(default_factory=headers.HeaderSender)
+    _block: headers.HeaderBlock | None = None
 
     def drain(self) -> None:
         """Ask downstream to open no more streams here.
@@ -95,14 +57,16 @@ class Downstream:
            endless streams are left, which end with it.
         """
         self._streams.is_draining = True
-        self._to_downstream.append(frames.goaway(frames.LARGEST_STREAM, frames.NO_ERROR))
-        self._to_downstream.append(frames.build(frames.PING, 0, 0, DRAIN_PING))
+        self._interposition.to_downstream.append(
+            frames.goaway(frames.LARGEST_STREAM, frames.NO_ERROR)
+        )
+        self._interposition.to_downstream.append(frames.build(frames.PING, 0, 0, DRAIN_PING))
 
     def receive(self, data: bytes) -> None:
         """Process bytes of downstream; raises Violation if it broke the protocol or a limit."""
         if self._preface:
             data = self._begin(data)
-        reader, out = self._reader, self._out
+        reader, out = self._upstream.downstream_reader, self._out
         if reader.pieces and not (data := reader.joined(data)):
             return
         # The hot loop. `Upstream.receive` is a deliberate copy of its outline: a function call per
@@ -111,13 +75,10 @@ class Downstream:
         #
         # Frames from `passed` to `start` pass unchanged and are not forwarded yet. A test below
         # that succeeds adds its frame to them (`continue`); any other frame goes to `_frame`.
-        streams, request_flow, response_flow = (
-            self._streams,
-            self._request_flow,
-            self._response_flow,
-        )
+        streams, interposition = self._streams, self._interposition
+        request_flow, response_flow = interposition.request_flow, interposition.response_flow
         opened, interposed = streams.open, request_flow.calls
-        matcher, calls, largest, end = self._matcher, streams.calls, reader.largest, len(data)
+        matcher, table, largest, end = self._matcher, streams.table, reader.largest, len(data)
         is_plain, is_open = self._is_plain, self._is_open
         start = passed = 0
         while end - start >= 9:  # a frame header
@@ -156,8 +117,8 @@ class Downstream:
                     ):
                         streams.highest = streams.highest_upstream = stream
                         opened[stream] = flags & 1  # END_STREAM, which is REQUEST_ENDED
-                        if calls is not None:
-                            calls.begin(stream, block)
+                        if table is not None:
+                            streams.methods[stream] = table.method_of(block)
                         start = stop
                         continue
                 elif stream:
@@ -169,7 +130,7 @@ class Downstream:
                         start = stop
                         continue
                     # Upstream answers it, unless the interposer's DATA may have provoked it.
-                    if length == 8 and not self._interposition.has_sent:
+                    if length == 8 and not interposition.has_sent:
                         self._upstream.has_sent = False
                         start = stop
                         continue
@@ -229,22 +190,22 @@ class Downstream:
 
     def _frame(self, raw: bytes, kind: int, flags: int, stream: int) -> bytes | None:
         """Return what to forward instead of the frame, None to forward it unchanged."""
+        streams, interposition = self._streams, self._interposition
         if self._block is not None:
             if not self._block.extend(raw, kind, flags, stream):
                 return b""
             block, self._block = self._block, None
-            whole = block.whole()
-            instead = self._request(whole)
-            return whole.raw if instead is None else instead
+            instead = self._request(block)
+            return block.raw if instead is None else instead
         payload = raw[frames.HEADER_BYTES :]
         if not self.has_begun and (kind != frames.SETTINGS or flags & frames.ACK):
             raise Violation(frames.PROTOCOL_ERROR, "first frame is not SETTINGS")
         frames.check_stream(kind, stream)
         match kind:
             case frames.HEADERS:
-                block = headers.PartialBlock(flags, stream, raw)
+                block = headers.HeaderBlock(flags, stream, raw)
                 if flags & frames.END_HEADERS:
-                    return self._request(block.whole())
+                    return self._request(block)
                 self._block = block
                 return b""
             case frames.CONTINUATION | frames.PUSH_PROMISE:
@@ -252,22 +213,26 @@ class Downstream:
             case frames.SETTINGS:
                 return self._receive_settings(flags, payload)
             case frames.PING if flags & frames.ACK and payload == DRAIN_PING:
-                return self._announce_last()
+                if streams.is_draining:
+                    streams.is_last_announced = True
+                    last = streams.limit(streams.highest)
+                    interposition.to_downstream.append(frames.goaway(last, frames.NO_ERROR))
+                return b""
             case frames.PING if not flags & frames.ACK:
                 return self._ping(payload)
             case frames.WINDOW_UPDATE if not stream:
                 return self._grant(frames.number(payload))
             case frames.DATA:
-                self._request_flow.downstream_room -= len(payload)
+                interposition.request_flow.downstream_room -= len(payload)
             case frames.RST_STREAM:
-                self._streams.cancel(stream)
-        if stream and (call := self._interposition.calls.get(stream)):
-            self._interposition.take(call, raw, kind, flags)
+                streams.cancel(stream)
+        if stream and (call := interposition.calls.get(stream)):
+            interposition.take(call, raw, kind, flags)
             return b""
-        if not self._interposition.is_closed(stream):
+        if not interposition.is_closed(stream):
             return None
         if kind == frames.DATA:
-            self._request_flow.owed += len(payload)
+            interposition.request_flow.owed += len(payload)
         return b""
 
     def _request(self, request: headers.HeaderBlock) -> bytes | None:
@@ -277,7 +242,7 @@ class Downstream:
         if self._sender.must_decode(fragment):
             request.block, decoded = self._sender.normalized(fragment)
         if self._upstream.has_settings and not self._upstream.table_limit.is_announced:
-            self._to_downstream.append(self._upstream.table_limit.announce())
+            self._interposition.to_downstream.append(self._upstream.table_limit.announce())
         end = request.flags & frames.END_STREAM
         if stream in streams.open:
             if end:
@@ -343,28 +308,20 @@ class Downstream:
         self._interposition.has_sent = self._upstream.has_sent = False
         if not is_provoked or len(payload) != 8:
             return None
-        self._to_downstream.append(frames.build(frames.PING, frames.ACK, 0, payload))
+        self._interposition.to_downstream.append(frames.build(frames.PING, frames.ACK, 0, payload))
         return b""
 
     def _grant(self, increment: int) -> bytes | None:
         increment &= frames.LARGEST_WINDOW
-        left = self._response_flow.grant(increment)
-        if self._response_flow.held:
-            for refund in self._response_flow.release():
-                if refund.is_interposed:
-                    self._to_interposer.append(frames.window_update(refund.stream, refund.size))
-                else:
-                    left += self._response_flow.repay(refund.size)
-                    self._out.append(frames.window_update(refund.stream, refund.size))
+        flow, interposition = self._interposition.response_flow, self._interposition
+        left = flow.grant(increment)
+        for refund in flow.release():
+            grant = frames.window_update(refund.stream, refund.size)
+            if refund.is_interposed:
+                interposition.to_interposer.append(grant)
+            else:
+                left += flow.repay(refund.size)
+                self._out.append(grant)
         if left == increment:
             return None
         return frames.window_update(0, left) if left else b""
-
-    def _announce_last(self) -> bytes:
-        """Send the final GOAWAY of a drain."""
-        streams = self._streams
-        if streams.is_draining:
-            streams.is_last_announced = True
-            last = streams.limit(streams.highest)
-            self._to_downstream.append(frames.goaway(last, frames.NO_ERROR))
-        return b""

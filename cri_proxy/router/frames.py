@@ -1,9 +1,7 @@
-"""HTTP/2 frames: parsing them without copying, and building them.
+"""HTTP/2 frames: parsing and building them.
 
-Each side of a connection has a `FrameReader`. It takes the bytes received from the socket and
-returns a buffer with the positions of the complete frames in it, so that a run of frames can be
-forwarded as one slice of that buffer. An incomplete frame at the end is kept until the rest
-arrives. A frame longer than MAX_FRAME_SIZE is detected by its nine-byte header, before its payload
+Each side of a connection has a `FrameReader`, which keeps an incomplete frame until the rest of it
+arrives, and detects a frame longer than MAX_FRAME_SIZE by its nine-byte header, before its payload
 is buffered. The module knows the layout of frames, not what they mean.
 
 Format: RFC 9113, sections 4 and 6.
@@ -12,7 +10,8 @@ Format: RFC 9113, sections 4 and 6.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 DATA: Final = 0x0
@@ -50,14 +49,12 @@ INITIAL_FRAME_BYTES: Final = 16_384
 LARGEST_WINDOW: Final = 2**31 - 1
 LARGEST_STREAM: Final = 2**31 - 1
 
-Frame = tuple[int, int, int, int, int]
-"""A complete frame in a buffer: start of its header, end of its payload, kind, flags, stream."""
+Frame = tuple[bytes, int, int, int]
+"""A complete frame: all its bytes, kind, flags, stream."""
 
 HEADER: Final = struct.Struct(">LBL")
 """A frame header: length (24 bits) and kind (8 bits) as one number, flags, R bit and stream."""
 
-_FOUR_BYTES: Final = struct.Struct(">HBBBLL")
-"""A frame with a four-byte payload: length (16 + 8 bits), kind, flags, stream, payload."""
 _KINDS: Final = (
     "DATA",
     "HEADERS",
@@ -81,41 +78,31 @@ class Violation(Exception):
         self.reason = reason
 
 
+@dataclass(slots=True, eq=False)
 class FrameReader:
     """Splits the bytes received from one side into frames."""
 
-    __slots__ = ("_missing", "excess", "largest", "pieces")
+    largest: int = INITIAL_FRAME_BYTES
+    """Payload bytes that a frame may have: the MAX_FRAME_SIZE announced, never lowered."""
+    pieces: list[bytes] = field(default_factory=list)
+    """The start of an incomplete frame; callers that bypass `feed` must call `joined`."""
+    _missing: int = 0
 
-    def __init__(self) -> None:
-        self.largest = INITIAL_FRAME_BYTES
-        """Payload bytes that a frame may have: the MAX_FRAME_SIZE announced, never lowered."""
-        self.excess = False
-        """`feed` met the header of a longer frame; nothing after it can be parsed."""
-        self.pieces: list[bytes] = []
-        """The start of an incomplete frame; callers that bypass `feed` must call `joined`."""
-        self._missing = 0
-
-    def feed(self, data: bytes) -> tuple[bytes, Sequence[Frame]]:
-        """Return a buffer and its complete frames, in order and without gaps, from offset 0."""
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that are complete now; raises Violation at one that is too long."""
         if self.pieces:
             data = self.joined(data)
-        frames: list[Frame] = []
-        unpack, append, largest = HEADER.unpack_from, frames.append, self.largest
         start, end = 0, len(data)
         while end - start >= HEADER_BYTES:
-            head, flags, stream = unpack(data, start)
+            head, flags, stream = HEADER.unpack_from(data, start)
             length = head >> 8  # the low byte of `head` is the kind
             stop = start + HEADER_BYTES + length
-            if length > largest:
-                self.excess = True
-                return data, frames
-            if stop > end:
-                break
-            append((start, stop, head & 0xFF, flags, stream & LARGEST_STREAM))
+            if stop > end or length > self.largest:
+                break  # incomplete, or too long: `keep` distinguishes them
+            yield data[start:stop], head & 0xFF, flags, stream & LARGEST_STREAM
             start = stop
         if start < end:
-            self.keep(data[start:] if start else data)
-        return data, frames
+            self.keep(data[start:])
 
     def joined(self, data: bytes) -> bytes:
         """Return the kept bytes and `data` as one, or nothing if the frame is still incomplete."""
@@ -135,7 +122,7 @@ class FrameReader:
             return
         head, *_ = HEADER.unpack_from(rest)
         if head >> 8 > self.largest:
-            raise too_long()
+            raise Violation(FRAME_SIZE_ERROR, "frame exceeds MAX_FRAME_SIZE")
         self._missing = HEADER_BYTES + (head >> 8) - len(rest)
 
 
@@ -146,15 +133,14 @@ def build(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
 
 def window_update(stream: int, increment: int) -> bytes:
     """Return WINDOW_UPDATE frames for `increment` bytes: more than one above 2**31 - 1."""
-    if increment <= LARGEST_WINDOW:
-        return _FOUR_BYTES.pack(0, 4, WINDOW_UPDATE, 0, stream, increment)
-    first = _FOUR_BYTES.pack(0, 4, WINDOW_UPDATE, 0, stream, LARGEST_WINDOW)
-    return first + window_update(stream, increment - LARGEST_WINDOW)
+    first = min(increment, LARGEST_WINDOW)
+    frame = build(WINDOW_UPDATE, 0, stream, first.to_bytes(4, "big"))
+    return frame if first == increment else frame + window_update(stream, increment - first)
 
 
 def rst_stream(stream: int, code: int) -> bytes:
     """Return a RST_STREAM frame."""
-    return _FOUR_BYTES.pack(0, 4, RST_STREAM, 0, stream, code)
+    return build(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
 def goaway(last_stream: int, code: int, reason: str = "") -> bytes:
@@ -163,10 +149,7 @@ def goaway(last_stream: int, code: int, reason: str = "") -> bytes:
 
 
 def headers(stream: int, block: bytes, *, flags: int = 0, priority: bytes = b"") -> bytes:
-    """Return a block as HEADERS and CONTINUATION frames; of `flags` only END_STREAM is used.
-
-    Frames have at most 16 KiB of payload, which every peer must accept.
-    """
+    """Return a block as frames of at most 16 KiB; of `flags` only END_STREAM is used."""
     largest = INITIAL_FRAME_BYTES
     flags &= END_STREAM
     if priority:
@@ -183,10 +166,7 @@ def headers(stream: int, block: bytes, *, flags: int = 0, priority: bytes = b"")
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:
-    """Return the payload of a DATA or HEADERS frame without padding.
-
-    Raises Violation if the padding fills the payload or exceeds it.
-    """
+    """Return a DATA or HEADERS payload without padding; raise Violation if that is malformed."""
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
@@ -195,10 +175,7 @@ def unpadded(flags: int, payload: bytes) -> bytes:
 
 
 def number(payload: bytes) -> int:
-    """Return the WINDOW_UPDATE increment, RST_STREAM code or last stream of GOAWAY in a payload.
-
-    Raises Violation if the payload is too short.
-    """
+    """Return the number in a WINDOW_UPDATE, RST_STREAM or GOAWAY; raise Violation if too short."""
     if len(payload) < 4:
         raise Violation(FRAME_SIZE_ERROR, "frame payload is shorter than 4 bytes")
     return int.from_bytes(payload[:4], "big")
@@ -206,13 +183,10 @@ def number(payload: bytes) -> int:
 
 def check_stream(kind: int, stream: int) -> None:
     """Raise Violation if a frame of this kind must not occur on this stream."""
-    match kind:
-        case 0x0 | 0x1 | 0x2 | 0x3:  # DATA, HEADERS, PRIORITY, RST_STREAM
-            is_valid = stream % 2 == 1  # clients open the odd streams, servers must not push
-        case 0x4 | 0x6 | 0x7:  # SETTINGS, PING, GOAWAY
-            is_valid = stream == 0
-        case _:
-            is_valid = True
+    if kind in (DATA, HEADERS, PRIORITY, RST_STREAM):
+        is_valid = stream % 2 == 1  # clients open the odd streams, servers must not push
+    else:
+        is_valid = not stream or kind not in (SETTINGS, PING, GOAWAY)
     if not is_valid:
         raise Violation(PROTOCOL_ERROR, f"{_KINDS[kind]} frame on stream {stream}")
 
@@ -220,8 +194,3 @@ def check_stream(kind: int, stream: int) -> None:
 def unexpected(kind: int) -> Violation:
     """Return the violation for a frame kind that is not allowed here."""
     return Violation(PROTOCOL_ERROR, f"unexpected {_KINDS[kind]} frame")
-
-
-def too_long() -> Violation:
-    """Return the violation for a frame that exceeds MAX_FRAME_SIZE."""
-    return Violation(FRAME_SIZE_ERROR, "frame exceeds MAX_FRAME_SIZE")

@@ -6,8 +6,7 @@ side is sent a table size of zero, kubelet after its first call (see `http2setti
 complies says so: its next block begins with a size update to zero, the single byte 0x20. From then
 on its blocks are self-contained and pass as raw bytes. Before that, and whenever the sender
 announces another size, its `HeaderSender` decodes them, and they are re-encoded without a table.
-What a sender does is thus learned from its own blocks, not from when its acknowledgement arrives; a
-sender that ignores the limit still works, only slower.
+A sender that ignores the limit still works, only slower.
 
 Receivers keep the table size that they announced until a block changes it, and a sender announces
 the change once, to whichever side that block went. So the `HeaderReceiver` of each side makes sure
@@ -24,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import hpack
@@ -54,26 +54,25 @@ _ZERO_SIZE: Final = bytes([SIZE_UPDATE])
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+def _decoder() -> hpack.Decoder:
+    return hpack.Decoder(max_header_list_size=DECODED_BYTES)
+
+
+@dataclass(slots=True, eq=False)
 class HeaderSender:
     """A side that sends header blocks, with a dynamic table until it announces size zero."""
 
-    __slots__ = ("_decoder", "is_limited", "is_stateless")
-
-    def __init__(self) -> None:
-        self.is_stateless = False
-        self.is_limited = False
-        """It has acknowledged size zero and must not announce any other."""
-        self._decoder: hpack.Decoder | None = _decoder()
+    is_stateless: bool = False
+    is_limited: bool = False
+    """It has acknowledged size zero and must not announce any other."""
+    _decoder: hpack.Decoder | None = field(default_factory=_decoder)
 
     def must_decode(self, fragment: bytes) -> bool:
         """Return whether the block must pass through `normalized` or may go on unchanged."""
         return not self.is_stateless or _is_size_update(fragment[:1])
 
     def normalized(self, fragment: bytes) -> tuple[bytes, Headers | None]:
-        """Return a self-contained block, and its headers if they had to be decoded.
-
-        Raises Violation if the block is invalid.
-        """
+        """Return a self-contained block, and its headers if decoded; raise Violation if invalid."""
         if self.is_limited and any(
             _is_size_update(fragment[place : place + 1]) and fragment[place] != SIZE_UPDATE
             for place in (0, 1)
@@ -93,13 +92,11 @@ class HeaderSender:
         return encoded(headers), headers
 
 
+@dataclass(slots=True, eq=False)
 class HeaderReceiver:
     """A side that receives the blocks of several senders; the first block empties its table."""
 
-    __slots__ = ("is_stateless",)
-
-    def __init__(self) -> None:
-        self.is_stateless = False
+    is_stateless: bool = False
 
     def made_stateless(self, block: bytes) -> bytes:
         """Return the first block with a size update to zero in front, unless it has one."""
@@ -187,58 +184,30 @@ def path_of(block: bytes) -> bytes | None:
     return None
 
 
-def fragment_of(flags: int, payload: bytes) -> tuple[bytes, bytes]:
-    """Return priority fields (none or five bytes) and block fragment of a HEADERS payload."""
-    fragment = frames.unpadded(flags, payload)
-    if not flags & frames.PRIORITIZED:
-        return b"", fragment
-    if len(fragment) < frames.PRIORITY_BYTES:
-        raise frames.Violation(
-            frames.FRAME_SIZE_ERROR, "HEADERS frame is too short for its priority fields"
-        )
-    return fragment[: frames.PRIORITY_BYTES], fragment[frames.PRIORITY_BYTES :]
-
-
 class HeaderBlock:
-    """A complete header block, of a request or a response: as received and as forwarded."""
+    """A header block of a request or a response: as it arrives, and as it is forwarded."""
 
-    __slots__ = ("block", "flags", "fragment", "priority", "raw", "stream")
-
-    def __init__(
-        self, stream: int, flags: int, priority: bytes, fragment: bytes, raw: bytes
-    ) -> None:
-        self.stream = stream
-        self.flags = flags
-        self.priority = priority
-        self.fragment = fragment
-        """The block as received."""
-        self.raw = raw
-        """The frames as received."""
-        self.block = fragment
-        """The block to forward."""
-
-    @property
-    def is_changed(self) -> bool:
-        """The block to forward differs from the one received."""
-        return self.block is not self.fragment
-
-    def reframed(self) -> bytes:
-        """Return the block to forward in new frames."""
-        return frames.headers(self.stream, self.block, flags=self.flags, priority=self.priority)
-
-
-class PartialBlock:
-    """A header block that arrives in HEADERS and CONTINUATION frames."""
-
-    __slots__ = ("_fragments", "_raw", "flags", "priority", "size", "stream")
+    __slots__ = ("_more", "block", "flags", "fragment", "priority", "raw", "size", "stream")
 
     def __init__(self, flags: int, stream: int, raw: bytes) -> None:
+        """Begin with a HEADERS frame; raise Violation if padding or priority are malformed."""
         self.flags = flags
         self.stream = stream
         self.size = len(raw)
-        self.priority, fragment = fragment_of(flags, raw[frames.HEADER_BYTES :])
-        self._raw = [raw]
-        self._fragments = [fragment]
+        self.raw = raw
+        """The frames as received."""
+        payload = frames.unpadded(flags, raw[frames.HEADER_BYTES :])
+        cut = frames.PRIORITY_BYTES if flags & frames.PRIORITIZED else 0
+        if len(payload) < cut:
+            raise frames.Violation(
+                frames.FRAME_SIZE_ERROR, "HEADERS frame is too short for its priority fields"
+            )
+        self.priority = payload[:cut]
+        self.fragment = payload[cut:]
+        """The block as received."""
+        self.block = self.fragment
+        """The block to forward."""
+        self._more: list[bytes] = []
 
     def extend(self, raw: bytes, kind: int, flags: int, stream: int) -> bool:
         """Add the next frame, which must be a CONTINUATION; return whether it is the last.
@@ -255,23 +224,26 @@ class PartialBlock:
             raise frames.Violation(
                 frames.ENHANCE_YOUR_CALM, f"header block exceeds {BLOCK_BYTES} bytes"
             )
-        self._raw.append(raw)
-        self._fragments.append(raw[frames.HEADER_BYTES :])
-        return bool(flags & frames.END_HEADERS)
+        self._more.append(raw)
+        if not flags & frames.END_HEADERS:
+            return False
+        self.raw = b"".join((self.raw, *self._more))
+        fragments = (each[frames.HEADER_BYTES :] for each in self._more)
+        self.fragment = self.block = b"".join((self.fragment, *fragments))
+        return True
 
-    def whole(self) -> HeaderBlock:
-        """Return the complete block."""
-        fragment = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
-        raw = self._raw[0] if len(self._raw) == 1 else b"".join(self._raw)
-        return HeaderBlock(self.stream, self.flags, self.priority, fragment, raw)
+    @property
+    def is_changed(self) -> bool:
+        """The block to forward differs from the one received."""
+        return self.block is not self.fragment
+
+    def reframed(self) -> bytes:
+        """Return the block to forward in new frames."""
+        return frames.headers(self.stream, self.block, flags=self.flags, priority=self.priority)
 
 
 def _is_size_update(first: bytes) -> bool:
     return bool(first) and first[0] & SIZE_UPDATE_MASK == SIZE_UPDATE
-
-
-def _decoder() -> hpack.Decoder:
-    return hpack.Decoder(max_header_list_size=DECODED_BYTES)
 
 
 def _decoded(decoder: hpack.Decoder, fragment: bytes) -> Headers:

@@ -3,8 +3,8 @@
 A side's SETTINGS are recorded in its `Http2Settings` and forwarded with two changes. The header
 table size is always ours, and it is zero, so that peers send self-contained header blocks (see
 `headers`): the runtime and the interposer get it at once, kubelet by a `HeaderTableLimit`. The
-frame size is capped, so that the part of a frame that has to be buffered stays small. Invalid
-values are forwarded as they are: rejecting them is up to the receiver.
+frame size is capped, so that little has to be buffered. Invalid values are forwarded as they are:
+rejecting them is up to the receiver.
 
 Format: RFC 9113, section 6.5.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
 from cri_proxy.router import frames
@@ -31,17 +32,15 @@ STATELESS: Final = _SETTING.pack(HEADER_TABLE_SIZE, 0)
 """The setting that makes a peer send header blocks without a dynamic table."""
 
 
+@dataclass(slots=True, eq=False)
 class Http2Settings:
     """What one side has announced so far."""
 
-    __slots__ = ("_values", "frame_bytes", "window_bytes")
-
-    def __init__(self) -> None:
-        self._values: dict[int, int] = {}
-        self.window_bytes = frames.INITIAL_WINDOW_BYTES
-        """INITIAL_WINDOW_SIZE: the window of every stream towards this side."""
-        self.frame_bytes = frames.INITIAL_FRAME_BYTES
-        """MAX_FRAME_SIZE as forwarded to its peers."""
+    window_bytes: int = frames.INITIAL_WINDOW_BYTES
+    """INITIAL_WINDOW_SIZE: the window of every stream towards this side."""
+    frame_bytes: int = frames.INITIAL_FRAME_BYTES
+    """MAX_FRAME_SIZE as forwarded to its peers."""
+    _values: dict[int, int] = field(default_factory=dict)
 
     def update(self, payload: bytes) -> tuple[bytes, int]:
         """Apply a SETTINGS payload; return what to forward and the change of stream windows.
@@ -57,12 +56,10 @@ class Http2Settings:
         for identifier, value in _SETTING.iter_unpack(payload):
             if identifier == HEADER_TABLE_SIZE:
                 continue
-            if identifier == MAX_FRAME_SIZE and LARGEST_FRAME_BYTES < value < _FRAME_SIZE_LIMIT:
-                value = LARGEST_FRAME_BYTES
             if identifier == MAX_FRAME_SIZE and (
                 frames.INITIAL_FRAME_BYTES <= value < _FRAME_SIZE_LIMIT
             ):
-                self.frame_bytes = value
+                value = self.frame_bytes = min(value, LARGEST_FRAME_BYTES)
             if identifier == INITIAL_WINDOW_SIZE and value <= frames.LARGEST_WINDOW:
                 self.window_bytes = value
             if len(self._values) < _REMEMBERED or identifier in self._values:
@@ -72,14 +69,12 @@ class Http2Settings:
 
     def summary(self) -> bytes:
         """Return one SETTINGS payload for a side that joins late, with default sizes."""
-        others = (
-            each
-            for each in self._values.items()
-            if each[0] not in (INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE)
-        )
+        sizes = (INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE)
+        others = (each for each in self._values.items() if each[0] not in sizes)
         return STATELESS + b"".join(_SETTING.pack(*each) for each in others)
 
 
+@dataclass(slots=True, eq=False)
 class HeaderTableLimit:
     """The limit of downstream's header table: the protocol's default at first, then zero.
 
@@ -88,13 +83,10 @@ class HeaderTableLimit:
     acknowledged in order, so counting tells our acknowledgement from upstream's.
     """
 
-    __slots__ = ("_ahead", "is_acknowledged", "is_announced")
-
-    def __init__(self) -> None:
-        self.is_announced = False
-        self.is_acknowledged = False
-        self._ahead = 0
-        """SETTINGS of upstream that will be acknowledged before ours."""
+    is_announced: bool = False
+    is_acknowledged: bool = False
+    _ahead: int = 0
+    """SETTINGS of upstream that will be acknowledged before ours."""
 
     def forwarded(self) -> None:
         """Count SETTINGS of upstream that are forwarded."""
@@ -115,6 +107,7 @@ class HeaderTableLimit:
         return is_ours
 
 
+@dataclass(slots=True, eq=False)
 class EffectiveWindow:
     """Downstream's INITIAL_WINDOW_SIZE as it is in effect for what is sent to downstream.
 
@@ -122,12 +115,9 @@ class EffectiveWindow:
     forwarded: at no time is more sent than downstream expects.
     """
 
-    __slots__ = ("_acknowledged", "_pending", "window_bytes")
-
-    def __init__(self) -> None:
-        self.window_bytes = frames.INITIAL_WINDOW_BYTES
-        self._acknowledged = frames.INITIAL_WINDOW_BYTES
-        self._pending: deque[int] = deque()
+    window_bytes: int = frames.INITIAL_WINDOW_BYTES
+    _acknowledged: int = frames.INITIAL_WINDOW_BYTES
+    _pending: deque[int] = field(default_factory=deque)
 
     def announce(self, window_bytes: int) -> int:
         """Record an announcement of downstream; return the change that takes effect now."""

@@ -1,10 +1,9 @@
 """The interposer's side of a connection: interposed calls, and our HTTP/2 connection to it.
 
-A call is interposed when downstream opens its stream with an interposed method. Its request passes
-through `requestflow`, its response through `responseflow`, where downstream's windows and the
-interposer's meet. The interposer's HTTP/2 connection is ours: we send our own SETTINGS, answer
-PINGs and grant a connection window. It is opened when the first call is interposed, stays open as
-long as downstream's, and is opened again for the next call if it was lost.
+Downstream's windows and the interposer's meet in `requestflow` and `responseflow`. The interposer's
+HTTP/2 connection is ours: we send our own SETTINGS, answer PINGs and grant a connection window. It
+is opened when the first call is interposed, stays open as long as downstream's, and is opened again
+for the next call if it was lost.
 
 Without the interposer, interposed calls fail with UNAVAILABLE, as a gRPC peer fails them that
 cannot work now, and all other calls are unaffected. The streams of recent interposed calls are
@@ -13,7 +12,7 @@ remembered, so that late frames of downstream on them are dropped.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
@@ -60,8 +59,7 @@ class Interposition:
         self.has_refused = False
         """Calls have been failed without the interposer since this was last reset."""
         self._on_change = on_change
-        self._closed: dict[int, None] = {}
-        self._closed_order: deque[int] = deque()
+        self._closed: OrderedDict[int, None] = OrderedDict()
         self._begin()
 
     # Events from downstream
@@ -78,19 +76,17 @@ class Interposition:
     def mark_closed(self, stream: int) -> None:
         """Mark the stream as closed; later frames on it are dropped."""
         self._closed[stream] = None
-        self._closed_order.append(stream)
-        if len(self._closed_order) > REMEMBERED:
-            del self._closed[self._closed_order.popleft()]
+        if len(self._closed) > REMEMBERED:
+            self._closed.popitem(last=False)
 
     def connect(self, settings: Http2Settings) -> None:
         """Request a connection to the interposer, which gets downstream's settings."""
-        if self.state is not State.ABSENT:
-            return
-        self._become(State.WANTED)
-        more = INTERPOSER_WINDOW_BYTES - frames.INITIAL_WINDOW_BYTES
-        self.to_interposer.append(frames.PREFACE)
-        self.to_interposer.append(frames.build(frames.SETTINGS, 0, 0, settings.summary()))
-        self.to_interposer.append(frames.window_update(0, more))
+        if self.state is State.ABSENT:
+            self._become(State.WANTED)
+            more = INTERPOSER_WINDOW_BYTES - frames.INITIAL_WINDOW_BYTES
+            self.to_interposer.append(frames.PREFACE)
+            self.to_interposer.append(frames.build(frames.SETTINGS, 0, 0, settings.summary()))
+            self.to_interposer.append(frames.window_update(0, more))
 
     def begin(self, request: headers.HeaderBlock, *, granted: int, response_room: int) -> None:
         """Send the interposer a request, whose stream has these windows towards either end."""
@@ -152,22 +148,17 @@ class Interposition:
 
     def receive(self, data: bytes) -> None:
         """Process bytes from the interposer; raises Violation if it broke the protocol."""
-        buffer, found = self._frames.feed(data)
-        for start, stop, kind, flags, stream in found:
-            self._frame(buffer[start:stop], kind, flags, stream)
-        if self._frames.excess:
-            raise frames.too_long()
-        credit = self.response_flow.interposer_grant()
-        if credit:
+        for frame in self._frames.feed(data):
+            self._frame(*frame)
+        if credit := self.response_flow.interposer_grant():
             self.to_interposer.append(frames.window_update(0, credit))
 
     def _begin(self) -> None:
-        """Reset what belongs to one connection to the interposer."""
         self._frames = frames.FrameReader()
         self._settings = Http2Settings()
         self._sender = headers.HeaderSender()
         self._receiver = headers.HeaderReceiver()
-        self._block: headers.PartialBlock | None = None
+        self._block: headers.HeaderBlock | None = None
         self.request_flow.begin()
 
     def _become(self, state: State) -> None:
@@ -178,7 +169,7 @@ class Interposition:
         if self._block is not None:
             if self._block.extend(raw, kind, flags, stream):
                 block, self._block = self._block, None
-                self._response(block.whole())
+                self._response(block)
             return
         frames.check_stream(kind, stream)
         self.has_sent |= kind <= frames.HEADERS  # DATA or HEADERS
@@ -193,9 +184,9 @@ class Interposition:
                 else:
                     self.response_flow.drop(len(payload))
             case frames.HEADERS:
-                block = headers.PartialBlock(flags, stream, raw)
+                block = headers.HeaderBlock(flags, stream, raw)
                 if flags & frames.END_HEADERS:
-                    self._response(block.whole())
+                    self._response(block)
                 else:
                     self._block = block
             case frames.CONTINUATION | frames.PUSH_PROMISE:
@@ -261,31 +252,25 @@ class Interposition:
 
     def _forward(self, call: InterposedCall, raw: bytes, size: int) -> None:
         """Forward a frame of the interposer as soon as downstream accepts it."""
-        padding = call.response.put(raw, size)
-        if padding:
-            self.response_flow.drop(padding)
+        self.response_flow.drop(call.response.put(raw, size))
         self._deliver(call)
 
     def _deliver(self, call: InterposedCall) -> None:
         """Send what downstream accepts of a response now, and grant the interposer as much."""
         for raw, size in call.response.ready():
             self.response_flow.put(call.stream, raw, size, is_interposed=True)
-        surplus = 0 if call.is_response_ended else call.response.surplus()
-        if surplus:
+        if not call.is_response_ended and (surplus := call.response.surplus()):
             self.to_interposer.append(frames.window_update(call.stream, surplus))
         self._end_if_over(call)
 
     def _grant_surplus(self, call: InterposedCall) -> None:
-        surplus = self.request_flow.surplus(call)
-        if surplus:
+        if surplus := self.request_flow.surplus(call):
             self.to_downstream.append(frames.window_update(call.stream, surplus))
 
     def _refuse(self, call: InterposedCall, reason: str) -> None:
         """Fail a call with a gRPC status; a reset stream would be retried by the client itself."""
-        fields = [
-            (b"grpc-status", _UNAVAILABLE),
-            (b"grpc-message", f"cri-proxy: {reason}".encode()),
-        ]
+        message = f"cri-proxy: {reason}".encode()
+        fields = [(b"grpc-status", _UNAVAILABLE), (b"grpc-message", message)]
         if not call.has_response_headers:
             fields[:0] = [(b":status", b"200"), (b"content-type", b"application/grpc")]
         trailers = frames.headers(call.stream, headers.encoded(fields), flags=frames.END_STREAM)

@@ -1,11 +1,10 @@
 """One connection of kubelet on the event loop: three socket transports around a `Connection`.
 
-A `Link` is made for every connection that downstream opens. It connects to upstream first and reads
-nothing from downstream before: if the runtime is not running, downstream's connection is closed, as
-it would look without a proxy. Received bytes go into the core, and the output of the core is
-written at once. When the buffer of a transport is full, the other sides are not read, as the core
-decides. When a transport is lost, all three are closed, except that the calls of a lost interposer
-fail instead. Every end is the same: write what is to be written, close, and abort after a grace.
+A `Link` connects to upstream first and reads nothing from downstream before: if the runtime is not
+running, downstream's connection is closed, as it would look without a proxy. While the buffer of a
+transport is full, the other sides are not read, as the core decides. When a transport is lost, all
+three are closed, except that the calls of a lost interposer fail instead. Every end is the same:
+write what is to be written, close, and abort after a grace.
 """
 
 from __future__ import annotations
@@ -95,10 +94,6 @@ class Link:
 
     # Events of the transports
 
-    def _receive(self, receive: Callable[[bytes], None], data: bytes) -> None:
-        receive(data)
-        self.settle()
-
     def _lost(self, side: Side, transport: SocketTransport, error: OSError | None) -> None:
         """Handle the end of a transport, closed by either end."""
         if self._transports[side] is not transport:
@@ -150,8 +145,7 @@ class Link:
             pieces.clear()
 
     def _regulate(self) -> None:
-        for side in Side:
-            transport = self._transports[side]
+        for side, transport in zip(Side, self._transports):
             if transport is None:
                 continue
             is_served = side is not Side.DOWNSTREAM or self._transports[Side.UPSTREAM] is not None
@@ -166,9 +160,14 @@ class Link:
             Side.UPSTREAM: self.core.receive_upstream,
             Side.INTERPOSER: self.core.receive_interposer,
         }[side]
+
+        def received(data: bytes) -> None:
+            receive(data)
+            self.settle()
+
         self._transports[side] = SocketTransport(
             connected,
-            functools.partial(self._receive, receive),
+            received,
             on_full=functools.partial(self._pause, side),
             on_room=functools.partial(self._resume, side),
             on_lost=functools.partial(self._lost, side),
@@ -179,30 +178,27 @@ class Link:
             self._connecting[side] = self._loop.create_task(self._connected(side))
 
     async def _connected(self, side: Side) -> None:
+        path = self._paths[side]
         connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await _reach(connecting, self._paths[side])
-        except OSError as error:  # includes TimeoutError
+                await _reach(connecting, path)
+        except BaseException as error:
             connecting.close()
-            del self._connecting[side]
-            path = self._paths[side]
+            if not isinstance(error, OSError):  # TimeoutError is one
+                raise
             if side is Side.INTERPOSER:
                 _log.warning("cannot connect to the interposer", socket=path, why=error)
                 self.core.interposer_lost("the interposer cannot be reached")
             else:
                 _log.info("cannot connect to the runtime", socket=path, why=error)
                 self.core.upstream_lost()
-            self.settle()
-            return
-        except BaseException:
-            connecting.close()
-            raise
+        else:
+            self._put(side, connecting)
+            if side is Side.INTERPOSER:
+                self.core.interposer_opened()
+            self.core.needs_attention = True
         del self._connecting[side]
-        self._put(side, connecting)
-        if side is Side.INTERPOSER:
-            self.core.interposer_opened()
-        self.core.needs_attention = True
         self.settle()
 
     def _expect_preface(self) -> None:
@@ -218,7 +214,6 @@ class Link:
             task.cancel()
         if self._preface_timer is not None:
             self._preface_timer.cancel()
-            self._preface_timer = None
         for transport in self._transports:
             if transport is not None:
                 transport.close()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from cri_proxy.router import frames
@@ -29,35 +30,23 @@ LARGEST_GRANT: Final = 1 << 30
 """Stream windows are kept below that, so that an increase of the initial window still fits."""
 
 
+@dataclass(slots=True, eq=False)
 class InterposedCall:
     """A call that the interposer answers: one stream, in both directions."""
 
-    __slots__ = (
-        "granted",
-        "has_response_headers",
-        "is_request_ended",
-        "is_response_ended",
-        "queue",
-        "queued_bytes",
-        "response",
-        "stream",
-        "window",
-    )
-
-    def __init__(self, stream: int, *, window: int, granted: int, response_room: int) -> None:
-        self.stream = stream
-        self.response = ResponseWindow(response_room)
-        self.window = window
-        """Bytes that the interposer accepts on this stream."""
-        self.granted = granted
-        """Bytes that downstream may still send on this stream."""
-        self.queue: deque[tuple[bytes, int, bool]] = deque()
-        """DATA with its END_STREAM flag and True, or whole frames of trailers with 0 and False."""
-        self.queued_bytes = 0
-        self.has_response_headers = False
-        """Response headers have been sent to downstream."""
-        self.is_request_ended = False
-        self.is_response_ended = False
+    stream: int
+    response: ResponseWindow
+    window: int
+    """Bytes that the interposer accepts on this stream."""
+    granted: int
+    """Bytes that downstream may still send on this stream."""
+    queue: deque[tuple[bytes, int, bool]] = field(default_factory=deque)
+    """DATA with its END_STREAM flag and True, or whole frames of trailers with 0 and False."""
+    queued_bytes: int = 0
+    has_response_headers: bool = False
+    """Response headers have been sent to downstream."""
+    is_request_ended: bool = False
+    is_response_ended: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -70,41 +59,30 @@ class InterposedCall:
         )
 
 
+@dataclass(slots=True, eq=False)
 class RequestFlow:
     """The interposed calls of a connection, and the windows that their requests share."""
 
-    __slots__ = (
-        "_blocked",
-        "_out",
-        "calls",
-        "downstream_room",
-        "owed",
-        "queued_bytes",
-        "room",
-        "window",
-    )
-
-    def __init__(self, out: list[bytes]) -> None:
-        self.calls: dict[int, InterposedCall] = {}
-        self.downstream_room = frames.INITIAL_WINDOW_BYTES
-        """Bytes of DATA that downstream may send on all streams: its connection window."""
-        self.owed = 0
-        """Bytes of that window to be granted again."""
-        self.queued_bytes = 0
-        self._out = out
-        self._blocked: dict[int, InterposedCall] = {}
-        self.begin()
+    _out: list[bytes]
+    calls: dict[int, InterposedCall] = field(default_factory=dict)
+    downstream_room: int = frames.INITIAL_WINDOW_BYTES
+    """Bytes of DATA that downstream may send on all streams: its connection window."""
+    owed: int = 0
+    """Bytes of that window to be granted again."""
+    queued_bytes: int = 0
+    room: int = frames.INITIAL_WINDOW_BYTES
+    """Bytes of DATA that the interposer accepts on all streams."""
+    window: int = frames.INITIAL_WINDOW_BYTES
+    """The interposer's INITIAL_WINDOW_SIZE."""
+    _blocked: dict[int, InterposedCall] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Reset the interposer's windows for a new connection."""
-        self.room = frames.INITIAL_WINDOW_BYTES
-        self.window = frames.INITIAL_WINDOW_BYTES
+        self.room = self.window = frames.INITIAL_WINDOW_BYTES
 
     def open(self, stream: int, *, granted: int, response_room: int) -> InterposedCall:
         """Add a call; downstream may send `granted` bytes on it and accepts `response_room`."""
-        call = InterposedCall(
-            stream, window=self.window, granted=granted, response_room=response_room
-        )
+        call = InterposedCall(stream, ResponseWindow(response_room), self.window, granted)
         self.calls[stream] = call
         return call
 
@@ -168,9 +146,7 @@ class RequestFlow:
         """Return the bytes to grant to downstream on the stream, and record them as granted."""
         if call.is_request_ended:
             return 0
-        surplus = min(call.window - call.queued_bytes, LARGEST_GRANT) - call.granted
-        if surplus <= 0:
-            return 0
+        surplus = max(0, min(call.window - call.queued_bytes, LARGEST_GRANT) - call.granted)
         call.granted += surplus
         return surplus
 
@@ -186,19 +162,17 @@ class RequestFlow:
         queue = call.queue
         while queue:
             data, end, is_data = queue[0]
-            if not is_data:
-                self._out.append(data)
-                queue.popleft()
-                continue
             size = min(len(data), self.room, call.window, frames.INITIAL_FRAME_BYTES)
-            if data and size < len(data):
-                if size > 0:
-                    self._send(call, data[:size], 0)
-                    queue[0] = data[size:], end, True
-                    continue
+            if not is_data:
+                self._out.append(queue.popleft()[0])
+            elif not data or size == len(data):
+                queue.popleft()
+                self._send(call, data, end)
+            elif size > 0:
+                self._send(call, data[:size], 0)
+                queue[0] = data[size:], end, True
+            else:
                 break
-            queue.popleft()
-            self._send(call, data, end)
         if queue:
             self._blocked[call.stream] = call
         else:

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from cri_proxy.router import frames
@@ -36,19 +37,17 @@ INTERPOSER_WINDOW_BYTES: Final = 1 << 20
 """The connection window that we grant to the interposer."""
 
 
+@dataclass(slots=True, eq=False)
 class ResponseWindow:
     """Downstream's window of one interposed stream, and the frames queued for it."""
 
-    __slots__ = ("granted", "queue", "queued_bytes", "room")
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        """Bytes that downstream accepts on the stream."""
-        self.granted = frames.INITIAL_WINDOW_BYTES
-        """Bytes that the interposer may still send on the stream."""
-        self.queue: deque[tuple[bytes, int]] = deque()
-        """Frames, each with its bytes of DATA: 0 for other kinds."""
-        self.queued_bytes = 0
+    room: int
+    """Bytes that downstream accepts on the stream."""
+    granted: int = frames.INITIAL_WINDOW_BYTES
+    """Bytes that the interposer may still send on the stream."""
+    queue: deque[tuple[bytes, int]] = field(default_factory=deque)
+    """Frames, each with its bytes of DATA: 0 for other kinds."""
+    queued_bytes: int = 0
 
     def put(self, raw: bytes, size: int) -> int:
         """Queue a frame of the interposer; return the bytes of padding removed from it.
@@ -92,9 +91,7 @@ class ResponseWindow:
 
     def surplus(self) -> int:
         """Return the bytes to grant to the interposer now, and record them as granted."""
-        surplus = self.room - self.queued_bytes - self.granted
-        if surplus <= 0:
-            return 0
+        surplus = max(0, self.room - self.queued_bytes - self.granted)
         self.granted += surplus
         return surplus
 
@@ -111,65 +108,54 @@ class Refund(NamedTuple):
     size: int
 
 
+@dataclass(slots=True, eq=False)
 class _Held:
-    __slots__ = ("is_interposed", "raw", "size", "stream")
-
-    def __init__(self, stream: int, raw: bytes, size: int, *, is_interposed: bool) -> None:
-        self.stream = stream
-        self.raw = raw
-        self.size = size
-        """Flow-controlled bytes: 0 for what is not DATA."""
-        self.is_interposed = is_interposed
+    stream: int
+    raw: bytes
+    size: int
+    """Flow-controlled bytes: 0 for what is not DATA."""
+    is_interposed: bool
 
 
+@dataclass(slots=True, eq=False)
 class ResponseFlow:
     """What is sent to downstream under its connection window."""
 
-    __slots__ = (
-        "_interposer_credit",
-        "_interposer_room",
-        "_out",
-        "_upstream_bytes",
-        "debt",
-        "held",
-        "held_streams",
-        "room",
-    )
-
-    def __init__(self, out: list[bytes]) -> None:
-        self.room = frames.INITIAL_WINDOW_BYTES
-        """Bytes of DATA that downstream accepts now."""
-        self.debt = 0
-        """Bytes sent by the interposer that upstream does not know of."""
-        self.held: deque[_Held] = deque()
-        self.held_streams: dict[int, int] = {}
-        """The number of held frames of each stream that has any."""
-        self._out = out
-        self._upstream_bytes = 0
-        self._interposer_room = INTERPOSER_WINDOW_BYTES
-        self._interposer_credit = 0
+    _out: list[bytes]
+    room: int = frames.INITIAL_WINDOW_BYTES
+    """Bytes of DATA that downstream accepts now."""
+    debt: int = 0
+    """Bytes sent by the interposer that upstream does not know of."""
+    held: deque[_Held] = field(default_factory=deque)
+    held_streams: dict[int, int] = field(default_factory=dict)
+    """The number of held frames of each stream that has any."""
+    _upstream_bytes: int = 0
+    _interposer_room: int = INTERPOSER_WINDOW_BYTES
+    _interposer_credit: int = 0
 
     def put(self, stream: int, raw: bytes, size: int, *, is_interposed: bool) -> None:
-        """Send a frame to downstream, or hold it; `size` is 0 if it is not DATA.
+        """Send a frame to downstream, or hold it; `size` is 0 if it is not DATA."""
+        if not self.hold(stream, raw, size, is_interposed=is_interposed):
+            self._out.append(raw)
+
+    def hold(self, stream: int, raw: bytes, size: int, *, is_interposed: bool) -> bool:
+        """Hold a frame if it has to wait, else count it as sent; return whether it is held.
 
         Raises Violation if upstream exceeded the window that it was granted.
         """
-        if stream in self.held_streams or (size and (self.held or size > self.room)):
-            if not is_interposed:
-                self._upstream_bytes += size
-                if self._upstream_bytes > self.room + self.debt:
-                    raise _exceeded()
-            self.held.append(_Held(stream, raw, size, is_interposed=is_interposed))
-            self.held_streams[stream] = self.held_streams.get(stream, 0) + 1
-        else:
-            self._out.append(raw)
+        if stream not in self.held_streams and not (size and (self.held or size > self.room)):
             self._count(size, is_interposed=is_interposed)
+            return False
+        if not is_interposed:
+            self._upstream_bytes += size
+            if self._upstream_bytes > self.room + self.debt:
+                raise _exceeded()
+        self.held.append(_Held(stream, raw, size, is_interposed))
+        self.held_streams[stream] = self.held_streams.get(stream, 0) + 1
+        return True
 
     def receive(self, size: int) -> None:
-        """Count DATA received from the interposer, whatever happens to it later.
-
-        Raises Violation if the interposer exceeded the window that it was granted.
-        """
+        """Count DATA of the interposer; raise Violation if it exceeds the window granted."""
         self._interposer_room -= size
         if self._interposer_room < 0:
             raise _exceeded()
@@ -207,10 +193,8 @@ class ResponseFlow:
                 if head.size > self.room:
                     break
             self.held.popleft()
-            left = self.held_streams[head.stream] - 1
-            if left:
-                self.held_streams[head.stream] = left
-            else:
+            self.held_streams[head.stream] -= 1
+            if not self.held_streams[head.stream]:
                 del self.held_streams[head.stream]
             self._out.append(head.raw)
             self._sent(head, head.size)

@@ -1,14 +1,14 @@
 """The router: listening sockets, the connections accepted from them, and their shutdown.
 
-After `start` every accepted connection is a `link.Link` of its own, and none affects another.
-`drain` is the graceful shutdown: no new connections, every downstream is asked to close its own,
-calls in flight finish, endless ones end last. `close` ends everything at once, and cuts short a
-drain in progress. The socket files are removed by the code that bound them, not here.
+Every accepted connection is a `link.Link` of its own, and none affects another. A drain asks every
+downstream to close its connection; `close` cuts it short. The socket files are removed by the code
+that bound them, not here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,10 +46,14 @@ class Router:
         table: counting.Table | None = None,
     ) -> None:
         self._listeners = listeners
-        self._upstream = upstream
-        self._interposer = interposer
-        self._matcher = streams.method_matcher(interposed, endless)
-        self._table = table
+        self._new_link = functools.partial(
+            link.Link,
+            streams.method_matcher(interposed, endless),
+            table=table,
+            upstream=upstream,
+            interposer=interposer,
+            on_close=self._closed,
+        )
         self._loop = asyncio.get_running_loop()
         self._links: set[link.Link] = set()
         self._is_empty = asyncio.Event()
@@ -121,13 +125,7 @@ class Router:
             _log.warning("connection refused, too many are open", limit=LARGEST_CONNECTIONS)
             accepted.close()
             return
-        opened = link.Link(
-            self._matcher,
-            table=self._table,
-            upstream=self._upstream,
-            interposer=self._interposer,
-            on_close=self._closed,
-        )
+        opened = self._new_link()
         self._links.add(opened)
         self._is_empty.clear()
         opened.open(accepted)

@@ -12,6 +12,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
 READ_BYTES: Final = 64 << 10
@@ -21,47 +22,23 @@ BUFFER_BYTES: Final = 256 << 10
 _ROOM_BYTES: Final = BUFFER_BYTES // 4
 
 
+@dataclass(slots=True, eq=False)
 class SocketTransport:
     """A connected socket and its write buffer."""
 
-    __slots__ = (
-        "_buffer",
-        "_buffered_bytes",
-        "_is_full",
-        "_is_reading",
-        "_loop",
-        "_on_full",
-        "_on_lost",
-        "_on_room",
-        "_received",
-        "_recv",
-        "_send",
-        "_socket",
-        "is_closing",
-    )
-
-    def __init__(
-        self,
-        connected: socket.socket,
-        received: Callable[[bytes], None],
-        *,
-        on_full: Callable[[], None],
-        on_room: Callable[[], None],
-        on_lost: Callable[[SocketTransport, OSError | None], None],
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._socket = connected
-        self._recv, self._send = connected.recv, connected.send
-        self._received = received
-        self._on_full = on_full
-        self._on_room = on_room
-        self._on_lost = on_lost
-        self._buffer: deque[memoryview] = deque()
-        self._buffered_bytes = 0
-        self._is_full = False
-        self._is_reading = False
-        self.is_closing = False
-        """Nothing more is read, and further writes are ignored."""
+    _socket: socket.socket
+    _received: Callable[[bytes], None]
+    _: KW_ONLY
+    on_full: Callable[[], None]
+    on_room: Callable[[], None]
+    on_lost: Callable[[SocketTransport, OSError | None], None]
+    is_closing: bool = False
+    """Nothing more is read, and further writes are ignored."""
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    _buffer: deque[memoryview] = field(default_factory=deque)
+    _buffered_bytes: int = 0
+    _is_full: bool = False
+    _is_reading: bool = False
 
     def read(self) -> None:
         """Start or resume reading."""
@@ -82,7 +59,7 @@ class SocketTransport:
         sent = 0
         if not self._buffer:
             try:
-                sent = self._send(data)
+                sent = self._socket.send(data)
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError as error:
@@ -95,7 +72,7 @@ class SocketTransport:
         self._buffered_bytes += len(data) - sent
         if self._buffered_bytes > BUFFER_BYTES and not self._is_full:
             self._is_full = True
-            self._on_full()
+            self.on_full()
 
     def close(self) -> None:
         """Write what is buffered, then close the socket."""
@@ -113,7 +90,7 @@ class SocketTransport:
 
     def _readable(self) -> None:
         try:
-            data = self._recv(READ_BYTES)
+            data = self._socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -129,7 +106,7 @@ class SocketTransport:
         try:
             while buffer:
                 piece = buffer[0]
-                sent = self._send(piece)
+                sent = self._socket.send(piece)
                 self._buffered_bytes -= sent
                 if sent < len(piece):
                     buffer[0] = piece[sent:]
@@ -147,7 +124,7 @@ class SocketTransport:
                 return
         if self._is_full and self._buffered_bytes <= _ROOM_BYTES:
             self._is_full = False
-            self._on_room()
+            self.on_room()
 
     def _lose(self, error: OSError | None) -> None:
         descriptor = self._socket.fileno()
@@ -159,4 +136,4 @@ class SocketTransport:
             self._loop.remove_writer(descriptor)
             self._buffer.clear()
         self._socket.close()
-        self._loop.call_soon(self._on_lost, self, error)
+        self._loop.call_soon(self.on_lost, self, error)

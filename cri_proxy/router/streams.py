@@ -1,16 +1,15 @@
 """The table of streams forwarded to upstream, and the limits of which streams are still accepted.
 
-`downstream` adds a stream here when it forwards it to upstream. The end of each direction is
-recorded, and with the second one the stream is removed. Interposed streams are not in this table
+A stream is removed with the end of its second direction. Interposed streams are not in this table
 but in `requestflow`, although both count for the highest stream seen: ids rise across both. A
 GOAWAY, upstream's or our own, limits the streams that are still accepted; the limit never rises.
 
-The method decides where a stream goes: `method_matcher` makes what `downstream` recognizes it by.
 If calls are counted, they begin and end along with their streams (see `counting`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -36,77 +35,71 @@ class MethodKind(IntEnum):
 
 def method_matcher(interposed: frozenset[str], endless: frozenset[str]) -> headers.MethodMatcher:
     """Return the matcher for the paths of methods, `/package.Service/Method`."""
-    return headers.MethodMatcher(
-        {
-            **dict.fromkeys(endless, MethodKind.ENDLESS),
-            **dict.fromkeys(interposed, MethodKind.INTERPOSED),
-        }
-    )
+    kinds = dict.fromkeys(endless, MethodKind.ENDLESS)
+    return headers.MethodMatcher(kinds | dict.fromkeys(interposed, MethodKind.INTERPOSED))
 
 
+@dataclass(slots=True, eq=False)
 class Streams:
     """The streams of one connection that upstream has, and the limits of all of them."""
 
-    __slots__ = (
-        "calls",
-        "highest",
-        "highest_upstream",
-        "is_draining",
-        "is_last_announced",
-        "last",
-        "open",
-    )
-
-    def __init__(self, calls: counting.Calls | None) -> None:
-        self.calls = calls
-        """Counts the calls, if they are counted."""
-        self.open: dict[int, int] = {}
-        """The state of each open stream."""
-        self.highest = 0
-        """The last stream that downstream opened, forwarded or interposed."""
-        self.highest_upstream = 0
-        """The last stream that was forwarded to upstream."""
-        self.last: int | None = None
-        """The last stream that is accepted, as announced to downstream in a GOAWAY."""
-        self.is_draining = False
-        """Downstream has been asked to open no more streams."""
-        self.is_last_announced = False
-        """The final GOAWAY has been sent; the connection ends when all streams have."""
+    table: counting.Table | None
+    """Counts the calls, if they are counted."""
+    methods: dict[int, str] = field(default_factory=dict)
+    """The method of each open call that is counted."""
+    open: dict[int, int] = field(default_factory=dict)
+    """The state of each open stream."""
+    highest: int = 0
+    """The last stream that downstream opened, forwarded or interposed."""
+    highest_upstream: int = 0
+    """The last stream that was forwarded to upstream."""
+    last: int | None = None
+    """The last stream that is accepted, as announced to downstream in a GOAWAY."""
+    is_draining: bool = False
+    """Downstream has been asked to open no more streams."""
+    is_last_announced: bool = False
+    """The final GOAWAY has been sent; the connection ends when all streams have."""
 
     def begin(self, stream: int, state: int, block: bytes) -> None:
-        """Add a stream of upstream, and count its call by the block of the request."""
+        """Add a stream of upstream; its call is counted by the block of the request."""
         self.highest_upstream = stream
         self.open[stream] = state
-        if self.calls is not None:
-            self.calls.begin(stream, block)
+        if self.table is not None:
+            self.methods[stream] = self.table.method_of(block)
 
     def half_close(self, stream: int, half: int) -> None:
         """Record the end of one direction of a stream."""
         state = self.open.get(stream)
-        if state is None:
-            return
-        state |= half
-        if state & _ENDED == _ENDED:
-            del self.open[stream]
-        else:
-            self.open[stream] = state
+        if state is not None:
+            self.open[stream] = state | half
+            if (state | half) & _ENDED == _ENDED:
+                del self.open[stream]
+
+    def answer(self, stream: int, block: bytes) -> None:
+        """Count a call by the header block that ends its response."""
+        method = self.methods.pop(stream, None)
+        if method is not None and self.table is not None:
+            self.table.count(method, self.table.status_of(block))
 
     def cancel(self, stream: int) -> None:
         """Remove a stream that downstream has reset."""
         self.open.pop(stream, None)
-        if self.calls is not None:
-            self.calls.end(stream, counting.CANCELLED)
+        self._count(stream, counting.CANCELLED)
 
     def reset(self, stream: int, code: int) -> None:
         """Remove a stream that upstream has reset or never accepted."""
         self.open.pop(stream, None)
-        if self.calls is not None:
-            self.calls.reset(stream, code)
+        self._count(stream, counting.RESETS.get(code, "INTERNAL"))
 
     def end_all(self, status: str) -> None:
         """Count the calls of all streams, which end with their connection."""
-        if self.calls is not None:
-            self.calls.end_all(status)
+        for stream in tuple(self.methods):
+            self._count(stream, status)
+
+    def _count(self, stream: int, status: str) -> None:
+        method = self.methods.pop(stream, None)
+        if method is not None and self.table is not None:
+            self.table.count(method, status)
 
     def limit(self, last: int) -> int:
         """Accept no stream after `last`, nor after an earlier limit; return what applies now."""

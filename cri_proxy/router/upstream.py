@@ -1,9 +1,7 @@
 """Upstream, which is the runtime: its frames go to downstream, nearly all of them unchanged.
 
-A run of frames that may pass is forwarded as one slice of what was received. Frames are looked at
-for what they say about streams (see `streams`) and windows: DATA passes through `responseflow`, and
-is held there if the interposer's DATA has used up downstream's window; what upstream grants is
-downstream's to use.
+A run of frames that may pass is forwarded as one slice of what was received. DATA is held by
+`responseflow` if the interposer's DATA has used up downstream's window.
 
 - SETTINGS are forwarded with small changes (see `http2settings`). Acknowledgements are recorded,
   because what downstream has announced takes effect with them.
@@ -16,9 +14,11 @@ What downstream should reject is left to downstream.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from cri_proxy.router import frames, headers
+from cri_proxy.router.frames import FrameReader
 from cri_proxy.router.http2settings import EffectiveWindow, HeaderTableLimit, Http2Settings
 from cri_proxy.router.interposition import Interposition
 from cri_proxy.router.streams import RESPONSE_ENDED, Streams
@@ -26,64 +26,39 @@ from cri_proxy.router.streams import RESPONSE_ENDED, Streams
 _header: Final = frames.HEADER.unpack_from
 
 
+@dataclass(slots=True, eq=False)
 class Upstream:
     """Upstream's side of one connection."""
 
-    __slots__ = (
-        "_block",
-        "_change_due",
-        "_interposition",
-        "_out",
-        "_request_flow",
-        "_response_flow",
-        "_sender",
-        "_streams",
-        "downstream_reader",
-        "effective_window",
-        "has_sent",
-        "has_settings",
-        "reader",
-        "receiver",
-        "settings",
-        "table_limit",
-    )
-
-    def __init__(self, streams: Streams, interposition: Interposition) -> None:
-        self.reader = frames.FrameReader()
-        self.downstream_reader = frames.FrameReader()
-        """Splits downstream's bytes into frames, which may be as long as upstream announced."""
-        self.settings = Http2Settings()
-        self.effective_window = EffectiveWindow()
-        """Downstream's initial window of streams, as upstream may use it now."""
-        self.table_limit = HeaderTableLimit()
-        """The size of downstream's header table."""
-        self.receiver = headers.HeaderReceiver()
-        self.has_settings = False
-        """Its SETTINGS have arrived."""
-        self.has_sent = False
-        """It has sent HEADERS or DATA since this was last reset."""
-        self._streams = streams
-        self._interposition = interposition
-        self._request_flow = interposition.request_flow
-        self._response_flow = interposition.response_flow
-        self._out = interposition.to_downstream
-        self._sender = headers.HeaderSender()
-        self._block: headers.PartialBlock | None = None
-        self._change_due = 0
+    _streams: Streams
+    _interposition: Interposition
+    reader: FrameReader = field(default_factory=FrameReader)
+    downstream_reader: FrameReader = field(default_factory=FrameReader)
+    """Splits downstream's bytes into frames, which may be as long as upstream announced."""
+    settings: Http2Settings = field(default_factory=Http2Settings)
+    effective_window: EffectiveWindow = field(default_factory=EffectiveWindow)
+    """Downstream's initial window of streams, as upstream may use it now."""
+    table_limit: HeaderTableLimit = field(default_factory=HeaderTableLimit)
+    """The size of downstream's header table."""
+    receiver: headers.HeaderReceiver = field(default_factory=headers.HeaderReceiver)
+    has_settings: bool = False
+    """Its SETTINGS have arrived."""
+    has_sent: bool = False
+    """It has sent HEADERS or DATA since this was last reset."""
+    _sender: headers.HeaderSender = field(default_factory=headers.HeaderSender)
+    _block: headers.HeaderBlock | None = None
+    _change_due: int = 0
 
     def receive(self, data: bytes) -> None:
         """Process bytes of upstream; raises Violation if it broke the protocol."""
-        reader, out = self.reader, self._out
+        reader, out = self.reader, self._interposition.to_downstream
         if reader.pieces and not (data := reader.joined(data)):
             return
         # The hot loop: a deliberate copy of the outline of `Downstream.receive`, whose comments
         # explain it and the bits that are tested. A change here probably applies there, too.
-        streams, request_flow, response_flow = (
-            self._streams,
-            self._request_flow,
-            self._response_flow,
-        )
-        calls, largest, end = streams.calls, reader.largest, len(data)
+        streams, interposition = self._streams, self._interposition
+        request_flow, response_flow = interposition.request_flow, interposition.response_flow
+        largest, end = reader.largest, len(data)
         sender, held_streams, held = self._sender, response_flow.held_streams, response_flow.held
         is_plain = self._block is None
         start = passed = 0
@@ -118,8 +93,8 @@ class Upstream:
                     ):
                         if flags & 1:  # END_STREAM: trailers, or headers and trailers in one
                             streams.half_close(stream, RESPONSE_ENDED)
-                            if calls is not None:
-                                calls.answer(stream, data[start + 9 : stop])
+                            if streams.table is not None:
+                                streams.answer(stream, data[start + 9 : stop])
                         start = stop
                         continue
                 elif kind == 6:  # PING, or its acknowledgement
@@ -147,7 +122,7 @@ class Upstream:
             out.append(data if start - passed == end else data[passed:start])
         if self._change_due:  # only now, because the acknowledgement must be sent before
             change, self._change_due = self._change_due, 0
-            self._interposition.resize(change)
+            interposition.resize(change)
         if start < end:
             reader.keep(data[start:])
 
@@ -157,9 +132,8 @@ class Upstream:
             if not self._block.extend(raw, kind, flags, stream):
                 return b""
             block, self._block = self._block, None
-            whole = block.whole()
-            instead = self._response(whole)
-            return whole.raw if instead is None else instead
+            instead = self._response(block)
+            return block.raw if instead is None else instead
         frames.check_stream(kind, stream)
         payload = raw[frames.HEADER_BYTES :]
         match kind:
@@ -168,9 +142,9 @@ class Upstream:
                     self._streams.half_close(stream, RESPONSE_ENDED)
                 return self._ordered(stream, raw, len(payload))
             case frames.HEADERS:
-                block = headers.PartialBlock(flags, stream, raw)
+                block = headers.HeaderBlock(flags, stream, raw)
                 if flags & frames.END_HEADERS:
-                    return self._response(block.whole())
+                    return self._response(block)
                 self._block = block
                 return b""
             case frames.CONTINUATION | frames.PUSH_PROMISE:
@@ -178,7 +152,8 @@ class Upstream:
             case frames.SETTINGS:
                 return self._receive_settings(flags, payload)
             case frames.WINDOW_UPDATE if not stream:
-                self._request_flow.downstream_room += frames.number(payload) & frames.LARGEST_WINDOW
+                increment = frames.number(payload) & frames.LARGEST_WINDOW
+                self._interposition.request_flow.downstream_room += increment
             case frames.GOAWAY:
                 return self._goaway(payload)
             case frames.RST_STREAM:
@@ -193,8 +168,8 @@ class Upstream:
             streams.half_close(response.stream, RESPONSE_ENDED)
         if self._sender.must_decode(response.fragment):
             response.block, _ = self._sender.normalized(response.fragment)
-        if streams.calls is not None and response.flags & frames.END_STREAM:
-            streams.calls.answer(response.stream, response.block)
+        if response.flags & frames.END_STREAM:
+            streams.answer(response.stream, response.block)
         if not response.is_changed:
             return self._ordered(response.stream, response.raw, 0)
         reframed = response.reframed()
@@ -202,14 +177,8 @@ class Upstream:
 
     def _ordered(self, stream: int, raw: bytes, size: int) -> bytes | None:
         """Return None if a frame may pass now, else hold it behind what is held already."""
-        response_flow = self._response_flow
-        if stream not in response_flow.held_streams and not (
-            size and (response_flow.held or size > response_flow.room)
-        ):
-            response_flow.room -= size
-            return None
-        response_flow.put(stream, raw, size, is_interposed=False)
-        return b""
+        flow = self._interposition.response_flow
+        return b"" if flow.hold(stream, raw, size, is_interposed=False) else None
 
     def _receive_settings(self, flags: int, payload: bytes) -> bytes | None:
         if flags & frames.ACK:
@@ -221,7 +190,7 @@ class Upstream:
         self.table_limit.forwarded()
         largest = max(self.downstream_reader.largest, self.settings.frame_bytes)
         self.downstream_reader.largest = largest
-        self._request_flow.change_granted(change)
+        self._interposition.request_flow.change_granted(change)
         return frames.build(frames.SETTINGS, 0, 0, forwarded)
 
     def _goaway(self, payload: bytes) -> bytes | None:
@@ -229,7 +198,9 @@ class Upstream:
         limit = self._streams.limit(max(last, max(self._interposition.calls, default=0)))
         for stream in [each for each in self._streams.open if last < each <= limit]:
             self._streams.reset(stream, frames.REFUSED_STREAM)
-            self._out.append(frames.rst_stream(stream, frames.REFUSED_STREAM))
+            self._interposition.to_downstream.append(
+                frames.rst_stream(stream, frames.REFUSED_STREAM)
+            )
         if limit == last:
             return None
         return frames.build(frames.GOAWAY, 0, 0, limit.to_bytes(4, "big") + payload[4:])

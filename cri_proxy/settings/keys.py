@@ -39,39 +39,28 @@ class Key:
         return f"{PREFIX}{self.section}_{self.name}".upper()
 
 
-def _keys_of(section: str, table: type) -> list[Key]:
-    return [
-        Key(
-            section,
-            each.name,
-            each.metadata["kind"],
-            each.metadata["default"],
-            each.metadata["about"],
-        )
-        for each in dataclasses.fields(table)
-    ]
-
-
 SECTIONS: Final[Mapping[str, type]] = {
     each.name: type(getattr(schema.Settings(), each.name))
     for each in dataclasses.fields(schema.Settings)
 }
-KEYS: Final = tuple(key for name, table in SECTIONS.items() for key in _keys_of(name, table))
+KEYS: Final = tuple(
+    Key(section, each.name, **each.metadata)
+    for section, table in SECTIONS.items()
+    for each in dataclasses.fields(table)
+)
 
 
 def toml_of(value: object) -> str:
     """Format a value, as TOML gives it, as TOML text on one line."""
     match value:
         case Mapping():
-            pairs = [f"{_name_of(name)} = {toml_of(each)}" for name, each in value.items()]
+            pairs = [
+                f"{name if _BARE.fullmatch(name) else json.dumps(name)} = {toml_of(each)}"
+                for name, each in value.items()
+            ]
             return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
         case list() | tuple():
             return f"[{', '.join(toml_of(each) for each in value)}]"
         case _:
             # strings and numbers are written alike in JSON and TOML
             return json.dumps(value, ensure_ascii=False)
-
-
-def _name_of(name: object) -> str:
-    text = str(name)
-    return text if _BARE.fullmatch(text) else json.dumps(text)

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -49,6 +48,30 @@ class ValueKind(Generic[T]):
     of_toml: Callable[[object], T]
     of_text: Callable[[str], T]
 
+    def key(self, default: object, about: str) -> T:
+        """Return the dataclass field of a key; `default` is a value as TOML gives it."""
+        return field(
+            default_factory=lambda: self.of_toml(default),
+            metadata={"kind": self, "default": default, "about": about},
+        )
+
+
+def _textual(accepted: str) -> Callable[[Callable[[str], T]], ValueKind[T]]:
+    """Return a decorator: a parser of text becomes the kind whose TOML form is a string."""
+
+    def kind_of(parse: Callable[[str], T]) -> ValueKind[T]:
+        def of_text(text: object) -> T:
+            if not isinstance(text, str):
+                raise ValueError
+            try:
+                return parse(text)
+            except errors.RequestInvalid:
+                raise ValueError from None
+
+        return ValueKind(accepted, of_text, of_text)
+
+    return kind_of
+
 
 def whole(low: int, high: int) -> ValueKind[int]:
     """Return the kind of integers from `low` to `high`, both included."""
@@ -69,7 +92,7 @@ def seconds(low: float, high: float) -> ValueKind[float]:
     def of_toml(value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise ValueError
-        if not math.isfinite(value) or not low <= value <= high:
+        if not low <= value <= high:  # nor is NaN
             raise ValueError
         return float(value)
 
@@ -77,27 +100,27 @@ def seconds(low: float, high: float) -> ValueKind[float]:
     return ValueKind(accepted, of_toml, lambda text: of_toml(float(text)))
 
 
-def share() -> ValueKind[float]:
-    """Return the kind of ratios from 0 to 1."""
-    inner = seconds(0, 1)
-    return ValueKind("a number from 0 to 1", inner.of_toml, inner.of_text)
+share: Final = replace(seconds(0, 1), accepted="a number from 0 to 1")
+"""Ratios."""
 
 
 def choice(*words: str) -> ValueKind[str]:
     """Return the kind of values that are one of `words`."""
 
-    def of_text(text: str) -> str:
+    @_textual(f"one of {', '.join(words)}")
+    def kind(text: str) -> str:
         if text not in words:
             raise ValueError
         return text
 
-    return _textual(f"one of {', '.join(words)}", of_text)
+    return kind
 
 
 def choice_or(word: str, prefix: str) -> ValueKind[str]:
     """Return the kind of `word`, `prefix` followed by an absolute path, or the empty string."""
 
-    def of_text(text: str) -> str:
+    @_textual(f"{word}, {prefix}/directory, or empty")
+    def kind(text: str) -> str:
         if text in ("", word):
             return text
         path = text.removeprefix(prefix)
@@ -105,60 +128,49 @@ def choice_or(word: str, prefix: str) -> ValueKind[str]:
             raise ValueError
         return f"{prefix}{_path_of(path)}"
 
-    return _textual(f"{word}, {prefix}/directory, or empty", of_text)
-
-
-def directory() -> ValueKind[Path]:
-    """Return the kind of absolute paths."""
-    return _textual("an absolute path", _path_of)
-
-
-def optional_file() -> ValueKind[Path | None]:
-    """Return the kind of absolute paths that may be empty, which parses as None."""
-    return _textual(
-        "an absolute path, or empty for none", lambda text: _path_of(text) if text else None
-    )
+    return kind
 
 
 def words_or_file(*words: str) -> ValueKind[str]:
     """Return the kind of one of `words` or an absolute path; the value stays a string."""
-
-    def of_text(text: str) -> str:
-        return text if text in words else str(_path_of(text))
-
-    return _textual(f"{', '.join(words)} or an absolute path", of_text)
+    accepted = f"{', '.join(words)} or an absolute path"
+    return _textual(accepted)(lambda text: text if text in words else str(_path_of(text)))
 
 
-def unix_socket() -> ValueKind[Path]:
-    """Return the kind of Unix socket addresses: a path, or a unix:// URL as kubelet writes it."""
-
-    def of_text(text: str) -> Path:
-        path = _path_of(text.removeprefix("unix://").removeprefix("unix:"))
-        if len(bytes(path)) > SOCKET_PATH_BYTES:
-            raise ValueError
-        return path
-
-    return _textual(
-        f"an absolute path or unix:///path, of at most {SOCKET_PATH_BYTES} bytes", of_text
-    )
+@_textual("an absolute path")
+def directory(text: str) -> Path:
+    """Parse a path that is set."""
+    return _path_of(text)
 
 
-def reference() -> ValueKind[Reference]:
-    """Return the kind of environment references."""
+@_textual("an absolute path, or empty for none")
+def optional_file(text: str) -> Path | None:
+    """Parse a path that may be empty, which is None."""
+    return _path_of(text) if text else None
 
-    def of_text(text: str) -> Reference:
-        try:
-            return references.parse(text)
-        except errors.RequestInvalid:
-            raise ValueError from None
 
-    return _textual("owner/name, or owner/name:7 for one generation", of_text)
+@_textual(f"an absolute path or unix:///path, of at most {SOCKET_PATH_BYTES} bytes")
+def unix_socket(text: str) -> Path:
+    """Parse the address of a socket: a path, or a unix:// URL as kubelet writes it."""
+    path = _path_of(text.removeprefix("unix://").removeprefix("unix:"))
+    if len(bytes(path)) > SOCKET_PATH_BYTES:
+        raise ValueError
+    return path
+
+
+@_textual("owner/name, or owner/name:7 for one generation")
+def reference(text: str) -> Reference:
+    """Parse an environment reference."""
+    return references.parse(text)
 
 
 def url(*schemes: str) -> ValueKind[str]:
     """Return the kind of URLs with one of `schemes`; a trailing slash is removed."""
+    shown = [f"{scheme}://" for scheme in schemes]
+    either = " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
-    def of_text(text: str) -> str:
+    @_textual(f"a URL that begins with {either}")
+    def kind(text: str) -> str:
         parts = urlsplit(text)
         # urlsplit silently strips newlines and tabs, so the text itself is matched, too
         if parts.scheme not in schemes or not _URL.fullmatch(text):
@@ -171,55 +183,55 @@ def url(*schemes: str) -> ValueKind[str]:
             raise ValueError
         return text.rstrip("/")
 
-    return _textual(f"a URL that begins with {_either(schemes)}", of_text)
+    return kind
 
 
 def optional_url(*schemes: str) -> ValueKind[str]:
     """Return the kind of URLs that may be empty."""
     inner = url(*schemes)
-    return _textual(f"{inner.accepted}, or empty", lambda text: inner.of_text(text) if text else "")
+    return _textual(f"{inner.accepted}, or empty")(lambda text: text and inner.of_text(text))
 
 
-def optional_address() -> ValueKind[str]:
-    """Return the kind of IP addresses with a port, such as `[::1]:9464`, that may be empty."""
-
-    def of_text(text: str) -> str:
-        if not text:
-            return text
-        host, _, port = text.rpartition(":")
-        is_v6 = host.startswith("[") and host.endswith("]")
-        ipaddress.IPv6Address(host[1:-1]) if is_v6 else ipaddress.IPv4Address(host)
-        if not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ValueError
+@_textual("an IP address and port such as 127.0.0.1:9464, or empty")
+def optional_address(text: str) -> str:
+    """Parse an IP address with a port, such as `[::1]:9464`, that may be empty."""
+    if not text:
         return text
-
-    return _textual("an IP address and port such as 127.0.0.1:9464, or empty", of_text)
-
-
-def host() -> ValueKind[str]:
-    """Return the kind of DNS names and IP addresses with an optional port; IPv6 in brackets."""
-
-    def of_text(text: str) -> str:
-        match = _HOST.fullmatch(text)
-        if match is None or int(match["port"] or 1) not in range(1, 65536):
-            raise ValueError
-        if match["v6"]:
-            ipaddress.IPv6Address(match["v6"])
-        return text
-
-    return _textual("a DNS name or IP address, optionally followed by :port", of_text)
+    host, _, port = text.rpartition(":")
+    is_v6 = host.startswith("[") and host.endswith("]")
+    ipaddress.IPv6Address(host[1:-1]) if is_v6 else ipaddress.IPv4Address(host)
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError
+    return text
 
 
-def public_key() -> ValueKind[str]:
-    """Return the kind of Nix public keys: `name:base64`, 32 bytes for Ed25519."""
+@_textual("a DNS name or IP address, optionally followed by :port")
+def host(text: str) -> str:
+    """Parse a DNS name or IP address with an optional port; IPv6 in brackets."""
+    match = _HOST.fullmatch(text)
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
+        raise ValueError
+    if match["v6"]:
+        ipaddress.IPv6Address(match["v6"])
+    return text
 
-    def of_text(text: str) -> str:
-        match = _PUBLIC_KEY.fullmatch(text)
-        if match is None or len(base64.b64decode(match[1], validate=True)) != 32:
-            raise ValueError
-        return text
 
-    return _textual("a public key in Nix's form name:base64 (32 bytes)", of_text)
+@_textual("a public key in Nix's form name:base64 (32 bytes)")
+def public_key(text: str) -> str:
+    """Parse a Nix public key: `name:base64`, 32 bytes for Ed25519."""
+    match = _PUBLIC_KEY.fullmatch(text)
+    if match is None or len(base64.b64decode(match[1], validate=True)) != 32:
+        raise ValueError
+    return text
+
+
+@_textual("an image name such as flox/empty:1.0.0, without a digest")
+def image_name(text: str) -> ImageName:
+    """Parse an image name with a tag (default: latest) and without a digest."""
+    name = imagenames.parse(text)
+    if name.digest:
+        raise ValueError
+    return name
 
 
 def listing(element: ValueKind[T]) -> ValueKind[tuple[T, ...]]:
@@ -236,39 +248,23 @@ def listing(element: ValueKind[T]) -> ValueKind[tuple[T, ...]]:
     return ValueKind(f"a list, each element {element.accepted}", of_toml, of_text)
 
 
-def handlers() -> ValueKind[Mapping[str, str]]:
-    """Return the kind of tables from a RuntimeClass handler to one that the runtime has."""
-
-    def of_toml(value: object) -> Mapping[str, str]:
-        if not isinstance(value, dict):
+def _handlers_of(value: object) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise ValueError
+    for asked, real in value.items():
+        if not _HANDLER.fullmatch(asked) or not isinstance(real, str):
             raise ValueError
-        for asked, real in value.items():
-            if not _HANDLER.fullmatch(asked) or not isinstance(real, str):
-                raise ValueError
-            if real and not _HANDLER.fullmatch(real):
-                raise ValueError
-        return dict(value)
-
-    return ValueKind(
-        'a table of handler names such as flox = "runc"; an empty name is the runtime\'s default',
-        of_toml,
-        lambda text: of_toml(_table_of(text)),
-    )
-
-
-def image_name() -> ValueKind[ImageName]:
-    """Return the kind of image names with a tag (default: latest) and without a digest."""
-
-    def of_text(text: str) -> ImageName:
-        try:
-            name = imagenames.parse(text)
-        except errors.RequestInvalid:
-            raise ValueError from None
-        if name.digest:
+        if real and not _HANDLER.fullmatch(real):
             raise ValueError
-        return name
+    return dict(value)
 
-    return _textual("an image name such as flox/empty:1.0.0, without a digest", of_text)
+
+handlers: Final = ValueKind(
+    'a table of handler names such as flox = "runc"; an empty name is the runtime\'s default',
+    _handlers_of,
+    lambda text: _handlers_of(_table_of(text)),
+)
+"""Tables from a RuntimeClass handler to one that the runtime has."""
 
 
 def store_path_by_system(
@@ -284,7 +280,8 @@ def store_path_by_system(
             return of_text(value)
         if not isinstance(value, dict) or not value.keys() <= default.keys():
             raise ValueError
-        return {system: _store_path_of(path) for system, path in {**default, **value}.items()}
+        table = {**default, **value}
+        return {system: _store_path.of_toml(path) for system, path in table.items()}
 
     def of_text(text: str) -> Mapping[str, storepaths.StorePath]:
         if text.startswith("/"):
@@ -295,15 +292,7 @@ def store_path_by_system(
     return ValueKind(f"a store path, or a table of store paths for {systems}", of_toml, of_text)
 
 
-def _textual(accepted: str, of_text: Callable[[str], T]) -> ValueKind[T]:
-    """Return a kind whose TOML form is a string in the text form."""
-
-    def of_toml(value: object) -> T:
-        if not isinstance(value, str):
-            raise ValueError
-        return of_text(value)
-
-    return ValueKind(accepted, of_toml, of_text)
+_store_path: Final = _textual("a store path")(storepaths.parse)
 
 
 def _path_of(text: str) -> Path:
@@ -311,15 +300,6 @@ def _path_of(text: str) -> Path:
     if not path.is_absolute() or "\0" in text or ".." in path.parts:
         raise ValueError
     return path
-
-
-def _store_path_of(value: object) -> storepaths.StorePath:
-    if not isinstance(value, str):
-        raise ValueError
-    try:
-        return storepaths.parse(value)
-    except errors.RequestInvalid:
-        raise ValueError from None
 
 
 def _elements(text: str) -> list[str]:
@@ -335,9 +315,3 @@ def _table_of(text: str) -> dict[str, str]:
             raise ValueError
         table[name] = value
     return table
-
-
-def _either(schemes: tuple[str, ...]) -> str:
-    """Return `https://, http:// or file://`."""
-    shown = [f"{scheme}://" for scheme in schemes]
-    return " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

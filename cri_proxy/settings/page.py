@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
 from typing import Final
 
 from cri_proxy.settings import keys
@@ -38,40 +37,31 @@ errors. `cri-proxy check` reports all of them at once, and where each value come
 
 def markdown() -> str:
     """Return docs/settings.md: a table per section, then a complete file with the defaults."""
-    return "\n".join([_HEAD, *_tables(), "## A file with every default", "", *_file(), ""])
+    lines, file = [_HEAD], []
+    for section, table in keys.SECTIONS.items():
+        lines.append(f"## [{section}]\n\n{table.__doc__}\n")
+        lines.append("| key | meaning | accepts | default |\n| --- | --- | --- | --- |")
+        file.append(f"[{section}]")
+        for key in _keys_of(section):
+            cells = (f"`{key.name}`", key.about, key.kind.accepted, _default_of(key))
+            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+            file.append(f"{key.name} = {keys.toml_of(key.default)}")
+        lines.append("")
+        file.append("")
+    return "\n".join([*lines, "## A file with every default", "", "```toml", *file, "```", ""])
 
 
 def listing() -> str:
     """Return a list of all settings for a terminal."""
     lines = []
     for section, table in keys.SECTIONS.items():
-        lines += [f"[{section}]  {_doc_of(table)}", ""]
+        lines += [f"[{section}]  {table.__doc__}", ""]
         for key in _keys_of(section):
             lines.append(f"  {key}   {key.variable}")
-            lines += _wrapped(key.about, 6)
-            lines += _wrapped(f"accepts {key.kind.accepted}", 6)
-            lines += [*_wrapped(f"default {keys.toml_of(key.default)}", 6), ""]
+            lines += _wrapped(key.about)
+            lines += _wrapped(f"accepts {key.kind.accepted}")
+            lines += [*_wrapped(f"default {keys.toml_of(key.default)}"), ""]
     return "\n".join(lines[:-1])
-
-
-def _tables() -> Iterator[str]:
-    for section, table in keys.SECTIONS.items():
-        yield f"## [{section}]\n\n{_doc_of(table)}\n"
-        yield "| key | meaning | accepts | default |\n| --- | --- | --- | --- |"
-        for key in _keys_of(section):
-            cells = (f"`{key.name}`", key.about, key.kind.accepted, _default_of(key))
-            yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-        yield ""
-
-
-def _file() -> Iterator[str]:
-    yield "```toml"
-    for section in keys.SECTIONS:
-        yield f"[{section}]"
-        for key in _keys_of(section):
-            yield f"{key.name} = {keys.toml_of(key.default)}"
-        yield ""
-    yield "```"
 
 
 def _default_of(key: keys.Key) -> str:
@@ -89,18 +79,13 @@ def _keys_of(section: str) -> list[keys.Key]:
     return [key for key in keys.KEYS if key.section == section]
 
 
-def _doc_of(table: type) -> str:
-    return (table.__doc__ or "").strip()
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
+def _wrapped(text: str) -> list[str]:
     """Wrap `text` to the page's width without breaking long words, such as keys."""
-    margin = " " * indent
     return textwrap.wrap(
         text,
         _WIDTH,
-        initial_indent=margin,
-        subsequent_indent=margin + "  ",
+        initial_indent=" " * 6,
+        subsequent_indent=" " * 8,
         break_long_words=False,
         break_on_hyphens=False,
     )

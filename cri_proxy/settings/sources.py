@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -36,16 +36,32 @@ _BY_VARIABLE: Final = {key.variable: key for key in keys.KEYS}
 
 @dataclass(frozen=True, slots=True)
 class ValueOrigin:
-    """Where the value of one key comes from; `shown` is its text without credentials."""
+    """Where the value of one key comes from; `place` is what that source calls the key."""
 
     key: keys.Key
     source: str
-    shown: str
+    place: str
+    _raw: object = field(repr=False)
+    _is_text: bool = True
 
     @property
     def is_default(self) -> bool:
         """Whether no source set it."""
         return self.source == DEFAULT
+
+    @property
+    def shown(self) -> str:
+        """The value as text: without credentials or control characters, and not too long."""
+        try:
+            text = redaction.text(keys.toml_of(self._raw))
+        except TypeError:  # a date of TOML, which no key accepts
+            text = str(self._raw)
+        return text if len(text) <= 400 else f"{text[:397]}..."
+
+    def parse(self) -> object:
+        """Return the value; raise ValueError, without a message, if the key does not accept it."""
+        kind = self.key.kind
+        return kind.of_text(str(self._raw)) if self._is_text else kind.of_toml(self._raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +73,6 @@ class Loaded:
     file: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A value from one source; `place` is what that source calls the key."""
-
-    key: keys.Key
-    place: str
-    source: str
-    raw: object
-    is_text: bool
-
-    def parse(self) -> object:
-        kind = self.key.kind
-        return kind.of_text(str(self.raw)) if self.is_text else kind.of_toml(self.raw)
-
-    def refusal(self) -> str:
-        return f"{self.place} must be {self.key.kind.accepted}, not {_shown(self.raw)}"
-
-
 def load(
     *, overrides: Sequence[str] = (), environment: Mapping[str, str], file: str | None = None
 ) -> Loaded:
@@ -83,8 +81,9 @@ def load(
     `overrides` are the values of --set (`store.root=/x`), `file` is that of --config.
     """
     problems: list[str] = []
-    path = _file_of(file, environment)
-    given = {key: _Given(key, "", DEFAULT, key.default, False) for key in keys.KEYS}
+    named = file or environment.get(CONFIG_VARIABLE)
+    path = Path(named) if named else CONFIG_FILE if CONFIG_FILE.exists() else None
+    given = {key: ValueOrigin(key, DEFAULT, "", key.default, False) for key in keys.KEYS}
     for each in (
         *_of_file(path, problems.append),
         *_of_environment(environment, problems.append),
@@ -96,7 +95,7 @@ def load(
         try:
             values[key.section][key.name] = each.parse()
         except ValueError:
-            problems.append(each.refusal())
+            problems.append(f"{each.place} must be {key.kind.accepted}, not {each.shown}")
     if not problems:
         settings = schema.Settings(
             **{name: table(**values[name]) for name, table in keys.SECTIONS.items()}
@@ -104,19 +103,10 @@ def load(
         problems = contradictions.of_settings(settings)
     if problems:
         raise errors.RequestInvalid("\n".join(problems))
-    origins = tuple(ValueOrigin(key, each.source, _shown(each.raw)) for key, each in given.items())
-    return Loaded(settings, origins, path)
+    return Loaded(settings, tuple(given.values()), path)
 
 
-def _file_of(flag: str | None, environment: Mapping[str, str]) -> Path | None:
-    """Return the file to read, or None if none was named and the default one does not exist."""
-    named = flag or environment.get(CONFIG_VARIABLE)
-    if named:
-        return Path(named)
-    return CONFIG_FILE if CONFIG_FILE.exists() else None
-
-
-def _of_file(path: Path | None, refuse: Callable[[str], None]) -> Iterator[_Given]:
+def _of_file(path: Path | None, refuse: Callable[[str], None]) -> Iterator[ValueOrigin]:
     if path is None:
         return
     try:
@@ -136,34 +126,27 @@ def _of_file(path: Path | None, refuse: Callable[[str], None]) -> Iterator[_Give
         elif not isinstance(table, dict):
             refuse(f"{path}: {section} must be a section: write [{section}] on a line of its own")
         else:
-            yield from _of_section(path, section, table, refuse)
-
-
-def _of_section(
-    path: Path, section: str, table: Mapping[str, object], refuse: Callable[[str], None]
-) -> Iterator[_Given]:
-    for name, raw in table.items():
-        dotted = f"{section}.{name}"
-        if dotted in _BY_NAME:
-            yield _Given(_BY_NAME[dotted], f"{path}: {dotted}", str(path), raw, is_text=False)
-        else:
-            refuse(f"{path}: unknown key {dotted}{_hint(dotted, _BY_NAME)}")
+            for name, raw in table.items():
+                dotted = f"{section}.{name}"
+                if key := _BY_NAME.get(dotted):
+                    yield ValueOrigin(key, str(path), f"{path}: {dotted}", raw, _is_text=False)
+                else:
+                    refuse(f"{path}: unknown key {dotted}{_hint(dotted, _BY_NAME)}")
 
 
 def _of_environment(
     environment: Mapping[str, str], refuse: Callable[[str], None]
-) -> Iterator[_Given]:
+) -> Iterator[ValueOrigin]:
     for variable in sorted(environment):
         if not variable.startswith(keys.PREFIX) or variable == CONFIG_VARIABLE:
             continue
-        if variable in _BY_VARIABLE:
-            key, raw = _BY_VARIABLE[variable], environment[variable]
-            yield _Given(key, variable, variable, raw, is_text=True)
+        if key := _BY_VARIABLE.get(variable):
+            yield ValueOrigin(key, variable, variable, environment[variable])
         elif not _SERVICE_LINK.fullmatch(variable):
             refuse(f"unknown variable {variable}{_hint(variable, _BY_VARIABLE)}")
 
 
-def _of_overrides(overrides: Sequence[str], refuse: Callable[[str], None]) -> Iterator[_Given]:
+def _of_overrides(overrides: Sequence[str], refuse: Callable[[str], None]) -> Iterator[ValueOrigin]:
     """Yield the values of --set; a repeated list or table is joined, else the last value wins."""
     found: dict[keys.Key, str] = {}
     for override in overrides:
@@ -177,7 +160,7 @@ def _of_overrides(overrides: Sequence[str], refuse: Callable[[str], None]) -> It
             is_joined = key in found and isinstance(key.default, list | dict)
             found[key] = f"{found[key]} {raw}" if is_joined else raw
     for key, raw in found.items():
-        yield _Given(key, f"--set {key}", "--set", raw, is_text=True)
+        yield ValueOrigin(key, "--set", f"--set {key}", raw)
 
 
 def _unknown_section(name: str, value: object) -> str:
@@ -198,12 +181,3 @@ _EVERY_SETTING: Final = "; cri-proxy --help-settings lists every setting"
 
 def _hint(word: str, known: Mapping[str, keys.Key]) -> str:
     return suggestions.hint(word, known) or _EVERY_SETTING
-
-
-def _shown(raw: object) -> str:
-    """Format a value for a message: without credentials or control characters, and not too long."""
-    try:
-        text = redaction.text(keys.toml_of(raw))
-    except TypeError:  # a date of TOML, which no key accepts
-        text = str(raw)
-    return text if len(text) <= 400 else f"{text[:397]}..."

@@ -25,8 +25,7 @@ def test_frames_are_found_however_the_bytes_are_cut(sent: list[bytes], cuts: lis
     reader, found, rest = frames.FrameReader(), [], b"".join(sent)
     for size in [*cuts, len(rest)]:
         piece, rest = rest[:size], rest[size:]
-        buffer, places = reader.feed(piece)
-        found += [buffer[start:stop] for start, stop, *_ in places]
+        found += [frame for frame, *_ in reader.feed(piece)]
 
     assert found == sent
     assert not reader.pieces
@@ -36,27 +35,28 @@ def test_frame_longer_than_allowed_is_known_by_its_header() -> None:
     reader = frames.FrameReader()
     good = frames.build(frames.PING, 0, 0, b"12345678")
 
-    _, found = reader.feed(good + b"\x00\x40\x01\x00\x00\x00\x00\x00\x01")
+    found = reader.feed(good + b"\x00\x40\x01\x00\x00\x00\x00\x00\x01")
 
-    assert len(found) == 1
-    assert reader.excess
+    assert next(found) == (good, frames.PING, 0, 0)
+    with pytest.raises(frames.Violation, match="frame exceeds MAX_FRAME_SIZE"):
+        next(found)
 
 
 def test_long_block_is_carried_by_continuations() -> None:
     block = bytes(40_000)
 
     reader = frames.FrameReader()
-    buffer, found = reader.feed(frames.headers(5, block, flags=0xFF, priority=b"12345"))
+    found = list(reader.feed(frames.headers(5, block, flags=0xFF, priority=b"12345")))
 
-    assert [kind for _, _, kind, _, _ in found] == [1, 9, 9]
-    assert [flags for _, _, _, flags, _ in found] == [0x21, 0, 4]
-    assert b"".join(buffer[start + 9 : stop] for start, stop, *_ in found) == b"12345" + block
+    assert [kind for _, kind, _, _ in found] == [1, 9, 9]
+    assert [flags for _, _, flags, _ in found] == [0x21, 0, 4]
+    assert b"".join(frame[9:] for frame, *_ in found) == b"12345" + block
 
 
 def test_grant_beyond_what_one_frame_can_say_takes_several() -> None:
-    _, found = frames.FrameReader().feed(frames.window_update(0, frames.LARGEST_WINDOW + 5))
+    found = frames.FrameReader().feed(frames.window_update(0, frames.LARGEST_WINDOW + 5))
 
-    assert len(found) == 2
+    assert len(list(found)) == 2
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x05abcd", b"\xff"])

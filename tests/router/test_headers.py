@@ -97,7 +97,7 @@ def test_never_indexed_header_stays_so() -> None:
 
 
 def test_flood_of_empty_continuations_is_bounded() -> None:
-    block = headers.PartialBlock(0, 1, frames.build(frames.HEADERS, 0, 1, b"\x82"))
+    block = headers.HeaderBlock(0, 1, frames.build(frames.HEADERS, 0, 1, b"\x82"))
     empty = frames.build(frames.CONTINUATION, 0, 1)
 
     def flood() -> None:

@@ -54,7 +54,7 @@ def test_limit_never_rises() -> None:
 def test_each_call_is_counted_once_by_its_first_end() -> None:
     counted: Counter[str] = Counter()
     table = counting.Table([], lambda _, status: counted.update([status]))
-    streams = Streams(counting.Calls(table))
+    streams = Streams(table)
     for stream in 1, 3, 5:
         streams.begin(stream, 0, b"")
 

@@ -44,18 +44,18 @@ def test_a_choice_takes_its_words_only():
 
 @pytest.mark.parametrize("text", ["/run/a.sock", "unix:///run/a.sock", "unix:/run/a.sock"])
 def test_a_socket_may_be_written_as_kubelet_and_grpc_write_it(text):
-    assert kinds.unix_socket().of_text(text) == Path("/run/a.sock")
+    assert kinds.unix_socket.of_text(text) == Path("/run/a.sock")
 
 
 def test_a_socket_path_must_be_absolute_and_fit_the_kernels_address():
-    kind = kinds.unix_socket()
+    kind = kinds.unix_socket
 
     assert kind.of_text("/" + "a" * 106)
     refuses(kind.of_text, "/" + "a" * 107, "run/a.sock", "tcp://h:1", "/a/../b", "")
 
 
 def test_an_optional_file_left_empty_is_none():
-    kind = kinds.optional_file()
+    kind = kinds.optional_file
 
     assert kind.of_text("") is None
     assert kind.of_toml("/etc/token") == Path("/etc/token")
@@ -80,7 +80,7 @@ def test_what_is_no_url_of_the_scheme_is_refused():
 
 
 def test_a_public_key_has_a_name_and_thirty_two_bytes():
-    kind = kinds.public_key()
+    kind = kinds.public_key
 
     assert kind.of_text(KEY) == KEY
     short = base64.b64encode(bytes(31)).decode()
@@ -100,7 +100,7 @@ def test_a_list_is_refused_for_any_element():
 
 
 def test_handlers_are_a_table_in_toml_and_name_value_pairs_in_text():
-    kind = kinds.handlers()
+    kind = kinds.handlers
 
     assert kind.of_toml({"flox": "", "gpu": "nvidia"}) == kind.of_text("flox=,gpu=nvidia")
     refuses(kind.of_toml, {"": "runc"}, {"flox": 1}, {"flox": "-"}, [], {"a b": ""})
@@ -131,7 +131,7 @@ def test_words_or_a_file_are_kept_as_text():
 
 
 def test_an_image_name_is_completed_and_has_no_digest():
-    kind = kinds.image_name()
+    kind = kinds.image_name
 
     assert str(kind.of_toml("flox/empty:1.0.0")) == "docker.io/flox/empty:1.0.0"
     refuses(kind.of_text, "", "Flox/Empty", "flox/empty@sha256:" + "0" * 64)
@@ -139,7 +139,7 @@ def test_an_image_name_is_completed_and_has_no_digest():
 
 
 def test_a_share_is_a_part_of_a_whole():
-    kind = kinds.share()
+    kind = kinds.share
 
     assert kind.of_toml(1) == 1.0
     assert kind.of_text("0.25") == 0.25
@@ -148,7 +148,7 @@ def test_a_share_is_a_part_of_a_whole():
 
 
 def test_an_address_is_an_ip_with_a_port_or_nothing():
-    kind = kinds.optional_address()
+    kind = kinds.optional_address
 
     assert kind.of_text("127.0.0.1:9464") == "127.0.0.1:9464"
     assert kind.of_text("[::1]:0") == "[::1]:0"
@@ -158,7 +158,7 @@ def test_an_address_is_an_ip_with_a_port_or_nothing():
 
 
 def test_references_are_read_where_they_stand():
-    kind = kinds.listing(kinds.reference())
+    kind = kinds.listing(kinds.reference)
 
     assert [str(each) for each in kind.of_text("acme/web, acme/db:7")] == ["acme/web", "acme/db:7"]
     with pytest.raises(ValueError):

@@ -57,21 +57,8 @@ class InternalFault(CriProxyError):
     """A fault of our own: the log has the details."""
 
 
-_BY_NAME: Final = {
-    each.__name__: each
-    for each in (
-        RequestInvalid,
-        NotFound,
-        AccessDenied,
-        EnvironmentUnsuitable,
-        SignatureUntrusted,
-        ContentDamaged,
-        SourceUnreachable,
-        NodeExhausted,
-        StillRealizing,
-        InternalFault,
-    )
-}
+# Subclasses of other modules are not among them: those are defined after this line has run.
+_BY_NAME: Final = {each.__name__: each for each in CriProxyError.__subclasses__()}
 
 
 @dataclass(frozen=True, slots=True)

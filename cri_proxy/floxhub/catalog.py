@@ -17,18 +17,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from cri_proxy.floxhub import fields
 from cri_proxy.floxhub.hub import cleaned
-from cri_proxy.floxhub.transport import (
-    Deadline,
-    HubRequest,
-    RequestSubject,
-    Transport,
-)
+from cri_proxy.floxhub.protocol import HubOptions
+from cri_proxy.floxhub.transport import Deadline, HubRequest, RequestSubject, Transport
 from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.cachelocations import Location, UnsupportedLogin
 from cri_proxy.model.storepaths import StorePath
@@ -54,17 +49,10 @@ _S3: Final = "aws-s3"
 class Catalog:
     """The catalog of one FloxHub; threads share it."""
 
-    def __init__(
-        self,
-        api_url: str,
-        *,
-        timeout_seconds: float,
-        ca_file: Path | None = None,
-        loop: Loop | None = None,
-    ) -> None:
-        self._api_url = api_url.rstrip("/")
-        self._timeout_seconds = timeout_seconds
-        self._transport = Transport(api_url, ca_file=ca_file, loop=loop)
+    def __init__(self, options: HubOptions, loop: Loop | None = None) -> None:
+        self._api_url = options.api_url.rstrip("/")
+        self._timeout_seconds = options.timeout_seconds
+        self._transport = Transport(options.api_url, ca_file=options.ca_file, loop=loop)
 
     def locations(self, paths: Sequence[StorePath], token: str | None) -> list[Location]:
         """Return the caches that have any of the paths, each with those that it has.

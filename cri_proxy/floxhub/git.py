@@ -26,13 +26,8 @@ from dulwich.refs import Ref
 
 from cri_proxy import errors
 from cri_proxy.floxhub import fields, pack
-from cri_proxy.floxhub.transport import (
-    Deadline,
-    HubRequest,
-    HubResponse,
-    RequestSubject,
-    Transport,
-)
+from cri_proxy.floxhub.transport import Deadline, HubRequest, RequestSubject, Transport
+from cri_proxy.http.client import WholeResponse
 from cri_proxy.model.references import Reference
 
 if TYPE_CHECKING:
@@ -107,7 +102,7 @@ class Repositories:
         client = _Client(
             f"{self._git_url}/{reference.owner}/floxmeta/",
             lambda question: self._transport.ask(question, subject, deadline),
-            _authorization(token),
+            {} if token is None else {"authorization": f"Basic {_login(token)}"},
         )
         branch = Ref(f"refs/heads/{reference.name}".encode("ascii"))
 
@@ -123,10 +118,10 @@ class Repositories:
             seen.append(head)
             return [] if is_known(head) else [refs[branch]]
 
-        content = bytearray()
+        content = BytesIO()
         with _faults_of(subject):
-            client.fetch_pack("", wanted, _Newcomer(), _into(content), depth=1, ref_prefix=[branch])
-        return BranchHead(seen[0], bytes(content) or None)
+            client.fetch_pack("", wanted, _Newcomer(), content.write, depth=1, ref_prefix=[branch])
+        return BranchHead(seen[0], content.getvalue() or None)
 
 
 class _Newcomer:
@@ -147,16 +142,13 @@ class _Newcomer:
 class _Response:
     """A response in the form that dulwich reads."""
 
-    def __init__(self, answer: HubResponse, question: HubRequest) -> None:
+    def __init__(self, answer: WholeResponse, question: HubRequest) -> None:
         self.status = 200
         self.headers: Mapping[str, str] = {}
-        self.content_type: str | None = answer.content_type
+        self.content_type: str | None = answer.headers.get("content-type", "")
         self.redirect_location = answer.url if answer.url != question.url else ""
         self.read = BytesIO(answer.body).read
-        self._url = answer.url
-
-    def geturl(self) -> str | None:
-        return self._url
+        self.geturl = lambda: answer.url
 
     def close(self) -> None:
         """Do nothing: the response is complete, and its connection went back to the pool."""
@@ -166,7 +158,7 @@ class _Client(AbstractHttpGitClient):
     """dulwich's smart HTTP client over our transport; for one fetch."""
 
     def __init__(
-        self, base_url: str, ask: Callable[[HubRequest], HubResponse], headers: dict[str, str]
+        self, base_url: str, ask: Callable[[HubRequest], WholeResponse], headers: dict[str, str]
     ) -> None:
         # A thin pack leaves out what the client has. We never have anything, so no pack is thin;
         # but dulwich's own server refuses clients that would not take one.
@@ -193,24 +185,15 @@ class _Client(AbstractHttpGitClient):
             headers={**(headers or {}), **self._headers},
         )
         answer = self._ask(question)
-        if not answer.content_type.startswith("application/x-git-"):
-            raise GitProtocolError(f"content of type {answer.content_type[:60]!a} is no git")
+        content_type = answer.headers.get("content-type", "")
+        if not content_type.startswith("application/x-git-"):
+            raise GitProtocolError(f"content of type {content_type[:60]!a} is no git")
         response = _Response(answer, question)
         return response, response.read
 
 
-def _authorization(token: str | None) -> dict[str, str]:
-    if token is None:
-        return {}
-    return {"authorization": f"Basic {base64.b64encode(f'{_USER}:{token}'.encode()).decode()}"}
-
-
-def _into(content: bytearray) -> Callable[[bytes], int]:
-    def append(data: bytes) -> int:
-        content.extend(data)
-        return len(data)
-
-    return append
+def _login(token: str) -> str:
+    return base64.b64encode(f"{_USER}:{token}".encode()).decode()
 
 
 @contextmanager
@@ -218,13 +201,11 @@ def _faults_of(subject: RequestSubject) -> Iterator[None]:
     """Raise ContentDamaged for dulwich's errors about a server that breaks git's protocol."""
     try:
         yield
-    except GitProtocolError as error:
+    except (GitProtocolError, *pack.FAULTS) as error:
+        reason = type(error).__name__
+        if isinstance(error, GitProtocolError):
+            reason = fields.shown(str(error)) or "it ends early"
         raise errors.ContentDamaged(
-            f"FloxHub's answer about {subject.name} is not proper git "
-            f"({fields.shown(str(error)) or 'it ends early'}): check FloxHub's URL in the settings"
-        ) from error
-    except pack.FAULTS as error:
-        raise errors.ContentDamaged(
-            f"FloxHub's answer about {subject.name} is not proper git "
-            f"({type(error).__name__}): check FloxHub's URL in the settings"
+            f"FloxHub's answer about {subject.name} is not proper git ({reason}): check FloxHub's "
+            f"URL in the settings"
         ) from error

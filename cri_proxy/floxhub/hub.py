@@ -13,17 +13,14 @@ nothing that way.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.floxhub import git, lockfile, metadata, pack, records
-from cri_proxy.floxhub.protocol import Resolution
+from cri_proxy.floxhub.protocol import HubOptions, Resolution
 from cri_proxy.floxhub.transport import Deadline, Transport
 from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.references import Reference
-from cri_proxy.model.storepaths import StorePath
 
 _TOKEN: Final = re.compile(r"[!-~]+")
 
@@ -31,20 +28,11 @@ _TOKEN: Final = re.compile(r"[!-~]+")
 class Hub:
     """One FloxHub and what the node remembers of it; threads and processes may share it."""
 
-    def __init__(
-        self,
-        git_url: str,
-        directory: Path,
-        *,
-        timeout_seconds: float,
-        ca_file: Path | None = None,
-        loop: Loop | None = None,
-    ) -> None:
-        self._timeout_seconds = timeout_seconds
-        self._repositories = git.Repositories(
-            git_url, Transport(git_url, ca_file=ca_file, loop=loop)
-        )
-        self._records = records.Records(directory)
+    def __init__(self, options: HubOptions, loop: Loop | None = None) -> None:
+        self._timeout_seconds = options.timeout_seconds
+        transport = Transport(options.git_url, ca_file=options.ca_file, loop=loop)
+        self._repositories = git.Repositories(options.git_url, transport)
+        self.records = records.Records(options.directory)
 
     def resolve(self, reference: Reference, token: str | None) -> Resolution:
         """Return the generation that `reference` means now, for the bearer of `token`.
@@ -54,7 +42,7 @@ class Hub:
         and nothing is known that this caller was shown before.
         """
         token = cleaned(token)
-        caller = self._records.caller_of(reference, token)
+        caller = self.records.caller_of(reference, token)
         try:
             return self._resolve(reference, token, caller)
         except errors.SourceUnreachable as unavailable:
@@ -64,23 +52,8 @@ class Hub:
                     f"{unavailable}; and this node has no {reference} from before to start with"
                     + (" that this token was accepted for" if token else "")
                 ) from unavailable
-            self._records.mark_stale(reference, caller, remembered.lock_digest)
+            self.records.mark_stale(reference, caller, remembered.lock_digest)
             return remembered
-
-    def was_given(self, paths: Sequence[StorePath], token: str | None) -> bool:
-        """Return whether these published packages were last given to `token`.
-
-        For when the catalog is unavailable; a permission like that of a remembered head.
-        """
-        return self._records.was_given(paths, cleaned(token))
-
-    def note_given(self, paths: Sequence[StorePath], token: str | None, *, is_given: bool) -> None:
-        """Remember that these packages have just been given to `token`, or refused."""
-        self._records.note_given(paths, cleaned(token), is_given=is_given)
-
-    def drop_older_than(self, seconds: float) -> int:
-        """Forget what no resolution used for `seconds`; return the number of files removed."""
-        return self._records.drop_older_than(seconds)
 
     def _resolve(self, reference: Reference, token: str | None, caller: str) -> Resolution:
         try:
@@ -91,11 +64,11 @@ class Hub:
                 is_known=lambda revision: self._is_known(reference, revision),
             )
         except (errors.AccessDenied, errors.NotFound):
-            self._records.forget_head(reference, caller)
+            self.records.forget_head(reference, caller)
             raise
         if head.pack is not None:
             self._learn(reference, head.revision, head.pack)
-        self._records.keep_head(reference, caller, head.revision)
+        self.records.keep_head(reference, caller, head.revision)
         found = self._recalled(reference, head.revision, is_stale=False)
         if found is None:
             raise errors.InternalFault(
@@ -106,7 +79,7 @@ class Hub:
 
     def _is_known(self, reference: Reference, revision: str) -> bool:
         """Return whether fetching this commit would bring nothing new about the reference."""
-        known = self._records.metadata(revision)
+        known = self.records.metadata(revision)
         if known is None:
             return False
         if reference.is_pinned and reference.generation not in known.generations:
@@ -114,7 +87,7 @@ class Hub:
         return self._recalled(reference, revision, is_stale=False) is not None
 
     def _remembered(self, reference: Reference, caller: str) -> Resolution | None:
-        revision = self._records.head(reference, caller)
+        revision = self.records.head(reference, caller)
         if revision is None:
             return None
         try:
@@ -129,11 +102,11 @@ class Hub:
 
         Raises NotFound when the commit has no such generation.
         """
-        known = self._records.metadata(revision)
+        known = self.records.metadata(revision)
         if known is None:
             return None
         generation = metadata.generation_of(known, reference)
-        lock = self._records.lock(revision, generation)
+        lock = self.records.lock(revision, generation)
         if lock is None:
             return None
         return Resolution(reference.at(generation), revision, lock.digest, lock.file, is_stale)
@@ -151,7 +124,7 @@ class Hub:
                     f"{environment} has no metadata.json on FloxHub: push it again with `flox push`"
                 )
             said = metadata.parse(content, reference)
-            self._records.keep_metadata(revision, said)
+            self.records.keep_metadata(revision, said)
             generation = metadata.generation_of(said, reference)
             lock = objects.file(f"{generation}/env/manifest.lock")
         if lock is None:
@@ -164,7 +137,7 @@ class Hub:
                 f"the lockfile of {reference.at(generation)} has {len(lock)} bytes, more than the "
                 f"{lockfile.SIZE_LIMIT} that cri-proxy reads"
             )
-        self._records.keep_lock(revision, generation, lock)
+        self.records.keep_lock(revision, generation, lock)
 
 
 def cleaned(token: str | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cri_proxy.floxhub import protocol
 from cri_proxy.floxhub.catalog import Catalog
-from cri_proxy.floxhub.hub import Hub
+from cri_proxy.floxhub.hub import Hub, cleaned
 from cri_proxy.floxhub.protocol import CatalogGrant, CatalogQuery, HubOptions, Resolution, Resolve
 from cri_proxy.lib.eventloop import Loop
 from cri_proxy.lib.job import Jobs, Task
@@ -13,11 +13,7 @@ from cri_proxy.model.cachelocations import Location
 
 def jobs(options: HubOptions, loop: Loop | None = None) -> Jobs:
     """Return the jobs for one FloxHub; their requests share an event loop."""
-    timeout, ca_file = options.timeout_seconds, options.ca_file
-    hub = Hub(
-        options.git_url, options.directory, timeout_seconds=timeout, ca_file=ca_file, loop=loop
-    )
-    catalog = Catalog(options.api_url, timeout_seconds=timeout, ca_file=ca_file, loop=loop)
+    hub, catalog = Hub(options, loop), Catalog(options, loop)
 
     def resolve(argument: Resolve, task: Task[None]) -> Resolution:
         return hub.resolve(argument.reference, argument.token)
@@ -26,14 +22,14 @@ def jobs(options: HubOptions, loop: Loop | None = None) -> Jobs:
         return catalog.locations(argument.paths, argument.token)
 
     def was_given(argument: CatalogQuery, task: Task[None]) -> bool:
-        return hub.was_given(argument.paths, argument.token)
+        return hub.records.was_given(argument.paths, cleaned(argument.token))
 
     def note_given(argument: CatalogGrant, task: Task[None]) -> None:
         query = argument.query
-        hub.note_given(query.paths, query.token, is_given=argument.is_given)
+        hub.records.note_given(query.paths, cleaned(query.token), is_given=argument.is_given)
 
     def forget(seconds: float, task: Task[None]) -> int:
-        return hub.drop_older_than(seconds)
+        return hub.records.drop_older_than(seconds)
 
     return Jobs(
         protocol.RESOLVE.run_by(resolve),

@@ -1,7 +1,6 @@
 """manifest.lock: the JSON that Flox pushes, made into `model.lockfiles` values.
 
-`parse` dispatches by `lockfile-version`, so a new version is a new function. In version 1 a
-lockfile is the manifest (merged with all that it includes) and the packages, each locked once per
+A lockfile is the manifest (merged with all that it includes) and the packages, each locked once per
 system. The kinds of packages differ by their keys: a store path has `store_path`, a flake its
 kebab-case `locked-url`, and a package from a catalog has `attr_path`. Sources of the format: Flox's
 lockfile-v1 schema and the lockfiles in tests/data/lockfiles.
@@ -40,34 +39,23 @@ def parse(data: bytes, document: str) -> lockfiles.Lockfile:
         )
     root = fields.parse(data, document)
     version = root.require("lockfile-version")
-    match version.integer():
-        case 1:
-            return _of_version_1(root)
-        case _:
-            raise _unknown_format(version)
-
-
-def _of_version_1(root: fields.Field) -> lockfiles.Lockfile:
+    if version.integer() != 1:
+        raise _unknown_format(version)
     manifest = _manifest(root.require("manifest"))
     descriptors = {each.install_id: each for each in manifest.install}
-    return lockfiles.Lockfile(
-        manifest=manifest,
-        packages=tuple(_package(each, descriptors) for each in root.require("packages").items()),
-    )
+    packages = tuple(_package(each, descriptors) for each in root.require("packages").items())
+    return lockfiles.Lockfile(manifest, packages)
 
 
 def _manifest(root: fields.Field) -> lockfiles.Manifest:
-    options = root.get("options")
-    hook = root.get("hook")
-    profile = root.get("profile")
-    services = root.get("services")
+    options, hook = root.get("options"), root.get("hook")
     return lockfiles.Manifest(
         linked_outputs=_linked_outputs(root),
         install=tuple(_descriptor(*each) for each in _members(root.get("install"))),
         variables=tuple(_variable(*each) for each in _members(root.get("vars"))),
         on_activate=_script(hook and hook.get("on-activate")),
-        has_profile=any(_script(script) for _, script in _members(profile)),
-        services=tuple(name for name, _ in _members(services) if name != "auto-start"),
+        has_profile=any(_script(script) for _, script in _members(root.get("profile"))),
+        services=tuple(name for name, _ in _members(root.get("services")) if name != "auto-start"),
         systems=_texts(options and options.get("systems")),
     )
 
@@ -80,11 +68,9 @@ def _linked_outputs(root: fields.Field) -> lockfiles.LinkedOutputs:
             raise _unknown_format(schema)
         return lockfiles.LinkedOutputs.CHOSEN
     version = root.require("version")
-    match version.integer():
-        case 1:
-            return lockfiles.LinkedOutputs.ALL
-        case _:
-            raise _unknown_format(version)
+    if version.integer() != 1:
+        raise _unknown_format(version)
+    return lockfiles.LinkedOutputs.ALL
 
 
 def _descriptor(install_id: str, root: fields.Field) -> lockfiles.Descriptor:
@@ -113,6 +99,7 @@ def _package(root: fields.Field, descriptors: dict[str, lockfiles.Descriptor]) -
         outputs = {key: _store_path(each) for key, each in root.require("outputs").members()}
         to_install = _unique(root.get("outputs_to_install") or root.get("outputs-to-install"))
     descriptor = descriptors.get(install_id)
+    pkg_path = (descriptor and descriptor.package) or ""
     return lockfiles.Package(
         install_id=install_id,
         name=name,
@@ -122,7 +109,8 @@ def _package(root: fields.Field, descriptors: dict[str, lockfiles.Descriptor]) -
         outputs_to_install=to_install,
         priority=_priority(root.get("priority")),
         is_unfree=_is_set(root.get("unfree")),
-        is_custom_catalog=kind is lockfiles.PackageKind.CATALOG and _is_custom(descriptor),
+        # Attribute paths of the base catalog are joined by dots; "owner/package" is another's.
+        is_custom_catalog=kind is lockfiles.PackageKind.CATALOG and "/" in pkg_path,
     )
 
 
@@ -135,14 +123,6 @@ def _kind(root: fields.Field) -> lockfiles.PackageKind:
         if root.has(key):
             return kind
     raise root.wrong("a package from a catalog, a flake or a store path")
-
-
-def _is_custom(descriptor: lockfiles.Descriptor | None) -> bool:
-    """Return whether a pkg-path names a catalog of its own, as `owner/package` does.
-
-    Attribute paths of the base catalog are joined by dots and have no slash.
-    """
-    return descriptor is not None and "/" in (descriptor.package or "")
 
 
 def _variable(name: str, value: fields.Field) -> tuple[str, str]:

@@ -26,20 +26,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
-import json
 import os
-import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, TypeVar
+
+import msgspec
 
 from cri_proxy import errors
-from cri_proxy.floxhub import fields, lockfile
+from cri_proxy.floxhub import lockfile
 from cri_proxy.floxhub.metadata import Metadata
+from cri_proxy.lib import codec
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 
@@ -50,12 +51,27 @@ ACCEPTED_SECONDS: Final = 30 * 24 * 3600
 """How long an accepted token counts without FloxHub: as long as FloxHub's own tokens live."""
 
 _HEADS: Final = "heads"
-_REVISION: Final = re.compile(r"[0-9a-f]{40}")
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _KEY_BYTES: Final = 32
 _ATTEMPTS: Final = 8
 _SMALL_FILE_LIMIT: Final = 16 * 1024 * 1024
+
+T = TypeVar("T")
+_Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+
+
+class _Head(msgspec.Struct, frozen=True, omit_defaults=True):
+    revision: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{40}\Z")]
+    seen_at: int
+    stale: tuple[_Digest, ...] = ()
+
+
+class _Given(msgspec.Struct, frozen=True):
+    seen_at: int
+
+
+class _Generation(msgspec.Struct, frozen=True):
+    lock: _Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +106,14 @@ class Records:
         What is public is remembered without a limit; a token's permission expires after
         ACCEPTED_SECONDS.
         """
-        root = _load(self._head_file(reference, caller))
-        if root is None:
+        head = _load(self._head_file(reference, caller), _Head)
+        if head is None or (caller != PUBLIC and _has_expired(head.seen_at)):
             return None
-        try:
-            revision = root.require("revision").text()
-            age = time.time() - root.require("seen_at").integer()
-        except errors.ContentDamaged:
-            return None
-        if not _REVISION.fullmatch(revision) or (caller != PUBLIC and age > ACCEPTED_SECONDS):
-            return None
-        return revision
+        return head.revision
 
     def keep_head(self, reference: Reference, caller: str, revision: str) -> None:
         """Record that FloxHub has just shown this head to the caller."""
-        record = {"revision": revision, "seen_at": int(time.time())}
-        _place(self._head_file(reference, caller), _json(record))
+        _place(self._head_file(reference, caller), codec.encode(_Head(revision, int(time.time()))))
 
     def forget_head(self, reference: Reference, caller: str) -> None:
         """Record that FloxHub has just refused the caller."""
@@ -114,80 +122,62 @@ class Records:
     def mark_stale(self, reference: Reference, caller: str, lock_digest: str) -> None:
         """Record that this lockfile was given to the caller from memory; `keep_head` ends that."""
         file = self._head_file(reference, caller)
-        root = _load(file)
-        if root is not None and isinstance(root.value, dict):
-            stale = _stale_of(root)
-            if lock_digest not in stale:
-                _place(file, _json({**root.value, "stale": [*stale, lock_digest]}))
+        head = _load(file, _Head)
+        if head is not None and lock_digest not in head.stale:
+            marked = _Head(head.revision, head.seen_at, (*head.stale, lock_digest))
+            _place(file, codec.encode(marked))
 
     def was_given(self, paths: Iterable[StorePath], token: str | None) -> bool:
         """Return whether the token was given these published packages, not too long ago."""
-        root = _load(self._published / self._caller_of_paths(paths, token))
-        if root is None:
-            return False
-        try:
-            age = time.time() - root.require("seen_at").integer()
-        except errors.ContentDamaged:
-            return False
-        return token is None or age <= ACCEPTED_SECONDS
+        given = _load(self._published / self._caller_of_paths(paths, token), _Given)
+        return given is not None and (token is None or not _has_expired(given.seen_at))
 
     def note_given(self, paths: Iterable[StorePath], token: str | None, *, is_given: bool) -> None:
         """Record that the token has just been given these packages, or refused them."""
         file = self._published / self._caller_of_paths(paths, token)
         if is_given:
-            _place(file, _json({"seen_at": int(time.time())}))
+            _place(file, codec.encode(_Given(int(time.time()))))
         else:
             file.unlink(missing_ok=True)
 
     def metadata(self, revision: str) -> Metadata | None:
         """Return the metadata of a commit."""
         file = self._revisions / revision / "metadata"
-        root = _load(file)
-        if root is None:
-            return None
-        try:
-            live = root.require("live").integer()
-            generations = tuple(each.integer() for each in root.require("generations").items())
-        except errors.ContentDamaged:
-            return None
-        _touch(file)
-        return Metadata(live, generations)
+        found = _load(file, Metadata)
+        if found is not None:
+            _touch(file)
+        return found
 
     def keep_metadata(self, revision: str, metadata: Metadata) -> None:
         """Keep the metadata of a commit."""
-        record = {"live": metadata.live, "generations": list(metadata.generations)}
-        _place(self._revisions / revision / "metadata", _json(record))
+        _place(self._revisions / revision / "metadata", codec.encode(metadata))
 
     def lock(self, revision: str, generation: int) -> StoredLockfile | None:
         """Return a generation's lockfile, whose bytes have just been found to have its digest."""
         record = self._revisions / revision / str(generation)
-        root = _load(record)
-        try:
-            digest = None if root is None else root.require("lock").text()
-        except errors.ContentDamaged:
+        known = _load(record, _Generation)
+        if known is None or not self._is_kept(known.lock):
             return None
-        if digest is None or not _DIGEST.fullmatch(digest):
-            return None
-        file = self._lock_file(digest)
-        if _digest(_read(file, lockfile.SIZE_LIMIT)) != digest:
-            return None
+        file = self._lock_file(known.lock)
         _touch(record)
         _touch(file)
-        return StoredLockfile(digest, file)
+        return StoredLockfile(known.lock, file)
 
     def keep_lock(self, revision: str, generation: int, content: bytes) -> None:
         """Keep a generation's lockfile."""
         digest = hashlib.sha256(content).hexdigest()
-        file = self._lock_file(digest)
-        if _digest(_read(file, lockfile.SIZE_LIMIT)) != digest:
-            _place(file, content)
-        _place(self._revisions / revision / str(generation), _json({"lock": digest}))
+        if not self._is_kept(digest):
+            _place(self._lock_file(digest), content)
+        _place(self._revisions / revision / str(generation), codec.encode(_Generation(digest)))
 
     def drop_older_than(self, seconds: float) -> int:
         """Remove what was not used for `seconds`; return how many files that were."""
         horizon = time.time() - seconds
         dropped = 0
-        for file in self._files():
+        kept = (self._heads, self._published, self._revisions, self._locks)
+        for file in [each for directory in kept for each in directory.rglob("*")]:
+            if not file.is_file():
+                continue
             try:
                 if file.stat().st_mtime >= horizon:
                     continue
@@ -204,11 +194,12 @@ class Records:
         return self._name_of(f"{listed}\0{token or ''}")
 
     def _name_of(self, secret: str) -> str:
-        return hmac.new(self._key, secret.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, secret.encode(), "sha256").hex()
 
-    def _files(self) -> Iterator[Path]:
-        for directory in (self._heads, self._published, self._revisions, self._locks):
-            yield from [each for each in directory.rglob("*") if each.is_file()]
+    def _is_kept(self, digest: str) -> bool:
+        """Return whether the lockfile of a digest is on disk, undamaged."""
+        content = _read(self._lock_file(digest), lockfile.SIZE_LIMIT)
+        return content is not None and hashlib.sha256(content).hexdigest() == digest
 
     def _lock_file(self, digest: str) -> Path:
         return self._locks / f"{digest}.lock"
@@ -224,19 +215,14 @@ def stale_locks(directory: Path) -> frozenset[tuple[str, str, str]]:
     """
     found: set[tuple[str, str, str]] = set()
     for file in (directory / _HEADS).glob("*/*/*"):
-        root = _load(file)
-        digests = () if root is None else _stale_of(root)
-        found.update((file.parent.parent.name, file.parent.name, each) for each in digests)
+        if (head := _load(file, _Head)) is not None:
+            owner, name = file.parts[-3:-1]
+            found.update((owner, name, each) for each in head.stale)
     return frozenset(found)
 
 
-def _stale_of(head: fields.Field) -> tuple[str, ...]:
-    """Return the lockfiles that a head's record marks as given from memory."""
-    try:
-        stale = head.get("stale")
-        return () if stale is None else stale.texts()
-    except errors.ContentDamaged:
-        return ()
+def _has_expired(seen_at: int) -> bool:
+    return time.time() - seen_at > ACCEPTED_SECONDS
 
 
 def _key(file: Path) -> bytes:
@@ -255,12 +241,12 @@ def _key(file: Path) -> bytes:
     raise errors.InternalFault(f"{file} changes while it is read: remove it and start again")
 
 
-def _load(file: Path) -> fields.Field | None:
-    """Return the root of a small JSON file, or None when it is absent or damaged."""
+def _load(file: Path, kind: type[T]) -> T | None:
+    """Return the record in a small JSON file, or None when it is absent or damaged."""
     content = _read(file, _SMALL_FILE_LIMIT)
     try:
-        return None if content is None else fields.parse(content, str(file))
-    except errors.ContentDamaged:
+        return None if content is None else codec.decode(content, kind)
+    except ValueError:
         return None
 
 
@@ -328,11 +314,3 @@ def _touch(file: Path) -> None:
     """Mark a file as used; it may be gone by now."""
     with suppress(FileNotFoundError):
         os.utime(file)
-
-
-def _json(record: Mapping[str, object]) -> bytes:
-    return json.dumps(record, separators=(",", ":")).encode("ascii")
-
-
-def _digest(content: bytes | None) -> str | None:
-    return None if content is None else hashlib.sha256(content).hexdigest()

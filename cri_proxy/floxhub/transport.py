@@ -81,15 +81,6 @@ class HubRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class HubResponse:
-    """A complete response of status 200; `url` is where redirects ended."""
-
-    url: str
-    content_type: str
-    body: bytes
-
-
 class Transport:
     """Connections to one origin, shared by threads."""
 
@@ -111,7 +102,9 @@ class Transport:
             silence_seconds=math.inf,  # the deadline bounds it
         )
 
-    def ask(self, request: HubRequest, subject: RequestSubject, deadline: Deadline) -> HubResponse:
+    def ask(
+        self, request: HubRequest, subject: RequestSubject, deadline: Deadline
+    ) -> WholeResponse:
         """Return the response of status 200.
 
         Raises AccessDenied, NotFound, SourceUnreachable and ContentDamaged according to the
@@ -126,7 +119,7 @@ class Transport:
         encoding = fetched.headers.get("content-encoding", "identity")
         if encoding != "identity":
             raise self._nonsense(subject, f"an encoding that was not asked for ({encoding[:40]!a})")
-        return HubResponse(fetched.url, fetched.headers.get("content-type", ""), fetched.body)
+        return fetched
 
     def _send(self, request: HubRequest, deadline: Deadline) -> WholeResponse:
         """Send a request, and once more if its connection breaks."""

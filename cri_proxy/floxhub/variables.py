@@ -36,11 +36,7 @@ def in_dependency_order(variables: Variables) -> Variables:
         index: {place[name] for name in mentioned_in(value) if name in place} - {index}
         for index, (_, value) in enumerate(variables)
     }
-    awaited_by: dict[int, set[int]] = {index: set() for index in waits_for}
-    for index, awaited in waits_for.items():
-        for each in awaited:
-            awaited_by[each].add(index)
-
+    awaited_by = _inverse(waits_for)
     ready = [index for index, awaited in waits_for.items() if not awaited]
     heapify(ready)
     ordered: list[tuple[str, str]] = []
@@ -62,10 +58,7 @@ def _first_of_a_circle(waits_for: Mapping[int, set[int]]) -> int:
     Following dependencies from any variable ends in such a circle; its members are those that can
     be reached from one another.
     """
-    awaited_by: dict[int, set[int]] = {index: set() for index in waits_for}
-    for index, awaited in waits_for.items():
-        for each in awaited:
-            awaited_by[each].add(index)
+    awaited_by = _inverse(waits_for)
     start = min(waits_for)
     while True:
         ahead = _reachable(start, waits_for)
@@ -73,6 +66,14 @@ def _first_of_a_circle(waits_for: Mapping[int, set[int]]) -> int:
         if not beyond:
             return min(ahead)
         start = min(beyond)
+
+
+def _inverse(edges: Mapping[int, set[int]]) -> dict[int, set[int]]:
+    inverse: dict[int, set[int]] = {each: set() for each in edges}
+    for source, targets in edges.items():
+        for target in targets:
+            inverse[target].add(source)
+    return inverse
 
 
 def _reachable(start: int, edges: Mapping[int, set[int]]) -> set[int]:

@@ -12,8 +12,9 @@ path of a closure that has failed).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -30,7 +31,7 @@ class Flights(Generic[K, V]):
     def __contains__(self, key: K) -> bool:
         return key in self._flights
 
-    async def fly(self, key: K, work: Callable[[], Awaitable[V]]) -> V:
+    async def fly(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> V:
         """Return the result of the flight of `key`, which begins with `work()` if there is none.
 
         Cancelling the caller never cancels the flight for others. Joining work that has been
@@ -38,7 +39,7 @@ class Flights(Generic[K, V]):
         """
         flight = self._flights.get(key)
         if flight is None or flight.task.done():
-            flight = self._flights[key] = _Flight(asyncio.create_task(_run(work)))
+            flight = self._flights[key] = _Flight(asyncio.create_task(work()))
             flight.task.add_done_callback(lambda task: self._land(key, task))
         flight.callers += 1
         try:
@@ -46,7 +47,9 @@ class Flights(Generic[K, V]):
         finally:
             flight.callers -= 1
             if not flight.callers and not self._is_lasting and not flight.task.done():
-                self._forsake(key, flight.task)
+                del self._flights[key]
+                self._leaving.add(flight.task)  # else it might be collected meanwhile
+                flight.task.cancel()
         if flight.task.cancelled():
             raise asyncio.CancelledError
         return flight.task.result()
@@ -59,12 +62,6 @@ class Flights(Generic[K, V]):
         if tasks:
             await asyncio.wait(tasks)
 
-    def _forsake(self, key: K, task: asyncio.Task[V]) -> None:
-        """Cancel work without callers; `_leaving` keeps the task from being collected meanwhile."""
-        del self._flights[key]
-        self._leaving.add(task)
-        task.cancel()
-
     def _land(self, key: K, task: asyncio.Task[V]) -> None:
         self._leaving.discard(task)
         flight = self._flights.get(key)
@@ -74,15 +71,9 @@ class Flights(Generic[K, V]):
             task.exception()  # retrieved here: there may be no caller left to do so
 
 
+@dataclass(slots=True)
 class _Flight(Generic[V]):
     """The task of a key, and how many wait for it."""
 
-    __slots__ = ("callers", "task")
-
-    def __init__(self, task: asyncio.Task[V]) -> None:
-        self.task = task
-        self.callers = 0
-
-
-async def _run(work: Callable[[], Awaitable[V]]) -> V:
-    return await work()
+    task: asyncio.Task[V]
+    callers: int = 0

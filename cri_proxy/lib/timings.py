@@ -15,19 +15,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 Timing: TypeAlias = tuple[str, int, int]
 """The name of a part, its beginning and its end."""
 
 
+@dataclass(frozen=True, slots=True)
 class Timings:
     """The timings of one run of a job; `taken` has the parts that have ended, in that order."""
 
-    __slots__ = ("taken",)
-
-    def __init__(self) -> None:
-        self.taken: list[Timing] = []
+    taken: list[Timing] = field(default_factory=list)
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:

@@ -26,7 +26,7 @@ import msgspec
 from cri_proxy import errors
 from cri_proxy.errors import CriProxyError, ErrorRecord
 from cri_proxy.lib import codec, logger, meters, pipe, scheduling
-from cri_proxy.lib.job import Cancelled, Implementation, Jobs, Task
+from cri_proxy.lib.job import Cancelled, Jobs, Task
 
 S = TypeVar("S")
 
@@ -82,42 +82,39 @@ class _Server:
                 assert_never(message)
 
     def _start(self, message: pipe.StartMessage) -> None:
-        """Run a job in a thread, or start it here if it needs none."""
-        number, name = message.id, message.job
+        number = message.id
         task: Task[Any] = Task(
             lambda report: self._send(pipe.ProgressMessage(number, _raw_of(report)))
         )
         self._tasks[number] = task
         try:
-            implementation = self._implementation_of(name)
-            if implementation.start is not None:
-                argument = codec.decode(message.argument, implementation.job.argument)
-                future = implementation.start(argument, task)
-                future.add_done_callback(lambda done: self._end(number, name, done.result))
-                return
+            future = self._begin(message, task)
         except BaseException as error:  # noqa: BLE001 - sent to the caller
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            self._end(number, name, failed.result)
-            return
+            future = Future()
+            future.set_exception(error)
+        future.add_done_callback(lambda ended: self._end(number, message.job, ended))
+
+    def _begin(self, message: pipe.StartMessage, task: Task[Any]) -> Future[Any]:
+        """Run a job in a thread, or start it here if it needs none."""
+        if isinstance(self._jobs, CriProxyError):
+            raise self._jobs.with_traceback(None)
+        implementation = self._jobs.named(message.job)
 
         def run() -> Any:
             task.check()
             argument = codec.decode(message.argument, implementation.job.argument)
             return implementation.run(argument, task)
 
-        self._executor.submit(self._end, number, name, run)
+        if implementation.start is None:
+            return self._executor.submit(run)
+        argument = codec.decode(message.argument, implementation.job.argument)
+        return implementation.start(argument, task)
 
-    def _implementation_of(self, name: str) -> Implementation:
-        if isinstance(self._jobs, CriProxyError):
-            raise self._jobs.with_traceback(None)
-        return self._jobs.named(name)
-
-    def _end(self, number: int, name: str, result: Callable[[], Any]) -> None:
+    def _end(self, number: int, name: str, ended: Future[Any]) -> None:
         """Send how a job ended; nothing that it raises may be lost in a thread."""
         message: pipe.End
         try:
-            message = pipe.ResultMessage(number, _raw_of(result()))
+            message = pipe.ResultMessage(number, _raw_of(ended.result()))
         except Cancelled:
             message = pipe.CancelledMessage(number)
         except CriProxyError as error:

@@ -24,7 +24,8 @@ import itertools
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar, assert_never
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, assert_never
 
 import msgspec
 
@@ -156,14 +157,12 @@ class _Died(Exception):
     """The worker exited before it answered; the text says how."""
 
 
+@dataclass(frozen=True, slots=True)
 class _Call:
     """One job whose end is awaited; `report` hands on what it reports."""
 
-    __slots__ = ("end", "report")
-
-    def __init__(self, report: Callable[[msgspec.Raw], None]) -> None:
-        self.end: asyncio.Future[pipe.End] = asyncio.get_running_loop().create_future()
-        self.report = report
+    end: asyncio.Future[pipe.End]
+    report: Callable[[msgspec.Raw], None]
 
 
 class _Worker:
@@ -225,8 +224,9 @@ class _Worker:
             frame = pipe.frame_of(message)
         except (pipe.FrameInvalid, TypeError, ValueError) as error:
             raise errors.InternalFault(f"the job {job.name} cannot be sent: {error}") from error
-        call = self._calls[number] = _Call(report)
-        self._busy(weight)
+        call = self._calls[number] = _Call(asyncio.get_running_loop().create_future(), report)
+        self.load += weight
+        self._stop_idling()
         try:
             writer = await asyncio.shield(self._started)
             with contextlib.suppress(*_GONE):
@@ -234,11 +234,14 @@ class _Worker:
                 await writer.drain()
             end = await call.end
         except asyncio.CancelledError:
-            self._cancel(number)
+            with contextlib.suppress(*_GONE):
+                if self.is_open and (running := self._writer()) is not None:
+                    running.write(pipe.frame_of(pipe.CancelMessage(number)))
             raise
         finally:
             del self._calls[number]
-            self._free(weight)
+            self.load -= weight
+            self.rest()
         match end:
             case pipe.ResultMessage():
                 return _decoded(job, end.result, job.result)
@@ -282,7 +285,12 @@ class _Worker:
                 _log.error("worker broke the protocol", pid=process.pid, why=error)
                 process.kill()
             writer.close()
-            outcome = f"exit status {await self._ended(process)}"
+            try:
+                status = await asyncio.to_thread(process.wait, GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                status = await asyncio.to_thread(process.wait)
+            outcome = f"exit status {status}"
         except OSError as error:
             outcome = f"{self._argv[0]} could not be started: {error}"
         finally:
@@ -309,57 +317,44 @@ class _Worker:
             try:
                 call.report(message.report)
             except Exception as error:  # noqa: BLE001 - the caller's fault, not the worker's
-                call.end.set_exception(error)
-                call.end.exception()  # a caller that was cancelled does not retrieve it
-
-    async def _ended(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for a process whose output has ended; kill it if it does not exit by itself."""
-        try:
-            return await asyncio.to_thread(process.wait, GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return await asyncio.to_thread(process.wait)
+                _fail(call.end, error)
 
     def _end(self, outcome: str) -> None:
         self.is_open = False
-        if self._idle is not None:
-            self._idle.cancel()
-        if not self._started.done():
-            self._started.set_exception(_Died(outcome))
-            self._started.exception()  # retrieved: there may be no call that waits
+        self._stop_idling()
+        _fail(self._started, _Died(outcome))
         for call in self._calls.values():
-            if not call.end.done():
-                call.end.set_exception(_Died(outcome))
-                call.end.exception()
+            _fail(call.end, _Died(outcome))
         self._on_end(self)
 
     def retire(self) -> None:
         """Accept no more jobs and close the process's input, so that it exits."""
         self.is_open = False
-        if self._started.done() and self._started.exception() is None:
-            with contextlib.suppress(*_GONE):
-                self._started.result().write_eof()
-
-    def _cancel(self, number: int) -> None:
-        """Cancel a job in the worker, if it was sent there."""
-        if self.is_open and self._started.done() and self._started.exception() is None:
-            with contextlib.suppress(*_GONE):
-                self._started.result().write(pipe.frame_of(pipe.CancelMessage(number)))
-
-    def _busy(self, weight: int) -> None:
-        self.load += weight
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-
-    def _free(self, weight: int) -> None:
-        self.load -= weight
-        self.rest()
+        with contextlib.suppress(*_GONE):
+            if (writer := self._writer()) is not None:
+                writer.write_eof()
 
     def rest(self) -> None:
         """Start the idle timer if the worker has no job."""
         if self.load == 0 and self.is_open:
             self._idle = self._on_idle(self)
+
+    def _stop_idling(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+
+    def _writer(self) -> asyncio.StreamWriter | None:
+        """Return what writes to the process, None if it has not been started."""
+        if self._started.done() and self._started.exception() is None:
+            return self._started.result()
+        return None
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Set an exception that counts as retrieved, since there may be no caller that waits."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
 
 
 def _decoded(job: Job[A, P, R], encoded: msgspec.Raw, kind: type[T]) -> T:

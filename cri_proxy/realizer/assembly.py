@@ -25,11 +25,12 @@ from cri_proxy import errors
 from cri_proxy.floxhub.outputs import STEPS
 from cri_proxy.model import environments, storepaths
 from cri_proxy.model.environments import Environment, Mode
+from cri_proxy.model.lockfiles import LinkedOutput
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import activation, rendering
-from cri_proxy.realizer.protocol import Ingredients
+from cri_proxy.realizer.protocol import Assembly, Ingredients
 from cri_proxy.realizer.recipes import Recipe
-from cri_proxy.realizer.rendering import Linked, TargetKind, TreePlan
+from cri_proxy.realizer.rendering import TargetKind, TreePlan
 from cri_proxy.realizer.trees import Trees
 
 _PROPAGATED: Final = "nix-support/propagated-user-env-packages"
@@ -51,12 +52,9 @@ class Rendered:
     locale_archive: str | None
 
 
-def packages_of(recipe: Recipe, mode: Mode, trees: Trees) -> tuple[Linked, ...]:
+def packages_of(recipe: Recipe, mode: Mode, trees: Trees) -> tuple[LinkedOutput, ...]:
     """Return what to link: the recipe's outputs and, behind them, what these propagate."""
-    linked = [
-        Linked(output.path, output.priority, output.install_id, output.may_collide)
-        for output in recipe.linked
-    ]
+    linked = list(recipe.linked)
     known = {each.path for each in linked}
     steps = count(1)
     for each in linked:
@@ -64,7 +62,7 @@ def packages_of(recipe: Recipe, mode: Mode, trees: Trees) -> tuple[Linked, ...]:
             if path not in known:
                 known.add(path)
                 priority = each.priority // STEPS * STEPS + next(steps)
-                linked.append(Linked(path, priority, path.name, may_collide=True))
+                linked.append(LinkedOutput(path, priority, path.name, may_collide=True))
     return tuple(linked)
 
 
@@ -114,14 +112,10 @@ def render(
 
 
 def environment_of(
-    recipe: Recipe,
-    ingredients: Ingredients,
-    rendered: Rendered,
-    closure: tuple[StorePath, ...],
-    nar_bytes: int,
-    store: Path,
+    recipe: Recipe, assembly: Assembly, rendered: Rendered, store: Path
 ) -> Environment:
     """Return the record of the environment whose view is to be at `store`."""
+    ingredients = assembly.ingredients
     resolution = ingredients.resolution
     return Environment(
         identity=recipe.identity,
@@ -133,8 +127,8 @@ def environment_of(
         flox_env=recipe.flox_env,
         shell=rendered.shell,
         variables=activation.static_variables(recipe.variables),
-        closure=tuple(sorted({*closure, recipe.flox_env})),
-        nar_bytes=nar_bytes,
+        closure=tuple(sorted({*assembly.closure, recipe.flox_env})),
+        nar_bytes=assembly.nar_bytes,
         realized_at=time.time(),
         store=store,
         services=recipe.services,

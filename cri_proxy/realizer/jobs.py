@@ -62,15 +62,8 @@ def _recipe_of(ingredients: Ingredients) -> Recipe:
     resolution, bundle = ingredients.resolution, ingredients.certificates
     return recipes.of_lockfile(
         lockfile.parse(resolution.lockfile.read_bytes(), f"the lockfile of {resolution.reference}"),
-        resolution.lock_digest,
-        resolution.reference,
-        ingredients.mode,
-        recipes.Node(
-            system=ingredients.system,
-            shell=ingredients.shell,
-            certificates_digest=hashlib.sha256(bundle.read_bytes()).hexdigest() if bundle else "",
-        ),
-        has_shell=ingredients.has_shell,
+        ingredients,
+        hashlib.sha256(bundle.read_bytes()).hexdigest() if bundle else "",
     )
 
 
@@ -95,10 +88,9 @@ def _assemble(argument: Assembly, recipe: Recipe, places: _Places, task: Task[No
                     mounted = stage.make_mount_points(closure)
             assembly.write_tree(rendered, stage.store / recipe.flox_env.basename)
             place = places.views.locate(recipe.identity) / "store"
-            environment = assembly.environment_of(
-                recipe, ingredients, rendered, closure, argument.nar_bytes, place
+            environment = replace(
+                assembly.environment_of(recipe, argument, rendered, place), mounted=mounted
             )
-            environment = replace(environment, mounted=mounted)
             (stage.directory / "environment.json").write_bytes(assembly.record(environment))
             with timings("store.commit"):
                 stage.commit()

@@ -52,7 +52,15 @@ _seconds = meters.histogram(
 _RESOLUTIONS_REMEMBERED = 1024
 _ENVIRONMENTS_REMEMBERED = 256
 
-_Key = tuple[Reference, str | None, Mode, bool]
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a caller of `begin` asks for; equal wishes are one realization."""
+
+    reference: Reference
+    token: str | None = field(repr=False)
+    mode: Mode
+    has_shell: bool
 
 
 @dataclass(slots=True)
@@ -115,17 +123,13 @@ class Realizer:
     """Realizes environments below one root directory, each once for all callers."""
 
     def __init__(
-        self,
-        root: Path,
-        pool: Pool,
-        store: closures.ClosureSource,
-        options: RealizerOptions,
+        self, root: Path, pool: Pool, store: closures.ClosureSource, options: RealizerOptions
     ) -> None:
         self._environments = root / "environments"
         self._pool = pool
         self._store = store
         self._options = options
-        self._running: dict[_Key, Realization] = {}
+        self._running: dict[_Wish, Realization] = {}
         self._making: singleflight.Flights[str, Environment] = singleflight.Flights()
         self._progress: dict[str, Progress] = {}
         self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], Resolution] = (
@@ -156,16 +160,21 @@ class Realizer:
         `token` is what FloxHub is asked with; two tokens never share an answer. `has_shell` asks
         for a shell in the environment even if nothing has to run before its programs.
         """
-        key = (reference, token, mode, has_shell)
-        running = self._running.get(key)
+        wish = _Wish(reference, token, mode, has_shell)
+        running = self._running.get(wish)
         if running is not None:
             return running
-        realization = Realization(reference)
+
+        def forget(task: asyncio.Task[Environment]) -> None:
+            del self._running[wish]
+            if not task.cancelled():
+                task.exception()  # retrieved, else asyncio would log it
+
+        realization = self._running[wish] = Realization(reference)
         realization._task = asyncio.create_task(
-            self._realize(realization, token, mode, has_shell), name=f"realize {reference}"
+            self._realize(realization, wish), name=f"realize {reference}"
         )
-        self._running[key] = realization
-        realization._task.add_done_callback(lambda _: self._finished(key))
+        realization._task.add_done_callback(forget)
         return realization
 
     async def load(self, identity: str) -> Environment | None:
@@ -194,25 +203,17 @@ class Realizer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _finished(self, key: _Key) -> None:
-        """Forget a realization that ended; retrieve its error, else asyncio would log it."""
-        realization = self._running.pop(key)
-        if not realization._task.cancelled():
-            realization._task.exception()
-
-    async def _realize(
-        self, realization: Realization, token: str | None, mode: Mode, has_shell: bool
-    ) -> Environment:
+    async def _realize(self, realization: Realization, wish: _Wish) -> Environment:
         """Do the whole work for one reference, with one span and one log line."""
         started = time.monotonic()
-        reference = realization.reference
+        reference, mode = wish.reference, wish.mode
         with spans.span(
             "realizer.realize",
             **{"flox.environment.reference": str(reference), "flox.environment.mode": str(mode)},
         ) as span:
             realization.span = span.context
             try:
-                resolution = await self._resolve(reference, token)
+                resolution = await self._resolve(reference, wish.token)
                 span.set_attribute("flox.environment.generation", str(resolution.reference))
                 span.set_attribute("flox.environment.stale", resolution.is_stale)
                 if resolution.is_stale:
@@ -220,7 +221,7 @@ class Realizer:
                         "floxhub unavailable, last known generation used",
                         reference=resolution.reference,
                     )
-                made = await self._make(resolution, token, mode, has_shell, realization)
+                made = await self._make(resolution, wish, realization)
             except errors.CriProxyError as error:
                 # A caller that waits refuses its call with this error, which is logged there. One
                 # without callers was begun early, perhaps without the token to come.
@@ -268,32 +269,29 @@ class Realizer:
         return resolution
 
     async def _make(
-        self,
-        resolution: Resolution,
-        token: str | None,
-        mode: Mode,
-        has_shell: bool,
-        realization: Realization,
+        self, resolution: Resolution, wish: _Wish, realization: Realization
     ) -> Environment:
         """Return the environment of a resolution; make it unless it is in place."""
         ingredients = Ingredients(
             resolution,
             system=self._options.system,
-            mode=mode,
+            mode=wish.mode,
             shell=self._options.shell,
-            has_shell=has_shell,
+            has_shell=wish.has_shell,
             certificates=self._options.certificates,
         )
-        key = (resolution.reference, resolution.lock_digest, mode, has_shell)
+        key = (resolution.reference, resolution.lock_digest, wish.mode, wish.has_shell)
         known = self._recipes.get(key)
         if known is None or (present := await self.load(known.identity)) is None:
             with spans.span("realizer.recipe"):
                 required = await self._pool.call(protocol.RECIPE, ingredients)
             known = self._recipes[key] = _Known(required.identity, required.published)
             present = await self.load(known.identity)
-        located = await self._published.locate(known.published, token)
+        located = await self._published.locate(known.published, wish.token)
         if present is not None:
-            return _all_present(present, realization.progress)
+            progress, total = realization.progress, len(present.closure)
+            progress.paths_total = progress.paths_done = progress.paths_present = total
+            return present
         identity = known.identity
         shared = self._progress.setdefault(identity, realization.progress)
         realization.progress = shared
@@ -306,11 +304,7 @@ class Realizer:
                 del self._progress[identity]
 
     async def _fetch_and_assemble(
-        self,
-        ingredients: Ingredients,
-        required: Requirements,
-        located: Located,
-        progress: Progress,
+        self, ingredients: Ingredients, required: Requirements, located: Located, progress: Progress
     ) -> Environment:
         """Fetch the closure and commit the view of it, or repair a damaged one."""
         reference, identity = ingredients.resolution.reference, required.identity
@@ -356,14 +350,9 @@ class Realizer:
         self, ingredients: Ingredients, closure: tuple[closures.PathRecord, ...]
     ) -> Assembled:
         """Render FLOX_ENV and commit the view; the result may ask for a store path first."""
-        made = await self._pool.call(
-            protocol.ASSEMBLE,
-            Assembly(
-                ingredients,
-                tuple(record.path for record in closure),
-                sum(record.nar_size for record in closure),
-            ),
-        )
+        paths = tuple(record.path for record in closure)
+        nar_bytes = sum(record.nar_size for record in closure)
+        made = await self._pool.call(protocol.ASSEMBLE, Assembly(ingredients, paths, nar_bytes))
         spans.replay(made.timings)
         return made
 
@@ -374,12 +363,6 @@ class _Known:
 
     identity: str
     published: tuple[StorePath, ...]
-
-
-def _all_present(environment: Environment, progress: Progress) -> Environment:
-    """Count an environment in place as done, and return it."""
-    progress.paths_total = progress.paths_done = progress.paths_present = len(environment.closure)
-    return environment
 
 
 def _advised(advice: Mapping[str, str], error: errors.NotFound) -> errors.NotFound:

@@ -16,33 +16,14 @@ from typing import Final, assert_never
 
 from cri_proxy.floxhub import outputs, variables
 from cri_proxy.lib import nixbase32
-from cri_proxy.model.environments import Mode
-from cri_proxy.model.lockfiles import (
-    LinkedOutput,
-    Lockfile,
-    Package,
-    PackageKind,
-)
-from cri_proxy.model.references import Reference
+from cri_proxy.model.lockfiles import LinkedOutput, Lockfile, Package, PackageKind
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import activation
+from cri_proxy.realizer.protocol import Ingredients
 
 # What assembly makes out of the same inputs; counted up when that changes.
 EDITION: Final = 1
-_DIGEST_BYTES: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """The properties of the node that go into every environment.
-
-    `certificates_digest` is the SHA-256 of the CA bundle that is given to environments without one,
-    empty when none is.
-    """
-
-    system: str
-    shell: str | None
-    certificates_digest: str
+_DIGEST_BYTES: Final = 20  # as a store path has them: 32 letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,45 +51,41 @@ class Recipe:
         return tuple(dict.fromkeys(output.path for output in self.linked))
 
 
-def of_lockfile(
-    lock: Lockfile,
-    lock_digest: str,
-    reference: Reference,
-    mode: Mode,
-    node: Node,
-    *,
-    has_shell: bool = False,
-) -> Recipe:
-    """Return the recipe of `lock`, whose SHA-256 in hex is `lock_digest`.
+def of_lockfile(lock: Lockfile, ingredients: Ingredients, certificates_digest: str) -> Recipe:
+    """Return the recipe of `lock`, which is the parsed lockfile of the ingredients.
 
-    `has_shell` asks for a shell even if nothing has to run before the environment's programs.
+    `certificates_digest` is the SHA-256 of the CA bundle among them, empty when there is none.
     Raises EnvironmentUnsuitable when the environment is not locked for the node's system or cannot
     be activated.
     """
-    outputs.suits(lock, node.system)
+    reference, system = ingredients.resolution.reference, ingredients.system
+    outputs.suits(lock, system)
     ordered = variables.in_dependency_order(lock.manifest.variables)
     activation.envrc(ordered)
     hook = lock.manifest.on_activate
-    needs_shell = has_shell or not activation.is_static(ordered, hook)
-    digest = _digest(
+    needs_shell = ingredients.has_shell or not activation.is_static(ordered, hook)
+    inputs = json.dumps(
         {
             "edition": EDITION,
             "owner": reference.owner,
             "name": reference.name,
-            "lock": lock_digest,
-            "system": node.system,
-            "mode": str(mode),
+            "lock": ingredients.resolution.lock_digest,
+            "system": system,
+            "mode": str(ingredients.mode),
             "has_shell": needs_shell,
-            "shell": node.shell if needs_shell else None,
-            "certificates": node.certificates_digest,
+            "shell": ingredients.shell if needs_shell else None,
+            "certificates": certificates_digest,
             "activate": hashlib.sha256(activation.script()).hexdigest(),
-        }
+        },
+        sort_keys=True,
+        separators=(",", ":"),
     )
-    linked = outputs.linked_outputs(lock, node.system)
-    packages = {each.install_id: each for each in outputs.packages_for(lock, node.system)}
+    digest = nixbase32.encode(hashlib.sha256(inputs.encode()).digest()[:_DIGEST_BYTES])
+    linked = outputs.linked_outputs(lock, system)
+    packages = {each.install_id: each for each in outputs.packages_for(lock, system)}
     return Recipe(
         identity=f"{digest}-{reference.owner}-{reference.name}",
-        flox_env=StorePath(digest, f"environment-{mode}"),
+        flox_env=StorePath(digest, f"environment-{ingredients.mode}"),
         linked=linked,
         published=tuple(
             dict.fromkeys(
@@ -149,9 +126,3 @@ def advice_of(package: Package) -> str:
             return name
         case _:
             assert_never(package.kind)
-
-
-def _digest(inputs: dict[str, object]) -> str:
-    """Return 32 letters for `inputs`, as the digest of a store path has them."""
-    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
-    return nixbase32.encode(hashlib.sha256(text.encode()).digest()[:_DIGEST_BYTES])

@@ -18,6 +18,7 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.floxhub.outputs import STEPS
+from cri_proxy.model.lockfiles import LinkedOutput
 from cri_proxy.model.storepaths import StorePath
 
 # Written by tools for their own package only; meaningless in a merged tree.
@@ -43,16 +44,6 @@ class Entry:
     resolved: str
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
-    """A store path to be linked into FLOX_ENV; lower priorities win (see `floxhub.outputs`)."""
-
-    path: StorePath
-    priority: int
-    package: str
-    may_collide: bool = False
-
-
 Listing = Callable[[str], Mapping[str, Entry]]
 """Entries by name of a directory of the store, `/nix/store/…`; empty when it is no directory."""
 
@@ -71,32 +62,27 @@ class _Candidate:
 
     source: str
     entry: Entry
-    linked: Linked
+    linked: LinkedOutput
 
 
-def plan(packages: Iterable[Linked], listing: Listing) -> TreePlan:
+def plan(packages: Iterable[LinkedOutput], listing: Listing) -> TreePlan:
     """Return how to lay `packages` into one tree.
 
     Raises EnvironmentUnsuitable naming both packages and the path when two of equal priority claim
     it. A package that is no directory is left out: there is no name under which to link it.
     """
     result = TreePlan()
-    roots = [
-        _Candidate(str(linked.path), Entry(TargetKind.DIRECTORY, str(linked.path)), linked)
-        for linked in _without_repetitions(packages)
-    ]
-    _merge("", roots, listing, result)
-    return result
-
-
-def _without_repetitions(packages: Iterable[Linked]) -> list[Linked]:
-    """Return each store path once, at its best priority, in order of precedence."""
-    best: dict[StorePath, Linked] = {}
+    best: dict[StorePath, LinkedOutput] = {}  # each store path once, at its best priority
     for linked in packages:
         known = best.get(linked.path)
         if known is None or linked.priority < known.priority:
             best[linked.path] = linked
-    return sorted(best.values(), key=lambda linked: linked.priority)
+    roots = [
+        _Candidate(str(linked.path), Entry(TargetKind.DIRECTORY, str(linked.path)), linked)
+        for linked in sorted(best.values(), key=lambda each: each.priority)
+    ]
+    _merge("", roots, listing, result)
+    return result
 
 
 def _merge(at: str, sources: list[_Candidate], listing: Listing, result: TreePlan) -> None:
@@ -128,7 +114,7 @@ def _winner(place: str, candidates: list[_Candidate]) -> _Candidate:
         if is_equal and not is_same and not (first.linked.may_collide or other.linked.may_collide):
             priority = first.linked.priority // STEPS  # as the manifest has it
             raise errors.EnvironmentUnsuitable(
-                f"packages {first.linked.package!r} and {other.linked.package!r} both bring "
+                f"packages {first.linked.install_id!r} and {other.linked.install_id!r} both bring "
                 f"{place} with priority {priority}: uninstall one of them or give one another "
                 "priority in the manifest, then push the environment"
             )

@@ -6,7 +6,7 @@ speaks protocol 0. Pushes are visible at once. For faults of the server, see `we
 
     with FloxHub(directory) as hub:
         hub.push("alice", "web", lockfile)
-        Hub(hub.git_url, …).resolve(…)
+        Hub(options).resolve(…)
 """
 
 from __future__ import annotations

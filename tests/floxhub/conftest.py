@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cri_proxy.floxhub.hub import Hub
+from cri_proxy.floxhub.protocol import HubOptions
 from hack.testbed.floxhub import FloxHub
 
 LOCKFILES = Path(__file__).parents[1] / "data" / "lockfiles"
@@ -46,7 +47,9 @@ def local(tmp_path: Path) -> Iterator[FloxHub]:
 @pytest.fixture
 def hub_of(tmp_path: Path) -> Callable[[FloxHub], Hub]:
     """Return what makes a hub for a FloxHub; all hubs share one node's directory."""
-    return lambda served: Hub(served.git_url, tmp_path / "node", timeout_seconds=TIMEOUT_SECONDS)
+    return lambda served: Hub(
+        HubOptions(tmp_path / "node", served.git_url, served.api_url, TIMEOUT_SECONDS)
+    )
 
 
 @pytest.fixture(autouse=True)

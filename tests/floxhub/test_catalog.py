@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from cri_proxy import errors
 from cri_proxy.floxhub import catalog
 from cri_proxy.floxhub.catalog import Catalog
+from cri_proxy.floxhub.protocol import HubOptions
 from cri_proxy.lib import codec
 from cri_proxy.model import storepaths
 from cri_proxy.model.cachelocations import Location, UnsupportedLogin
@@ -25,8 +27,8 @@ SECRET = "flox_pat_very-secret"
 
 
 @pytest.fixture
-def published(local: FloxHub) -> Catalog:
-    return Catalog(local.api_url, timeout_seconds=TIMEOUT_SECONDS)
+def published(local: FloxHub, tmp_path: Path) -> Catalog:
+    return Catalog(HubOptions(tmp_path, local.git_url, local.api_url, TIMEOUT_SECONDS))
 
 
 def entry(url: str, auth: object = None, keys: object = (KEY,)) -> dict[str, object]:

@@ -575,7 +575,7 @@ def test_what_was_not_used_for_long_is_dropped_and_what_was_stays(
         os.utime(file, (long_ago, long_ago))
     kept = hub.resolve(references.parse("alice/db"), None)
 
-    assert hub.drop_older_than(500) == 4
+    assert hub.records.drop_older_than(500) == 4
 
     assert not old.lockfile.exists()
     assert kept.lockfile.exists()

@@ -184,13 +184,16 @@ def test_listing_what_is_stale_makes_nothing_and_bears_damage(tmp_path: Path) ->
     assert not (tmp_path / "absent").exists()
     place = tmp_path / "heads" / "alice" / "web"
     place.mkdir(parents=True)
-    for number, text in enumerate(("", "[]", '{"stale": 1}', '{"stale": [1]}')):
+    head = f'"revision": "{COMMIT}", "seen_at": 1'
+    damaged = ("", "[]", f'{{{head}, "stale": 1}}', f'{{{head}, "stale": [1]}}')
+    for number, text in enumerate((*damaged, f"{{{head}}}")):
         (place / str(number)).write_text(text)
 
     assert stale_locks(tmp_path) == frozenset()
-    Records(tmp_path).mark_stale(WEB, "0", "d" * 64)
-    Records(tmp_path).mark_stale(WEB, "1", "d" * 64)
-    Records(tmp_path).mark_stale(WEB, "2", "d" * 64)
+    for number in range(len(damaged)):
+        Records(tmp_path).mark_stale(WEB, str(number), "d" * 64)
+    assert stale_locks(tmp_path) == frozenset()
+    Records(tmp_path).mark_stale(WEB, str(len(damaged)), "d" * 64)
     assert stale_locks(tmp_path) == {("alice", "web", "d" * 64)}
 
 

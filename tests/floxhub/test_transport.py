@@ -23,10 +23,10 @@ from cri_proxy.floxhub.transport import (
     AGENT,
     Deadline,
     HubRequest,
-    HubResponse,
     RequestSubject,
     Transport,
 )
+from cri_proxy.http.client import WholeResponse
 from hack.testbed import ports
 from hack.testbed.web import Drip, Request, Reset, Server, Status, Truncation
 
@@ -47,7 +47,7 @@ def server() -> Iterator[Echo]:
         yield served
 
 
-def ask(server: Server, path: str = "/x", *, limit: int = 10_000) -> HubResponse:
+def ask(server: Server, path: str = "/x", *, limit: int = 10_000) -> WholeResponse:
     transport = Transport(server.url)
     return transport.ask(HubRequest("GET", server.url + path, limit), WEB, Deadline(PATIENCE))
 
@@ -58,7 +58,8 @@ def test_an_answer_comes_whole_with_its_type(server: Echo) -> None:
 
     answer = transport.ask(question, WEB, Deadline(PATIENCE))
 
-    assert answer == HubResponse(question.url, "text/plain", b"POST /x?y=1 body")
+    assert (answer.url, answer.body) == (question.url, b"POST /x?y=1 body")
+    assert answer.headers["content-type"] == "text/plain"
     assert server.requests[0].headers["user-agent"] == AGENT
 
 

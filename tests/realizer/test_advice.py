@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from cri_proxy.floxhub import lockfile
+from cri_proxy.floxhub.protocol import Resolution
 from cri_proxy.model.environments import Mode
 from cri_proxy.model.lockfiles import Package, PackageKind
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import recipes
+from cri_proxy.realizer.protocol import Ingredients
 from cri_proxy.realizer.recipes import Recipe
 from hack.testbed import environments
 
@@ -27,14 +30,16 @@ def recipe_of(*, has_shell: bool = False, mode: Mode = Mode.RUN, hook: str | Non
         services={"db": "postgres"},
         system=SYSTEM,
     )
-    return recipes.of_lockfile(
-        lockfile.parse(json.dumps(lock).encode(), "the lockfile"),
-        "digest",
-        Reference("acme", "web", 1),
-        mode,
-        recipes.Node(system=SYSTEM, shell=None, certificates_digest=""),
+    ingredients = Ingredients(
+        Resolution(Reference("acme", "web", 1), "revision", "digest", Path("manifest.lock")),
+        system=SYSTEM,
+        mode=mode,
+        shell=None,
         has_shell=has_shell,
+        certificates=None,
     )
+    parsed = lockfile.parse(json.dumps(lock).encode(), "the lockfile")
+    return recipes.of_lockfile(parsed, ingredients, "")
 
 
 def package_of(kind: PackageKind, *, is_unfree: bool = False, is_custom: bool = False) -> Package:

@@ -50,13 +50,6 @@ class Kitchen:
         lock = json.dumps(environments.lockfile(*packages, system=SYSTEM, **parts)).encode()
         file = self._directory / "manifest.lock"
         file.write_bytes(lock)
-        recipe = recipes.of_lockfile(
-            lockfile.parse(lock, "the lockfile"),
-            "digest",
-            REFERENCE,
-            mode,
-            recipes.Node(SYSTEM, None, ""),
-        )
         ingredients = Ingredients(
             Resolution(REFERENCE, "revision", "digest", file),
             system=SYSTEM,
@@ -65,6 +58,7 @@ class Kitchen:
             has_shell=False,
             certificates=certificates,
         )
+        recipe = recipes.of_lockfile(lockfile.parse(lock, "the lockfile"), ingredients, "")
         all_paths = (*(package.path for package in packages), *closure)
         return recipe, assembly.render(recipe, ingredients, all_paths, Trees(self.store))
 

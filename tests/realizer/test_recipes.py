@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cri_proxy import errors
 from cri_proxy.floxhub import lockfile
+from cri_proxy.floxhub.protocol import Resolution
 from cri_proxy.model import storepaths
 from cri_proxy.model.environments import Mode
 from cri_proxy.model.references import Reference
 from cri_proxy.realizer import recipes
+from cri_proxy.realizer.protocol import Ingredients
 from hack.testbed import environments
 from hack.testbed.environments import Package
 
 SYSTEM = "x86_64-linux"
-NODE = recipes.Node(system=SYSTEM, shell="/nix/store/x", certificates_digest="c")
 REFERENCE = Reference("acme", "web", 3)
 HELLO = Package("hello", storepaths.of_basename("0" * 32 + "-hello"))
 
@@ -28,11 +29,20 @@ def recipe_of(
     *,
     reference: Reference = REFERENCE,
     mode: Mode = Mode.RUN,
-    node: recipes.Node = NODE,
+    shell: str = "/nix/store/x",
+    certificates_digest: str = "c",
     digest: str = "d",
 ) -> recipes.Recipe:
     parsed = lockfile.parse(json.dumps(lock).encode(), "the lockfile")
-    return recipes.of_lockfile(parsed, digest, reference, mode, node)
+    ingredients = Ingredients(
+        Resolution(reference, "revision", digest, Path("manifest.lock")),
+        system=SYSTEM,
+        mode=mode,
+        shell=shell,
+        has_shell=False,
+        certificates=Path("ca.crt"),
+    )
+    return recipes.of_lockfile(parsed, ingredients, certificates_digest)
 
 
 def lock_of(**parts: Any) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def test_generations_of_equal_content_are_one_environment() -> None:
         {"digest": "other"},
         {"reference": Reference("acme", "other", 3)},
         {"mode": Mode.DEV},
-        {"node": dataclasses.replace(NODE, certificates_digest="other")},
+        {"certificates_digest": "other"},
     ],
     ids=["lockfile", "name", "mode", "certificates"],
 )
@@ -89,11 +99,11 @@ def test_whatever_changes_the_result_changes_the_identity(changes: dict[str, Any
 
 
 def test_the_nodes_shell_counts_only_where_it_is_needed() -> None:
-    other = dataclasses.replace(NODE, shell="/nix/store/y")
+    other = "/nix/store/y"
     hooked = lock_of(hook="true")
 
-    assert recipe_of(lock_of()).identity == recipe_of(lock_of(), node=other).identity
-    assert recipe_of(hooked).identity != recipe_of(hooked, node=other).identity
+    assert recipe_of(lock_of()).identity == recipe_of(lock_of(), shell=other).identity
+    assert recipe_of(hooked).identity != recipe_of(hooked, shell=other).identity
 
 
 def test_an_environment_for_another_system_is_refused() -> None:

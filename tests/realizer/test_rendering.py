@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cri_proxy import errors
+from cri_proxy.model.lockfiles import LinkedOutput
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import rendering
-from cri_proxy.realizer.rendering import Entry, Linked, TargetKind
+from cri_proxy.realizer.rendering import Entry, TargetKind
 
 Tree = Mapping[str, "Tree | None"]
 
@@ -40,7 +41,9 @@ class Packages:
         }
 
     def plan(self, **priorities: int) -> rendering.TreePlan:
-        linked = [Linked(self.paths[name], priority, name) for name, priority in priorities.items()]
+        linked = [
+            LinkedOutput(self.paths[name], priority, name) for name, priority in priorities.items()
+        ]
         return rendering.plan(linked, self.listing)
 
 
@@ -94,7 +97,7 @@ def test_equal_priorities_pass_when_both_lead_to_the_same_file() -> None:
     one, two = store_path("one"), store_path("three")
 
     plan = rendering.plan(
-        [Linked(one, 5, "one"), Linked(two, 5, "three")], lambda _: {"tool": shared}
+        [LinkedOutput(one, 5, "one"), LinkedOutput(two, 5, "three")], lambda _: {"tool": shared}
     )
 
     assert plan.links == {"tool": f"{one}/tool"}
@@ -103,8 +106,8 @@ def test_equal_priorities_pass_when_both_lead_to_the_same_file() -> None:
 def test_what_may_collide_stands_back_silently() -> None:
     packages = Packages(one={"bin": {"tool": None}}, three={"bin": {"tool": None}})
     linked = [
-        Linked(packages.paths["one"], 5, "one"),
-        Linked(packages.paths["three"], 5, "three", may_collide=True),
+        LinkedOutput(packages.paths["one"], 5, "one"),
+        LinkedOutput(packages.paths["three"], 5, "three", may_collide=True),
     ]
 
     plan = rendering.plan(linked, packages.listing)

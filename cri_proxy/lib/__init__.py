@@ -13,9 +13,8 @@ eventloop     an asyncio event loop in a thread of its own
 singleflight  work of one key runs once for all callers
 scheduling    the processor is left to others
 priority      the disk is left to others
-durable       files that survive a power failure
+durable       files that survive a power failure, swapped atomically
 locks         locks between threads and processes, which end with their holder
-exchange      two paths of a file system swapped atomically
 mounts        mounting and unmounting
 sockets       listening at unix sockets
 endpoint      a small HTTP server for metrics and health

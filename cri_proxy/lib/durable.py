@@ -1,4 +1,4 @@
-"""Files that survive crashes: written whole, synced, removed as trees, and "disk full" explained.
+"""Files that survive crashes: written whole, synced, swapped, removed; and "disk full" explained.
 
 Nothing here waits for the disk unless its docstring says so. `boot_id` tells whether data that was
 never synced can be relied on: a crash of a process keeps the page cache, a crash of the machine
@@ -11,8 +11,9 @@ import contextlib
 import ctypes
 import errno
 import os
+import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ from cri_proxy import errors
 from cri_proxy.lib import scheduling
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+_RENAME_EXCHANGE: Final = 2  # <linux/fs.h>
+_AT_FDCWD: Final = -100  # <fcntl.h>
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -33,22 +36,15 @@ def boot_id() -> str:
 
 def sync_filesystem(path: Path) -> None:
     """Write everything of the file system that holds `path` to disk, and wait (syncfs(2))."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(path) as descriptor:
         if _libc.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
-    finally:
-        os.close(descriptor)
+            raise _error_at(path)
 
 
 def sync_directory(path: Path) -> None:
     """Write the entries of the directory `path` to disk, and wait (fsync(2))."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(path) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
@@ -70,21 +66,47 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     sync_directory(path.parent)
 
 
-def remove_tree(path: str | Path) -> None:
-    """Remove the file, symlink or tree at `path`, if any, read-only directories included."""
-    try:
-        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
-    except FileNotFoundError:
+def swap(one: Path, other: Path) -> None:
+    """Exchange two paths of one file system atomically; both must exist (renameat2(2)).
+
+    On a file system without the exchange (some network file systems) three renames take its place,
+    and for a moment nothing is at `one`.
+    """
+    arguments = _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
+    if _libc.renameat2(*arguments) == 0:
         return
-    if not is_directory:
-        Path(path).unlink(missing_ok=True)
-        return
-    descriptor = open_directory(path)
-    try:
-        _empty(descriptor)
-    finally:
-        os.close(descriptor)
-    os.rmdir(path)  # noqa: PTH106
+    error = _error_at(one)
+    if error.errno not in {errno.EINVAL, errno.ENOSYS}:
+        raise error
+    aside = one.with_name(f".swap-{secrets.token_hex(8)}")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def remove_tree(
+    path: str | Path,
+    on_entry: Callable[[], None] = scheduling.give_way,
+    *,
+    parent: int | None = None,
+) -> None:
+    """Remove the file, symlink or tree at `path`, if any, read-only directories included.
+
+    Calls `on_entry` before it removes an entry. Other processes may be removing the same tree.
+    `path` may be relative to the open directory `parent`.
+    """
+    on_entry()
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(path, dir_fd=parent).st_mode):
+            os.unlink(path, dir_fd=parent)
+            return
+        descriptor = _open_to_empty(path, parent)
+        try:
+            for name in os.listdir(descriptor):  # noqa: PTH208 - relative to the descriptor
+                remove_tree(name, on_entry, parent=descriptor)
+        finally:
+            os.close(descriptor)
+        os.rmdir(path, dir_fd=parent)
 
 
 @contextlib.contextmanager
@@ -108,8 +130,8 @@ def exhaustion_of(directory: Path, purpose: str, needed: int) -> errors.NodeExha
     )
 
 
-def open_directory(name: str | Path, parent: int | None = None) -> int:
-    """Open a directory to empty it, and give its owner the permissions that this takes."""
+def _open_to_empty(name: str | Path, parent: int | None) -> int:
+    """Open a directory, and give its owner the permissions that emptying it takes."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
         descriptor = os.open(name, flags, dir_fd=parent)
@@ -121,18 +143,16 @@ def open_directory(name: str | Path, parent: int | None = None) -> int:
     return descriptor
 
 
-def _empty(directory: int) -> None:
-    """Remove everything in an open directory."""
-    with os.scandir(directory) as entries:
-        listing = [(each.name, each.is_dir(follow_symlinks=False)) for each in entries]
-    for name, is_directory in listing:
-        scheduling.give_way()
-        if not is_directory:
-            os.unlink(name, dir_fd=directory)
-            continue
-        child = open_directory(name, directory)
-        try:
-            _empty(child)
-        finally:
-            os.close(child)
-        os.rmdir(name, dir_fd=directory)
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _error_at(path: Path) -> OSError:
+    """Return the error of the C library's call that has just failed."""
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), str(path))

@@ -27,17 +27,12 @@ def overlay(lower: Path, upper: Path, work: Path, place: Path) -> None:
     `upper` and the empty directory `work` must be on one file system. Raises the kernel's OSError:
     EINVAL if that file system cannot be an upper layer, EPERM without the right to mount.
     """
-    options = f"lowerdir={_layer(lower)},upperdir={_escaped(upper)},workdir={_escaped(work)}"
-    _check(
-        _libc.mount(
-            b"overlay",
-            os.fsencode(place),
-            b"overlay",
-            ctypes.c_ulong(_MS_NOSUID | _MS_NODEV),
-            os.fsencode(options),
-        ),
-        place,
-    )
+    lowest = _escaped(lower).replace(":", "\\:")  # colons separate lower layers
+    options = f"lowerdir={lowest},upperdir={_escaped(upper)},workdir={_escaped(work)}"
+    flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV)
+    kind = b"overlay"
+    if _libc.mount(kind, os.fsencode(place), kind, flags, os.fsencode(options)) != 0:
+        raise _error_at(place)
 
 
 def detach(place: Path) -> None:
@@ -45,27 +40,16 @@ def detach(place: Path) -> None:
 
     If it returns, nothing is mounted there any more.
     """
-    while True:
-        try:
-            _check(
-                _libc.umount2(os.fsencode(place), _MNT_DETACH | _UMOUNT_NOFOLLOW),
-                place,
-            )
-        except OSError as error:
-            if error.errno in {errno.EINVAL, errno.ENOENT}:
-                return  # not a mount point (any more), or no such path
-            raise
+    while _libc.umount2(os.fsencode(place), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
+        pass
+    error = _error_at(place)
+    if error.errno not in {errno.EINVAL, errno.ENOENT}:  # no mount point (any more), or no path
+        raise error
 
 
-def _check(status: int, place: Path) -> None:
-    if status != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(place))
-
-
-def _layer(path: Path) -> str:
-    """Return a path escaped for `lowerdir`, where colons separate layers."""
-    return _escaped(path).replace(":", "\\:")
+def _error_at(place: Path) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), str(place))
 
 
 def _escaped(path: Path) -> str:

@@ -133,3 +133,24 @@ def test_full_disk_is_explained_and_other_faults_pass(tmp_path):
         durable.exhaustion_explained(tmp_path, "a thing", 77),
     ):
         raise PermissionError(errno.EACCES, "denied")
+
+
+def test_two_directories_change_places_with_all_that_is_in_them(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"in-{name}").touch()
+
+    durable.swap(tmp_path / "one", tmp_path / "other")
+
+    assert [each.name for each in (tmp_path / "one").iterdir()] == ["in-other"]
+    assert [each.name for each in (tmp_path / "other").iterdir()] == ["in-one"]
+
+
+def test_both_paths_of_a_swap_must_exist(tmp_path):
+    (tmp_path / "one").mkdir()
+
+    with pytest.raises(OSError, match="No such file") as failed:
+        durable.swap(tmp_path / "one", tmp_path / "other")
+
+    assert failed.value.errno == errno.ENOENT
+    assert (tmp_path / "one").is_dir()

@@ -22,9 +22,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import stat
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -250,6 +249,15 @@ class _Collector:
         """Delete everything in the `.garbage` directories slowly; return the number of files."""
         priority.make_idle()
         files = 0
+
+        def on_entry() -> None:
+            nonlocal files
+            files += 1
+            scheduling.give_way()
+            if files % _PAUSE_FILES == 0:
+                task.check()
+                time.sleep(_PAUSE_SECONDS)
+
         for directory in (self._views.directory, self._store.directory):
             garbage = directory / staging.GARBAGE
             if not garbage.is_dir():
@@ -258,7 +266,7 @@ class _Collector:
             durable.sync_directory(directory)
             durable.sync_directory(garbage)
             for each in list(garbage.iterdir()):
-                files += _Deleter(task.check).remove(each)
+                durable.remove_tree(each, on_entry)
         return files
 
     def measure(self, argument: None, task: Task[None]) -> StoreSize:
@@ -303,46 +311,6 @@ class _Collector:
                     if each.name not in {staging.GARBAGE, ".stage"}:
                         used.update(_names(each / "store"))
         return used
-
-
-class _Deleter:
-    """Deletes a tree, with pauses; other processes may be deleting the same one."""
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
-        self._files = 0
-
-    def remove(self, path: Path) -> int:
-        """Delete the tree at `path`; return how many entries it had."""
-        try:
-            parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            return 0
-        try:
-            self._entry(path.name, parent)
-        finally:
-            os.close(parent)
-        return self._files
-
-    def _entry(self, name: str, parent: int) -> None:
-        self._files += 1
-        scheduling.give_way()
-        if self._files % _PAUSE_FILES == 0:
-            self._check()
-            time.sleep(_PAUSE_SECONDS)
-        try:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                os.unlink(name, dir_fd=parent)
-                return
-            directory = durable.open_directory(name, parent)
-            try:
-                for entry in os.listdir(directory):  # noqa: PTH208 - relative to the descriptor
-                    self._entry(entry, directory)
-            finally:
-                os.close(directory)
-            os.rmdir(name, dir_fd=parent)
-        except FileNotFoundError:
-            return
 
 
 def _names(store: Path) -> list[str]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.lib import durable, exchange, locks
+from cri_proxy.lib import durable, locks
 
 GARBAGE: Final = ".garbage"
 LOCK_POLL_SECONDS: Final = 0.05
@@ -93,7 +93,7 @@ class Area:
 
     def exchange(self, name: str) -> None:
         """Replace what is in place under a held name with its tree, atomically."""
-        exchange.swap(self.tree_of(name), self._directory / name)
+        durable.swap(self.tree_of(name), self._directory / name)
         self._discard(self.tree_of(name))
 
     def move_to_garbage(self, name: str) -> None:

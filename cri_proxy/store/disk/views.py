@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable, exchange, scheduling
+from cri_proxy.lib import durable, scheduling
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store.disk import checkpoints, staging
@@ -150,7 +150,7 @@ class Views:
             for path in damaged:
                 new, old = (each / "store" / path.basename for each in (stage, place))
                 if os.path.lexists(old):
-                    exchange.swap(new, old)
+                    durable.swap(new, old)
                 else:
                     new.rename(old)
             (place / _DAMAGED).unlink()

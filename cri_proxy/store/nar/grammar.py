@@ -23,13 +23,13 @@ def string(data: bytes) -> bytes:
 
 
 def _run(*words: bytes) -> bytes:
-    """Return the bytes of consecutive keywords."""
     return b"".join(string(word) for word in words)
 
 
 MAGIC: Final = _run(b"nix-archive-1")
 OPEN: Final = _run(b"(", b"type")
 CLOSE: Final = _run(b")")
+CLOSE_TWICE: Final = CLOSE * 2
 REGULAR: Final = _run(b"regular", b"contents")
 EXECUTABLE: Final = _run(b"regular", b"executable", b"", b"contents")
 SYMLINK: Final = _run(b"symlink", b"target")
@@ -38,15 +38,12 @@ ENTRY: Final = _run(b"entry", b"(", b"name")
 NODE: Final = _run(b"node")
 
 PLAIN_ENTRY: Final = re.compile(
-    b"".join(
-        (
-            re.escape(ENTRY) + b"(?P<length>.{8})(?P<name>[^\\0/]{1,255})(?P<padding>\\0{0,7})",
-            re.escape(NODE + OPEN),
-            b"(?:(?P<directory>" + re.escape(DIRECTORY) + b")|",
-            b"(?:" + re.escape(REGULAR) + b"|(?P<executable>" + re.escape(EXECUTABLE) + b"))",
-            b"(?P<size>.{8}))",
-        )
-    ),
+    re.escape(ENTRY)
+    + b"(?P<length>.{8})(?P<name>[^\\0/]{1,255})(?P<padding>\\0{0,7})"
+    + re.escape(NODE + OPEN)
+    + b"(?:(?P<directory>%b)|" % re.escape(DIRECTORY)
+    + b"(?:%b|(?P<executable>%b))" % (re.escape(REGULAR), re.escape(EXECUTABLE))
+    + b"(?P<size>.{8}))",
     re.DOTALL,
 )
 """An entry that is a file, up to its contents, or a directory, up to its entries: nearly all of a

@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -29,16 +28,10 @@ from typing import Final
 from cri_proxy import errors
 from cri_proxy.lib import scheduling
 from cri_proxy.store.nar import grammar
-from cri_proxy.store.nar.stream import (
-    ByteSource,
-    Malformed,
-    Stream,
-    write_all,
-)
+from cri_proxy.store.nar.stream import ByteSource, Malformed, Stream, write_all
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CLOSE_TWICE: Final = grammar.CLOSE * 2
 
 
 def unpack(source: ByteSource, target: Path, *, nar_size: int, nar_hash: bytes, label: str) -> None:
@@ -89,14 +82,16 @@ class _Unpacker:
 
     def run(self, target: Path) -> None:
         """Read one archive into `target`."""
-        with ExitStack() as stack:
-            stack.callback(self._close)
-            parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, parent)
+        parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             self.stream.expect(grammar.MAGIC)
             self._node(parent, os.fsencode(target.name), grammar.CLOSE)
             while self.open:
                 self._entry(self.open[-1])
+        finally:
+            os.close(parent)
+            for directory in self.open:  # after an error; the names stay for `place`
+                os.close(directory.fd)
 
     @property
     def place(self) -> str:
@@ -107,7 +102,6 @@ class _Unpacker:
         return f" at entry {os.fsdecode(b'/'.join(names))!a}" if names else ""
 
     def _entry(self, directory: _Directory) -> None:
-        """Read the next entry of `directory`, or its end."""
         plain = self.stream.plain_entry()
         if plain is not None:
             name, mode, contents = plain
@@ -116,15 +110,14 @@ class _Unpacker:
                 self._directory(directory.fd, name)
             else:
                 self._file(directory.fd, name, mode, contents)
-            return
-        if not self.stream.accept(grammar.ENTRY):
+        elif self.stream.accept(grammar.ENTRY):
+            name = self.stream.string(grammar.NAME_BYTES, "name")
+            self._follow(directory, name)
+            self.stream.expect(grammar.NODE)
+            self._node(directory.fd, name, grammar.CLOSE_TWICE)
+        else:
             self.stream.expect(grammar.CLOSE)
             self._seal(directory)
-            return
-        name = self.stream.string(grammar.NAME_BYTES, "name")
-        self._follow(directory, name)
-        self.stream.expect(grammar.NODE)
-        self._node(directory.fd, name, _CLOSE_TWICE)
 
     def _follow(self, directory: _Directory, name: bytes) -> None:
         """Check that `name` may be the next entry of `directory`."""
@@ -162,24 +155,18 @@ class _Unpacker:
             elif contents:
                 write_all(fd, contents)
             if mode not in self.granted:
-                self._chmod(fd, mode)
+                # The umask or the parent's default ACL may have changed it. Both are the same for
+                # the whole tree, so a mode that came out right once always does.
+                if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
+                    self.granted.add(mode)
+                else:
+                    os.fchmod(fd, mode)
             os.utime(fd, ns=self.times)
         finally:
             os.close(fd)
         scheduling.give_way()
 
-    def _chmod(self, fd: int, mode: int) -> None:
-        """Set a file's mode, if the umask or the parent's default ACL have changed it.
-
-        Both are the same for the whole tree, so a mode that came out right once always does.
-        """
-        if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
-            self.granted.add(mode)
-        else:
-            os.fchmod(fd, mode)
-
     def _symlink(self, parent: int, name: bytes) -> None:
-        """Read the target of a symlink and create it."""
         target = self.stream.string(grammar.TARGET_BYTES, "symlink target")
         if not target or b"\0" in target:
             raise Malformed(f"{_shown(target)} is not a valid symlink target")
@@ -202,12 +189,6 @@ class _Unpacker:
         if self.open:
             self.stream.expect(grammar.CLOSE)
 
-    def _close(self) -> None:
-        """Close what an error left open; the names stay for `place`."""
-        for directory in self.open:
-            os.close(directory.fd)
-
 
 def _shown(name: bytes) -> str:
-    """Return a name for an error message: ASCII, not too long."""
     return ascii(os.fsdecode(name[:80]))

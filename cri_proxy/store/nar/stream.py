@@ -21,8 +21,6 @@ CHUNK_BYTES: Final = 512 * 1024
 _LOOKAHEAD_BYTES: Final = 8 * 1024
 """More than the longest run of keywords with its string, so that one check covers all."""
 _ZEROS: Final = bytes(8)
-_CLOSE_TWICE: Final = grammar.CLOSE * 2
-
 _SPARE: Final = 4
 _spare: Final[list[bytearray]] = []
 """Free buffers: allocating one costs as much as reading a small archive into it."""
@@ -60,25 +58,16 @@ def filler_of(source: ByteSource) -> Callable[[memoryview], int]:
 class Stream:
     """An archive of `size` bytes from `source`, which is left open."""
 
-    __slots__ = (
-        "_buffer",
-        "_end",
-        "_filler",
-        "_hash",
-        "_position",
-        "_size",
-        "_source",
-        "_unread",
-        "_view",
-    )
-
     def __init__(self, source: ByteSource, size: int) -> None:
         self._source = source
         self._filler = filler_of(source)
         self._size = size
         self._unread = size
         self._hash = hashlib.sha256()
-        self._buffer = _buffer()
+        try:
+            self._buffer = _spare.pop()
+        except IndexError:
+            self._buffer = bytearray(_LOOKAHEAD_BYTES + CHUNK_BYTES)
         self._view = memoryview(self._buffer)
         self._position = self._end = 0  # of what is buffered; beyond are stale bytes
 
@@ -138,11 +127,11 @@ class Stream:
             return name, grammar.DIRECTORY_MODE, None
         end = start + int.from_bytes(size, "little")
         close = end + (start - end) % 8
-        stop = close + len(_CLOSE_TWICE)
+        stop = close + len(grammar.CLOSE_TWICE)
         if (
             stop > self._end
             or buffer[end:close] != _ZEROS[: close - end]
-            or not buffer.startswith(_CLOSE_TWICE, close)
+            or not buffer.startswith(grammar.CLOSE_TWICE, close)
         ):
             return None
         self._position = stop
@@ -196,7 +185,6 @@ class Stream:
         return length
 
     def _padding(self, length: int) -> None:
-        """Consume the zeros that pad a string of `length` bytes."""
         size = -length % 8
         if not size:
             return
@@ -228,14 +216,6 @@ class Stream:
         scheduling.give_way()
         self._unread -= size
         return size
-
-
-def _buffer() -> bytearray:
-    """Return a free buffer."""
-    try:
-        return _spare.pop()
-    except IndexError:
-        return bytearray(_LOOKAHEAD_BYTES + CHUNK_BYTES)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -77,7 +77,6 @@ class _Writer:
                 raise self._refusal("is neither a file, a directory nor a symlink: remove it")
 
     def _directory(self, parent: int, name: bytes) -> None:
-        """Write a directory, its entries in byte order."""
         if len(self.names) > grammar.DEPTH:
             raise self._refusal(f"is nested more than {grammar.DEPTH} directories deep: move it up")
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
@@ -114,6 +113,5 @@ class _Writer:
         scheduling.give_way()
 
     def _refusal(self, reason: str) -> errors.ContentDamaged:
-        """Return the error for the current entry."""
         path = os.fsdecode(b"/".join(self.names))
         return errors.ContentDamaged(f"{path!a} cannot be archived: it {reason}")

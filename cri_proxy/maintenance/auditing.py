@@ -11,14 +11,14 @@ starts, the path is fetched again and the environment repaired, or else the pod 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable, meters
+from cri_proxy.lib import codec, durable, meters
 from cri_proxy.lib.workers import Pool
 from cri_proxy.settings.schema import Settings
 from cri_proxy.store.disk import integrity
@@ -35,6 +35,14 @@ _size = meters.counter("cri_proxy_audit_size_bytes_total", "Unpacked size of aud
 _damaged = meters.counter("cri_proxy_audit_damaged_total", "Store paths found damaged by audits.")
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The path after which the round resumes, and when the last round ended."""
+
+    after: str = ""
+    ended_at: float = 0.0
+
+
 class Auditing:
     """The audit of one daemon; `pool` has workers of the lowest priority."""
 
@@ -49,12 +57,12 @@ class Auditing:
             return
         await asyncio.sleep(min(_FIRST_SECONDS, self._settings.interval_seconds))
         while True:
-            after, ended = await asyncio.to_thread(_load, self._root)
-            wait = ended + self._settings.interval_seconds - time.time()
-            if not after and wait > 0:
+            state = await asyncio.to_thread(_load, self._root)
+            wait = state.ended_at + self._settings.interval_seconds - time.time()
+            if not state.after and wait > 0:
                 await asyncio.sleep(min(wait, self._settings.interval_seconds))
             try:
-                await self._round(after)
+                await self._round(state.after)
             except (errors.CriProxyError, OSError) as error:
                 _log.warning("audit failed, will retry", why=error)
                 await asyncio.sleep(_AGAIN_SECONDS)
@@ -65,23 +73,18 @@ class Auditing:
         checked = found = 0
         place: str | None = after
         while place is not None:
-            result = await self._pool.call(
-                integrity.PATHS,
-                HashRequest(
-                    after=place,
-                    seconds=_SLICE_SECONDS,
-                    bytes_per_second=self._settings.megabytes_per_second * 1_000_000,
-                ),
-            )
+            rate = self._settings.megabytes_per_second * 1_000_000
+            request = HashRequest(place, seconds=_SLICE_SECONDS, bytes_per_second=rate)
+            result = await self._pool.call(integrity.PATHS, request)
             _paths.add(result.checked)
             _size.add(result.bytes)
             checked += result.checked
             found += self._report(result.damaged)
             place = result.next
-            await asyncio.to_thread(_save, self._root, place or "", 0.0)
+            await asyncio.to_thread(_save, self._root, _State(place or ""))
         views = await self._pool.call(integrity.VIEWS, None)
         found += self._report(views.damaged)
-        await asyncio.to_thread(_save, self._root, "", time.time())
+        await asyncio.to_thread(_save, self._root, _State("", time.time()))
         _log.info(
             "audit round ended",
             paths=checked,
@@ -90,41 +93,30 @@ class Auditing:
             seconds=round(time.monotonic() - began),
         )
 
-    def _report(self, findings: Iterable[Damage]) -> int:
+    def _report(self, findings: Sequence[Damage]) -> int:
         """Log and count findings; return how many they are."""
-        count = 0
         for each in findings:
-            count += 1
             _log.error(
                 "store path damaged, quarantined",
                 path=each.path,
                 why=each.why,
                 environments=" ".join(each.environments) or "none",
             )
-        _damaged.add(count)
-        return count
+        _damaged.add(len(findings))
+        return len(findings)
 
 
-def _load(root: Path) -> tuple[str, float]:
-    """Return the path after which the round resumes, and when the last round ended."""
+def _load(root: Path) -> _State:
     try:
-        record = json.loads((root / "audit.json").read_bytes())
-        return str(record["after"]), float(record["ended_at"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return "", 0.0
+        return codec.decode((root / "audit.json").read_bytes(), _State)
+    except (OSError, ValueError):
+        return _State()
 
 
-def _save(root: Path, after: str, ended_at: float) -> None:
-    durable.write(
-        root / "audit.json", json.dumps({"after": after, "ended_at": ended_at}).encode() + b"\n"
-    )
+def _save(root: Path, state: _State) -> None:
+    durable.write(root / "audit.json", codec.encode(state) + b"\n")
 
 
 def quarantined(root: Path) -> int:
     """Return how many store paths are in quarantine."""
-    try:
-        return sum(
-            each.name.endswith(".damaged") for each in (root / "store" / ".narinfo").iterdir()
-        )
-    except FileNotFoundError:
-        return 0
+    return sum(1 for _ in (root / "store" / ".narinfo").glob("*.damaged"))

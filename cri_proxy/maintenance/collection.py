@@ -16,8 +16,7 @@ makes claims and renames, so that all of them end with it. A node runs one colle
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -76,10 +75,17 @@ class Collection:
         Raises SourceUnreachable if the runtime cannot list its containers, StillRealizing if
         another collection is running; either way nothing is removed.
         """
-        async with self._alone():
+        lock = locks.file(self._root / LOCK)
+        if lock is None:
+            raise errors.StillRealizing(
+                f"another garbage collection is running below {self._root}: try again in a moment"
+            )
+        try:
             plan, before = await self._planned(rules)
             gone, spared = await self._remove(plan.removals, before)
             paths = await self._pool.call(garbage.PATHS, unused_seconds)
+        finally:
+            lock.release()
         return Freed(gone, spared, paths.paths, paths.bytes)
 
     async def empty(self) -> None:
@@ -93,7 +99,6 @@ class Collection:
         return await self._pool.call(garbage.PLAN, request), roots
 
     async def _roots(self) -> GcRoots:
-        """Return the current GC roots."""
         pods = await self._runtime.sandboxes()
         containers = await self._runtime.containers()
         pins = await asyncio.to_thread(self._pins)
@@ -106,41 +111,26 @@ class Collection:
         if not removals:
             return (), ()
         claimed: dict[str, locks.Lock] = {}
+
+        def rename(free: Sequence[Decision]) -> tuple[Decision, ...]:
+            return tuple(each for each in free if self._views.move_to_garbage(each.identity))
+
         try:
-            self._claim(removals, claimed)
+            for each in removals:  # a few system calls each, none of which blocks
+                lease = leases.claim(self._views.locate(each.identity))
+                if lease is not None:
+                    claimed[each.identity] = lease
             now = await self._roots()
             free = [
                 each
                 for each in removals
                 if each.identity in claimed and not now.keep(each.identity, each.reference, before)
             ]
-            gone = await _finished(asyncio.to_thread(self._rename, free))
+            gone = await _finished(asyncio.to_thread(rename, free))
         finally:
             for lease in claimed.values():
                 lease.release()
         return gone, tuple(each for each in removals if each not in gone)
-
-    def _claim(self, removals: Sequence[Decision], claimed: dict[str, locks.Lock]) -> None:
-        """Claim the leases that are free: a few system calls each, none of which blocks."""
-        for each in removals:
-            lease = leases.claim(self._views.locate(each.identity))
-            if lease is not None:
-                claimed[each.identity] = lease
-
-    def _rename(self, free: Sequence[Decision]) -> tuple[Decision, ...]:
-        return tuple(each for each in free if self._views.move_to_garbage(each.identity))
-
-    @contextlib.asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        lock = locks.file(self._root / LOCK)
-        if lock is None:
-            raise errors.StillRealizing(
-                f"another garbage collection is running below {self._root}: try again in a moment"
-            )
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 async def _finished(work: Awaitable[T]) -> T:

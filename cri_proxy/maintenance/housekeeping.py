@@ -182,10 +182,5 @@ def _usage_of(root: Path) -> _Usage:
 
 def _has_garbage(root: Path) -> bool:
     """Return whether anything was removed and has not been deleted yet."""
-    for name in ("environments", "store"):
-        try:
-            if any((root / name / staging.GARBAGE).iterdir()):
-                return True
-        except FileNotFoundError:
-            continue
-    return False
+    places = (root / name / staging.GARBAGE for name in ("environments", "store"))
+    return any(any(place.glob("*")) for place in places)

@@ -19,26 +19,19 @@ def environments_of(settings: Settings) -> list[Environment]:
 
     Stale are those that a pod last got from this node's records while FloxHub was unreachable.
     """
+    stale = records.stale_locks(settings.store.root / "floxhub")
     found = []
-    root = settings.store.root / "environments"
     try:
-        places = sorted(root.iterdir())
+        places = sorted((settings.store.root / "environments").iterdir())
     except FileNotFoundError:
         return []
     for place in places:
         try:
-            environment = environments.load(place)
+            each = environments.load(place)
         except errors.ContentDamaged as error:
             _log.warning("environment unreadable", place=place, why=error)
             continue
-        if environment is not None:
-            found.append(environment)
-    stale = records.stale_locks(settings.store.root / "floxhub")
-    found = [
-        replace(
-            each,
-            is_stale=(each.reference.owner, each.reference.name, each.lock_digest) in stale,
-        )
-        for each in found
-    ]
+        if each is not None:
+            lock = (each.reference.owner, each.reference.name, each.lock_digest)
+            found.append(replace(each, is_stale=lock in stale))
     return sorted(found, key=lambda each: -each.realized_at)

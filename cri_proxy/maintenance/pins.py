@@ -11,14 +11,14 @@ last.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from cri_proxy import errors
-from cri_proxy.lib import durable
+from cri_proxy.lib import codec, durable
 from cri_proxy.model import references
 from cri_proxy.model.references import Reference
 from cri_proxy.settings.schema import PrewarmSettings, Settings
@@ -26,8 +26,7 @@ from cri_proxy.settings.schema import PrewarmSettings, Settings
 _LARGEST: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The state of one pin; `failure` says why it is not up to date, if it is not.
 
     `identity` and `generation` are of the environment in place, None before the first one.
@@ -42,7 +41,13 @@ def wanted(settings: PrewarmSettings) -> tuple[tuple[Reference, ...], tuple[str,
     """Return the references of settings and directory, and what is wrong with some of them."""
     found = dict.fromkeys(settings.environments)
     problems = []
-    for file in _files(settings.directory):
+    try:
+        listed = sorted(settings.directory.iterdir())
+    except OSError:
+        listed = []
+    for file in listed:
+        if file.name.startswith(".") or not file.is_file():
+            continue
         try:
             with file.open("rb") as opened:
                 text = opened.read(_LARGEST).decode("utf-8", "replace")
@@ -62,19 +67,16 @@ def wanted(settings: PrewarmSettings) -> tuple[tuple[Reference, ...], tuple[str,
 def load(root: Path) -> dict[Reference, Pin]:
     """Return the saved states; empty if the file is absent or damaged."""
     try:
-        records = json.loads((root / "pins.json").read_bytes())
-        return {
-            references.parse(name): Pin(each["identity"], each["generation"], each["failure"])
-            for name, each in records.items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, errors.RequestInvalid):
+        records = codec.decode((root / "pins.json").read_bytes(), dict[str, Pin])
+        return {references.parse(name): pin for name, pin in records.items()}
+    except (OSError, ValueError, errors.RequestInvalid):
         return {}
 
 
 def save(root: Path, pins: Mapping[Reference, Pin]) -> None:
     """Save the states; waits for the disk."""
-    records = {str(reference): asdict(pin) for reference, pin in pins.items()}
-    durable.write(root / "pins.json", json.dumps(records, indent=1).encode() + b"\n")
+    records = {str(reference): pin for reference, pin in pins.items()}
+    durable.write(root / "pins.json", codec.encode(records) + b"\n")
 
 
 def held(settings: Settings) -> dict[Reference, str | None]:
@@ -82,11 +84,3 @@ def held(settings: Settings) -> dict[Reference, str | None]:
     known = load(settings.store.root)
     names, _ = wanted(settings.prewarm)
     return {name: known[name].identity if name in known else None for name in names}
-
-
-def _files(directory: Path) -> Iterable[Path]:
-    try:
-        listed = sorted(directory.iterdir())
-    except OSError:
-        return ()
-    return [each for each in listed if not each.name.startswith(".") and each.is_file()]

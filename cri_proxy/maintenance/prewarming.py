@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from cri_proxy import errors
 from cri_proxy.floxhub import protocol
@@ -51,8 +52,11 @@ class Prewarming:
 
     def states(self) -> dict[str, int]:
         """Return how many pins are `ready`, `failing` and `underway`."""
-        found = [_state_of(each) for each in list(self._pins.values())]
-        return {state: found.count(state) for state in ("ready", "failing", "underway")}
+        found = {"ready": 0, "failing": 0, "underway": 0}
+        for pin in list(self._pins.values()):
+            state = "failing" if pin.failure else "ready" if pin.identity else "underway"
+            found[state] += 1
+        return found
 
     async def run(self) -> None:
         """Follow the pins of settings and directory, for as long as the daemon lives."""
@@ -99,7 +103,10 @@ class Prewarming:
             try:
                 await self._refresh(reference)
             except (errors.CriProxyError, OSError) as error:
-                await self._failed(reference, str(error))
+                known = self._pins.get(reference, Pin())
+                if known.failure != str(error):
+                    _log.warning("pin failed, will retry", reference=reference, why=error)
+                    await self._note(reference, replace(known, failure=str(error)))
                 await asyncio.sleep(_about(min(pause, interval)))
                 pause *= 2
             except Exception as error:  # a bug, which ends this pin and no other
@@ -111,7 +118,8 @@ class Prewarming:
 
     async def _refresh(self, reference: Reference) -> None:
         """Ensure that the live generation of a pin is on the node."""
-        token = await asyncio.to_thread(self._token)
+        file = self._settings.floxhub.token_file
+        token = None if file is None else await asyncio.to_thread(tokens.of_node, file)
         resolution = await self._pool.call(protocol.RESOLVE, Resolve(reference, token))
         if resolution.is_stale:
             raise errors.SourceUnreachable(
@@ -127,18 +135,9 @@ class Prewarming:
                 realization = self._realizer.begin(resolution.reference, token=token)
                 known = replace(known, identity=(await realization.wait()).identity)
         self._live[reference] = live
-        await self._note(
-            reference,
-            Pin(known.identity, resolution.reference.generation),
-        )
+        await self._note(reference, Pin(known.identity, resolution.reference.generation))
         if known.failure or known.generation != resolution.reference.generation:
             _log.info("pin ready", reference=resolution.reference)
-
-    async def _failed(self, reference: Reference, failure: str) -> None:
-        known = self._pins.get(reference, Pin())
-        if known.failure != failure:
-            _log.warning("pin failed, will retry", reference=reference, why=failure)
-            await self._note(reference, replace(known, failure=failure))
 
     async def _note(self, reference: Reference, pin: Pin) -> None:
         self._pins[reference] = pin
@@ -151,17 +150,6 @@ class Prewarming:
                 await asyncio.to_thread(pins.save, self._root, dict(self._pins))
             except OSError as error:
                 _log.warning("saving pins failed, will retry", why=error)
-
-    def _token(self) -> str | None:
-        """Return the node's own token; raise RequestInvalid if it cannot be read."""
-        file = self._settings.floxhub.token_file
-        return None if file is None else tokens.of_node(file)
-
-
-def _state_of(pin: Pin) -> str:
-    if pin.failure:
-        return "failing"
-    return "ready" if pin.identity is not None else "underway"
 
 
 def _about(seconds: float) -> float:

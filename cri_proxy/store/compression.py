@@ -11,6 +11,7 @@ contents had come.
 from __future__ import annotations
 
 import bz2
+import functools
 import lzma
 import sys
 import zlib
@@ -44,22 +45,28 @@ def reader_of(raw: ByteSource, compression: str, *, label: str) -> ByteSource:
     `label` names the archive in errors. Reading raises ContentDamaged for what is not whole or
     needs too much memory, and an unknown compression does at once; errors of `raw` pass.
     """
+    start: Callable[[], _Decompressor]
+    padding = 0
     match compression:
         case "none":
             return raw
         case "zstd":
-            return _Reader(raw, _zstd, label=label)
+            limit: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
+            start = functools.partial(zstd.ZstdDecompressor, options=limit)
         case "xz":
-            return _Reader(raw, _xz, label=label, padding=4)
+            memory = XZ_MEMORY_BYTES
+            start = functools.partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=memory)
+            padding = 4
         case "bzip2":
-            return _Reader(raw, bz2.BZ2Decompressor, label=label)
+            start = bz2.BZ2Decompressor
         case "gzip":
-            return _Reader(raw, _Gzip, label=label)
+            start = _Gzip
         case _:
             raise errors.ContentDamaged(
                 f"the archive of {label} is compressed with {compression!a}: "
                 f"publish it with one of {', '.join(NAMES)}"
             )
+    return _Reader(raw, start, label=label, padding=padding)
 
 
 class _Decompressor(Protocol):
@@ -78,7 +85,7 @@ class _Reader:
     """The contents of `raw`, stream by stream; zeros between them if `padding` allows that."""
 
     def __init__(
-        self, raw: ByteSource, start: Callable[[], _Decompressor], *, label: str, padding: int = 0
+        self, raw: ByteSource, start: Callable[[], _Decompressor], *, label: str, padding: int
     ) -> None:
         self._raw = raw
         self._start = start
@@ -121,22 +128,10 @@ class _Reader:
         self._stream = self._start()
 
     def _damage(self, reason: str) -> errors.ContentDamaged:
-        """Return the error that says what the decompressor found."""
         return errors.ContentDamaged(
             f"the compressed archive of {self._label} is damaged: {reason}; "
             "publish the path again, or use another cache"
         )
-
-
-def _xz() -> lzma.LZMADecompressor:
-    """Return the decompressor of one xz stream."""
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_BYTES)
-
-
-def _zstd() -> zstd.ZstdDecompressor:
-    """Return the decompressor of one zstd frame."""
-    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
-    return zstd.ZstdDecompressor(options=options)
 
 
 class _Gzip:

@@ -67,7 +67,30 @@ def parse(text: bytes, expected: StorePath) -> NarInfo:
     Raises ContentDamaged if it is malformed or describes another path.
     """
     try:
-        return _parse(text, expected)
+        fields, signatures = _fields(text)
+        path = storepaths.parse(_required(fields, "StorePath"))
+        if path != expected:
+            raise ValueError(f"it describes {path}")
+        compression = fields.get("Compression", _DEFAULT_COMPRESSION)
+        if not _COMPRESSION.fullmatch(compression):  # unknown ones are refused on use
+            raise ValueError(f"{compression[:100]!a} is not a compression name")
+        file_size = fields.get("FileSize")
+        deriver = fields.get("Deriver", _UNKNOWN_DERIVER)
+        is_derived = deriver != _UNKNOWN_DERIVER
+        references = _required(fields, "References").split(" ")
+        return NarInfo(
+            path=path,
+            url=_relative_url(_required(fields, "URL")),
+            compression=compression,
+            file_hash=fields.get("FileHash"),
+            file_size=None if file_size is None else _size(file_size, "FileSize", least=0),
+            nar_hash=hash_of(_required(fields, "NarHash")),
+            nar_size=_size(_required(fields, "NarSize"), "NarSize", least=1),
+            references=tuple(sorted({storepaths.of_basename(each) for each in references if each})),
+            deriver=storepaths.of_basename(deriver).basename if is_derived else None,
+            signatures=signatures,
+            ca=fields.get("CA"),
+        )
     except (ValueError, errors.RequestInvalid) as error:
         raise errors.ContentDamaged(
             f"the narinfo of {expected} is damaged: {error}; fix the cache, or use another one"
@@ -76,21 +99,20 @@ def parse(text: bytes, expected: StorePath) -> NarInfo:
 
 def text_of(narinfo: NarInfo) -> str:
     """Return the narinfo's text in Nix's format, with a final newline."""
-    lines = [f"StorePath: {narinfo.path}", f"URL: {narinfo.url}"]
-    lines.append(f"Compression: {narinfo.compression}")
-    if narinfo.file_hash is not None:
-        lines.append(f"FileHash: {narinfo.file_hash}")
-    if narinfo.file_size is not None:
-        lines.append(f"FileSize: {narinfo.file_size}")
-    lines.append(f"NarHash: {hash_text(narinfo.nar_hash)}")
-    lines.append(f"NarSize: {narinfo.nar_size}")
-    lines.append(f"References: {' '.join(each.basename for each in narinfo.references)}")
-    if narinfo.deriver is not None:
-        lines.append(f"Deriver: {narinfo.deriver}")
-    lines.extend(f"Sig: {signature}" for signature in narinfo.signatures)
-    if narinfo.ca is not None:
-        lines.append(f"CA: {narinfo.ca}")
-    return "\n".join(lines) + "\n"
+    fields: list[tuple[str, object]] = [
+        ("StorePath", narinfo.path),
+        ("URL", narinfo.url),
+        ("Compression", narinfo.compression),
+        ("FileHash", narinfo.file_hash),
+        ("FileSize", narinfo.file_size),
+        ("NarHash", hash_text(narinfo.nar_hash)),
+        ("NarSize", narinfo.nar_size),
+        ("References", " ".join(each.basename for each in narinfo.references)),
+        ("Deriver", narinfo.deriver),
+        *(("Sig", signature) for signature in narinfo.signatures),
+        ("CA", narinfo.ca),
+    ]
+    return "".join(f"{key}: {value}\n" for key, value in fields if value is not None)
 
 
 def fingerprint(narinfo: NarInfo) -> bytes:
@@ -119,32 +141,12 @@ def hash_of(text: str) -> bytes:
             case "sha256:", 64:
                 return binascii.unhexlify(digits)
             case "sha256-", 44:
-                return _exactly(base64.b64decode(digits, validate=True), 32)
+                data = base64.b64decode(digits, validate=True)
+                if len(data) == 32:
+                    return data
     except ValueError:
         pass
     raise ValueError(f"{text[:100]!a} is not a sha256 in base 32, base 16 or SRI form")
-
-
-def _parse(text: bytes, expected: StorePath) -> NarInfo:
-    """Parse, and raise ValueError or RequestInvalid."""
-    fields, signatures = _fields(text)
-    path = storepaths.parse(_required(fields, "StorePath"))
-    if path != expected:
-        raise ValueError(f"it describes {path}")
-    file_hash, file_size = fields.get("FileHash"), fields.get("FileSize")
-    return NarInfo(
-        path=path,
-        url=_relative_url(_required(fields, "URL")),
-        compression=_compression(fields.get("Compression", _DEFAULT_COMPRESSION)),
-        file_hash=file_hash,
-        file_size=None if file_size is None else _size(file_size, "FileSize", least=0),
-        nar_hash=hash_of(_required(fields, "NarHash")),
-        nar_size=_size(_required(fields, "NarSize"), "NarSize", least=1),
-        references=_references(_required(fields, "References")),
-        deriver=_deriver(fields.get("Deriver")),
-        signatures=signatures,
-        ca=fields.get("CA"),
-    )
 
 
 def _fields(text: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -173,7 +175,6 @@ def _fields(text: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def _required(fields: dict[str, str], key: str) -> str:
-    """Return the value of `key`, or raise ValueError."""
     if key not in fields:
         raise ValueError(f"it has no {key}")
     return fields[key]
@@ -194,34 +195,8 @@ def _relative_url(url: str) -> str:
     return url
 
 
-def _compression(text: str) -> str:
-    """Return the name of a compression; unknown ones are refused on use, by `compression`."""
-    if not _COMPRESSION.fullmatch(text):
-        raise ValueError(f"{text[:100]!a} is not a compression name")
-    return text
-
-
 def _size(text: str, key: str, *, least: int) -> int:
     """Return a decimal size from `least` up to Nix's maximum."""
     if not _DECIMAL.fullmatch(text) or not least <= int(text) < _SIZE_LIMIT:
         raise ValueError(f"its {key} {text[:100]!a} is not a size")
     return int(text)
-
-
-def _references(text: str) -> tuple[StorePath, ...]:
-    """Return the paths of a list of basenames, sorted as in fingerprints."""
-    return tuple(sorted({storepaths.of_basename(name) for name in text.split(" ") if name}))
-
-
-def _deriver(text: str | None) -> str | None:
-    """Return the basename of a derivation, or None for none or `unknown-deriver`."""
-    if text is None or text == _UNKNOWN_DERIVER:
-        return None
-    return storepaths.of_basename(text).basename
-
-
-def _exactly(data: bytes, size: int) -> bytes:
-    """Return `data`, or raise ValueError unless it has `size` bytes."""
-    if len(data) != size:
-        raise ValueError(f"{len(data)} bytes instead of {size}")
-    return data

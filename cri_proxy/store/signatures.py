@@ -15,6 +15,7 @@ Source of the format: crypto.cc of Nix's libstore; Nix manual, "nix key".
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -120,22 +121,13 @@ class Keyring:
         return signer
 
     def _signer_of(self, info: NarInfo, message: bytes) -> str:
-        """Return the name of the first trusted key with a valid signature."""
         for signature in info.signatures:
-            named = _named(signature, _SIGNATURE_BYTES)
-            if named is not None and self._is_by(*named, message):
-                return named[0]
+            name, data = _named(signature, _SIGNATURE_BYTES) or ("", b"")
+            for key in self._keys.get(name, ()):
+                with contextlib.suppress(BadSignatureError):
+                    key.verify(message, data)
+                    return name
         raise self._refusal(info)
-
-    def _is_by(self, name: str, signature: bytes, message: bytes) -> bool:
-        """Return whether a key of that name made `signature` of `message`."""
-        for key in self._keys.get(name, ()):
-            try:
-                key.verify(message, signature)
-            except BadSignatureError:
-                continue
-            return True
-        return False
 
     def _refusal(self, info: NarInfo) -> errors.SignatureUntrusted:
         """Return the error, which distinguishes a forged signature from one by an unknown key."""
@@ -165,5 +157,4 @@ def _named(text: str, size: int) -> tuple[str, bytes] | None:
 
 
 def _text_of(name: str, data: bytes) -> str:
-    """Return `name:<base64>`."""
     return f"{name}:{base64.b64encode(data).decode()}"

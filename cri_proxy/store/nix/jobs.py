@@ -8,6 +8,7 @@ that the database records. One that has not is repaired, if Nix can, or refused.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -86,11 +87,7 @@ class Realising:
         closure = self.closure_of(names)
         self._prove(closure, task)
         return [
-            Fact(
-                each.path.basename,
-                tuple(other.basename for other in each.references),
-                each.nar_size,
-            )
+            Fact(each.path.basename, tuple(x.basename for x in each.references), each.nar_size)
             for each in closure
         ]
 
@@ -110,7 +107,6 @@ class Realising:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Remove the roots of what no environment has any more."""
         self._tidied_at = time.monotonic()
         kept: set[str] = set()
         for place in (self._root / "environments").glob("[!.]*/environment.json"):
@@ -134,9 +130,7 @@ class Realising:
             if self._is_sound(valid):
                 return
             try:
-                self._programs.run(
-                    ["--repair-path", str(valid.path)], lambda line: None, task.check
-                )
+                self._programs.run(["--repair-path", str(valid.path)], check=task.check)
             except errors.CriProxyError as error:
                 raise _damage(valid, str(error)) from error
             if not self._is_sound(valid):
@@ -156,11 +150,9 @@ class Realising:
             mark.unlink(missing_ok=True)
             return False
         known = f"{nixbase32.encode(valid.nar_hash)} {status.st_ino}\n"
-        try:
+        with contextlib.suppress(FileNotFoundError):
             if mark.read_text() == known:
                 return True
-        except FileNotFoundError:
-            pass
         try:
             is_sound = nar.digest_of(place) == (valid.nar_hash, valid.nar_size)
         except (OSError, errors.ContentDamaged):

@@ -17,10 +17,13 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from cri_proxy import errors
 from cri_proxy.lib import locks
@@ -78,7 +81,7 @@ class Programs:
     def query(self, *arguments: str, paths: Sequence[str] = ()) -> str:
         """Return what nix-store prints for all of `paths`, some at a time."""
         parts = [
-            self.run([*arguments, *paths[start : start + _ARGUMENTS_AT_ONCE]], lambda line: None)
+            self.run([*arguments, *paths[start : start + _ARGUMENTS_AT_ONCE]])
             for start in range(0, max(1, len(paths)), _ARGUMENTS_AT_ONCE)
         ]
         return "".join(parts)
@@ -86,7 +89,7 @@ class Programs:
     def run(
         self,
         arguments: Sequence[str],
-        on_line: Callable[[str], None],
+        on_line: Callable[[str], None] = lambda line: None,
         check: Callable[[], None] = lambda: None,
     ) -> str:
         """Run nix-store; return its output. `on_line` gets the lines of its standard error.
@@ -96,13 +99,14 @@ class Programs:
         argv = [self.find(), *self._arguments(), *arguments]
         lines: list[str] = []
 
-        def listen(stream: Any) -> None:
+        def listen(stream: IO[str]) -> None:
             for line in stream:
                 lines.append(line.rstrip())
                 on_line(lines[-1])
 
-        with self._cache(check) as cache:
-            program = subprocess.Popen(
+        with (
+            self._cache(check) as cache,
+            subprocess.Popen(
                 argv,
                 env=self._environment(cache),
                 stdin=subprocess.DEVNULL,
@@ -111,33 +115,23 @@ class Programs:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-            )
-            printed: list[str] = []
+            ) as program,
+            ThreadPoolExecutor(2, thread_name_prefix="nix") as readers,
+        ):
             assert program.stdout is not None
-            readers = [
-                threading.Thread(target=listen, args=(program.stderr,), daemon=True),
-                threading.Thread(target=lambda: printed.append(program.stdout.read()), daemon=True),  # type: ignore[union-attr]
-            ]
+            assert program.stderr is not None
+            printed = readers.submit(program.stdout.read)
+            reading: set[Future[Any]] = {printed, readers.submit(listen, program.stderr)}
             try:
-                for reader in readers:
-                    reader.start()
-                for reader in readers:
-                    while reader.is_alive():
-                        check()
-                        reader.join(POLL_SECONDS)
+                while reading:
+                    check()
+                    reading = futures.wait(reading, POLL_SECONDS).not_done
                 status = program.wait()
             finally:
-                if program.poll() is None:
-                    program.terminate()
-                    program.wait()
-                for reader in readers:
-                    reader.join()
-                for stream in (program.stdout, program.stderr):
-                    if stream is not None:
-                        stream.close()
+                program.terminate()  # without effect on one that has ended
         if status != 0:
             raise refusal_of(lines, status)
-        return "".join(printed)
+        return printed.result()
 
     def _arguments(self) -> list[str]:
         """Return the options that override nix.conf."""
@@ -177,7 +171,6 @@ class Programs:
     def _cache(self, check: Callable[[], None]) -> Iterator[Path]:
         """Hold one of the caches; wait for one while all are held."""
         self._home.mkdir(parents=True, exist_ok=True)
-        waiting = threading.Event()
         while True:
             for number in range(CACHES):
                 place = self._home / f"cache-{number}"
@@ -191,7 +184,7 @@ class Programs:
                     lock.release()
                 return
             check()
-            waiting.wait(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def _find(self) -> str:
         directory = self._options.nix.directory
@@ -236,13 +229,14 @@ def refusal_of(lines: Sequence[str], status: int) -> errors.CriProxyError:
         return errors.ContentDamaged(
             f"a cache sent damaged data: publish the path there again {said}"
         )
+    is_unreachable = "unable to download" in text
     if "don't know how to build" in text or "does not exist and cannot be created" in text:
-        if "unable to download" in text or "Couldn't" in text or "disabling binary cache" in text:
-            return errors.SourceUnreachable(
-                f"caches do not answer: check that they are reachable {said}"
+        is_unreachable |= "Couldn't" in text or "disabling binary cache" in text
+        if not is_unreachable:
+            return errors.NotFound(
+                f"no binary cache has it: push it to one, or add its cache {said}"
             )
-        return errors.NotFound(f"no binary cache has it: push it to one, or add its cache {said}")
-    if "unable to download" in text:
+    if is_unreachable:
         return errors.SourceUnreachable(
             f"caches do not answer: check that they are reachable {said}"
         )

@@ -41,8 +41,11 @@ class Roots:
             )
         try:
             self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-            for path in paths:
-                self._link(path)
+            for path in paths:  # a link that is there already is renewed
+                beside = self.directory / f".{path.basename}.{os.getpid()}"
+                beside.unlink(missing_ok=True)
+                beside.symlink_to(str(path))
+                beside.rename(self.directory / path.basename)
         except OSError as error:
             raise errors.RequestInvalid(
                 f"{self.directory} cannot be written to ({error.strerror}), so Nix would collect "
@@ -59,11 +62,3 @@ class Roots:
                     link.unlink(missing_ok=True)
                     gone.append(link.name)
         return gone
-
-    def _link(self, path: StorePath) -> None:
-        """Make a link, or renew it."""
-        beside = self.directory / f".{path.basename}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
-        beside.symlink_to(str(path))
-        beside.rename(self.directory / path.basename)

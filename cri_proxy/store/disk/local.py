@@ -118,9 +118,7 @@ class Store:
         return self._record_of(path, is_use=False)
 
     def _record_of(self, path: StorePath, *, is_use: bool) -> NarInfo | None:
-        if not self.is_in_place(path):
-            return None
-        if is_use and self.is_damaged(path):
+        if not self.is_in_place(path) or (is_use and self.is_damaged(path)):
             return None
         for suffix in (_LASTING, self._boot, _LASTING):  # as in `has`
             place = self._record_at(path.basename, suffix)
@@ -174,34 +172,6 @@ class Store:
         ):
             yield None if tree is None else PathStage(self, path, tree)
 
-    def commit(
-        self, path: StorePath, record: NarInfo, *, is_reserved: bool, is_public: bool = False
-    ) -> None:
-        """Move the staged tree of a held path into place (`PathStage.commit`)."""
-        basename = path.basename
-        is_damaged = self.is_damaged(path)
-        mark = _RESERVED if is_reserved else _PUBLIC if is_public else None
-        is_there = self.is_in_place(path)
-        # Of a path in place the record goes first: a reserved one without its mark would be shared.
-        self._forget(basename, but=(_DAMAGED,) if is_there else (_DAMAGED, self._boot, mark))
-        if is_there and not is_damaged:
-            self._area.remove(basename)  # a reserved one, or remains after a power failure
-        if mark is not None:
-            _touch(self._record_at(basename, mark))
-        beside = f"{self._record}.{basename}"
-        _write(beside, narinfo.text_of(record).encode())
-        os.rename(beside, self._record_at(basename, self._boot))  # noqa: PTH104
-        if is_damaged and is_there:
-            self._area.exchange(basename)
-        else:
-            self._area.place(basename)
-        _unlink(self._record_at(basename, _DAMAGED))  # last: the old tree was damaged until now
-        self._checkpointer.request()
-
-    def share(self, path: StorePath) -> None:
-        """Make a held path present for every realization (`PathStage.share`)."""
-        _unlink(self._record_at(path.basename, _RESERVED))
-
     def checkpoint(self) -> None:
         """Sync what was committed in this boot, then give its records their lasting names.
 
@@ -209,14 +179,12 @@ class Store:
         that follows covers it.
         """
         fresh = [name for name, suffix in self._listed_records() if suffix == self._boot]
-        if not fresh:
-            return
-        durable.sync_filesystem(self.directory)
+        if fresh:
+            durable.sync_filesystem(self.directory)
         for name in fresh:
+            boot, lasting = self._record_at(name, self._boot), self._record_at(name, _LASTING)
             with contextlib.suppress(FileNotFoundError):  # another process was faster
-                os.rename(  # noqa: PTH104
-                    self._record_at(name, self._boot), self._record_at(name, _LASTING)
-                )
+                os.rename(boot, lasting)  # noqa: PTH104
 
     def recover(self) -> None:
         """Create the directories and drop what crashes left; locked names are left alone."""
@@ -227,15 +195,21 @@ class Store:
         for name, suffix in self._listed_records():
             if suffix in (_LASTING, self._boot):
                 recorded.add(name)
-            elif suffix in {_RESERVED, _PUBLIC, _DAMAGED}:
+            elif suffix in _SUFFIXES:
                 marked.add(name)
             else:
                 _unlink(self._record_at(name, suffix))
         broken = (recorded ^ self._placed()) | (marked - recorded)
         for name in sorted(self._area.names() | broken):
             with self._area.try_hold(name) as is_held:
-                if is_held:
-                    self._tidy(name)
+                if not is_held:
+                    continue
+                self._area.clear(name)
+                _unlink(f"{self._record}.{name}")
+                if is_basename(name) and not self.has(storepaths.of_basename(name)):
+                    _log.info("dropping what a crash left", path=name)
+                    self._forget(name)
+                    self._area.remove(name)
         self._checkpointer.request()
 
     def remove(self, paths: Iterable[StorePath]) -> tuple[StorePath, ...]:
@@ -285,15 +259,6 @@ class Store:
             self._forget(name)
             beside.unlink()
             return True
-
-    def _tidy(self, name: str) -> None:
-        """Drop the stage entries of a held name, and a path without a record or vice versa."""
-        self._area.clear(name)
-        (self._records / f".{name}").unlink(missing_ok=True)
-        if is_basename(name) and not self.has(storepaths.of_basename(name)):
-            _log.info("dropping what a crash left", path=name)
-            self._forget(name)
-            self._area.remove(name)
 
     def _forget(self, name: str, *, but: Collection[str | None] = ()) -> None:
         for suffix in (self._boot, *_SUFFIXES):  # a checkpoint may rename the first to the second
@@ -346,11 +311,29 @@ class PathStage:
         self, record: NarInfo, *, is_reserved: bool = False, is_public: bool = False
     ) -> None:
         """Move the tree into place with its record: from now on the path is present."""
-        self._store.commit(self._path, record, is_reserved=is_reserved, is_public=is_public)
+        store, basename = self._store, self._path.basename
+        is_damaged = store.is_damaged(self._path)
+        mark = _RESERVED if is_reserved else _PUBLIC if is_public else None
+        is_there = store.is_in_place(self._path)
+        # Of a path in place the record goes first: a reserved one without its mark would be shared.
+        store._forget(basename, but=(_DAMAGED,) if is_there else (_DAMAGED, store._boot, mark))
+        if is_there and not is_damaged:
+            store._area.remove(basename)  # a reserved one, or remains after a power failure
+        if mark is not None:
+            _touch(store._record_at(basename, mark))
+        beside = f"{store._record}.{basename}"
+        _write(beside, narinfo.text_of(record).encode())
+        os.rename(beside, store._record_at(basename, store._boot))  # noqa: PTH104
+        if is_damaged and is_there:
+            store._area.exchange(basename)
+        else:
+            store._area.place(basename)
+        _unlink(store._record_at(basename, _DAMAGED))  # last: the old tree was damaged until now
+        store._checkpointer.request()
 
     def share(self) -> None:
         """Make the path, which is in place and reserved, present for every realization."""
-        self._store.share(self._path)
+        _unlink(self._store._record_at(self._path.basename, _RESERVED))
 
 
 def is_basename(name: str) -> bool:
@@ -366,12 +349,10 @@ def is_basename(name: str) -> bool:
 
 
 def _is_there(file: str) -> bool:
-    """Return whether the file exists: faster than lstat, which raises if it does not."""
-    return os.access(file, os.F_OK)
+    return os.access(file, os.F_OK)  # lstat is slower: it raises if the file does not exist
 
 
 def _touch(file: str) -> None:
-    """Create an empty file, if there is none."""
     os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
@@ -386,7 +367,6 @@ def _write(file: str, data: bytes) -> None:
 
 
 def _read(file: str) -> bytes:
-    """Return the contents of a small file."""
     fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.read(fd, _READ_BYTES)
@@ -398,8 +378,6 @@ def _read(file: str) -> bytes:
 
 
 def _unlink(file: str) -> None:
-    """Remove a file, if it exists."""
-    if not _is_there(file):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(file)  # noqa: PTH108
+    if _is_there(file):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file)  # noqa: PTH108

@@ -158,12 +158,11 @@ class Views:
 
     def checkpoint(self) -> None:
         """Sync what was committed in this boot, then give its marks their lasting names."""
-        fresh = [name for name in self._placed() if (self.directory / name / self._boot).exists()]
-        if not fresh:
-            return
-        durable.sync_filesystem(self.directory)
-        for name in fresh:
-            place = self.directory / name
+        places = [self.directory / name for name in self._placed()]
+        fresh = [place for place in places if (place / self._boot).exists()]
+        if fresh:
+            durable.sync_filesystem(self.directory)
+        for place in fresh:
             with contextlib.suppress(FileNotFoundError):  # removed, or another process was faster
                 (place / self._boot).rename(place / _LASTING)
 
@@ -209,15 +208,13 @@ class ViewStage:
         """
         paths = list(paths)
         names = [each.basename for each in paths]
-        source = os.open(self._store.directory, _DIRECTORY)
-        target = os.open(self.store, _DIRECTORY)
-        try:
-            with ThreadPoolExecutor(_THREADS, thread_name_prefix="link") as executor:
-                for _ in executor.map(lambda name: self._link_path(name, source, target), names):
-                    pass
-        finally:
-            os.close(source)
-            os.close(target)
+        with (
+            _opened(self._store.directory) as source,
+            _opened(self.store) as target,
+            ThreadPoolExecutor(_THREADS, thread_name_prefix="link") as executor,
+        ):
+            for _ in executor.map(lambda name: self._link_path(name, source, target), names):
+                pass
         self._linked.update(names)
         for each in paths:
             if self._store.is_damaged(each):
@@ -269,11 +266,8 @@ class ViewStage:
             own = [Path(each.path) for each in entries if each.name not in self._linked]
         for each in own:
             _canonicalize(each)
-        descriptor = os.open(self.store, _DIRECTORY)
-        try:
+        with _opened(self.store) as descriptor:
             _seal(descriptor)
-        finally:
-            os.close(descriptor)
         self._commit()
 
     def _link_path(self, name: str, source: int, target: int) -> None:
@@ -291,6 +285,15 @@ class ViewStage:
                 f"{self._store.directory} and {self.directory.parent.parent} must be on one file "
                 f"system, because environments are hard links into the store: move one of them"
             ) from error
+
+
+@contextlib.contextmanager
+def _opened(name: str | Path, parent: int | None = None) -> Iterator[int]:
+    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _vanished(name: str, directory: Path) -> errors.ContentDamaged:
@@ -316,22 +319,18 @@ def _first_file(path: Path) -> Path | None:
 def _link_directory(name: str, source: int, target: int) -> None:
     """Create a directory with the entries of the one in `source`, linked."""
     os.mkdir(name, 0o700, dir_fd=target)
-    inner_source = os.open(name, _DIRECTORY, dir_fd=source)
-    try:
-        inner_target = os.open(name, _DIRECTORY, dir_fd=target)
-        try:
-            with os.scandir(inner_source) as entries:
-                for each in entries:
-                    scheduling.give_way()
-                    if each.is_dir(follow_symlinks=False):
-                        _link_directory(each.name, inner_source, inner_target)
-                    else:
-                        _link_file(each.name, inner_source, inner_target)
-            _seal(inner_target)
-        finally:
-            os.close(inner_target)
-    finally:
-        os.close(inner_source)
+    with (
+        _opened(name, source) as inner_source,
+        _opened(name, target) as inner_target,
+        os.scandir(inner_source) as entries,
+    ):
+        for each in entries:
+            scheduling.give_way()
+            if each.is_dir(follow_symlinks=False):
+                _link_directory(each.name, inner_source, inner_target)
+            else:
+                _link_file(each.name, inner_source, inner_target)
+        _seal(inner_target)
 
 
 def _link_file(name: str, source: int, target: int) -> None:

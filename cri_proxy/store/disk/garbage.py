@@ -43,13 +43,17 @@ _PAUSE_SECONDS: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """An environment in place: its reference, its store paths, its last start."""
-
+class _Known:
     identity: str
     reference: str
     mode: str
     last_start: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate(_Known):
+    """An environment in place: its reference, its store paths, its last start."""
+
     paths: frozenset[str]
 
 
@@ -67,13 +71,9 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(_Known):
     """The decision on one environment: it is removed and frees bytes, or its `roots` keep it."""
 
-    identity: str
-    reference: str
-    mode: str
-    last_start: float
     freed_bytes: int
     is_removed: bool
     roots: tuple[str, ...] = ()
@@ -153,17 +153,8 @@ def decide(
             users.subtract(each.paths)
             freed = sum(sizes.get(path, 0) for path in each.paths if not users[path])
             left = None if left is None else left - freed
-        decisions.append(
-            Decision(
-                identity=each.identity,
-                reference=each.reference,
-                mode=each.mode,
-                last_start=each.last_start,
-                freed_bytes=freed,
-                is_removed=is_removed,
-                roots=kept_by,
-            )
-        )
+        known = each.identity, each.reference, each.mode, each.last_start
+        decisions.append(Decision(*known, freed_bytes=freed, is_removed=is_removed, roots=kept_by))
     return decisions
 
 
@@ -228,11 +219,9 @@ class _Collector:
 
     def paths(self, unused_seconds: float, task: Task[None]) -> StoreSize:
         """Take away store paths, for `empty` to delete."""
-        horizon = time.time()
         oldest = self._running.oldest()
-        if oldest is not None:
-            horizon = min(horizon, oldest)
-        horizon -= unused_seconds + _MARGIN_SECONDS
+        began = time.time() if oldest is None else min(time.time(), oldest)
+        horizon = began - unused_seconds - _MARGIN_SECONDS
         used = self._used()
         count = size = 0
         for path in self._store.paths():
@@ -279,26 +268,21 @@ class _Collector:
         found = []
         for identity in self._views.identities():
             place = self._views.locate(identity)
-            try:
-                record = environments.load(place)
-                if record is None:
-                    continue
-                candidate = Candidate(
-                    identity=identity,
-                    reference=str(record.reference),
-                    mode=str(record.mode),
-                    last_start=leases.last_start(place),
-                    paths=frozenset(_names(place / "store")),
-                )
-            except FileNotFoundError:
-                continue
-            except errors.ContentDamaged:
-                continue  # not ours to judge; `_used` keeps its paths
-            found.append(candidate)
+            # One that cannot be read is no candidate; `_used` keeps its paths.
+            with contextlib.suppress(FileNotFoundError, errors.ContentDamaged):
+                if record := environments.load(place):
+                    found.append(
+                        Candidate(
+                            identity=identity,
+                            reference=str(record.reference),
+                            mode=str(record.mode),
+                            last_start=leases.last_start(place),
+                            paths=frozenset(_names(place / "store")),
+                        )
+                    )
         return found
 
     def _sizes(self) -> dict[str, int]:
-        """Return the sizes of all store paths in place."""
         records = ((path.basename, self._store.peek(path)) for path in self._store.paths())
         return {name: 0 if record is None else record.nar_size for name, record in records}
 
@@ -314,7 +298,6 @@ class _Collector:
 
 
 def _names(store: Path) -> list[str]:
-    """Return the store paths of a view; none if it does not exist."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return [name for name in os.listdir(store) if local.is_basename(name)]  # noqa: PTH208
     return []

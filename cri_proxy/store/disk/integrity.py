@@ -123,12 +123,11 @@ class _Integrity:
         for path in todo:
             if end is not None and time.monotonic() >= end:
                 return HashFindings(checked, pace.bytes, found, next=last)
-            if not self._store.is_damaged(path):
-                why = self._fault_of(path, pace)
-                if why and self._fault_of(path, pace):  # it may just have been replaced
-                    found.append(self._quarantine(path, why))
-            else:
-                found.append(self._quarantine(path, _CHANGED))
+            is_known = self._store.is_damaged(path)
+            why = _CHANGED if is_known else self._fault_of(path, pace)
+            # It may just have been replaced, so hash it twice before calling it damaged.
+            if why and (is_known or self._fault_of(path, pace)):
+                found.append(self._quarantine(path, why))
             checked, last = checked + 1, path.basename
             pace.report(checked, len(todo))
         return HashFindings(checked, pace.bytes, found, next=None)
@@ -145,8 +144,7 @@ class _Integrity:
                 if record is None:
                     continue
                 for path in record.closure:
-                    why = "" if path == record.flox_env else self._difference_of(path, place)
-                    if not why:
+                    if path == record.flox_env or not (why := self._difference_of(path, place)):
                         continue
                     try:
                         self._views.quarantine(identity, [path])
@@ -188,15 +186,14 @@ class _Integrity:
 
     def _difference_of(self, path: StorePath, place: Path) -> str:
         """Return what is wrong with a view's copy of a path; empty if nothing is."""
-        ours = self._store.locate(path)
         if self._store.is_damaged(path):
             return _CHANGED
         if not self._store.has(path):
             return _MISSING
-        try:
-            return "" if _is_same(ours, place / "store" / path.basename) else _OTHER
-        except OSError:
-            return _OTHER
+        with contextlib.suppress(OSError):
+            if _is_same(self._store.locate(path), place / "store" / path.basename):
+                return ""
+        return _OTHER
 
     def _quarantine(self, path: StorePath, why: str) -> Damage:
         """Quarantine a path, and the views that have it."""

@@ -54,14 +54,14 @@ def jobs(root: Path, runtime: Path) -> Jobs:
     """Return the overlay jobs of the node whose runtime listens at the socket `runtime`."""
     overlays = Overlays(root / "mutable")
 
-    def make(argument: OverlayRequest, task: Task[None]) -> None:
-        overlays.make(argument.token, argument.view, runtime)
-
     def remove(tokens: list[str], task: Task[None]) -> None:
         for token in tokens:
             overlays.remove(token)
 
-    return Jobs(MAKE.run_by(make), REMOVE.run_by(remove))
+    return Jobs(
+        MAKE.run_by(lambda argument, task: overlays.make(argument.token, argument.view, runtime)),
+        REMOVE.run_by(remove),
+    )
 
 
 class Overlays:
@@ -146,9 +146,8 @@ def _ensure_seen(place: Path, runtime: Path) -> None:
     """
     with contextlib.suppress(OSError, ValueError):
         process = Path(f"/proc/{_server_of(runtime)}")
-        is_known = process.is_dir()
-        seen = _identity_of(process / "root" / str(place).lstrip("/")) if is_known else None
-        if is_known and seen != _identity_of(place):
+        seen = process / "root" / str(place).lstrip("/")
+        if process.is_dir() and not (seen.exists() and seen.samefile(place)):
             raise errors.RequestInvalid(
                 f"the writable /nix mounted at {place} is not visible to the runtime, process "
                 f"{process.name}, which is in another mount namespace: run cri-proxy in the "
@@ -166,12 +165,3 @@ def _server_of(path: Path) -> int:
     if pid <= 0:
         raise ValueError("the process is in another pid namespace")
     return int(pid)
-
-
-def _identity_of(path: Path) -> tuple[int, int] | None:
-    """Return device and inode of what `path` leads to, None if it leads nowhere."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino

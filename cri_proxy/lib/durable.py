@@ -48,10 +48,7 @@ def sync_directory(path: Path) -> None:
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace the file `path` atomically and wait until it is on disk.
-
-    A reader sees all of the old contents or all of the new.
-    """
+    """Replace the file `path` atomically, never in part, and wait until it is on disk."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

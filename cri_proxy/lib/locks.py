@@ -32,8 +32,6 @@ _BYTE_LOCK: Final = struct.Struct("@hhqqi4x")
 class Lock:
     """A flock(2), held until `release` or the end of the process."""
 
-    __slots__ = ("_descriptor", "_file")
-
     def __init__(self, descriptor: int, file: str | Path | None = None) -> None:
         self._descriptor = descriptor
         self._file = file
@@ -56,18 +54,13 @@ def file(path: str | Path, *, is_waiting: bool = False, is_kept: bool = False) -
     With `is_waiting`, wait for it instead. The file is removed on release unless it `is_kept`.
     """
     operation = fcntl.LOCK_EX if is_waiting else fcntl.LOCK_EX | fcntl.LOCK_NB
-    descriptor = _locked(path, _FILE, operation)
-    return None if descriptor is None else Lock(descriptor, None if is_kept else path)
+    return _locked(path, _FILE, operation, None if is_kept else path)
 
 
 def directory(path: Path, *, is_shared: bool) -> Lock | None:
-    """Lock a directory, shared or exclusively; return None if another holder excludes that.
-
-    Raises FileNotFoundError if there is no such directory.
-    """
+    """Lock an existing directory, shared or exclusively; None if another holder excludes that."""
     operation = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX
-    descriptor = _locked(path, _DIRECTORY, operation | fcntl.LOCK_NB)
-    return None if descriptor is None else Lock(descriptor)
+    return _locked(path, _DIRECTORY, operation | fcntl.LOCK_NB)
 
 
 class Names:
@@ -118,7 +111,9 @@ class Names:
             os.close(self._descriptor)
 
 
-def _locked(path: str | Path, flags: int, operation: int) -> int | None:
+def _locked(
+    path: str | Path, flags: int, operation: int, file: str | Path | None = None
+) -> Lock | None:
     """Open and flock what `path` names, at the end as at the beginning; None if that would block.
 
     The lock is on the inode, which its last holder may have removed or replaced between our open
@@ -130,11 +125,10 @@ def _locked(path: str | Path, flags: int, operation: int) -> int | None:
             fcntl.flock(descriptor, operation)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):  # noqa: PTH116
-                    return descriptor
-        except BlockingIOError:
+                    return Lock(descriptor, file)
+        except BaseException as error:
             os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                return None
             raise
         os.close(descriptor)

@@ -36,10 +36,7 @@ def overlay(lower: Path, upper: Path, work: Path, place: Path) -> None:
 
 
 def detach(place: Path) -> None:
-    """Unmount everything that is mounted at `place`, lazily (MNT_DETACH): open files stay usable.
-
-    If it returns, nothing is mounted there any more.
-    """
+    """Unmount everything mounted at `place`, lazily (MNT_DETACH): open files stay usable."""
     while _libc.umount2(os.fsencode(place), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
         pass
     error = _error_at(place)

@@ -25,11 +25,7 @@ def encode(data: bytes) -> str:
 
 
 def decode(text: str) -> bytes:
-    """Decode base-32 `text`.
-
-    Raises ValueError for a letter outside the alphabet, an impossible length, or non-zero padding
-    bits.
-    """
+    """Decode base-32 `text`; raise ValueError for letters, a length or padding that are invalid."""
     if not _LETTERS.issuperset(text):
         letter = next(each for each in text if each not in _LETTERS)
         raise ValueError(f"{letter!r} is not a letter of Nix's base 32")

@@ -94,7 +94,6 @@ class Auditing:
         )
 
     def _report(self, findings: Sequence[Damage]) -> int:
-        """Log and count findings; return how many they are."""
         for each in findings:
             _log.error(
                 "store path damaged, quarantined",

@@ -90,7 +90,6 @@ def of_lists(
 
 
 def _asked_by(pod: api_pb2.PodSandbox) -> tuple[Reference, ...]:
-    """Return what a pod's annotations ask for; nothing if they are invalid."""
     try:
         selected = selection.of_annotations(pod.annotations)
     except errors.RequestInvalid:

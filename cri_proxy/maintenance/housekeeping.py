@@ -64,16 +64,17 @@ class Housekeeping:
         while True:
             try:
                 await self._check()
-            except errors.CriProxyError as error:
-                self._warn_once("garbage collection failed, will retry", error)
-            except OSError as error:
-                self._warn_once("disk usage check failed, will retry", error)
-            else:
                 self._warned = ""
+            except (errors.CriProxyError, OSError) as error:
+                if str(error) != self._warned:  # not again at every check
+                    self._warned = str(error)
+                    if isinstance(error, OSError):
+                        _log.warning("disk usage check failed, will retry", why=error)
+                    else:
+                        _log.warning("garbage collection failed, will retry", why=error)
             await asyncio.sleep(self._settings.interval_seconds)
 
     async def _check(self) -> None:
-        """Do what is due."""
         if await asyncio.to_thread(_has_garbage, self._root):
             await self._collection.empty()
         if self._is_measured and self._due.has_come("measure", _MEASURE_EVERY_SECONDS):
@@ -127,12 +128,6 @@ class Housekeeping:
         measured = await self._pool.call(garbage.MEASURE, None)
         self.store_bytes = measured.bytes
 
-    def _warn_once(self, event: str, error: Exception) -> None:
-        """Log a failure, unless it is the same as at the last check."""
-        if str(error) != self._warned:
-            self._warned = str(error)
-            _log.warning(event, why=error)
-
 
 @dataclass(slots=True)
 class _Due:
@@ -165,7 +160,6 @@ class _Usage:
         return max(self.used_bytes / max(1, self.all_bytes), self.inode_share)
 
     def excess_bytes(self, percent: int) -> int:
-        """Return how many bytes are used beyond `percent`."""
         return self.used_bytes - self.all_bytes * percent // 100
 
 
@@ -181,6 +175,5 @@ def _usage_of(root: Path) -> _Usage:
 
 
 def _has_garbage(root: Path) -> bool:
-    """Return whether anything was removed and has not been deleted yet."""
     places = (root / name / staging.GARBAGE for name in ("environments", "store"))
     return any(any(place.glob("*")) for place in places)

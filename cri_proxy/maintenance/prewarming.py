@@ -80,7 +80,6 @@ class Prewarming:
     async def _follow(
         self, wanted: tuple[Reference, ...], following: dict[Reference, asyncio.Task[None]]
     ) -> None:
-        """Start following new pins, and stop following those that were removed."""
         for reference in wanted:
             self._pins.setdefault(reference, Pin())
             if reference not in following:
@@ -96,7 +95,6 @@ class Prewarming:
             await self._save()
 
     async def _follow_one(self, reference: Reference) -> None:
-        """Keep one pin up to date, for as long as it is wanted."""
         pause = _FIRST_PAUSE_SECONDS
         interval = self._settings.prewarm.interval_seconds
         while True:
@@ -117,7 +115,6 @@ class Prewarming:
                 await asyncio.sleep(_about(interval))
 
     async def _refresh(self, reference: Reference) -> None:
-        """Ensure that the live generation of a pin is on the node."""
         file = self._settings.floxhub.token_file
         token = None if file is None else await asyncio.to_thread(tokens.of_node, file)
         resolution = await self._pool.call(protocol.RESOLVE, Resolve(reference, token))
@@ -153,5 +150,4 @@ class Prewarming:
 
 
 def _about(seconds: float) -> float:
-    """Return `seconds` with jitter."""
     return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret

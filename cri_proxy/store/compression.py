@@ -96,7 +96,6 @@ class _Reader:
         self._is_at_end = False
 
     def read(self, size: int, /) -> bytes:
-        """Return at most `size` bytes, none only at the end."""
         while not self._is_at_end:
             if self._stream.eof:
                 self._next_stream()

@@ -62,10 +62,7 @@ class NarInfo:
 
 
 def parse(text: bytes, expected: StorePath) -> NarInfo:
-    """Parse the narinfo of `expected`.
-
-    Raises ContentDamaged if it is malformed or describes another path.
-    """
+    """Parse the narinfo of `expected`; raise ContentDamaged for a malformed or another one."""
     try:
         fields, signatures = _fields(text)
         path = storepaths.parse(_required(fields, "StorePath"))
@@ -129,10 +126,7 @@ def hash_text(sha256: bytes) -> str:
 
 
 def hash_of(text: str) -> bytes:
-    """Return the 32 bytes of a sha256 in base 32 or base 16 (`sha256:…`) or SRI (`sha256-…`).
-
-    Raises ValueError for any other text.
-    """
+    """Return the 32 bytes of a sha256 in base 32, base 16 (`sha256:…`) or SRI (`sha256-…`)."""
     algorithm, digits = text[:7], text[7:]
     try:
         match algorithm, len(digits):
@@ -196,7 +190,6 @@ def _relative_url(url: str) -> str:
 
 
 def _size(text: str, key: str, *, least: int) -> int:
-    """Return a decimal size from `least` up to Nix's maximum."""
     if not _DECIMAL.fullmatch(text) or not least <= int(text) < _SIZE_LIMIT:
         raise ValueError(f"its {key} {text[:100]!a} is not a size")
     return int(text)

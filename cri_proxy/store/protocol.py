@@ -141,8 +141,6 @@ FETCH_FEW: Final = Job(
 )
 """Reports how each path ended; the result are those not reported."""
 RECOVER: Final = Job("store.recover", NOTHING, NOTHING, NOTHING)
-REMOVE: Final = Job("store.remove", list[str], NOTHING, list[str])
-"""Removes paths; the result are those that are gone."""
 NIX_REALISE: Final = Job("store.nix.realise", list[str], NixProgress, list[Fact])
 NIX_FIND: Final = Job("store.nix.find", list[str], NOTHING, NOTHING)
 NIX_RECOVER: Final = Job("store.nix.recover", NOTHING, NOTHING, NOTHING)

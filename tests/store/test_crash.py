@@ -16,6 +16,7 @@ from cri_proxy.store.disk import views
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.fetch import closures
 from tests.store.conftest import PROGRAM
+from tests.store.disk import nodes
 from tests.store.disk.nodes import names_in
 
 DEADLINE_SECONDS = 120
@@ -89,7 +90,7 @@ async def test_killed_workers_leave_whole_paths_only_and_the_realization_complet
             assert len(records) == len(sound()) == 24
             Store(store.directory).recover()
             assert len(store.paths()) == 24
-            store.remove(generator.sample(store.paths(), generator.randrange(10, 25)))
+            nodes.remove(store, generator.sample(store.paths(), generator.randrange(10, 25)))
             sound()
             async with asyncio.timeout(DEADLINE_SECONDS):  # or the next one's survey dies twice
                 while killed[-1:] and killed[-1] in pool.process_ids:
@@ -124,7 +125,7 @@ async def test_when_all_processes_die_at_once_the_next_ones_complete(pool, wide,
             async with asyncio.timeout(DEADLINE_SECONDS):
                 assert len(await ours.realize([wide], Progress())) == 24
             assert len(sound()) == 24
-            store.remove(store.paths())
+            nodes.remove(store, store.paths())
 
 
 VIEWER = """

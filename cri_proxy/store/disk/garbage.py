@@ -188,15 +188,12 @@ def matching(reference: Reference, candidates: Iterable[Candidate]) -> list[str]
 
 
 class _Collector:
-    """The node's environments and store, as the jobs see them."""
-
     def __init__(self, root: Path) -> None:
         self._store = Store(root / "store")
         self._views = Views(root / "environments", self._store)
         self._running = leases.Realizations(root / "store")
 
     def plan(self, argument: PlanRequest, task: Task[None]) -> CollectionPlan:
-        """Plan a collection; changes nothing."""
         task.check()
         candidates = self._candidates()
         roots: dict[str, list[str]] = collections.defaultdict(list)
@@ -259,12 +256,10 @@ class _Collector:
         return files
 
     def measure(self, argument: None, task: Task[None]) -> StoreSize:
-        """Return the size of the store."""
         sizes = self._sizes()
         return StoreSize(len(sizes), sum(sizes.values()))
 
     def _candidates(self) -> list[Candidate]:
-        """Return the environments in place with readable records."""
         found = []
         for identity in self._views.identities():
             place = self._views.locate(identity)

@@ -104,14 +104,11 @@ def jobs(root: Path) -> Jobs:
 
 
 class _Integrity:
-    """The node's store and views, as the jobs see them."""
-
     def __init__(self, root: Path) -> None:
         self._store = Store(root / "store")
         self._views = Views(root / "environments", self._store)
 
     def paths(self, argument: HashRequest, task: Task[HashProgress]) -> HashFindings:
-        """Hash store paths; quarantine what differs."""
         seconds, rate = argument.seconds, argument.bytes_per_second
         if rate is not None:
             priority.make_idle()
@@ -133,7 +130,6 @@ class _Integrity:
         return HashFindings(checked, pace.bytes, found, next=None)
 
     def views(self, argument: None, task: Task[None]) -> ViewFindings:
-        """Compare every view with the store; quarantine what differs."""
         found: dict[str, Damage] = {}
         identities = self._views.identities()
         for identity in identities:
@@ -155,7 +151,6 @@ class _Integrity:
         return ViewFindings(len(identities), list(found.values()))
 
     def repair(self, argument: None, task: Task[None]) -> list[str]:
-        """Repair the views whose damaged paths are all present again; return their identities."""
         repaired = []
         for identity in self._views.identities():
             damaged = self._views.damaged(identity)
@@ -196,7 +191,6 @@ class _Integrity:
         return _OTHER
 
     def _quarantine(self, path: StorePath, why: str) -> Damage:
-        """Quarantine a path, and the views that have it."""
         self._store.quarantine(path)
         finding = Damage(path.basename, why)
         for identity in self._views.identities():
@@ -227,7 +221,6 @@ class _Pace:
                 time.sleep(early)
 
     def report(self, checked: int, of: int) -> None:
-        """Report progress, a few times a second."""
         now = time.monotonic()
         if now - self._reported >= _REPORTED_SECONDS or checked == of:
             self._reported = now

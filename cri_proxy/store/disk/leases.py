@@ -25,18 +25,12 @@ _RECORD: Final = "environment.json"
 
 
 def share(place: Path) -> locks.Lock | None:
-    """Lock the environment at `place` for use, with others; None while it is being removed.
-
-    Raises FileNotFoundError when there is none.
-    """
+    """Lock the existing environment at `place` for use; None while it is being removed."""
     return locks.directory(place, is_shared=True)
 
 
 def claim(place: Path) -> locks.Lock | None:
-    """Lock the environment at `place` for removal; None if it is about to be used, or absent.
-
-    Callers of `share` wait meanwhile.
-    """
+    """Lock the environment at `place` for removal; None if it is about to be used, or absent."""
     try:
         return locks.directory(place, is_shared=False)
     except FileNotFoundError:
@@ -63,16 +57,12 @@ class Realizations:
     def begin(self) -> locks.Lock:
         """Take the lease of a new realization, before it looks at a path; release it at the end."""
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        while True:
-            lock = locks.file(self._directory / secrets.token_hex(16))
-            if lock is not None:
-                return lock
+        lock = locks.file(self._directory / secrets.token_hex(16), is_waiting=True)
+        assert lock is not None
+        return lock
 
     def oldest(self) -> float | None:
-        """Return when the oldest realization under way began; None when there is none.
-
-        Removes the leases of processes that are gone.
-        """
+        """Return when the oldest one under way began, if any; remove leases of ended processes."""
         found = []
         with contextlib.suppress(FileNotFoundError):
             for each in list(self._directory.iterdir()):

@@ -31,7 +31,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -212,22 +212,6 @@ class Store:
                     self._area.remove(name)
         self._checkpointer.request()
 
-    def remove(self, paths: Iterable[StorePath]) -> tuple[StorePath, ...]:
-        """Remove paths, except locked ones; return the removed ones.
-
-        The removal of the records is on disk first, so that half a path never has one.
-        """
-        with contextlib.ExitStack() as held:
-            free = [
-                path for path in paths if held.enter_context(self._area.try_hold(path.basename))
-            ]
-            for path in free:
-                self._forget(path.basename)
-            durable.sync_directory(self._records)
-            for path in free:
-                self._area.remove(path.basename)
-        return tuple(free)
-
     def evict(self, path: StorePath, *, unused_since: float) -> bool:
         """Move a path to the garbage, unless it was used since or is locked.
 
@@ -270,7 +254,6 @@ class Store:
         return {each.name for each in self.directory.iterdir() if is_basename(each.name)}
 
     def _listed_records(self) -> list[tuple[str, str]]:
-        """Return basename and suffix of every record and mark."""
         split = (each.name.rpartition(".") for each in self._records.iterdir())
         return [
             (name, suffix)
@@ -357,7 +340,6 @@ def _touch(file: str) -> None:
 
 
 def _write(file: str, data: bytes) -> None:
-    """Create or overwrite a file, without syncing."""
     fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         while data:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import socket
 import struct
@@ -76,22 +75,15 @@ class Overlays:
         return self.directory / token
 
     def hold(self, token: str) -> locks.Lock | None:
-        """Lock an overlay; return None while another process or task holds it.
-
-        Raises NodeExhausted when the disk is full.
-        """
+        """Lock an overlay; None while another holds it. Raises NodeExhausted on a full disk."""
         with durable.exhaustion_explained(self.directory.parent, "a lock", _SMALL_BYTES):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return locks.file(self.directory / f"{token}.lock")
 
     def tokens(self) -> frozenset[str]:
         """Return the tokens of all overlays, complete or not."""
-        try:
-            names = os.listdir(self.directory)  # noqa: PTH208 - names are all that is asked for
-        except FileNotFoundError:
-            return frozenset()
-        parts = (name.removesuffix(".lock") for name in names)
-        return frozenset(name for name in parts if _TOKEN.fullmatch(name))
+        names = (each.name.removesuffix(".lock") for each in self.directory.glob("*"))
+        return frozenset(name for name in names if _TOKEN.fullmatch(name))
 
     def make(self, token: str, view: Path, runtime: Path) -> None:
         """Mount a new overlay over `view`, visible to the runtime as well.
@@ -121,7 +113,6 @@ class Overlays:
 
 
 def _mount(view: Path, place: Path) -> None:
-    """Mount the overlay; raise RequestInvalid with what the node lacks for it."""
     try:
         mounts.overlay(view, place / "upper", place / "work", place / "store")
     except OSError as error:
@@ -156,7 +147,6 @@ def _ensure_seen(place: Path, runtime: Path) -> None:
 
 
 def _server_of(path: Path) -> int:
-    """Return the id of the process that listens at a unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(5)
         connection.connect(str(path))

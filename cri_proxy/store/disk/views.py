@@ -179,7 +179,6 @@ class Views:
         self._checkpointer.request()
 
     def _commit(self, identity: str) -> None:
-        """Move the staged view of a held identity into place."""
         (self._area.tree_of(identity) / self._boot).touch()
         self._area.remove(identity)  # only after a power failure is there one
         self._area.place(identity)
@@ -304,7 +303,6 @@ def _vanished(name: str, directory: Path) -> errors.ContentDamaged:
 
 
 def _first_file(path: Path) -> Path | None:
-    """Return a regular file of a tree, or None if it has none."""
     if path.is_symlink():
         return None
     if path.is_file():

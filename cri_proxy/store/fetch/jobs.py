@@ -1,4 +1,4 @@
-"""The worker jobs that find, fetch and remove store paths.
+"""The worker jobs that find and fetch store paths.
 
 `survey` finds the closure of some roots: present paths by their records, absent ones by the
 narinfos of caches, many at a time. It reports facts while it goes, so that downloads start while
@@ -6,8 +6,7 @@ the closure is still being discovered. `fetch` downloads, decompresses, unpacks,
 commits one path; it starts with what the survey found, and looks the path up again if that fails.
 `fetch_few` does so for several small paths at a time, with all their requests in flight at once.
 Surveys and small paths, which wait for many responses, are coroutines of one event loop, in which
-`turns` decides which computes; larger archives have a thread each. `recover` and `remove` are the
-store's own.
+`turns` decides which computes; larger archives have a thread each. `recover` is the store's own.
 
 A path is accepted only if a trusted key has signed its narinfo, which covers hash, size and
 references. The fetch checks that before it requests the archive: nothing that travels between
@@ -107,7 +106,6 @@ def jobs(options: StoreOptions, loop: Loop | None = None) -> Jobs:
         protocol.FETCH.run_by(fetching.fetch),
         protocol.FETCH_FEW.started_by(fetching.fetch_few),
         protocol.RECOVER.run_by(fetching.recover),
-        protocol.REMOVE.run_by(fetching.remove),
     )
 
 
@@ -309,11 +307,6 @@ class Fetching:
     def recover(self, argument: None, task: Task[None]) -> None:
         """Make sure that the store's directories exist and hold nothing that a crash left."""
         self._store.recover()
-
-    def remove(self, argument: list[str], task: Task[None]) -> list[str]:
-        """Remove paths; return those that are gone."""
-        paths = [storepaths.of_basename(each) for each in argument]
-        return [each.basename for each in self._store.remove(paths)]
 
     def _locations_of(self, argument: Survey | Find | Fetch) -> Locations | None:
         """Return the caches that are this job's own."""

@@ -81,7 +81,6 @@ class _Unpacker:
     )
 
     def run(self, target: Path) -> None:
-        """Read one archive into `target`."""
         parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self.stream.expect(grammar.MAGIC)
@@ -120,7 +119,6 @@ class _Unpacker:
             self._seal(directory)
 
     def _follow(self, directory: _Directory, name: bytes) -> None:
-        """Check that `name` may be the next entry of `directory`."""
         if name <= directory.last:
             raise Malformed(f"the entry name {_shown(name)} is out of order")
         if name in (b".", b"..") or b"/" in name or b"\0" in name:
@@ -174,14 +172,12 @@ class _Unpacker:
         os.utime(name, ns=self.times, dir_fd=parent, follow_symlinks=False)
 
     def _directory(self, parent: int, name: bytes) -> None:
-        """Create a directory and keep it open for its entries."""
         if len(self.open) == grammar.DEPTH:
             raise Malformed(f"directories are nested more than {grammar.DEPTH} deep")
         os.mkdir(name, 0o700, dir_fd=parent)
         self.open.append(_Directory(name, os.open(name, _DIRECTORY, dir_fd=parent)))
 
     def _seal(self, directory: _Directory) -> None:
-        """Set the final mode and time of a complete directory, and close it."""
         os.fchmod(directory.fd, grammar.DIRECTORY_MODE)
         os.utime(directory.fd, ns=self.times)
         self.open.pop()

@@ -63,7 +63,6 @@ class _Writer:
     names: list[bytes]
 
     def node(self, parent: int, name: bytes) -> None:
-        """Write the node of `name` in `parent`."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         match stat.S_IFMT(status.st_mode):
             case stat.S_IFREG:

@@ -141,7 +141,6 @@ class Realising:
                 pass
 
     def _is_sound(self, valid: Valid) -> bool:
-        """Return whether a path exists and has the contents that the database records."""
         place = self._programs.store / valid.path.basename
         mark = self._verified / valid.path.basename
         try:

@@ -44,10 +44,7 @@ _ARGUMENTS_AT_ONCE: Final = 500
 
 
 class Programs:
-    """nix-store, found when it is first needed; safe for threads and processes.
-
-    `home` is ours, for what Nix keeps beside its store.
-    """
+    """nix-store, with our `home` for its caches; safe for threads and processes."""
 
     def __init__(self, home: Path, options: StoreOptions) -> None:
         self._home = home
@@ -134,7 +131,6 @@ class Programs:
         return printed.result()
 
     def _arguments(self) -> list[str]:
-        """Return the options that override nix.conf."""
         given = self._options
         options: Mapping[str, str] = {
             "substituters": " ".join(given.caches),

@@ -21,6 +21,7 @@ from cri_proxy.store.fetch import jobs as fetching
 from cri_proxy.store.protocol import Fact, Fetch, Find, StoreOptions, Survey
 from hack.testbed.binary_cache import Publisher
 from hack.testbed.web import FileServer, Status
+from tests.store.disk.nodes import remove
 
 SECRET = "flox_pat_very-secret"
 A = TypeVar("A")
@@ -228,7 +229,7 @@ def test_a_publisher_cannot_put_false_contents_in_anothers_way(
     assert node.is_whole(common, public)
     assert node.is_whole(theirs, mallory)
     assert node.store.is_reserved(theirs)
-    node.store.remove([theirs])
+    remove(node.store, [theirs])
     node.realize(theirs, location(site.url, acme, theirs))
     assert node.is_whole(theirs, acme)
 

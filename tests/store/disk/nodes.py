@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from cri_proxy.lib import durable
 from cri_proxy.model import environments, references, storepaths
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import nar
+from cri_proxy.store.disk import staging
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.disk.views import Views
 from hack.testbed.binary_cache import Publisher
@@ -31,6 +34,13 @@ def never() -> None:
 def give_up() -> None:
     """A `check` that ends the waiting."""
     raise GivenUp
+
+
+def remove(store: Store, paths: Iterable[StorePath]) -> list[StorePath]:
+    """Remove paths as garbage collections do, except locked ones; return the removed ones."""
+    gone = [path for path in paths if store.evict(path, unused_since=math.inf)]
+    durable.remove_tree(store.directory / staging.GARBAGE)
+    return gone
 
 
 def names_in(directory: Path) -> list[str]:

@@ -8,6 +8,7 @@ from cri_proxy import errors
 from cri_proxy.lib.job import Cancelled, Task
 from cri_proxy.store.disk import integrity
 from cri_proxy.store.disk.integrity import HashRequest, ViewFindings
+from tests.store.disk import nodes
 from tests.store.disk.nodes import commit, never, realize, views_of
 
 
@@ -184,7 +185,7 @@ def test_a_path_that_is_missing_from_the_store_is_found_by_its_environment(
 ):
     path = put("a")
     identity = realize(views, "web", path)
-    store.remove([path])
+    nodes.remove(store, [path])
 
     assert paths(root, task).damaged == []
     (finding,) = compared(root, task).damaged
@@ -198,7 +199,7 @@ def test_a_damaged_path_is_dropped_with_its_mark(store, put, root, task):
     path = put("a")
     store.quarantine(path)
 
-    store.remove([path])
+    nodes.remove(store, [path])
     store.recover()
 
     assert list((store.directory / ".narinfo").iterdir()) == []
@@ -206,7 +207,7 @@ def test_a_damaged_path_is_dropped_with_its_mark(store, put, root, task):
 
 def test_a_mark_without_its_path_is_dropped_by_recovery(store, put):
     path = put("a")
-    store.remove([path])
+    nodes.remove(store, [path])
     store.quarantine(path)
 
     store.recover()

@@ -66,7 +66,7 @@ def test_path_may_be_a_file_or_a_directory(store, publisher, tree):
     path = put(store, publisher, "it", tree)
 
     assert store.has(path)
-    assert store.remove([path]) == (path,)
+    assert nodes.remove(store, [path]) == [path]
     assert not os.path.lexists(store.locate(path))
 
 
@@ -210,9 +210,9 @@ def test_damaged_record_makes_a_path_absent_until_it_is_fetched_again(store, pub
 def test_removal_skips_held_paths(store, publisher):
     free, used = put(store, publisher, "free"), put(store, publisher, "used")
     with store.stage(used, never):
-        gone = store.remove([free, used])
+        gone = nodes.remove(store, [free, used])
 
-    assert gone == (free,)
+    assert gone == [free]
     assert store.paths() == (used,)
     assert files_of(store)[".stage"] == []
 
@@ -226,7 +226,7 @@ def test_no_record_is_left_if_a_checkpoint_renames_it_meanwhile(store, publisher
         store.checkpoint()  # by another process
 
     monkeypatch.setattr(local, "_unlink", unlink_before_a_checkpoint)
-    store.remove([path])
+    nodes.remove(store, [path])
 
     assert files_of(store) == {".narinfo": [], ".stage": []}
 
@@ -282,7 +282,7 @@ def keep_a_store(home):
     store.recover()
     assert store.paths() == ()
     path = put(store, publisher, "thing")
-    assert store.remove([path]) == (path,)
+    assert nodes.remove(store, [path]) == [path]
     assert files_of(store) == {".narinfo": [], ".stage": []}
 
 

@@ -361,14 +361,13 @@ def test_two_fetches_of_one_path_download_it_once(options, publisher, server):
     assert server.count("/nar/*") == 1
 
 
-def test_recover_and_remove_are_jobs_too(options, publisher, store, task):
+def test_recovery_is_a_job_too(options, publisher, store, task):
     path = publisher.add("thing", b"x")
     jobs = fetching.jobs(options())
     jobs[protocol.RECOVER](None, task)
     fetch_all(jobs, path)
 
-    assert jobs[protocol.REMOVE]([path.basename], task) == [path.basename]
-    assert not store.has(path)
+    assert store.has(path)
 
 
 @pytest.mark.parametrize(

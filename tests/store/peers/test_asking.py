@@ -11,6 +11,7 @@ from cri_proxy.store import nar, narinfo
 from cri_proxy.store.peers import addresses, asking
 from hack.testbed import waiting
 from hack.testbed.binary_cache import Publisher
+from tests.store.disk.nodes import remove
 
 
 def proven(node, paths):
@@ -67,7 +68,7 @@ def test_a_peer_that_lost_a_path_costs_a_question(cluster, closure, server):
     with cluster(2) as nodes:
         first, second = nodes
         paths = first.realize(closure)
-        first.store.remove(paths)
+        remove(first.store, paths)
 
         proven(second, second.realize(closure))
 

@@ -66,8 +66,7 @@ class Collection:
 
     async def plan(self, rules: Rules) -> CollectionPlan:
         """Return what `collect` would do. Raises SourceUnreachable if the runtime cannot list."""
-        plan, _ = await self._planned(rules)
-        return plan
+        return (await self._planned(rules))[0]
 
     async def collect(self, rules: Rules, *, unused_seconds: float) -> Freed:
         """Remove what `rules` allow and every store path unused for so long; it is deleted later.

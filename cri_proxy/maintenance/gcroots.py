@@ -11,6 +11,7 @@ There is no list beside the runtime's, so none can disagree with it. Pure functi
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -73,9 +74,8 @@ def of_lists(
         identity = container.annotations.get(adjustment.IDENTITY_ANNOTATION)
         if not identity:
             continue
-        recorded[container.pod_sandbox_id].add(
-            container.annotations.get(adjustment.ASKED_ANNOTATION, "")
-        )
+        asked = container.annotations.get(adjustment.ASKED_ANNOTATION, "")
+        recorded[container.pod_sandbox_id].add(asked)
         state = _STATES.get(container.state, "unknown")
         pod = pods.get(container.pod_sandbox_id)
         name = f"{_name_of(pod)}/{container.metadata.name}" if pod else container.metadata.name
@@ -83,18 +83,12 @@ def of_lists(
     wanted: dict[Reference, list[str]] = collections.defaultdict(list)
     for pod in pods.values():
         if pod.state == api_pb2.SANDBOX_READY:
-            for reference in _asked_by(pod):
-                if str(reference) not in recorded[pod.id]:
-                    wanted[reference].append(f"pod {_name_of(pod)}")
+            with contextlib.suppress(errors.RequestInvalid):  # such a pod has asked for nothing
+                selected = selection.of_annotations(pod.annotations)
+                for reference in () if selected is None else selected.references:
+                    if str(reference) not in recorded[pod.id]:
+                        wanted[reference].append(f"pod {_name_of(pod)}")
     return GcRoots(dict(identities), dict(wanted))
-
-
-def _asked_by(pod: api_pb2.PodSandbox) -> tuple[Reference, ...]:
-    try:
-        selected = selection.of_annotations(pod.annotations)
-    except errors.RequestInvalid:
-        return ()
-    return () if selected is None else selected.references
 
 
 def _name_of(pod: api_pb2.PodSandbox) -> str:

@@ -63,6 +63,5 @@ async def repair(root: Path, pool: Pool, verified: Verified) -> None:
             verified.repaired_environments = await pool.call(integrity.REPAIR, None)
         finally:
             await store.aclose()
-    for each in verified.findings:
-        if each.path not in verified.failed:
-            verified.repaired.append(each.path)
+    paths = (each.path for each in verified.findings)
+    verified.repaired.extend(path for path in paths if path not in verified.failed)

@@ -271,10 +271,8 @@ class ViewStage:
 
     def _link_path(self, name: str, source: int, target: int) -> None:
         try:
-            if stat.S_ISDIR(os.lstat(name, dir_fd=source).st_mode):
-                _link_directory(name, source, target)
-            else:
-                _link_file(name, source, target)
+            is_directory = stat.S_ISDIR(os.lstat(name, dir_fd=source).st_mode)
+            _link(name, source, target, is_directory=is_directory)
         except FileNotFoundError:
             raise _vanished(name, self._store.directory) from None
         except OSError as error:
@@ -314,31 +312,22 @@ def _first_file(path: Path) -> Path | None:
     return None
 
 
-def _link_directory(name: str, source: int, target: int) -> None:
-    """Create a directory with the entries of the one in `source`, linked."""
+def _link(name: str, source: int, target: int, *, is_directory: bool) -> None:
+    """Link a file or symlink, or copy it at the link limit; create a directory with linked ones."""
+    if not is_directory:
+        try:
+            os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EMLINK:
+                raise
+            _copy_file(name, source, target)
+        return
     os.mkdir(name, 0o700, dir_fd=target)
-    with (
-        _opened(name, source) as inner_source,
-        _opened(name, target) as inner_target,
-        os.scandir(inner_source) as entries,
-    ):
+    with _opened(name, source) as old, _opened(name, target) as new, os.scandir(old) as entries:
         for each in entries:
             scheduling.give_way()
-            if each.is_dir(follow_symlinks=False):
-                _link_directory(each.name, inner_source, inner_target)
-            else:
-                _link_file(each.name, inner_source, inner_target)
-        _seal(inner_target)
-
-
-def _link_file(name: str, source: int, target: int) -> None:
-    """Link a file or symlink, or copy it at the link limit."""
-    try:
-        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno != errno.EMLINK:
-            raise
-        _copy_file(name, source, target)
+            _link(each.name, old, new, is_directory=each.is_dir(follow_symlinks=False))
+        _seal(new)
 
 
 def _copy_file(name: str, source: int, target: int) -> None:
@@ -367,9 +356,7 @@ def _canonicalize(path: Path) -> None:
     """Set the modes and times of a store path on a tree."""
     mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
-        with os.scandir(path) as entries:
-            children = [Path(each.path) for each in entries]
-        for each in children:
+        for each in path.iterdir():
             _canonicalize(each)
     if not stat.S_ISLNK(mode):
         is_executable = stat.S_ISDIR(mode) or mode & 0o111

@@ -73,8 +73,7 @@ class Stream:
 
     def accept(self, run: bytes) -> bool:
         """Consume `run` and return True if it comes next, else return False."""
-        if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
-            self._fill()
+        self._fill()
         if not self._buffer.startswith(run, self._position, self._end):
             return False
         self._position += len(run)
@@ -97,8 +96,7 @@ class Stream:
         length = self._length()
         if length > limit:
             raise Malformed(f"its {what} is {length} bytes long, more than {limit}")
-        if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
-            self._fill()
+        self._fill()
         start = self._position
         self._position = start + length
         data = bytes(self._view[start : self._position])
@@ -112,8 +110,7 @@ class Stream:
         the next read. Returns None and consumes nothing for anything else, malformed or not. This
         reads most entries in one step; every rule is checked on the slow path as well.
         """
-        if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
-            self._fill()
+        self._fill()
         buffer = self._buffer
         found = grammar.PLAIN_ENTRY.match(buffer, self._position, self._end)
         if found is None:
@@ -174,8 +171,7 @@ class Stream:
 
     def _length(self) -> int:
         """Return the length that comes next; raise Malformed if fewer bytes are left."""
-        if self._unread and self._end - self._position < _LOOKAHEAD_BYTES:
-            self._fill()
+        self._fill()
         start = self._position
         self._position = start + 8
         length = int.from_bytes(self._view[start : self._position], "little")
@@ -188,8 +184,7 @@ class Stream:
         size = -length % 8
         if not size:
             return
-        if self._unread and self._end - self._position < size:
-            self._fill()
+        self._fill()
         start = self._position
         self._position = start + size
         if self._view[start : min(self._position, self._end)] != _ZEROS[:size]:
@@ -198,6 +193,8 @@ class Stream:
     def _fill(self) -> None:
         """Buffer enough for any run with its string, or all that is left."""
         have = self._end - self._position
+        if have >= _LOOKAHEAD_BYTES or not self._unread:
+            return
         self._view[:have] = self._view[self._position : self._end]
         self._position, self._end = 0, have
         while self._end < _LOOKAHEAD_BYTES and self._unread:

@@ -40,10 +40,7 @@ class NixClosures:
         await self._pool.call(protocol.NIX_RECOVER, None)
 
     async def realize(
-        self,
-        roots: Iterable[StorePath],
-        progress: Progress,
-        places: Sequence[Location] = (),
+        self, roots: Iterable[StorePath], progress: Progress, places: Sequence[Location] = ()
     ) -> tuple[PathRecord, ...]:
         """Return the closure of `roots`, sorted, when all of it is in Nix's store.
 

@@ -72,7 +72,7 @@ class Programs:
         """Return the program, which is new enough; raise RequestInvalid when there is none."""
         with self._finding:
             if self._found is None:
-                self._found = self._find()
+                self._found = _program_in(self._options.nix.directory or _search_path())
             return self._found
 
     def query(self, *arguments: str, paths: Sequence[str] = ()) -> str:
@@ -149,7 +149,7 @@ class Programs:
 
     def _environment(self, cache: Path) -> dict[str, str]:
         environment = {
-            "PATH": os.pathsep.join((os.environ.get("PATH", os.defpath), *_PLACES)),
+            "PATH": _search_path(),
             "HOME": str(cache),
             "XDG_CACHE_HOME": str(cache),
             "LC_ALL": "C.UTF-8",
@@ -181,31 +181,6 @@ class Programs:
                 return
             check()
             time.sleep(POLL_SECONDS)
-
-    def _find(self) -> str:
-        directory = self._options.nix.directory
-        path = directory or os.pathsep.join((os.environ.get("PATH", os.defpath), *_PLACES))
-        found = shutil.which("nix-store", path=path)
-        if found is None:
-            raise errors.RequestInvalid(
-                f'store.kind is "nix" and there is no nix-store in {path}: install Nix on this '
-                'node, name its directory in store.nix_directory, or set store.kind to "own"'
-            )
-        printed = subprocess.run(
-            [found, "--version"], capture_output=True, text=True, errors="replace", check=False
-        ).stdout
-        match = _VERSION.search(printed)
-        if match is None:
-            raise errors.RequestInvalid(
-                f"{found} does not say which Nix it is (it prints {printed[:100]!r}): check "
-                "whether it runs on this node"
-            )
-        if (int(match[1]), int(match[2])) < OLDEST:
-            raise errors.RequestInvalid(
-                f"{found} is Nix {match[1]}.{match[2]}, and {OLDEST[0]}.{OLDEST[1]} is the oldest "
-                'that can be used: install a newer Nix, or set store.kind to "own"'
-            )
-        return found
 
 
 def refusal_of(lines: Sequence[str], status: int) -> errors.CriProxyError:
@@ -239,3 +214,31 @@ def refusal_of(lines: Sequence[str], status: int) -> errors.CriProxyError:
     if "Permission denied" in text or "not privileged" in text or "not a trusted user" in text:
         return errors.RequestInvalid(f"Nix lets only root do this: run cri-proxy as root {said}")
     return errors.SourceUnreachable(f"Nix could not do it now: see its message {said}")
+
+
+def _program_in(path: str) -> str:
+    found = shutil.which("nix-store", path=path)
+    if found is None:
+        raise errors.RequestInvalid(
+            f'store.kind is "nix" and there is no nix-store in {path}: install Nix on this '
+            'node, name its directory in store.nix_directory, or set store.kind to "own"'
+        )
+    printed = subprocess.run(
+        [found, "--version"], capture_output=True, text=True, errors="replace", check=False
+    ).stdout
+    match = _VERSION.search(printed)
+    if match is None:
+        raise errors.RequestInvalid(
+            f"{found} does not say which Nix it is (it prints {printed[:100]!r}): check "
+            "whether it runs on this node"
+        )
+    if (int(match[1]), int(match[2])) < OLDEST:
+        raise errors.RequestInvalid(
+            f"{found} is Nix {match[1]}.{match[2]}, and {OLDEST[0]}.{OLDEST[1]} is the oldest "
+            'that can be used: install a newer Nix, or set store.kind to "own"'
+        )
+    return found
+
+
+def _search_path() -> str:
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), *_PLACES))

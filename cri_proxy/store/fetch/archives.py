@@ -59,7 +59,6 @@ class Watched:
 
     def __init__(self, archive: nar.ByteSource, task: Task[int]) -> None:
         self._archive = archive
-        self._filler = nar.filler_of(archive)
         self._task = task
         self._bytes = 0
         self._unreported = 0
@@ -68,19 +67,9 @@ class Watched:
         """Return at most `size` bytes, none only at the end."""
         self._task.check()
         piece = self._archive.read(size)
-        self._count(len(piece))
-        return piece
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Put bytes into the buffer; return how many, none only at the end."""
-        self._task.check()
-        size = self._filler(buffer)
-        self._count(size)
-        return size
-
-    def _count(self, size: int) -> None:
-        self._bytes += size
-        self._unreported += size
+        self._bytes += len(piece)
+        self._unreported += len(piece)
         if self._unreported >= _REPORTED_BYTES:
             self._task.report(self._bytes)
             self._unreported = 0
+        return piece

@@ -16,7 +16,7 @@ and the Nix manual, "Nix Archive (NAR) format".
 """
 
 from cri_proxy.store.nar.reader import unpack
-from cri_proxy.store.nar.stream import ByteSource, filler_of
+from cri_proxy.store.nar.stream import ByteSource
 from cri_proxy.store.nar.writer import digest_of, write
 
-__all__ = ["unpack", "ByteSource", "filler_of", "write", "digest_of"]
+__all__ = ["unpack", "ByteSource", "write", "digest_of"]

@@ -3,15 +3,13 @@
 The reader calls `accept` and `expect` for keywords, `string` for short strings, `copy` for contents
 that go to a file, and first of all `plain_entry`, which handles the usual entry in one step. The
 stream requests large pieces from its source, never more than the expected size, and rejects any
-length beyond it. It reuses one buffer: bytes are hashed and written from where the decompressor has
-put them.
+length beyond it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from cri_proxy.lib import scheduling
@@ -27,10 +25,7 @@ _spare: Final[list[bytearray]] = []
 
 
 class ByteSource(Protocol):
-    """A file, a decompressor or a response.
-
-    If it has a `readinto` as well, which fills a memoryview and returns the count, that is used.
-    """
+    """A file, a decompressor or a response."""
 
     def read(self, size: int, /) -> bytes:
         """Return at most `size` bytes; empty only at the end."""
@@ -41,26 +36,11 @@ class Malformed(Exception):
     """A violation of the format, as the end of a sentence; the reader adds the entry."""
 
 
-def filler_of(source: ByteSource) -> Callable[[memoryview], int]:
-    """Return a function that fills a buffer from a source, without a copy if it has `readinto`."""
-    direct: Callable[[memoryview], int] | None = getattr(source, "readinto", None)
-    if direct is not None:
-        return direct
-
-    def fill(buffer: memoryview) -> int:
-        piece = source.read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    return fill
-
-
 class Stream:
     """An archive of `size` bytes from `source`, which is left open."""
 
     def __init__(self, source: ByteSource, size: int) -> None:
         self._source = source
-        self._filler = filler_of(source)
         self._size = size
         self._unread = size
         self._hash = hashlib.sha256()
@@ -203,14 +183,16 @@ class Stream:
 
     def _read(self, place: memoryview) -> int:
         """Read at least one byte from the source into `place`, hash and count it."""
-        size = self._filler(place)
+        piece = self._source.read(len(place))
+        size = len(piece)
         if not size:
             raise Malformed(
                 f"it is truncated after {self._size - self._unread} of {self._size} bytes"
             )
         scheduling.give_way()
-        self._hash.update(place[:size])
+        self._hash.update(piece)
         scheduling.give_way()
+        place[:size] = piece
         self._unread -= size
         return size
 

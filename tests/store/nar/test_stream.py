@@ -17,7 +17,7 @@ CLOSES = words(")", ")")
 
 
 class Sips:
-    """A source that gives one byte per read, and has no `readinto`."""
+    """A source that gives one byte per read."""
 
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)

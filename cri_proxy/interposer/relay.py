@@ -53,10 +53,7 @@ _log = logs.of(__name__)
 
 
 class Relay(_Handler):
-    """The generic handler of a grpc.aio server, in front of the runtime behind `channel`.
-
-    `interceptors` maps the paths of unary methods to what answers them.
-    """
+    """The generic handler of a grpc.aio server; `interceptors` answer unary methods, by path."""
 
     def __init__(
         self, channel: grpc.aio.Channel, interceptors: Mapping[str, Interceptor] = _NONE
@@ -126,10 +123,7 @@ class _Stream:
         self._upstream.cancel()
 
     async def carry(self) -> None:
-        """Forward the responses until there are no more, then the status.
-
-        gRPC itself moves the caller's payloads from one call to the other.
-        """
+        """Forward the responses until there are no more, then the status; requests move by gRPC."""
         context, upstream = self._context, self._upstream
         self._others.add(self)
         try:

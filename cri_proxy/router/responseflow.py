@@ -50,10 +50,7 @@ class ResponseWindow:
     queued_bytes: int = 0
 
     def put(self, raw: bytes, size: int) -> int:
-        """Queue a frame of the interposer; return the bytes of padding removed from it.
-
-        Raises Violation if the interposer exceeded its window.
-        """
+        """Queue a frame; return the padding removed from it. Raises Violation beyond the window."""
         self.granted -= size
         if size and self.granted < 0:
             raise frames.Violation(

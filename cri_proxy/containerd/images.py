@@ -100,14 +100,12 @@ class Images:
             ):
                 pass
         except grpc.aio.AioRpcError as failure:
+            said = f"({failure.code().name}: {failure.details() or 'no details'})"
+            if failure.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise errors.RequestInvalid(
+                    f"the runtime does not serve containerd's API {said}"
+                ) from failure
             if failure.code() is not grpc.StatusCode.ALREADY_EXISTS:
-                raise _error_of(path, failure) from failure
-
-
-def _error_of(path: str, failure: grpc.aio.AioRpcError) -> errors.CriProxyError:
-    said = f"({failure.code().name}: {failure.details() or 'no details'})"
-    if failure.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return errors.RequestInvalid(f"the runtime does not serve containerd's API {said}")
-    return errors.SourceUnreachable(
-        f"containerd failed {path} {said}: check that it is running and healthy"
-    )
+                raise errors.SourceUnreachable(
+                    f"containerd failed {path} {said}: check that it is running and healthy"
+                ) from failure

@@ -62,10 +62,7 @@ class Handlers:
                 self.map_image(mount.image)
 
     def add_to(self, status: api_pb2.StatusResponse) -> bool:
-        """List the mapped names with the features of the runtime's own; return whether any.
-
-        Nothing is added if the runtime lists no handlers (containerd before 2.0).
-        """
+        """List the mapped names with the features of their handlers; return whether any was."""
         own = {each.name: each.SerializeToString() for each in status.runtime_handlers}
         added = {asked: own[real] for asked, real in self._real.items() if real in own}
         for entry in [each for each in status.runtime_handlers if each.name in added]:

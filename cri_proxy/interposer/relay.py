@@ -53,10 +53,7 @@ _log = logs.of(__name__)
 
 
 class Relay(_Handler):
-    """The generic handler of a grpc.aio server, in front of the runtime behind `channel`.
-
-    `interceptors` maps the paths of unary methods to what answers them.
-    """
+    """The generic handler of a grpc.aio server; `interceptors` answer unary methods, by path."""
 
     def __init__(
         self, channel: grpc.aio.Channel, interceptors: Mapping[str, Interceptor] = _NONE
@@ -87,7 +84,7 @@ class Relay(_Handler):
 
         async def handle(payload: bytes, context: _Context) -> None:
             call = upstream(payload, timeout=_remaining(context), metadata=_metadata_of(context))
-            await self._carry(_Stream(call, context, _is_known=True))
+            await _Stream(self._streams, call, context, _is_known=True).carry()
 
         return grpc.unary_stream_rpc_method_handler(handle)
 
@@ -99,22 +96,16 @@ class Relay(_Handler):
                 _delayed_end(payloads), timeout=_remaining(context), metadata=_metadata_of(context)
             )
             _keep_status(call)
-            await self._carry(_Stream(call, context, _is_known=False))
+            await _Stream(self._streams, call, context, _is_known=False).carry()
 
         return grpc.stream_stream_rpc_method_handler(handle)
-
-    async def _carry(self, stream: _Stream) -> None:
-        self._streams.add(stream)
-        try:
-            await stream.carry()
-        finally:
-            self._streams.discard(stream)
 
 
 @dataclass(slots=True, eq=False)
 class _Stream:
-    """A call whose response is forwarded as a stream."""
+    """A call whose response is forwarded as a stream; `_others` has those in progress."""
 
+    _others: set[_Stream]
     _upstream: _UpstreamStream
     _context: _Context
     _is_known: bool
@@ -132,11 +123,9 @@ class _Stream:
         self._upstream.cancel()
 
     async def carry(self) -> None:
-        """Forward the responses until there are no more, then the status.
-
-        gRPC itself moves the caller's payloads from one call to the other.
-        """
+        """Forward the responses until there are no more, then the status; requests move by gRPC."""
         context, upstream = self._context, self._upstream
+        self._others.add(self)
         try:
             await context.send_initial_metadata(tuple(await upstream.initial_metadata()))
             async for payload in upstream:
@@ -152,6 +141,7 @@ class _Stream:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "cri-proxy is stopping: retry")
         finally:
             upstream.cancel()
+            self._others.discard(self)
         await _abort_as(refusal, context)
 
 

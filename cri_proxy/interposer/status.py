@@ -66,11 +66,7 @@ def of_outcome(error: BaseException) -> tuple[str, str]:
 
 
 def cause_of(error: Exception) -> Exception:
-    """Return the first error in an exception group of a task group, else `error` itself.
-
-    Interceptors use task groups, which wrap what their tasks raise. The first of several errors is
-    reported: the others are mostly consequences.
-    """
+    """Return the first error of a task group (others mostly follow from it), or `error` itself."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error

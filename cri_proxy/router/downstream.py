@@ -23,7 +23,7 @@ from cri_proxy.router import frames, headers
 from cri_proxy.router.frames import Violation
 from cri_proxy.router.http2settings import STATELESS, Http2Settings
 from cri_proxy.router.interposition import Interposition
-from cri_proxy.router.streams import ENDLESS, LARGEST_STREAMS, REQUEST_ENDED, MethodKind, Streams
+from cri_proxy.router.streams import ENDLESS, LARGEST_STREAMS, REQUEST_ENDED, Streams
 from cri_proxy.router.upstream import Upstream
 
 DRAIN_PING: Final = b"cripxdrn"
@@ -268,7 +268,7 @@ class Downstream:
                 raise Violation(
                     frames.ENHANCE_YOUR_CALM, f"more than {LARGEST_STREAMS} open streams"
                 )
-            if kind == MethodKind.INTERPOSED:
+            if kind == headers.MethodKind.INTERPOSED:
                 self._interposition.connect(self._settings)
                 self._interposition.begin(
                     request,
@@ -276,7 +276,7 @@ class Downstream:
                     response_room=self._upstream.effective_window.window_bytes,
                 )
                 return b""
-            endless = ENDLESS if kind == MethodKind.ENDLESS else 0
+            endless = ENDLESS if kind == headers.MethodKind.ENDLESS else 0
             streams.begin(stream, endless | end, request.block)
         if not self._upstream.receiver.is_stateless:
             request.block = self._upstream.receiver.made_stateless(request.block)

@@ -22,8 +22,9 @@ Format: RFC 7541.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final
 
 import hpack
@@ -104,13 +105,22 @@ class HeaderReceiver:
         return block if _is_size_update(block[:1]) else _ZERO_SIZE + block
 
 
+class MethodKind(IntEnum):
+    """The kinds of methods that are not simply forwarded."""
+
+    INTERPOSED = 1
+    ENDLESS = 2
+
+
 class MethodMatcher:
-    """Recognizes the methods of interest; each path maps to a kind, a positive number."""
+    """Recognizes the methods of interest by their paths, `/package.Service/Method`."""
 
     __slots__ = ("_kinds", "_literals", "_pattern")
 
-    def __init__(self, kinds: Mapping[str, int]) -> None:
-        self._kinds = {path.encode(): kind for path, kind in kinds.items()}
+    def __init__(self, interposed: frozenset[str], endless: frozenset[str]) -> None:
+        self._kinds = {path.encode(): MethodKind.ENDLESS for path in endless} | {
+            path.encode(): MethodKind.INTERPOSED for path in interposed
+        }
         self._literals = frozenset(each for path in self._kinds for each in literals(path))
         self._pattern = re.compile(b"|".join(map(re.escape, self._literals)) or rb"(?!)")
 

@@ -50,10 +50,7 @@ class ResponseWindow:
     queued_bytes: int = 0
 
     def put(self, raw: bytes, size: int) -> int:
-        """Queue a frame of the interposer; return the bytes of padding removed from it.
-
-        Raises Violation if the interposer exceeded its window.
-        """
+        """Queue a frame; return the padding removed from it. Raises Violation beyond the window."""
         self.granted -= size
         if size and self.granted < 0:
             raise frames.Violation(
@@ -61,12 +58,8 @@ class ResponseWindow:
             )
         padding = 0
         if size > self.room or (size and self.queue):
-            flags, stream = _flags_and_stream(raw)
-            payload = raw[frames.HEADER_BYTES :]
-            data = frames.unpadded(flags, payload)
-            padding = len(payload) - len(data)
-            raw = frames.build(frames.DATA, flags & frames.END_STREAM, stream, data)
-            size = len(data)
+            raw, padding = _without_padding(raw)
+            size -= padding
         self.queue.append((raw, size))
         self.queued_bytes += size
         return padding
@@ -77,13 +70,11 @@ class ResponseWindow:
             raw, size = self.queue[0]
             if size > self.room:
                 if self.room > 0:
-                    flags, stream = _flags_and_stream(raw)
-                    cut = frames.HEADER_BYTES + self.room
-                    part = raw[frames.HEADER_BYTES : cut]
-                    rest = frames.build(frames.DATA, flags, stream, raw[cut:])
-                    self.queue[0] = rest, size - len(part)
-                    self._sent(len(part))
-                    yield frames.build(frames.DATA, 0, stream, part), len(part)
+                    part, rest = _cut(raw, self.room)
+                    sent = self.room
+                    self.queue[0] = rest, size - sent
+                    self._sent(sent)
+                    yield part, sent
                 return
             self.queue.popleft()
             self._sent(size)
@@ -227,17 +218,13 @@ class ResponseFlow:
 
     def _split(self, head: _Held) -> Refund | None:
         """Send as much of a DATA frame as there is room for; leave the rest of it in `head`."""
-        flags, _ = _flags_and_stream(head.raw)
-        payload = head.raw[frames.HEADER_BYTES :]
-        data = frames.unpadded(flags, payload)
-        padding = len(payload) - len(data)
-        end = flags & frames.END_STREAM
-        if len(data) > self.room:
-            part, data = data[: self.room], data[self.room :]
-            self._out.append(frames.build(frames.DATA, 0, head.stream, part))
-            self._sent(head, len(part))
-        head.raw = frames.build(frames.DATA, end, head.stream, data)
-        head.size = len(data)
+        head.raw, padding = _without_padding(head.raw)
+        head.size -= padding
+        if head.size > self.room:
+            part, head.raw = _cut(head.raw, self.room)
+            head.size -= self.room
+            self._out.append(part)
+            self._sent(head, self.room)
         if not padding:
             return None
         if head.is_interposed:
@@ -247,9 +234,22 @@ class ResponseFlow:
         return Refund(head.is_interposed, head.stream, padding)
 
 
-def _flags_and_stream(raw: bytes) -> tuple[int, int]:
+def _without_padding(raw: bytes) -> tuple[bytes, int]:
+    """Return a DATA frame without its padding, and how much that was."""
     _, flags, stream = frames.HEADER.unpack_from(raw)
-    return flags, stream & frames.LARGEST_STREAM
+    data = frames.unpadded(flags, raw[frames.HEADER_BYTES :])
+    frame = frames.build(
+        frames.DATA, flags & frames.END_STREAM, stream & frames.LARGEST_STREAM, data
+    )
+    return frame, len(raw) - len(frame)
+
+
+def _cut(raw: bytes, size: int) -> tuple[bytes, bytes]:
+    """Split a DATA frame without padding after `size` bytes of its payload."""
+    _, flags, stream = frames.HEADER.unpack_from(raw)
+    cut = frames.HEADER_BYTES + size
+    part = frames.build(frames.DATA, 0, stream, raw[frames.HEADER_BYTES : cut])
+    return part, frames.build(frames.DATA, flags, stream, raw[cut:])
 
 
 def _exceeded() -> frames.Violation:

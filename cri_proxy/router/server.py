@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from cri_proxy.router import counting, link, streams
+from cri_proxy.router import counting, headers, link
 from cri_proxy.telemetry import logs
 
 ENDLESS: Final = frozenset(
@@ -48,7 +48,7 @@ class Router:
         self._listeners = listeners
         self._new_link = functools.partial(
             link.Link,
-            streams.method_matcher(interposed, endless),
+            headers.MethodMatcher(interposed, endless),
             table=table,
             upstream=upstream,
             interposer=interposer,

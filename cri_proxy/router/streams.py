@@ -10,10 +10,9 @@ If calls are counted, they begin and end along with their streams (see `counting
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Final
 
-from cri_proxy.router import counting, headers
+from cri_proxy.router import counting
 
 LARGEST_STREAMS: Final = 1 << 16
 """Open streams of one connection."""
@@ -24,19 +23,6 @@ RESPONSE_ENDED: Final = 2
 ENDLESS: Final = 4
 
 _ENDED: Final = REQUEST_ENDED | RESPONSE_ENDED
-
-
-class MethodKind(IntEnum):
-    """The kinds of methods that are not simply forwarded."""
-
-    INTERPOSED = 1
-    ENDLESS = 2
-
-
-def method_matcher(interposed: frozenset[str], endless: frozenset[str]) -> headers.MethodMatcher:
-    """Return the matcher for the paths of methods, `/package.Service/Method`."""
-    kinds = dict.fromkeys(endless, MethodKind.ENDLESS)
-    return headers.MethodMatcher(kinds | dict.fromkeys(interposed, MethodKind.INTERPOSED))
 
 
 @dataclass(slots=True, eq=False)

@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 from cri_proxy import errors
 from cri_proxy.model import imagenames, references, storepaths
 from cri_proxy.model.imagenames import ImageName
-from cri_proxy.model.references import Reference
 
 SOCKET_PATH_BYTES: Final = 107
 """The longest path that fits Linux's sockaddr_un, without its terminating NUL."""
@@ -137,10 +136,15 @@ def words_or_file(*words: str) -> ValueKind[str]:
     return _textual(accepted)(lambda text: text if text in words else str(_path_of(text)))
 
 
-@_textual("an absolute path")
-def directory(text: str) -> Path:
-    """Parse a path that is set."""
-    return _path_of(text)
+def _path_of(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute() or "\0" in text or ".." in path.parts:
+        raise ValueError
+    return path
+
+
+directory: Final = _textual("an absolute path")(_path_of)
+"""Paths that are set."""
 
 
 @_textual("an absolute path, or empty for none")
@@ -158,10 +162,8 @@ def unix_socket(text: str) -> Path:
     return path
 
 
-@_textual("owner/name, or owner/name:7 for one generation")
-def reference(text: str) -> Reference:
-    """Parse an environment reference."""
-    return references.parse(text)
+reference: Final = _textual("owner/name, or owner/name:7 for one generation")(references.parse)
+"""Environment references."""
 
 
 def url(*schemes: str) -> ValueKind[str]:
@@ -293,13 +295,6 @@ def store_path_by_system(
 
 
 _store_path: Final = _textual("a store path")(storepaths.parse)
-
-
-def _path_of(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute() or "\0" in text or ".." in path.parts:
-        raise ValueError
-    return path
 
 
 def _elements(text: str) -> list[str]:

@@ -27,12 +27,12 @@ import h2.windows
 
 from cri_proxy.router import frames
 from cri_proxy.router.connection import Connection, Side
-from cri_proxy.router.streams import method_matcher
+from cri_proxy.router.headers import MethodMatcher
 
 INTERPOSED: Final = "/runtime.v1.RuntimeService/CreateContainer"
 ENDLESS: Final = "/runtime.v1.RuntimeService/GetContainerEvents"
 OTHER: Final = "/runtime.v1.RuntimeService/ListContainers"
-MATCHER: Final = method_matcher(frozenset({INTERPOSED}), frozenset({ENDLESS}))
+MATCHER: Final = MethodMatcher(frozenset({INTERPOSED}), frozenset({ENDLESS}))
 
 Fields = tuple[tuple[bytes, bytes], ...]
 

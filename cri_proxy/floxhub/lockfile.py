@@ -50,7 +50,7 @@ def parse(data: bytes, document: str) -> lockfiles.Lockfile:
 def _manifest(root: fields.Field) -> lockfiles.Manifest:
     options, hook = root.get("options"), root.get("hook")
     return lockfiles.Manifest(
-        linked_outputs=_linked_outputs(root),
+        links_all=_links_all(root),
         install=tuple(_descriptor(*each) for each in _members(root.get("install"))),
         variables=tuple(_variable(*each) for each in _members(root.get("vars"))),
         on_activate=_script(hook and hook.get("on-activate")),
@@ -60,17 +60,17 @@ def _manifest(root: fields.Field) -> lockfiles.Manifest:
     )
 
 
-def _linked_outputs(root: fields.Field) -> lockfiles.LinkedOutputs:
-    """Return which outputs a manifest links, which depends on its version."""
+def _links_all(root: fields.Field) -> bool:
+    """Return whether a manifest links all outputs, which depends on its version."""
     schema = root.get("schema-version")
     if schema is not None:
         if not schema.text().startswith("1."):
             raise _unknown_format(schema)
-        return lockfiles.LinkedOutputs.CHOSEN
+        return False
     version = root.require("version")
     if version.integer() != 1:
         raise _unknown_format(version)
-    return lockfiles.LinkedOutputs.ALL
+    return True
 
 
 def _descriptor(install_id: str, root: fields.Field) -> lockfiles.Descriptor:

@@ -51,8 +51,8 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace the file `path` atomically and wait until it is on disk.
+def write(path: Path, data: bytes, *, mode: int = 0o644, is_synced: bool = True) -> None:
+    """Replace the file `path` atomically and, if `is_synced`, wait until it is on disk.
 
     A reader sees all of the old contents or all of the new.
     """
@@ -61,13 +61,15 @@ def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(descriptor)
+            if is_synced:
+                file.flush()
+                os.fsync(descriptor)
         beside.rename(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if is_synced:
+        sync_directory(path.parent)
 
 
 def remove_tree(path: str | Path) -> None:

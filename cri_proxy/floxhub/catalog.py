@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 from cri_proxy.floxhub import fields
 from cri_proxy.floxhub.hub import cleaned
 from cri_proxy.floxhub.protocol import HubOptions
-from cri_proxy.floxhub.transport import Deadline, HubRequest, RequestSubject, Transport
+from cri_proxy.floxhub.transport import Deadline, RequestSubject, Transport
+from cri_proxy.http.client import Request
 from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.cachelocations import Location, UnsupportedLogin
 from cri_proxy.model.storepaths import StorePath
@@ -76,13 +77,13 @@ class Catalog:
             headers["Authorization"] = f"Bearer {token}"
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         answer = self._transport.ask(
-            HubRequest(
+            Request(
+                f"{self._api_url}/api/v1/catalog/store",
+                headers,
                 method="POST",
-                url=f"{self._api_url}/api/v1/catalog/store",
-                limit=ANSWER_LIMIT,
                 body=json.dumps({"outpaths": [str(each) for each in paths]}).encode("ascii"),
-                headers=headers,
             ),
+            ANSWER_LIMIT,
             RequestSubject(f"the published package {paths[0].name}{more}", token is not None),
             deadline,
         )

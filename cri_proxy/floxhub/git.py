@@ -26,8 +26,8 @@ from dulwich.refs import Ref
 
 from cri_proxy import errors
 from cri_proxy.floxhub import fields, pack
-from cri_proxy.floxhub.transport import Deadline, HubRequest, RequestSubject, Transport
-from cri_proxy.http.client import WholeResponse
+from cri_proxy.floxhub.transport import Deadline, RequestSubject, Transport
+from cri_proxy.http.client import Request, WholeResponse
 from cri_proxy.model.references import Reference
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Repositories:
         subject = RequestSubject(f"{reference.owner}/{reference.name}", token is not None)
         client = _Client(
             f"{self._git_url}/{reference.owner}/floxmeta/",
-            lambda question: self._transport.ask(question, subject, deadline),
+            lambda request, limit: self._transport.ask(request, limit, subject, deadline),
             {} if token is None else {"authorization": f"Basic {_login(token)}"},
         )
         branch = Ref(f"refs/heads/{reference.name}".encode("ascii"))
@@ -142,11 +142,11 @@ class _Newcomer:
 class _Response:
     """A response in the form that dulwich reads."""
 
-    def __init__(self, answer: WholeResponse, question: HubRequest) -> None:
+    def __init__(self, answer: WholeResponse, asked: str) -> None:
         self.status = 200
         self.headers: Mapping[str, str] = {}
         self.content_type: str | None = answer.headers.get("content-type", "")
-        self.redirect_location = answer.url if answer.url != question.url else ""
+        self.redirect_location = answer.url if answer.url != asked else ""
         self.read = BytesIO(answer.body).read
         self.geturl = lambda: answer.url
 
@@ -158,7 +158,7 @@ class _Client(AbstractHttpGitClient):
     """dulwich's smart HTTP client over our transport; for one fetch."""
 
     def __init__(
-        self, base_url: str, ask: Callable[[HubRequest], WholeResponse], headers: dict[str, str]
+        self, base_url: str, ask: Callable[[Request, int], WholeResponse], headers: dict[str, str]
     ) -> None:
         # A thin pack leaves out what the client has. We never have anything, so no pack is thin;
         # but dulwich's own server refuses clients that would not take one.
@@ -177,18 +177,15 @@ class _Client(AbstractHttpGitClient):
         raise_for_status: bool = True,
     ) -> tuple[HTTPResponse, Callable[[int], bytes]]:
         body = data if data is None or isinstance(data, bytes) else b"".join(data)
-        question = HubRequest(
-            method="GET" if body is None else "POST",
-            url=url,
-            limit=REFS_LIMIT if body is None else PACK_LIMIT,
-            body=body,
-            headers={**(headers or {}), **self._headers},
-        )
-        answer = self._ask(question)
+        headers = {**(headers or {}), **self._headers}
+        if body is None:
+            answer = self._ask(Request(url, headers), REFS_LIMIT)
+        else:
+            answer = self._ask(Request(url, headers, "POST", body), PACK_LIMIT)
         content_type = answer.headers.get("content-type", "")
         if not content_type.startswith("application/x-git-"):
             raise GitProtocolError(f"content of type {content_type[:60]!a} is no git")
-        response = _Response(answer, question)
+        response = _Response(answer, url)
         return response, response.read
 
 

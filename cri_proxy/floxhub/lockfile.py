@@ -50,7 +50,7 @@ def parse(data: bytes, document: str) -> lockfiles.Lockfile:
 def _manifest(root: fields.Field) -> lockfiles.Manifest:
     options, hook = root.get("options"), root.get("hook")
     return lockfiles.Manifest(
-        linked_outputs=_linked_outputs(root),
+        links_all=_links_all(root),
         install=tuple(_descriptor(*each) for each in _members(root.get("install"))),
         variables=tuple(_variable(*each) for each in _members(root.get("vars"))),
         on_activate=_script(hook and hook.get("on-activate")),
@@ -60,17 +60,17 @@ def _manifest(root: fields.Field) -> lockfiles.Manifest:
     )
 
 
-def _linked_outputs(root: fields.Field) -> lockfiles.LinkedOutputs:
-    """Return which outputs a manifest links, which depends on its version."""
+def _links_all(root: fields.Field) -> bool:
+    """Return whether a manifest links all outputs, which depends on its version."""
     schema = root.get("schema-version")
     if schema is not None:
         if not schema.text().startswith("1."):
             raise _unknown_format(schema)
-        return lockfiles.LinkedOutputs.CHOSEN
+        return False
     version = root.require("version")
     if version.integer() != 1:
         raise _unknown_format(version)
-    return lockfiles.LinkedOutputs.ALL
+    return True
 
 
 def _descriptor(install_id: str, root: fields.Field) -> lockfiles.Descriptor:
@@ -99,6 +99,7 @@ def _package(root: fields.Field, descriptors: dict[str, lockfiles.Descriptor]) -
         outputs = {key: _store_path(each) for key, each in root.require("outputs").members()}
         to_install = _unique(root.get("outputs_to_install") or root.get("outputs-to-install"))
     descriptor = descriptors.get(install_id)
+    unfree = root.get("unfree")
     pkg_path = (descriptor and descriptor.package) or ""
     return lockfiles.Package(
         install_id=install_id,
@@ -108,7 +109,7 @@ def _package(root: fields.Field, descriptors: dict[str, lockfiles.Descriptor]) -
         outputs=MappingProxyType(outputs),
         outputs_to_install=to_install,
         priority=_priority(root.get("priority")),
-        is_unfree=_is_set(root.get("unfree")),
+        is_unfree=unfree is not None and unfree.boolean(),
         # Attribute paths of the base catalog are joined by dots; "owner/package" is another's.
         is_custom_catalog=kind is lockfiles.PackageKind.CATALOG and "/" in pkg_path,
     )
@@ -177,7 +178,3 @@ def _texts(field: fields.Field | None) -> tuple[str, ...] | None:
 
 def _unique(field: fields.Field | None) -> tuple[str, ...] | None:
     return None if field is None else tuple(dict.fromkeys(field.texts()))
-
-
-def _is_set(field: fields.Field | None) -> bool:
-    return field is not None and field.boolean()

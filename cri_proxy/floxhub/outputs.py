@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import count
-from typing import Final, assert_never
+from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.model.lockfiles import Descriptor, LinkedOutput, LinkedOutputs, Lockfile, Package
+from cri_proxy.model.lockfiles import Descriptor, LinkedOutput, Lockfile, Package
 from cri_proxy.model.storepaths import StorePath
 
 STEPS: Final = 1000
@@ -75,13 +75,10 @@ def linked_outputs(lock: Lockfile, system: str) -> tuple[LinkedOutput, ...]:
                 f"the lockfile has the package {package.install_id}, which its manifest does not "
                 f"install: lock and push the environment again"
             )
-        match lock.manifest.linked_outputs:
-            case LinkedOutputs.ALL:
-                linked.extend(_all_of(package, others))
-            case LinkedOutputs.CHOSEN:
-                linked.extend(_chosen_of(package, descriptor))
-            case other:
-                assert_never(other)
+        if lock.manifest.links_all:
+            linked.extend(_all_of(package, others))
+        else:
+            linked.extend(_chosen_of(package, descriptor))
     return tuple(linked)
 
 

@@ -15,6 +15,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
@@ -59,13 +60,13 @@ _DIGEST_BYTES: Final = 20
 _CHUNK_BYTES: Final = 64 * 1024
 
 
+@dataclass(frozen=True, slots=True)
 class Objects:
-    """The objects of a pack below one commit."""
+    """The objects of a pack below one commit; `document` is its name in errors."""
 
-    def __init__(self, pack: Pack, commit: str, document: str) -> None:
-        self._pack = pack
-        self._commit = commit
-        self._document = document
+    pack: Pack
+    commit: str
+    document: str
 
     def file(self, path: str) -> bytes | None:
         """Return the bytes of the regular file at `path`, or None when nothing is there.
@@ -73,19 +74,19 @@ class Objects:
         Raises ContentDamaged when the commit, or an object on the way, is not in the pack or not
         of the kind that it should be.
         """
-        with _faults_of(self._document):
-            commit = self._pack[ObjectID(self._commit.encode("ascii"))]
+        with _faults_of(self.document):
+            commit = self.pack[ObjectID(self.commit.encode("ascii"))]
             if not isinstance(commit, Commit):
                 raise TypeError("the branch's head is not a commit")
             mode, name = stat.S_IFDIR, commit.tree
             for part in path.encode("utf-8").split(b"/"):
-                tree = self._pack[name]
+                tree = self.pack[name]
                 if not isinstance(tree, Tree) or not stat.S_ISDIR(mode):
                     raise TypeError("a directory is not a tree")
                 if part not in tree:
                     return None
                 mode, name = tree[part]
-            blob = self._pack[name]
+            blob = self.pack[name]
             if not isinstance(blob, Blob) or not stat.S_ISREG(mode):
                 raise TypeError("a file is not a blob")
             return blob.as_raw_string()

@@ -40,7 +40,7 @@ import msgspec
 from cri_proxy import errors
 from cri_proxy.floxhub import lockfile
 from cri_proxy.floxhub.metadata import Metadata
-from cri_proxy.lib import codec
+from cri_proxy.lib import codec, durable
 from cri_proxy.model.references import Reference
 from cri_proxy.model.storepaths import StorePath
 
@@ -234,7 +234,7 @@ def _key(file: Path) -> bytes:
         if found is not None:
             file.unlink(missing_ok=True)
         made = file.with_name(f".key.{secrets.token_hex(8)}")
-        _write(made, secrets.token_bytes(_KEY_BYTES))
+        durable.write(made, secrets.token_bytes(_KEY_BYTES), mode=0o600, is_synced=False)
         with suppress(FileExistsError):
             file.hardlink_to(made)
         made.unlink()
@@ -265,23 +265,17 @@ def _read(file: Path, limit: int) -> bytes | None:
 
 def _place(file: Path, content: bytes) -> None:
     """Put a file in place atomically, even if other processes do the same."""
-    beside = file.with_name(f".{secrets.token_hex(8)}")
     with _writing(file):
         for attempt in range(_ATTEMPTS):
             try:
                 file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                _write(beside, content)
+                durable.write(file, content, mode=0o600, is_synced=False)
                 break
             except (FileNotFoundError, FileExistsError):
                 # Another process has just removed the directory because it was empty: before it was
                 # written to, or while mkdir checked whether an existing one is a directory.
                 if attempt == _ATTEMPTS - 1:
                     raise
-        try:
-            beside.replace(file)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
 
 
 @contextmanager
@@ -298,16 +292,6 @@ def _writing(place: Path) -> Iterator[None]:
         raise errors.NodeExhausted(
             f"{place} cannot be written ({error.strerror}): {advice}"
         ) from error
-
-
-def _write(file: Path, content: bytes) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(content)
-    except OSError:
-        file.unlink()
-        raise
 
 
 def _touch(file: Path) -> None:

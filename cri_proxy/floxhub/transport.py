@@ -18,8 +18,7 @@ from __future__ import annotations
 import math
 import ssl
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -70,17 +69,6 @@ class RequestSubject:
     has_token: bool
 
 
-@dataclass(frozen=True, slots=True)
-class HubRequest:
-    """One request; `limit` is the most bytes that its response may have."""
-
-    method: str
-    url: str
-    limit: int
-    body: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
 class Transport:
     """Connections to one origin, shared by threads."""
 
@@ -103,17 +91,19 @@ class Transport:
         )
 
     def ask(
-        self, request: HubRequest, subject: RequestSubject, deadline: Deadline
+        self, request: Request, limit: int, subject: RequestSubject, deadline: Deadline
     ) -> WholeResponse:
-        """Return the response of status 200.
+        """Return the response of status 200, with a body of at most `limit` bytes.
 
         Raises AccessDenied, NotFound, SourceUnreachable and ContentDamaged according to the
         response or its absence, and RequestInvalid for a redirect to another origin.
         """
         try:
-            fetched = self._send(request, deadline)
+            fetched = self._send(request, limit, deadline)
+        except TooLarge as error:
+            raise self._nonsense(subject, f"more than {limit} bytes") from error
         except RequestFailed as error:
-            raise self._failure(error, request, subject, deadline) from error
+            raise self._failure(error, subject, deadline) from error
         if meaning_of(fetched.status) is not Meaning.OK:
             raise self._refusal(fetched.status, subject)
         encoding = fetched.headers.get("content-encoding", "identity")
@@ -121,21 +111,16 @@ class Transport:
             raise self._nonsense(subject, f"an encoding that was not asked for ({encoding[:40]!a})")
         return fetched
 
-    def _send(self, request: HubRequest, deadline: Deadline) -> WholeResponse:
+    def _send(self, request: Request, limit: int, deadline: Deadline) -> WholeResponse:
         """Send a request, and once more if its connection breaks."""
-        sent = Request(
-            request.url,
-            {"User-Agent": AGENT, **request.headers},
-            method=request.method,
-            body=request.body or b"",
-            follow=Follow.ORIGIN,
-        )
+        headers = {"User-Agent": AGENT, **request.headers}
+        sent = replace(request, headers=headers, follow=Follow.ORIGIN)
         for is_last in (False, True):
             remaining = deadline.remaining()
             if not remaining:
                 break
             try:
-                return self._client.ask(sent, limit=request.limit, seconds=remaining)
+                return self._client.ask(sent, limit=limit, seconds=remaining)
             except (RedirectRefused, TooManyRedirects):
                 raise
             except Broken:
@@ -144,11 +129,7 @@ class Transport:
         raise TimedOut("the deadline has passed")
 
     def _failure(
-        self,
-        error: RequestFailed,
-        request: HubRequest,
-        subject: RequestSubject,
-        deadline: Deadline,
+        self, error: RequestFailed, subject: RequestSubject, deadline: Deadline
     ) -> errors.CriProxyError:
         """Return what a failed request means to the caller, in words that have no secrets."""
         match error:
@@ -163,8 +144,6 @@ class Transport:
                 return errors.ContentDamaged(
                     f"FloxHub at {self.origin} redirects {subject.name} in circles: check its URL"
                 )
-            case TooLarge():
-                return self._nonsense(subject, f"more than {request.limit} bytes")
             case ProxyFailed():
                 reason = "the HTTP proxy cannot be reached; check the proxy variables"
             case TLSFailed():

@@ -177,15 +177,23 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start a program as a child; raise OSError when it cannot be started.
 
-    Its standard input is a pipe and its standard output our standard error, or both are `channel`.
+    It sees `variables` as in `Program`. Its standard input is a pipe and its standard output our
+    standard error, or both are `channel`.
     Popen uses vfork, which takes the event loop some tenths of a millisecond; programs of asyncio
     are forked by uvloop, which takes several.
     """
+    prefixes = tuple(name for name in variables if name.endswith("_"))
+    names = {*VARIABLES, *variables}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in names or name.startswith(prefixes)
+    }
     return subprocess.Popen(
         argv,
         stdin=subprocess.PIPE if channel is None else channel.fileno(),
         stdout=2 if channel is None else channel.fileno(),
-        env=environment(variables),
+        env=environment,
         pass_fds=descriptors,
         start_new_session=True,
     )
@@ -199,17 +207,6 @@ def pause_after(last: float, *, ran_seconds: float) -> float:
     if not last or ran_seconds > LONGEST_PAUSE_SECONDS:
         return FIRST_PAUSE_SECONDS
     return min(2 * last, LONGEST_PAUSE_SECONDS)
-
-
-def environment(more: Sequence[str] = ()) -> dict[str, str]:
-    """Return the part of our environment that a child gets; `more` is as in `Program`."""
-    prefixes = tuple(name for name in more if name.endswith("_"))
-    names = {*VARIABLES, *more}
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in names or name.startswith(prefixes)
-    }
 
 
 def init_line_of(settings: object, nice: int) -> bytes:

@@ -47,20 +47,25 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace the file `path` atomically, never in part, and wait until it is on disk."""
+def write(path: Path, data: bytes, *, mode: int = 0o644, is_synced: bool = True) -> None:
+    """Replace the file `path` atomically and, if `is_synced`, wait until it is on disk.
+
+    A reader sees all of the old contents or all of the new.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(descriptor)
+            if is_synced:
+                file.flush()
+                os.fsync(descriptor)
         beside.rename(path)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if is_synced:
+        sync_directory(path.parent)
 
 
 def swap(one: Path, other: Path) -> None:

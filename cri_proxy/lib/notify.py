@@ -24,15 +24,10 @@ def systemd(message: str) -> bool:
 
 async def keep_alive() -> None:
     """Ping systemd's watchdog while the event loop turns, if the unit has one."""
-    interval = _watchdog_seconds()
-    while interval is not None:
+    # sd_watchdog_enabled(3)
+    timeout, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID")
+    if not timeout.isdecimal() or pid not in (None, str(os.getpid())):
+        return
+    while True:
         systemd("WATCHDOG=1")
-        await asyncio.sleep(interval)
-
-
-def _watchdog_seconds() -> float | None:
-    """Return a third of the watchdog's timeout, None without one: sd_watchdog_enabled(3)."""
-    period, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID")
-    if not period.isdecimal() or pid not in (None, str(os.getpid())):
-        return None
-    return int(period) / 3_000_000
+        await asyncio.sleep(int(timeout) / 3_000_000)  # a third of the timeout

@@ -1,4 +1,4 @@
-"""CPU scheduling: low latency for the daemon beside the programs that compute for it.
+"""Scheduling: low latency for the daemon beside the programs that compute for it.
 
 A relay needs the processor for some microseconds, often, and at once. Since Linux 6.12 a thread can
 ask for a slice length: one that wakes up preempts another in the middle of a longer slice, while
@@ -10,6 +10,8 @@ That alone is not enough. A relay that is preempted itself, by a client that wak
 for five microseconds, has then had more than its share of that moment, and the kernel runs the
 computing program until the next tick, up to 4 ms later. So programs that compute ask the kernel to
 choose again, four thousand times a second: `give_way`.
+
+The disk is shared by I/O priority, ioprio_set(2), which disk schedulers without priorities ignore.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ WAY_SECONDS: Final = 250e-6
 
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _SCHED_GETATTR: Final = {"x86_64": 315, "aarch64": 275}
+_IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
+_WHO_PROCESS: Final = 1
+_CLASS_IDLE: Final = 3 << 13
 _ATTRIBUTES: Final = struct.Struct("=LLQlLQQQ")
 """struct sched_attr of sched_setattr(2): size, policy, flags, nice, priority, runtime, two more."""
 
@@ -71,10 +76,11 @@ def give_way() -> None:
         _gave_way = time.monotonic()
 
 
-def slice_microseconds() -> int:
-    """Return the slice length of the calling thread; 0 if the kernel does not report one."""
-    found = _attributes()
-    return 0 if found is None else found[5] // 1000
+def make_idle() -> None:
+    """Give the calling thread the disk only while no other thread uses it, where supported."""
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, _WHO_PROCESS, 0, _CLASS_IDLE)
 
 
 def _attributes() -> tuple[int, ...] | None:

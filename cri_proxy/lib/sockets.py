@@ -28,7 +28,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -75,12 +75,9 @@ class Taken:
 
     def withdraw(self) -> None:
         """Remove the file, unless another socket is there."""
-        with _lock(self.place, is_waiting=True):
-            try:
-                if self.place.lstat().st_ino == self.inode:
-                    self.place.unlink()
-            except FileNotFoundError:
-                return
+        with _lock(self.place, is_waiting=True), suppress(FileNotFoundError):
+            if self.place.lstat().st_ino == self.inode:
+                self.place.unlink()
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,21 +65,18 @@ class _Server:
         status = 0
         try:
             while (message := pipe.read(source, pipe.TO_WORKER)) is not None:
-                self._handle(message)
+                match message:
+                    case pipe.StartMessage():
+                        self._start(message)
+                    case pipe.CancelMessage(number):
+                        if (task := self._tasks.get(number)) is not None:
+                            task.cancel()
+                    case _:
+                        assert_never(message)
         except pipe.FrameInvalid as error:
             _log.error("the daemon broke the worker protocol, this worker exits", fault=error)
             status = 1
         _leave(status)
-
-    def _handle(self, message: pipe.ToWorker) -> None:
-        match message:
-            case pipe.StartMessage():
-                self._start(message)
-            case pipe.CancelMessage(number):
-                if (task := self._tasks.get(number)) is not None:
-                    task.cancel()
-            case _:
-                assert_never(message)
 
     def _start(self, message: pipe.StartMessage) -> None:
         number = message.id

@@ -135,7 +135,7 @@ class Pool:
 
     def _start(self) -> _Worker:
         """Return a new worker."""
-        started = _Worker(self._argv, self._first_frame, self._leave, self._workers.discard)
+        started = _Worker(self)
         self._workers.add(started)
         return started
 
@@ -143,14 +143,10 @@ class Pool:
         """Return the workers that accept jobs."""
         return [each for each in self._workers if each.is_open and not each.has_ended]
 
-    def _leave(self, idle: _Worker) -> asyncio.TimerHandle:
-        """Retire a worker that stays idle, unless it is one of those that are kept."""
-
-        def retire() -> None:
-            if len(self._usable()) > self._kept:
-                idle.retire()
-
-        return asyncio.get_running_loop().call_later(self._idle_seconds, retire)
+    def _dismiss(self, idle: _Worker) -> None:
+        """Retire a worker that stayed idle, unless it is one of those that are kept."""
+        if len(self._usable()) > self._kept:
+            idle.retire()
 
 
 class _Died(Exception):
@@ -168,24 +164,14 @@ class _Call:
 class _Worker:
     """One process, from its start to the moment it has been waited for."""
 
-    def __init__(
-        self,
-        argv: Sequence[str],
-        first_frame: bytes,
-        on_idle: Callable[[_Worker], asyncio.TimerHandle],
-        on_end: Callable[[_Worker], None],
-    ) -> None:
-        self._argv = argv
-        self._first_frame = first_frame
-        self._on_idle = on_idle
-        self._on_end = on_end
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
         self._numbers = itertools.count(1)
         self._calls: dict[int, _Call] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self._started: asyncio.Future[asyncio.StreamWriter] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self._loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[asyncio.StreamWriter] = self._loop.create_future()
         self._task = asyncio.create_task(self._live())
         self.load = 0
         self.is_open = True
@@ -224,7 +210,7 @@ class _Worker:
             frame = pipe.frame_of(message)
         except (pipe.FrameInvalid, TypeError, ValueError) as error:
             raise errors.InternalFault(f"the job {job.name} cannot be sent: {error}") from error
-        call = self._calls[number] = _Call(asyncio.get_running_loop().create_future(), report)
+        call = self._calls[number] = _Call(self._loop.create_future(), report)
         self.load += weight
         self._stop_idling()
         try:
@@ -271,11 +257,11 @@ class _Worker:
             with theirs:
                 reader, writer = await asyncio.open_unix_connection(sock=ours)
                 try:
-                    self._process = process = child.spawn(self._argv, channel=theirs)
+                    self._process = process = child.spawn(self._pool._argv, channel=theirs)
                 except OSError:
                     writer.close()
                     raise
-            writer.write(self._first_frame)
+            writer.write(self._pool._first_frame)
             self._started.set_result(writer)
             if not self.is_open:
                 writer.write_eof()
@@ -292,7 +278,7 @@ class _Worker:
                 status = await asyncio.to_thread(process.wait)
             outcome = f"exit status {status}"
         except OSError as error:
-            outcome = f"{self._argv[0]} could not be started: {error}"
+            outcome = f"{self._pool._argv[0]} could not be started: {error}"
         finally:
             self._end(outcome)
 
@@ -325,7 +311,7 @@ class _Worker:
         _fail(self._started, _Died(outcome))
         for call in self._calls.values():
             _fail(call.end, _Died(outcome))
-        self._on_end(self)
+        self._pool._workers.discard(self)
 
     def retire(self) -> None:
         """Accept no more jobs and close the process's input, so that it exits."""
@@ -337,7 +323,8 @@ class _Worker:
     def rest(self) -> None:
         """Start the idle timer if the worker has no job."""
         if self.load == 0 and self.is_open:
-            self._idle = self._on_idle(self)
+            pool = self._pool
+            self._idle = self._loop.call_later(pool._idle_seconds, pool._dismiss, self)
 
     def _stop_idling(self) -> None:
         if self._idle is not None:

@@ -42,22 +42,16 @@ class Descriptor:
     systems: tuple[str, ...] | None = None
 
 
-class LinkedOutputs(StrEnum):
-    """Which outputs of its packages a manifest links: all of them, or those that it chooses."""
-
-    ALL = "all"
-    CHOSEN = "chosen"
-
-
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """The manifest inside a lockfile, merged with what it includes.
 
-    `variables` are the `[vars]`, names unique, in declared order; their values are shell text for
-    double quotes.
+    `links_all` means all outputs of its packages, else it links those that it chooses. `variables`
+    are the `[vars]`, names unique, in declared order; their values are shell text for double
+    quotes.
     """
 
-    linked_outputs: LinkedOutputs
+    links_all: bool
     install: tuple[Descriptor, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     on_activate: str | None = None

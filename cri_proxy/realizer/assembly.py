@@ -13,7 +13,6 @@ holds, beside the packages' links, what is Flox's in Flox's own environments:
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Final
 
 from cri_proxy import errors
 from cri_proxy.floxhub.outputs import STEPS
-from cri_proxy.model import environments, storepaths
+from cri_proxy.model import storepaths
 from cri_proxy.model.environments import Environment, Mode
 from cri_proxy.model.lockfiles import LinkedOutput
 from cri_proxy.model.storepaths import StorePath
@@ -147,11 +146,6 @@ def write_tree(rendered: Rendered, target: Path) -> None:
     for place, data in rendered.files.items():
         (target / place).write_bytes(data)
     (target / "activate").chmod(0o755)
-
-
-def record(environment: Environment) -> bytes:
-    """Return the bytes of environment.json."""
-    return json.dumps(environments.to_json(environment), indent=1).encode() + b"\n"
 
 
 def _propagated(path: StorePath, mode: Mode, trees: Trees) -> list[StorePath]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from cri_proxy import errors
 from cri_proxy.floxhub import lockfile
 from cri_proxy.lib.job import Jobs, Task
 from cri_proxy.lib.timings import Timings
-from cri_proxy.model import storepaths
+from cri_proxy.model import environments, storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import assembly, protocol, recipes
 from cri_proxy.realizer.protocol import Assembled, Assembly, Ingredients, Requirements
@@ -27,34 +28,63 @@ def jobs(root: Path, paths: Path | None = None, *, is_own: bool = True) -> Jobs:
     program keeps them there.
     """
     store = Store(paths or root / "store")
-    places = _Places(store, Views(root / "environments", store), is_own)
+    assembling = _Assembling(store, Views(root / "environments", store), is_own)
 
     def recipe(argument: Ingredients, task: Task[None]) -> Requirements:
         made = _recipe_of(argument)
         advice = {str(path): text for path, text in made.advice.items()}
         return Requirements(made.identity, made.roots, made.published, advice)
 
-    def assemble(argument: Assembly, task: Task[None]) -> Assembled:
-        return _assemble(argument, _recipe_of(argument.ingredients), places, task)
-
     def recover(argument: None, task: Task[None]) -> None:
         Store(root / "store").recover()  # even where it stays empty: its leases are used
-        places.views.recover()
+        assembling.views.recover()
 
     return Jobs(
         protocol.RECIPE.run_by(recipe),
-        protocol.ASSEMBLE.run_by(assemble),
+        protocol.ASSEMBLE.run_by(assembling.assemble),
         protocol.RECOVER.run_by(recover),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class _Assembling:
     """Where the node keeps store paths and the views of them."""
 
     store: Store
     views: Views
     is_own: bool
+
+    def assemble(self, argument: Assembly, task: Task[None]) -> Assembled:
+        """Commit the view of an environment, unless a store path is missing for it."""
+        ingredients, closure = argument.ingredients, argument.closure
+        recipe = _recipe_of(ingredients)
+        timings = Timings()
+        with timings("realizer.render"):
+            trees = Trees(self.store.directory)
+            rendered = assembly.render(recipe, ingredients, closure, trees)
+        if recipe.needs_shell and rendered.shell is None:
+            return Assembled(timings.taken, needs=_shell_of(ingredients, closure))
+        if self.views.damaged(recipe.identity):
+            self.views.repair(recipe.identity, task.check)
+        with self.views.stage(recipe.identity, task.check) as stage:
+            if not self.views.has(recipe.identity):
+                mounted: tuple[Path, ...] = ()
+                with timings("store.link"):
+                    if self.is_own or stage.can_link(closure):
+                        stage.link(closure)
+                    else:
+                        mounted = stage.make_mount_points(closure)
+                assembly.write_tree(rendered, stage.store / recipe.flox_env.basename)
+                place = self.views.locate(recipe.identity) / "store"
+                environment = replace(
+                    assembly.environment_of(recipe, argument, rendered, place), mounted=mounted
+                )
+                (stage.directory / "environment.json").write_bytes(
+                    json.dumps(environments.to_json(environment), indent=1).encode() + b"\n"
+                )
+                with timings("store.commit"):
+                    stage.commit()
+        return Assembled(timings.taken)
 
 
 def _recipe_of(ingredients: Ingredients) -> Recipe:
@@ -65,36 +95,6 @@ def _recipe_of(ingredients: Ingredients) -> Recipe:
         ingredients,
         hashlib.sha256(bundle.read_bytes()).hexdigest() if bundle else "",
     )
-
-
-def _assemble(argument: Assembly, recipe: Recipe, places: _Places, task: Task[None]) -> Assembled:
-    """Commit the view of an environment, unless a store path is missing for it."""
-    ingredients, closure = argument.ingredients, argument.closure
-    timings = Timings()
-    with timings("realizer.render"):
-        trees = Trees(places.store.directory)
-        rendered = assembly.render(recipe, ingredients, closure, trees)
-    if recipe.needs_shell and rendered.shell is None:
-        return Assembled(timings.taken, needs=_shell_of(ingredients, closure))
-    if places.views.damaged(recipe.identity):
-        places.views.repair(recipe.identity, task.check)
-    with places.views.stage(recipe.identity, task.check) as stage:
-        if not places.views.has(recipe.identity):
-            mounted: tuple[Path, ...] = ()
-            with timings("store.link"):
-                if places.is_own or stage.can_link(closure):
-                    stage.link(closure)
-                else:
-                    mounted = stage.make_mount_points(closure)
-            assembly.write_tree(rendered, stage.store / recipe.flox_env.basename)
-            place = places.views.locate(recipe.identity) / "store"
-            environment = replace(
-                assembly.environment_of(recipe, argument, rendered, place), mounted=mounted
-            )
-            (stage.directory / "environment.json").write_bytes(assembly.record(environment))
-            with timings("store.commit"):
-                stage.commit()
-    return Assembled(timings.taken)
 
 
 def _shell_of(ingredients: Ingredients, closure: tuple[StorePath, ...]) -> StorePath:

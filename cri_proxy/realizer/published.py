@@ -89,7 +89,11 @@ class CatalogAccess:
             return known
         query = CatalogQuery(paths, token)
         with spans.span("floxhub.locate", **{"cri_proxy.paths": len(paths)}):
-            located = await self._ask(query)
+            try:
+                locations = await self._pool.call(protocol.LOCATIONS, query)
+                located = Located(tuple(locations))
+            except _NO_ANSWER as refusal:
+                located = Located(refusal=refusal)
         if isinstance(located.refusal, errors.SourceUnreachable) and await self._pool.call(
             protocol.WAS_GIVEN, query
         ):
@@ -104,14 +108,6 @@ class CatalogAccess:
         if located.refusal is None:
             self._answers[key] = located
         return located
-
-    async def _ask(self, query: CatalogQuery) -> Located:
-        """Return the catalog's answer, or its refusal."""
-        try:
-            locations = await self._pool.call(protocol.LOCATIONS, query)
-        except _NO_ANSWER as refusal:
-            return Located(refusal=refusal)
-        return Located(tuple(locations))
 
     def _warn_of_unsupported(self, places: Sequence[Location]) -> None:
         """Warn of logins that cannot be used: once for each catalog and kind."""

@@ -34,12 +34,9 @@ class Trees:
         with os.scandir(self._place(directory.resolved)) as entries:
             for each in entries:
                 name = f"{directory.resolved}/{each.name}"
-                if each.is_symlink():
-                    found[each.name] = self.entry(name)
-                elif each.is_dir(follow_symlinks=False):
-                    found[each.name] = Entry(TargetKind.DIRECTORY, name)
-                else:
-                    found[each.name] = Entry(TargetKind.FILE, name)
+                is_directory = each.is_dir(follow_symlinks=False)
+                kind = TargetKind.DIRECTORY if is_directory else TargetKind.FILE
+                found[each.name] = self.entry(name) if each.is_symlink() else Entry(kind, name)
         return found
 
     def entry(self, path: str) -> Entry:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cri_proxy import errors
 from cri_proxy.floxhub import lockfile
 from cri_proxy.model import storepaths
-from cri_proxy.model.lockfiles import Descriptor, LinkedOutputs, Lockfile, PackageKind
+from cri_proxy.model.lockfiles import Descriptor, Lockfile, PackageKind
 
 LOCKFILES = Path(__file__).parents[1] / "data" / "lockfiles"
 MIXED = json.loads((LOCKFILES / "mixed.lock").read_bytes())
@@ -68,7 +68,7 @@ def test_a_real_catalog_package_is_read_whole() -> None:
 def test_a_real_manifest_of_version_1_is_read_whole() -> None:
     manifest = load("on-activate").manifest
 
-    assert manifest.linked_outputs is LinkedOutputs.ALL
+    assert manifest.links_all
     assert manifest.variables == (("foo", "bar"),)
     assert manifest.on_activate == '    mkdir -p dummy_dir\n    export foo="baz"\n'
     assert not manifest.has_profile
@@ -84,7 +84,7 @@ def test_a_real_manifest_of_version_1_is_read_whole() -> None:
 def test_a_manifest_with_a_schema_version_is_read_whole() -> None:
     manifest = load("mixed").manifest
 
-    assert manifest.linked_outputs is LinkedOutputs.CHOSEN
+    assert not manifest.links_all
     assert manifest.variables == (("GREETING", "hello ${USER}"), ("ROOT", "/srv"))
     assert manifest.on_activate == "echo up\n"
     assert manifest.has_profile

@@ -11,7 +11,6 @@ from cri_proxy import errors
 from cri_proxy.floxhub import lockfile, outputs
 from cri_proxy.model.lockfiles import (
     Descriptor,
-    LinkedOutputs,
     Lockfile,
     Manifest,
     Package,
@@ -40,7 +39,7 @@ def installing(descriptor: Descriptor, outputs_to_install: tuple[str, ...] | Non
         outputs={name: StorePath("a" * 32, f"tool-{name}") for name in ("stubs", "out", "man")},
         outputs_to_install=outputs_to_install,
     )
-    return Lockfile(Manifest(LinkedOutputs.CHOSEN, install=(descriptor,)), (package,))
+    return Lockfile(Manifest(links_all=False, install=(descriptor,)), (package,))
 
 
 def test_version_1_links_all_but_stubs_and_those_not_to_install_on_steps_of_their_own() -> None:
@@ -145,10 +144,10 @@ def test_a_package_not_locked_for_the_system_is_refused_by_name() -> None:
 
 def test_a_package_for_other_systems_only_need_not_be_locked() -> None:
     descriptor = Descriptor("mac", systems=("x86_64-darwin",))
-    lock = Lockfile(Manifest(LinkedOutputs.ALL, install=(descriptor,)))
+    lock = Lockfile(Manifest(links_all=True, install=(descriptor,)))
 
     outputs.suits(lock, LINUX)
 
 
 def test_an_empty_environment_suits_every_system() -> None:
-    outputs.suits(Lockfile(Manifest(LinkedOutputs.ALL)), "riscv64-linux")
+    outputs.suits(Lockfile(Manifest(links_all=True)), "riscv64-linux")

@@ -22,10 +22,10 @@ from cri_proxy import errors
 from cri_proxy.floxhub.transport import (
     AGENT,
     Deadline,
-    HubRequest,
     RequestSubject,
     Transport,
 )
+from cri_proxy.http.client import Request as Asked
 from cri_proxy.http.client import WholeResponse
 from hack.testbed import ports
 from hack.testbed.web import Drip, Request, Reset, Server, Status, Truncation
@@ -49,14 +49,14 @@ def server() -> Iterator[Echo]:
 
 def ask(server: Server, path: str = "/x", *, limit: int = 10_000) -> WholeResponse:
     transport = Transport(server.url)
-    return transport.ask(HubRequest("GET", server.url + path, limit), WEB, Deadline(PATIENCE))
+    return transport.ask(Asked(server.url + path), limit, WEB, Deadline(PATIENCE))
 
 
 def test_an_answer_comes_whole_with_its_type(server: Echo) -> None:
     transport = Transport(server.url)
-    question = HubRequest("POST", f"{server.url}/x?y=1", 10_000, b"body", {"X-Y": "z"})
+    question = Asked(f"{server.url}/x?y=1", {"X-Y": "z"}, method="POST", body=b"body")
 
-    answer = transport.ask(question, WEB, Deadline(PATIENCE))
+    answer = transport.ask(question, 10_000, WEB, Deadline(PATIENCE))
 
     assert (answer.url, answer.body) == (question.url, b"POST /x?y=1 body")
     assert answer.headers["content-type"] == "text/plain"
@@ -66,7 +66,7 @@ def test_an_answer_comes_whole_with_its_type(server: Echo) -> None:
 def test_connections_are_kept(server: Echo) -> None:
     transport = Transport(server.url)
     for _ in range(3):
-        transport.ask(HubRequest("GET", f"{server.url}/x", 10_000), WEB, Deadline(PATIENCE))
+        transport.ask(Asked(f"{server.url}/x"), 10_000, WEB, Deadline(PATIENCE))
 
     assert len({each.port for each in server.requests}) == 1
 
@@ -136,29 +136,29 @@ def test_a_connection_that_breaks_twice_is_unreachable(server: Echo) -> None:
 
 def test_a_kept_connection_that_the_server_closed_is_replaced(server: Echo) -> None:
     transport = Transport(server.url)
-    question = HubRequest("GET", f"{server.url}/x", 10_000)
-    transport.ask(question, WEB, Deadline(PATIENCE))
+    question = Asked(f"{server.url}/x")
+    transport.ask(question, 10_000, WEB, Deadline(PATIENCE))
     server.stop()
     server.start()
 
-    assert transport.ask(question, WEB, Deadline(PATIENCE)).body == b"GET /x "
+    assert transport.ask(question, 10_000, WEB, Deadline(PATIENCE)).body == b"GET /x "
 
 
 def test_a_silent_server_is_left_at_the_deadline(server: Echo) -> None:
     with server.hold(), pytest.raises(errors.SourceUnreachable, match=r"not done within 0.2 s"):
-        Transport(server.url).ask(HubRequest("GET", f"{server.url}/x", 100), WEB, Deadline(0.2))
+        Transport(server.url).ask(Asked(f"{server.url}/x"), 100, WEB, Deadline(0.2))
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_left_at_the_deadline(server: Echo) -> None:
     server.fail("*", Drip())
 
     with pytest.raises(errors.SourceUnreachable, match=r"not done within 0.4 s"):
-        Transport(server.url).ask(HubRequest("GET", f"{server.url}/x", 10**7), WEB, Deadline(0.4))
+        Transport(server.url).ask(Asked(f"{server.url}/x"), 10**7, WEB, Deadline(0.4))
 
 
 def test_a_deadline_that_has_passed_asks_nothing(server: Echo) -> None:
     with pytest.raises(errors.SourceUnreachable, match="not done within 0 s"):
-        Transport(server.url).ask(HubRequest("GET", f"{server.url}/x", 100), WEB, Deadline(0))
+        Transport(server.url).ask(Asked(f"{server.url}/x"), 100, WEB, Deadline(0))
     assert server.count() == 0
 
 
@@ -173,7 +173,7 @@ def test_a_name_that_does_not_resolve_is_unreachable() -> None:
     url = "http://does-not-exist.invalid"
 
     with pytest.raises(errors.SourceUnreachable, match="name does not resolve"):
-        Transport(url).ask(HubRequest("GET", f"{url}/x", 100), WEB, Deadline(PATIENCE))
+        Transport(url).ask(Asked(f"{url}/x"), 100, WEB, Deadline(PATIENCE))
 
 
 def test_what_does_not_speak_http_is_unreachable() -> None:
@@ -189,7 +189,7 @@ def test_what_does_not_speak_http_is_unreachable() -> None:
 
         greeting = pool.submit(greet)
         with pytest.raises(errors.SourceUnreachable, match="the connection broke twice"):
-            Transport(url).ask(HubRequest("GET", f"{url}/x", 100), WEB, Deadline(PATIENCE))
+            Transport(url).ask(Asked(f"{url}/x"), 100, WEB, Deadline(PATIENCE))
         greeting.result(PATIENCE)
 
 
@@ -237,7 +237,9 @@ def test_a_question_with_a_body_is_not_asked_elsewhere(server: Echo) -> None:
     transport = Transport(server.url)
 
     with pytest.raises(errors.RequestInvalid, match="does not follow"):
-        transport.ask(HubRequest("POST", f"{server.url}/x", 100, b"x"), WEB, Deadline(PATIENCE))
+        transport.ask(
+            Asked(f"{server.url}/x", method="POST", body=b"x"), 100, WEB, Deadline(PATIENCE)
+        )
     assert server.count() == 1
 
 
@@ -286,7 +288,7 @@ def test_a_certificate_of_the_ca_file_is_trusted(pair: Pair) -> None:
     with Echo(certificate=pair) as server:
         transport = Transport(server.url, ca_file=pair.certificate)
 
-        answer = transport.ask(HubRequest("GET", f"{server.url}/x", 100), WEB, Deadline(PATIENCE))
+        answer = transport.ask(Asked(f"{server.url}/x"), 100, WEB, Deadline(PATIENCE))
 
         assert answer.body == b"GET /x "
 
@@ -349,7 +351,7 @@ def test_the_proxy_of_the_environment_is_used_with_its_password(
     monkeypatch.setenv(name, form.format(address))
     url = "http://floxhub.invalid"
 
-    answer = Transport(url).ask(HubRequest("GET", f"{url}/x", 100), WEB, Deadline(PATIENCE))
+    answer = Transport(url).ask(Asked(f"{url}/x"), 100, WEB, Deadline(PATIENCE))
 
     assert answer.body == b"proxied"
     assert proxy.RequestHandlerClass.seen == [  # type: ignore[attr-defined]
@@ -370,13 +372,13 @@ def test_a_proxy_that_is_away_is_told_without_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = "http://floxhub.invalid"
-    question = HubRequest("GET", f"{url}/x", 100)
+    question = Asked(f"{url}/x")
 
     with ports.kept() as port:
         monkeypatch.setenv("http_proxy", f"http://user:s3cret@127.0.0.1:{port}")
         transport = Transport(url)
         with pytest.raises(errors.SourceUnreachable, match="proxy cannot be reached") as refusal:
-            transport.ask(question, WEB, Deadline(PATIENCE))
+            transport.ask(question, 10_000, WEB, Deadline(PATIENCE))
 
     assert "s3cret" not in f"{refusal.value!r}{refusal.value.__cause__!r}"
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
 import threading
 
+import pytest
+
 from cri_proxy.lib import scheduling
+
+IOPRIO_GET = {"x86_64": 252, "aarch64": 31}
 
 
 def asked_in_a_thread() -> tuple[bool, int, int]:
@@ -19,12 +24,17 @@ def asked_in_a_thread() -> tuple[bool, int, int]:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
         taken = scheduling.ask_for_slices(200)
         niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        found.append((taken, scheduling.slice_microseconds(), niceness))
+        found.append((taken, slice_microseconds(), niceness))
 
     thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
     return found[0]
+
+
+def slice_microseconds() -> int:
+    """Return the slice length of this thread, 0 if the kernel does not report one."""
+    return (scheduling._attributes() or [0] * 6)[5] // 1000
 
 
 def knows_slices() -> bool:
@@ -46,7 +56,7 @@ def test_a_process_that_computes_has_the_longest_slices_in_all_its_threads() -> 
     program = (
         "import os, threading; from cri_proxy.lib import scheduling;"
         "scheduling.compute(3);"
-        "show = lambda: print(os.nice(0), scheduling.slice_microseconds());"
+        "show = lambda: print(os.nice(0), (scheduling._attributes() or [0] * 6)[5] // 1000);"
         "thread = threading.Thread(target=show); thread.start(); thread.join()"
     )
     done = subprocess.run(
@@ -93,3 +103,23 @@ def test_what_computes_gives_way_after_every_long_step_and_now_and_then_between_
 
 def test_who_does_not_compute_behind_others_gives_no_way() -> None:
     assert ways_given(10, seconds=1.0, computes=False) == 0
+
+
+def test_only_the_thread_that_asks_is_put_last() -> None:
+    number = IOPRIO_GET.get(platform.machine())
+    if number is None:
+        pytest.skip("this machine's number of ioprio_get(2) is not known here")
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = libc.syscall(number, 1, 0)
+    found: list[int] = []
+
+    def ask() -> None:
+        scheduling.make_idle()
+        found.append(libc.syscall(number, 1, 0) >> 13)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+
+    assert found == [3]
+    assert libc.syscall(number, 1, 0) == before

@@ -25,30 +25,12 @@ class Root:
     def at(self, place: str | PurePosixPath) -> Path:
         """Return a node's path as one of this machine; a link at its end is not followed."""
         path = PurePosixPath(place)
-        return self._real(path.parent) / path.name
+        return self.real(path.parent) / path.name
 
     def real(self, place: str | PurePosixPath) -> Path:
-        """Return the same with all symbolic links followed, within this root."""
-        return self._real(PurePosixPath(place))
-
-    def text(self, place: str | PurePosixPath) -> str | None:
-        """Return the text of a file, None if there is none."""
-        try:
-            return self.real(place).read_text(errors="surrogateescape")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
-
-    def names(self, place: str | PurePosixPath) -> list[str]:
-        """Return the sorted names in a directory, an empty list if there is none."""
-        try:
-            return sorted(each.name for each in self.real(place).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    def _real(self, place: PurePosixPath) -> Path:
-        """Follow symbolic links as the node would: absolute ones start at this root."""
+        """Return the same with all symbolic links followed: absolute ones start at this root."""
         done: list[str] = []
-        waiting = list(reversed(place.parts[1:]))
+        waiting = list(reversed(PurePosixPath(place).parts[1:]))
         links = 0
         while waiting:
             part = waiting.pop()
@@ -67,3 +49,17 @@ class Root:
                 done = []
             waiting += [each for each in reversed(target.parts) if each != target.anchor]
         return self.directory.joinpath(*done)
+
+    def text(self, place: str | PurePosixPath) -> str | None:
+        """Return the text of a file, None if there is none."""
+        try:
+            return self.real(place).read_text(errors="surrogateescape")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def names(self, place: str | PurePosixPath) -> list[str]:
+        """Return the sorted names in a directory, an empty list if there is none."""
+        try:
+            return sorted(each.name for each in self.real(place).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []

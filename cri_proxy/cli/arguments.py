@@ -136,7 +136,8 @@ def _parser_of(command: Command) -> _Parser:
     parser = _Parser(
         prog=f"cri-proxy {command.name}", description=textwrap.fill(command.description, 80)
     )
-    command.add_arguments(parser)
+    for add_to in command.options:
+        add_to(parser)
     return parser
 
 

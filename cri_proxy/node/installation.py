@@ -16,10 +16,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import grp
 import hashlib
 import os
-import pwd
 import shutil
 import stat
 import tomllib
@@ -37,7 +35,7 @@ from cri_proxy.node import editing, kubelets, readiness, release, runtimes, unit
 from cri_proxy.node.changes import Journal
 from cri_proxy.node.kubelets import Kubelet
 from cri_proxy.node.release import Release
-from cri_proxy.node.root import Root
+from cri_proxy.node.root import Root, owners_of
 from cri_proxy.node.systemd import Systemd
 from cri_proxy.settings import CONFIG_FILE, Settings, kinds
 
@@ -296,11 +294,7 @@ def _access_of(root: Root, runtime: str) -> tuple[int, str, str]:
         status = root.real(runtime).stat()
     except FileNotFoundError:
         return _SOCKET_MODE, "root", "root"
-    try:
-        user, group = pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        user, group = str(status.st_uid), str(status.st_gid)
-    return stat.S_IMODE(status.st_mode), user, group
+    return stat.S_IMODE(status.st_mode), *owners_of(status)
 
 
 def _target(root: Root, path: str) -> str | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
+import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -9,6 +13,16 @@ from typing import Final
 from cri_proxy import errors
 
 _LINKS_AT_MOST: Final = 40
+
+
+def owners_of(status: os.stat_result) -> tuple[str, str]:
+    """Return user and group of a file by name, or by number where they have no name."""
+    user, group = str(status.st_uid), str(status.st_gid)
+    with contextlib.suppress(KeyError):
+        user = pwd.getpwuid(status.st_uid).pw_name
+    with contextlib.suppress(KeyError):
+        group = grp.getgrgid(status.st_gid).gr_name
+    return user, group
 
 
 @dataclass(frozen=True, slots=True)

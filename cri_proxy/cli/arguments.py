@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 import cri_proxy
 from cri_proxy.cli import exits, screen
-from cri_proxy.cli.commands import COMMANDS, Command
+from cri_proxy.cli.commands import COMMANDS
 from cri_proxy.lib import suggestions
 from cri_proxy.settings import CONFIG_FILE, page
 
@@ -51,11 +51,12 @@ class _Parser(argparse.ArgumentParser):
     """argparse's parser with our error format and the common options."""
 
     def __init__(self, *, prog: str, usage: str | None = None, description: str) -> None:
+        codes = "\n".join(f"  {code:<3}  {meaning}" for code, meaning in exits.MEANINGS.items())
         super().__init__(
             prog=prog,
             usage=usage,
             description=description,
-            epilog=_epilog(),
+            epilog=f"exit codes:\n{codes}",
             argument_default=argparse.SUPPRESS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -108,7 +109,11 @@ def parse(argv: Sequence[str]) -> Invocation:
     if namespace.command not in _BY_NAME:
         hint = suggestions.hint(namespace.command, [command.name for command in _SHOWN])
         first.error(f"there is no command {namespace.command!r}{hint}")
-    parser = _parser_of(_BY_NAME[namespace.command])
+    command = _BY_NAME[namespace.command]
+    about = textwrap.fill(command.description, 80)
+    parser = _Parser(prog=f"cri-proxy {command.name}", description=about)
+    for add_to in command.options:
+        add_to(parser)
     _, unknown = parser.parse_known_args([*before, *namespace.rest], namespace)
     if unknown:
         parser.refuse_unknown(unknown)
@@ -129,18 +134,3 @@ def _first_parser() -> _Parser:
     parser.add_argument("rest", nargs=argparse.REMAINDER, default=(), help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"cri-proxy {cri_proxy.__version__}")
     return parser
-
-
-def _parser_of(command: Command) -> _Parser:
-    """Return the parser of the words after the command."""
-    parser = _Parser(
-        prog=f"cri-proxy {command.name}", description=textwrap.fill(command.description, 80)
-    )
-    command.add_arguments(parser)
-    return parser
-
-
-def _epilog() -> str:
-    """Return the text at the end of every --help."""
-    codes = "\n".join(f"  {code:<3}  {meaning}" for code, meaning in exits.MEANINGS.items())
-    return f"exit codes:\n{codes}"

@@ -6,7 +6,6 @@ from their defaults and where they come from. Exits with 1 if a check failed; wa
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     with screen.spinner("checking this node"):  # without a network this takes some seconds
         results = _results(loaded.settings)
     if options.is_json:
-        print(json.dumps(_record_of(results, loaded.origins), indent=2))
+        screen.print_json(_record_of(results, loaded.origins))
     elif screen.is_terminal(sys.stdout):
         _draw(results, loaded.origins)
     else:

@@ -53,13 +53,9 @@ class Attempt:
     @property
     def state(self) -> str:
         """What is being done now, in the words of a StillRealizing error."""
-        match self.outcome:
-            case None:
-                return str(self.realization.progress)
-            case errors.CriProxyError():
-                return "failed"
-            case _:
-                return str(Phase.READY)
+        if self.outcome is None:
+            return str(self.realization.progress)
+        return "ready" if isinstance(self.outcome, Environment) else "failed"
 
 
 async def follow(attempts: Sequence[Attempt]) -> None:
@@ -103,13 +99,11 @@ def _bars(attempts: Sequence[Attempt]) -> Iterator[Callable[[], None]]:
         """A spinner, then a mark for success or failure."""
 
         def render(self, task: Task) -> RenderableType:
-            match task.fields["attempt"].outcome:
-                case None:
-                    return super().render(task)
-                case Environment():
-                    return Text("✔", "bold green")
-                case _:
-                    return Text("✘", "bold red")
+            outcome = task.fields["attempt"].outcome
+            if outcome is None:
+                return super().render(task)
+            is_ready = isinstance(outcome, Environment)
+            return Text("✔", "bold green") if is_ready else Text("✘", "bold red")
 
     class Rate(ProgressColumn):
         """Bytes per second and the remaining time, once they can be estimated."""
@@ -123,9 +117,8 @@ def _bars(attempts: Sequence[Attempt]) -> Iterator[Callable[[], None]]:
     console = screen.console(sys.stderr)
     names = min(max(len(str(attempt.reference)) for attempt in attempts), console.width // 2)
     # Columns that fit beside the reference, the most important first.
-    room = console.width - names - len("⠋  ")
+    room = console.width - names - len("⠋  999.9/999.9 MB ")
     columns: list[ProgressColumn] = [_text("{task.fields[bytes]}")]
-    room -= len("999.9/999.9 MB ")
     if room >= (width := len("9999/9999 paths ")):
         columns.insert(0, _text("{task.fields[paths]}"))
         room -= width

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
         if identity is not None
     }
     if options.is_json:
-        print(json.dumps([_record_of(each, pinned) for each in found], indent=2))
+        screen.print_json([_record_of(each, pinned) for each in found])
         return exits.OK
     if not found:
         print(

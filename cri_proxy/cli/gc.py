@@ -7,7 +7,6 @@ command ends when all of them are gone.
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from typing import Final
@@ -31,7 +30,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     with screen.spinner("collecting garbage"):  # files are deleted slowly
         plan, freed = uvloop.run(_collected(wanted, is_dry=options.is_dry_run))
     if options.is_json:
-        print(json.dumps(_record_of(plan, freed), indent=2))
+        screen.print_json(_record_of(plan, freed))
         return exits.OK
     if plan.decisions:
         rows = [_row_of(each, freed) for each in plan.decisions]

@@ -10,14 +10,14 @@ from cri_proxy.cli import arguments, exits
 from cri_proxy.node import installation
 from cri_proxy.node.root import Root
 
-_RUNTIME = "runtime.endpoint"
-
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Install, or print what would be changed; progress goes to standard output."""
     root = root_of(options)
     loaded = loaded_of(root, options, loaded)
-    is_set = any(str(each.key) == _RUNTIME and not each.is_default for each in loaded.origins)
+    is_set = any(
+        str(each.key) == "runtime.endpoint" and not each.is_default for each in loaded.origins
+    )
     plan = installation.plan_of(root, loaded.settings, is_runtime_set=is_set)
     if options.is_dry_run:
         print(

@@ -10,10 +10,17 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Final, cast
 
 from cri_proxy import errors, settings
 from cri_proxy.cli import arguments, exits, screen
+
+_PROGRAMS: Final = {
+    "worker": "cri_proxy.daemon.worker",
+    "peer-server": "cri_proxy.daemon.peerserver",
+    "span-exporter": "cri_proxy.telemetry.exporter",
+}
+"""The daemon's own programs, which get their settings from the daemon that starts them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,24 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     options = arguments.parse(argv)
-    match options.command:
-        # The daemon's own programs get their settings from the daemon that starts them.
-        case "worker":
-            from cri_proxy.daemon import worker
+    if program := _PROGRAMS.get(options.command):
+        return cast("int", importlib.import_module(program).main())
+    if options.command == "version":  # works with invalid settings, too
+        from cri_proxy.cli import version
 
-            return worker.main()
-        case "peer-server":
-            from cri_proxy.daemon import peerserver
-
-            return peerserver.main()
-        case "span-exporter":
-            from cri_proxy.telemetry import exporter
-
-            return exporter.main()
-        case "version":  # works with invalid settings, too
-            from cri_proxy.cli import version
-
-            return version.run(options)
+        return version.run(options)
     try:
         loaded = settings.load(
             overrides=options.overrides, environment=os.environ, file=options.config

@@ -7,25 +7,29 @@ One that fails does not stop the others.
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import assert_never
 
 import uvloop
 
 from cri_proxy import errors, settings
 from cri_proxy.cli import arguments, display, exits, numbers, screen, verbosity
 from cri_proxy.model import references
-from cri_proxy.model.environments import Environment, Mode
+from cri_proxy.model.environments import Mode
 from cri_proxy.model.references import Reference
 from cri_proxy.telemetry import logs
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     """Realize the references; the exit code is that of the worst outcome."""
-    asked, problems = _parsed(options.references)
+    asked: dict[Reference, None] = {}  # without repetitions
+    problems = []
+    for text in options.references:
+        try:
+            asked[references.parse(text)] = None
+        except errors.RequestInvalid as error:
+            problems.append(str(error))
     if problems:
         screen.print_error("\n".join(problems))
         return exits.USAGE
@@ -33,7 +37,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     logs.setup(wanted.log)
     attempts = uvloop.run(_realized(asked, Mode(options.mode), wanted))
     if options.is_json:
-        print(json.dumps([_record_of(attempt) for attempt in attempts], indent=2))
+        screen.print_json([_record_of(attempt) for attempt in attempts])
     else:
         for attempt in attempts:
             _print(attempt)
@@ -46,7 +50,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
 
 
 async def _realized(
-    asked: Sequence[Reference], mode: Mode, wanted: settings.Settings
+    asked: Iterable[Reference], mode: Mode, wanted: settings.Settings
 ) -> list[display.Attempt]:
     # These imports take half a second, which a mistyped reference should not cost.
     from cri_proxy.daemon import parts
@@ -62,68 +66,38 @@ async def _realized(
         return attempts
 
 
-def _parsed(texts: Sequence[str]) -> tuple[list[Reference], list[str]]:
-    """Return the references without repetitions, and an error for each text that is not one."""
-    asked: dict[Reference, None] = {}
-    problems = []
-    for text in texts:
-        try:
-            asked[references.parse(text)] = None
-        except errors.RequestInvalid as error:
-            problems.append(str(error))
-    return list(asked), problems
-
-
 def _print(attempt: display.Attempt) -> None:
     """Print the result of one reference: directory, size and where its store paths came from."""
-    match attempt.outcome:
-        case Environment() as environment:
-            directory = str(environment.store.parent)
-            facts = ", ".join(
-                [
-                    numbers.counted(len(environment.closure), "path"),
-                    numbers.size(environment.nar_bytes),
-                    _origin_of(attempt),
-                    numbers.duration(attempt.seconds),
-                    *(
-                        ["FloxHub did not answer: last known generation"]
-                        if environment.is_stale
-                        else []
-                    ),
-                ]
-            )
-            if not screen.is_terminal(sys.stdout):
-                print(f"{environment.reference}: {directory}: {facts}")
-                return
-            from rich.text import Text
-
-            console = screen.console(sys.stdout)
-            console.print(
-                Text.assemble(("✔ ", "bold green"), (str(environment.reference), "bold"), "  "),
-                Text(facts),
-                sep="",
-            )
-            console.print(Text(f"  {directory}", "dim"), soft_wrap=True)
-        case errors.CriProxyError() as error:
-            name, message = str(attempt.reference), str(error)
-            screen.print_error(message if name in message else f"{name}: {message}")
-        case None:
-            raise AssertionError("`follow` returns when every attempt has an outcome")
-        case _:
-            assert_never(attempt.outcome)
-
-
-def _origin_of(attempt: display.Attempt) -> str:
-    """Return how many store paths were fetched and how many were on the node already."""
-    fetched, present = _counts_of(attempt)
-    if not fetched:
-        return "all already present"
-    return f"{fetched} fetched" + (f", {present} already present" if present else "")
-
-
-def _counts_of(attempt: display.Attempt) -> tuple[int, int]:
+    outcome = attempt.outcome
+    if isinstance(outcome, errors.CriProxyError):
+        name, message = str(attempt.reference), str(outcome)
+        screen.print_error(message if name in message else f"{name}: {message}")
+        return
+    assert outcome is not None, "`follow` returns when every attempt has an outcome"
     progress = attempt.realization.progress
-    return progress.paths_done - progress.paths_present, progress.paths_present
+    present, fetched = progress.paths_present, progress.paths_done - progress.paths_present
+    facts = [numbers.counted(len(outcome.closure), "path"), numbers.size(outcome.nar_bytes)]
+    if not fetched:
+        facts.append("all already present")
+    else:
+        facts.append(f"{fetched} fetched")
+        facts += [f"{present} already present"] if present else []
+    facts.append(numbers.duration(attempt.seconds))
+    if outcome.is_stale:
+        facts.append("FloxHub did not answer: last known generation")
+    shown, directory = ", ".join(facts), str(outcome.store.parent)
+    if not screen.is_terminal(sys.stdout):
+        print(f"{outcome.reference}: {directory}: {shown}")
+        return
+    from rich.text import Text
+
+    console = screen.console(sys.stdout)
+    console.print(
+        Text.assemble(("✔ ", "bold green"), (str(outcome.reference), "bold"), "  "),
+        Text(shown),
+        sep="",
+    )
+    console.print(Text(f"  {directory}", "dim"), soft_wrap=True)
 
 
 def _record_of(attempt: display.Attempt) -> dict[str, object]:
@@ -131,23 +105,21 @@ def _record_of(attempt: display.Attempt) -> dict[str, object]:
         "asked": str(attempt.reference),
         "seconds": round(attempt.seconds, 3),
     }
-    match attempt.outcome:
-        case Environment() as environment:
-            fetched, present = _counts_of(attempt)
-            return record | {
-                "reference": str(environment.reference),
-                "mode": str(environment.mode),
-                "identity": environment.identity,
-                "directory": str(environment.store.parent),
-                "flox_env": str(environment.flox_env),
-                "lock_digest": environment.lock_digest,
-                "is_stale": environment.is_stale,
-                "paths": len(environment.closure),
-                "paths_fetched": fetched,
-                "paths_present": present,
-                "bytes": environment.nar_bytes,
-            }
-        case errors.CriProxyError() as error:
-            return record | {"error": asdict(errors.to_wire(error))}
-        case _:
-            raise AssertionError("`follow` returns when every attempt has an outcome")
+    outcome = attempt.outcome
+    if isinstance(outcome, errors.CriProxyError):
+        return record | {"error": asdict(errors.to_wire(outcome))}
+    assert outcome is not None, "`follow` returns when every attempt has an outcome"
+    progress = attempt.realization.progress
+    return record | {
+        "reference": str(outcome.reference),
+        "mode": str(outcome.mode),
+        "identity": outcome.identity,
+        "directory": str(outcome.store.parent),
+        "flox_env": str(outcome.flox_env),
+        "lock_digest": outcome.lock_digest,
+        "is_stale": outcome.is_stale,
+        "paths": len(outcome.closure),
+        "paths_fetched": progress.paths_done - progress.paths_present,
+        "paths_present": progress.paths_present,
+        "bytes": outcome.nar_bytes,
+    }

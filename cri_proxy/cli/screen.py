@@ -7,6 +7,7 @@ terminal gets plain lines without escape codes. NO_COLOR is honoured, see no-col
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
@@ -51,6 +52,11 @@ def print_error(message: str) -> None:
     mark = f"{_RED}error:{_RESET}" if is_red else "error:"
     for line in message.splitlines():
         print(mark, line, file=sys.stderr)
+
+
+def print_json(value: object) -> None:
+    """Print a value for programs to standard output."""
+    print(json.dumps(value, indent=2))
 
 
 def print_table(

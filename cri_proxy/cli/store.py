@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -31,7 +30,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     with _progress() as on_progress:
         verified = uvloop.run(_verified(wanted, on_progress, does_repair=options.does_repair))
     if options.is_json:
-        print(json.dumps(_record_of(verified), indent=2))
+        screen.print_json(_record_of(verified))
     else:
         _print(verified, was_repaired=options.does_repair)
     return exits.OK if verified.is_whole else exits.FAILED

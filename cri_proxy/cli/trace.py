@@ -5,12 +5,11 @@ Reads the traces that the daemon keeps on disk; the daemon need not be running.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from cri_proxy import errors, settings
-from cri_proxy.cli import arguments, exits, numbers, verbosity
+from cri_proxy.cli import arguments, exits, numbers, screen, verbosity
 from cri_proxy.cli.waterfall import html, rows, terminal
 from cri_proxy.daemon import observing
 from cri_proxy.model import traces
@@ -42,7 +41,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
         written = numbers.counted(len(found), "startup")
         print(f"{written} written to {options.html}", file=sys.stderr)
     if options.is_json:
-        print(json.dumps([_record_of(trace) for trace in found], indent=2))
+        screen.print_json([_record_of(trace) for trace in found])
     elif options.html is None:
         if not found:
             print(none_kept, file=sys.stderr)

@@ -15,7 +15,6 @@ def settings_of(loaded: settings.Loaded, level: str) -> settings.Settings:
         if origin.key.section == "log" and not origin.is_default
     }
     wanted = {"level": level, "format": "text"}
-    log = dataclasses.replace(
-        loaded.settings.log, **{name: wanted[name] for name in wanted.keys() - chosen}
-    )
+    changed = {name: value for name, value in wanted.items() if name not in chosen}
+    log = dataclasses.replace(loaded.settings.log, **changed)
     return dataclasses.replace(loaded.settings, log=log)

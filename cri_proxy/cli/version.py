@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib import metadata
 
@@ -20,5 +19,8 @@ def run(options: arguments.Invocation) -> int:
         "protobuf": metadata.version("protobuf"),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
-    print(json.dumps(versions, indent=2) if options.is_json else screen.columns(versions.items()))
+    if options.is_json:
+        screen.print_json(versions)
+    else:
+        print(screen.columns(versions.items()))
     return exits.OK

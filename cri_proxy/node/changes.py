@@ -18,17 +18,22 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+import msgspec
+
 from cri_proxy import errors
+from cri_proxy.lib import durable
 from cri_proxy.node.root import Root
 
 DIRECTORY: Final = "/var/lib/cri-proxy-install"
 _EDITION: Final = 1
+_UNCHANGED: Final = (-1, -1)
+"""The owner and group for chown(2) to leave as they are."""
 
 Kind = Literal["absent", "file", "link", "directory"]
 
@@ -49,21 +54,20 @@ class Step:
     """Our words in another program's file, and the original ones."""
 
 
-@dataclass(slots=True)
-class _Record:
-    runtime: str | None = None
-    settings: str | None = None
-    steps: list[Step] = field(default_factory=list)
-
-
 class Journal:
-    """The changes to one node, made and undone."""
+    """The changes to one node, made and undone.
+
+    `runtime` is the runtime's socket as found by an earlier installation, `settings` the digest of
+    the settings file that the daemon was started with.
+    """
 
     def __init__(self, root: Root) -> None:
         """Load the journal of earlier installations."""
         self._root: Final = root
         self._directory: Final = root.real(DIRECTORY)
-        self._record = _Record()
+        self._steps: list[Step] = []
+        self.runtime: str | None = None
+        self.settings: str | None = None
         with contextlib.suppress(FileNotFoundError):
             raw = json.loads((self._directory / "journal.json").read_text())
             if raw["edition"] != _EDITION:
@@ -71,50 +75,31 @@ class Journal:
                     f"{DIRECTORY} was written by another version of cri-proxy: use that version to "
                     "install or uninstall"
                 )
-            steps = [
-                Step(
-                    **{
-                        **each,
-                        "owner": tuple(each["owner"]),
-                        "words": None if each["words"] is None else tuple(each["words"]),
-                    }
-                )
-                for each in raw["steps"]
-            ]
-            self._record = _Record(raw["runtime"], raw["settings"], steps)
+            self._steps = msgspec.convert(raw["steps"], list[Step])
+            self.runtime, self.settings = raw["runtime"], raw["settings"]
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is installed on the node."""
-        return not self._record.steps
-
-    @property
-    def runtime(self) -> str | None:
-        """The runtime's socket, as found by an earlier installation."""
-        return self._record.runtime
+        return not self._steps
 
     @property
     def length(self) -> int:
         """The number of steps so far, as an argument for `undo`."""
-        return len(self._record.steps)
-
-    @property
-    def settings(self) -> str | None:
-        """The digest of the settings file that the daemon was started with."""
-        return self._record.settings
+        return len(self._steps)
 
     def remember(self, *, runtime: str, settings: str | None) -> None:
         """Record what the next installation needs to know."""
-        self._record.runtime, self._record.settings = runtime, settings
+        self.runtime, self.settings = runtime, settings
         self._save()
 
     def settle(self) -> None:
         """Merge the steps of each path into one that undoes them all: an upgrade succeeded."""
         first: dict[str, Step] = {}
-        for step in self._record.steps:
+        for step in self._steps:
             first.setdefault(step.path, step)
-        last = {step.path: step for step in self._record.steps}
-        self._record.steps = [
+        last = {step.path: step for step in self._steps}
+        self._steps = [
             replace(step, digest=last[path].digest, words=last[path].words)
             for path, step in first.items()
         ]
@@ -126,50 +111,41 @@ class Journal:
         """Write a file; an existing one keeps its mode and owner."""
         place = self._root.real(path)
         self._begin(path, place, digest=hashlib.sha256(content).hexdigest(), words=words)
-        before = place.stat() if place.exists() else None
-        staged = _staged(place)
-        _write(staged, content)
-        staged.chmod(mode if before is None else stat.S_IMODE(before.st_mode))
-        if before is not None:
-            os.chown(staged, before.st_uid, before.st_gid)
-        _sync(staged)
-        staged.rename(place)
-        _sync(place.parent)
+        owner = _UNCHANGED
+        if place.exists():
+            before = place.stat()
+            mode, owner = stat.S_IMODE(before.st_mode), (before.st_uid, before.st_gid)
+        with _staged(place) as staged:
+            _write(staged, content, mode, owner)
 
     def link(self, path: str, target: str) -> None:
         """Create or retarget a symbolic link atomically."""
         place = self._root.at(path)
         self._begin(path, place, digest=f"-> {target}")
-        staged = _staged(place)
-        staged.unlink(missing_ok=True)
-        staged.symlink_to(target)
-        staged.rename(place)
-        _sync(place.parent)
+        with _staged(place) as staged:
+            staged.symlink_to(target)
 
     def directory(self, path: str, fill: Callable[[Path], None]) -> None:
         """Create a directory, which must not exist yet, with the content that `fill` gives it."""
         place = self._root.at(path)
         self._begin(path, place, digest="directory")
-        staged = _staged(place)
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(mode=0o755)
-        fill(staged)
-        staged.rename(place)
-        _sync(place.parent)
+        with _staged(place) as staged:
+            staged.mkdir(mode=0o755)
+            fill(staged)
 
     def forget(self, path: str) -> None:
         """Remove a directory of ours permanently."""
-        self._record.steps = [each for each in self._record.steps if each.path != path]
+        self._steps = [each for each in self._steps if each.path != path]
         self._save()
         shutil.rmtree(self._root.at(path), ignore_errors=True)
 
     def directories(self) -> list[str]:
         """Return the directories that `directory` created, the latest last."""
-        return [each.path for each in self._record.steps if each.digest == "directory"]
+        return [each.path for each in self._steps if each.digest == "directory"]
 
     def has_edits(self, since: int = 0) -> bool:
         """Return whether a step from index `since` on changed another program's file."""
-        return any(step.words is not None for step in self._record.steps[since:])
+        return any(step.words is not None for step in self._steps[since:])
 
     def undo(self, since: int = 0, *, only_edits: bool = False) -> list[str]:
         """Undo all steps from index `since` on; return the paths that other programs had changed.
@@ -177,14 +153,14 @@ class Journal:
         With `only_edits`, only the changes to other programs' files are undone.
         """
         foreign = []
-        for index, step in reversed(list(enumerate(self._record.steps))):
+        for index, step in reversed(list(enumerate(self._steps))):
             if index < since or (only_edits and step.words is None):
                 continue
             if not self._restore(step):
                 foreign.append(step.path)
-            del self._record.steps[index]
+            del self._steps[index]
             self._save()
-        if not self._record.steps:
+        if not self._steps:
             shutil.rmtree(self._directory, ignore_errors=True)
         return foreign
 
@@ -197,30 +173,27 @@ class Journal:
             if not directory.exists():
                 self._add(Step(str(parent), "absent", digest="parent"))
                 directory.mkdir(mode=0o755)
+        step = Step(path, "absent", digest=digest)
         if place.is_symlink():
-            step = Step(path, "link", original=str(place.readlink()), digest=digest)
+            step = replace(step, was="link", original=str(place.readlink()))
         elif place.is_dir():
             raise errors.RequestInvalid(f"{path} is a directory: remove or rename it")
         elif place.exists():
             status = place.stat()
             originals = self._directory / "originals"
-            name = next(str(each) for each in count() if not (originals / str(each)).exists())
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             originals.mkdir(mode=0o700, exist_ok=True)
-            shutil.copyfile(place, originals / name)
-            _sync(originals / name)
-            step = Step(
-                path,
-                "file",
+            name = next(str(each) for each in count() if not (originals / str(each)).exists())
+            durable.write(originals / name, place.read_bytes())
+            step = replace(
+                step,
+                was="file",
                 original=name,
                 mode=stat.S_IMODE(status.st_mode),
                 owner=(status.st_uid, status.st_gid),
                 modified_ns=status.st_mtime_ns,
-                digest=digest,
                 words=words,
             )
-        else:
-            step = Step(path, "absent", digest=digest)
         self._add(step)
 
     def _restore(self, step: Step) -> bool:
@@ -231,24 +204,17 @@ class Journal:
             with contextlib.suppress(OSError):  # not empty: other programs use it, too
                 place.rmdir()
             return True
-        staged = _staged(place)
-        if staged.is_dir() and not staged.is_symlink():  # left by an interrupted run
-            shutil.rmtree(staged)
-        else:
-            staged.unlink(missing_ok=True)
-        match step.was:
-            case "absent" if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
-            case "absent":
-                place.unlink(missing_ok=True)
-            case "link":
-                staged.symlink_to(step.original or "")
-                staged.rename(place)
-            case _:
-                return self._restore_file(step, place)
+        with _staged(place) as staged:
+            match step.was:
+                case "absent":
+                    durable.remove_tree(place)
+                case "link":
+                    staged.symlink_to(step.original or "")
+                case _:
+                    return self._restore_file(step, place, staged)
         return True
 
-    def _restore_file(self, step: Step, place: Path) -> bool:
+    def _restore_file(self, step: Step, place: Path, staged: Path) -> bool:
         original = (self._directory / "originals" / str(step.original)).read_bytes()
         content, is_ours = original, True
         if place.exists():
@@ -257,49 +223,54 @@ class Journal:
             if not is_ours:
                 ours, before = step.words or ("", "")
                 content = now.replace(ours.encode(), before.encode()) if ours else now
-        staged = _staged(place)
-        _write(staged, content)
-        staged.chmod(step.mode)
-        os.chown(staged, *step.owner)
-        if is_ours:
-            os.utime(staged, ns=(step.modified_ns, step.modified_ns))
-        _sync(staged)
-        staged.rename(place)
+        _write(staged, content, step.mode, step.owner, step.modified_ns if is_ours else None)
         return is_ours
 
     def _add(self, step: Step) -> None:
-        self._record.steps.append(step)
+        self._steps.append(step)
         self._save()
 
     def _save(self) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        text = json.dumps({"edition": _EDITION, **asdict(self._record)}, indent=1)
-        staged = self._directory / ".journal.json"
-        staged.write_text(text + "\n")
-        _sync(staged)
-        staged.rename(self._directory / "journal.json")
-        _sync(self._directory)
-        used = {step.original for step in self._record.steps if step.was == "file"}
+        record = {
+            "edition": _EDITION,
+            "runtime": self.runtime,
+            "settings": self.settings,
+            "steps": [asdict(step) for step in self._steps],
+        }
+        text = json.dumps(record, indent=1) + "\n"
+        durable.write(self._directory / "journal.json", text.encode())
+        used = {step.original for step in self._steps if step.was == "file"}
         for copy in (self._directory / "originals").glob("*"):
             if copy.name not in used:
                 copy.unlink()
 
 
-def _staged(place: Path) -> Path:
-    """Return the temporary name of a file before it is renamed to `place`."""
-    return place.with_name(f".{place.name}.cri-proxy")
+@contextlib.contextmanager
+def _staged(place: Path) -> Iterator[Path]:
+    """Yield a temporary name; what the body creates there is renamed to `place`."""
+    staged = place.with_name(f".{place.name}.cri-proxy")
+    durable.remove_tree(staged)  # left by an interrupted run
+    yield staged
+    if os.path.lexists(staged):
+        staged.rename(place)
+        durable.sync_directory(place.parent)
 
 
-def _write(staged: Path, content: bytes) -> None:
-    """Write a file that is private until it gets the mode of the one it replaces."""
-    staged.unlink(missing_ok=True)
+def _write(
+    staged: Path,
+    content: bytes,
+    mode: int,
+    owner: tuple[int, int],
+    modified_ns: int | None = None,
+) -> None:
+    """Write a file that is private until it gets its mode, and wait until it is on disk."""
     staged.touch(mode=0o600)
-    staged.write_bytes(content)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with staged.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fchown(file.fileno(), *owner)
+        if modified_ns is not None:
+            os.utime(file.fileno(), ns=(modified_ns, modified_ns))
+        os.fsync(file.fileno())

@@ -16,10 +16,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import grp
 import hashlib
 import os
-import pwd
 import shutil
 import stat
 import tomllib
@@ -37,7 +35,7 @@ from cri_proxy.node import editing, kubelets, readiness, release, runtimes, unit
 from cri_proxy.node.changes import Journal
 from cri_proxy.node.kubelets import Kubelet
 from cri_proxy.node.release import Release
-from cri_proxy.node.root import Root
+from cri_proxy.node.root import Root, owners_of
 from cri_proxy.node.systemd import Systemd
 from cri_proxy.settings import CONFIG_FILE, Settings, kinds
 
@@ -113,19 +111,24 @@ def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> Installa
         remembered = Journal(root).runtime
         runtime = runtimes.find(root, kubelet.endpoint, ours=listen, remembered=remembered)
     links = units.enablement() | found.links
-    edits = [] if kubelet.endpoint == endpoint else kubelets.edits(root, kubelet, endpoint)
+    edits = {} if kubelet.endpoint == endpoint else kubelets.edits(root, kubelet, endpoint)
     words = (endpoint, kubelet.endpoint)
+    mode, user, group = _access_of(root, runtime)
+    socket = units.socket_of(listen, mode=mode, user=user, group=group)
+    files = [
+        File(f"{units.DIRECTORY}/{units.SOCKET}", socket),
+        File(f"{units.DIRECTORY}/{units.SERVICE}", units.service_of(found.program)),
+        *_settings_files(root, runtime),
+    ]
     return InstallationPlan(
         kubelet,
         runtime,
         listen,
         found,
         is_new_release=found.tree is not None and not root.at(found.place).exists(),
-        files=_changed(
-            root, [*_units(root, found, runtime, listen), *_settings_files(root, runtime)]
-        ),
+        files=_changed(root, files),
         links={path: target for path, target in links.items() if _target(root, path) != target},
-        kubelet_files=_changed(root, [File(each.path, each.text, words) for each in edits]),
+        kubelet_files=_changed(root, [File(path, text, words) for path, text in edits.items()]),
     )
 
 
@@ -137,14 +140,19 @@ def install(root: Root, plan: InstallationPlan, report: Report, *, seconds: floa
     systemd = Systemd(root)
     systemd.check()
     journal = Journal(root)
-    is_first, begun = journal.is_empty, journal.length
+    begun = journal.length
     previous = _target(root, release.CURRENT)
     try:
-        _put_in_place(journal, plan)
+        if plan.is_new_release:
+            journal.directory(plan.release.place, plan.release.copy)
+        for file in plan.files:
+            journal.write(file.path, _bytes(file.text))
+        for path, target in plan.links.items():
+            journal.link(path, target)
         digest = _settings_digest(root)
         systemd.reload()
         if root.is_running:
-            is_running = not is_first and systemd.is_active(units.SOCKET)
+            is_running = begun > 0 and systemd.is_active(units.SOCKET)
             if is_running and (plan.changes_proxy or digest != journal.settings):
                 systemd.restart_proxy()
             else:
@@ -159,17 +167,7 @@ def install(root: Root, plan: InstallationPlan, report: Report, *, seconds: floa
                 report(condition)
     except BaseException as error:
         report(f"rolling back: {str(error) or type(error).__name__}")
-        is_kubelet_changed = journal.has_edits(begun)
-        journal.undo(begun)
-        with contextlib.suppress(errors.CriProxyError):  # the first error is the one to report
-            systemd.reload()
-            if is_kubelet_changed:
-                systemd.restart(plan.kubelet.unit)
-            if is_first:
-                systemd.stop_proxy()
-                _remove_runtime_directory(root, plan.listen)
-            else:
-                systemd.restart_proxy()
+        _roll_back(root, journal, plan, begun)
         if isinstance(error, errors.CriProxyError):
             raise type(error)(f"{error}; the node is as it was before") from error
         raise
@@ -240,13 +238,20 @@ async def _containers(endpoint: Path) -> int:
     )
 
 
-def _put_in_place(journal: Journal, plan: InstallationPlan) -> None:
-    if plan.is_new_release:
-        journal.directory(plan.release.place, plan.release.copy)
-    for file in plan.files:
-        journal.write(file.path, _bytes(file.text))
-    for path, target in plan.links.items():
-        journal.link(path, target)
+def _roll_back(root: Root, journal: Journal, plan: InstallationPlan, begun: int) -> None:
+    """Undo the steps from `begun` on, and restart what they had changed."""
+    systemd = Systemd(root)
+    is_kubelet_changed = journal.has_edits(begun)
+    journal.undo(begun)
+    with contextlib.suppress(errors.CriProxyError):  # the first error is the one to report
+        systemd.reload()
+        if is_kubelet_changed:
+            systemd.restart(plan.kubelet.unit)
+        if begun > 0:
+            systemd.restart_proxy()
+        else:
+            systemd.stop_proxy()
+            _remove_runtime_directory(root, plan.listen)
 
 
 def _point_kubelet(
@@ -266,31 +271,20 @@ def _changed(root: Root, files: Iterable[File]) -> list[File]:
     return [each for each in files if root.text(each.path) != each.text]
 
 
-def _units(root: Root, found: Release, runtime: str, listen: str) -> list[File]:
-    mode, user, group = _access_of(root, runtime)
-    socket = units.socket_of(listen, mode=mode, user=user, group=group)
-    return [
-        File(f"{units.DIRECTORY}/{units.SOCKET}", socket),
-        File(f"{units.DIRECTORY}/{units.SERVICE}", units.service_of(found.program)),
-    ]
-
-
 def _settings_files(root: Root, runtime: str) -> list[File]:
     """Return the settings file with the runtime's socket, if the daemon would use another one."""
     text = root.text(str(CONFIG_FILE)) or ""
     endpoint = tomllib.loads(text).get("runtime", {}).get("endpoint")
-    if endpoint is None:
-        if runtime == _DEFAULT_RUNTIME:
-            return []
-        return [
-            File(str(CONFIG_FILE), editing.with_toml_value(text, "runtime", "endpoint", runtime))
-        ]
-    configured = str(kinds.unix_socket.of_toml(endpoint))
-    if configured != runtime:
-        raise errors.RequestInvalid(
-            f"{CONFIG_FILE} sets runtime.endpoint to {configured}, but this installation found "
-            f"{runtime}: set both to the same socket"
-        )
+    if endpoint is not None:
+        configured = str(kinds.unix_socket.of_toml(endpoint))
+        if configured != runtime:
+            raise errors.RequestInvalid(
+                f"{CONFIG_FILE} sets runtime.endpoint to {configured}, but this installation found "
+                f"{runtime}: set both to the same socket"
+            )
+    elif runtime != _DEFAULT_RUNTIME:
+        text = editing.with_toml_value(text, "runtime", "endpoint", runtime)
+        return [File(str(CONFIG_FILE), text)]
     return []
 
 
@@ -300,11 +294,7 @@ def _access_of(root: Root, runtime: str) -> tuple[int, str, str]:
         status = root.real(runtime).stat()
     except FileNotFoundError:
         return _SOCKET_MODE, "root", "root"
-    try:
-        user, group = pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        user, group = str(status.st_uid), str(status.st_gid)
-    return stat.S_IMODE(status.st_mode), user, group
+    return stat.S_IMODE(status.st_mode), *owners_of(status)
 
 
 def _target(root: Root, path: str) -> str | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -59,14 +59,6 @@ class Kubelet:
         return [word.text for word in self.service.words]
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A file of the node and its new text."""
-
-    path: str
-    text: str
-
-
 def find(root: Root) -> Kubelet:
     """Return the node's kubelet; raise NotFound if no unit starts one."""
     for unit in (*_UNITS, *_K3S):
@@ -88,23 +80,111 @@ def endpoint_of(root: Root, words: Sequence[str]) -> str | None:
     return _configured(root, editing.flag_of(words, "config"), directory, _RUNTIME[1])
 
 
-def edits(root: Root, kubelet: Kubelet, endpoint: str) -> list[Edit]:
-    """Return the edits that make kubelet use `endpoint`.
+def edits(root: Root, kubelet: Kubelet, endpoint: str) -> dict[str, str]:
+    """Return the files that make kubelet use `endpoint`, path to new text.
 
     Raises RequestInvalid for a configuration that cannot be edited safely, NotFound for a missing
     one.
     """
     if kubelet.is_k3s:
         flag = f"container-runtime-endpoint={endpoint}"
-        return [Edit(_K3S_CONFIG, f'kubelet-arg+:\n  - "{flag}"\n')]
-    found: dict[str, str] = {}
+        return {_K3S_CONFIG: f'kubelet-arg+:\n  - "{flag}"\n'}
+    editor = _Editor(root, kubelet, endpoint)
     for flag, key in (_RUNTIME, _IMAGES):
-        is_wanted = flag == _RUNTIME[0] or _image_endpoint_of(root, kubelet) is not None
         if editing.flag_of(kubelet.words, flag) is not None:
-            _change_flag(root, kubelet, flag, endpoint, found)
-        elif is_wanted:
-            _change_key(root, kubelet, key, endpoint, found)
-    return [Edit(path, text) for path, text in found.items()]
+            editor.change_flag(flag)
+        elif key == _IMAGES[1] and not _configured(
+            root, kubelet.config, kubelet.config_directory, key
+        ):
+            continue  # images come from the runtime's endpoint
+        elif kubelet.config_directory:
+            editor.set_in_directory(kubelet.config_directory, key)
+        elif kubelet.config:
+            editor.set_in_file(kubelet.config, key)
+        else:
+            editor.add_flag(flag)
+    return editor.found
+
+
+@dataclass(frozen=True, slots=True)
+class _Editor:
+    """The edits so far: `found` has the new text of each file."""
+
+    root: Root
+    kubelet: Kubelet
+    endpoint: str
+    found: dict[str, str] = field(default_factory=dict)
+
+    def change_flag(self, flag: str) -> None:
+        """Change a flag in every file that contributes it to the command line."""
+        files = {
+            word.file
+            for word in self.kubelet.service.words
+            if word.text == f"--{flag}" or word.text.startswith(f"--{flag}=")
+        }
+        for file in sorted(files):
+            if file.startswith(_VENDOR):
+                text = self._dropin()
+                changed = editing.with_flag(text, flag, self.endpoint)
+                if changed is None:  # in an Environment= of the vendor: the last flag wins
+                    changed = f"{text.rstrip()} --{flag}={self.endpoint}\n"
+                self.found[self._dropin_path] = changed
+                continue
+            changed = editing.with_flag(self._text(file) or "", flag, self.endpoint)
+            if changed is None:
+                raise errors.RequestInvalid(
+                    f"{file} has --{flag} in a form that cannot be edited: set it by hand to "
+                    f"{self.endpoint}"
+                )
+            self.found[file] = changed
+
+    def set_in_directory(self, directory: str, key: str) -> None:
+        """Set a key in a file of our own; refuse it if one that is read later sets it, too."""
+        for name in self.root.names(directory):
+            text = self.root.text(f"{directory}/{name}") if name > DROPIN else None
+            if name.endswith(".conf") and text is not None and _value(name, text, key):
+                raise errors.RequestInvalid(
+                    f"{directory}/{name} sets {key} and is read after {DROPIN}: remove it there"
+                )
+        path = f"{directory}/{DROPIN}"
+        head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+        text = self.found.get(path, head)
+        self.found[path] = editing.with_yaml_value(text, key, self.endpoint)
+
+    def set_in_file(self, config: str, key: str) -> None:
+        """Set a key in the configuration file, and in the one that kubeadm generates it from."""
+        files = [config]
+        instance = str(PurePosixPath(config).with_name(_INSTANCE))
+        if self.root.text(instance) is not None:
+            files.append(instance)
+        for file in files:
+            text = self._text(file)
+            if text is None:
+                raise errors.NotFound(
+                    f"{file}, kubelet's configuration file, does not exist yet: join the node to "
+                    "its cluster first"
+                )
+            self.found[file] = _with_value(file, text, key, self.endpoint)
+
+    def add_flag(self, flag: str) -> None:
+        """Add a flag for a kubelet without a configuration file."""
+        words = f"--{flag}={self.endpoint}"
+        file = self.kubelet.service.variables_file(EXTRA)
+        if file is not None:
+            self.found[file] = editing.with_words(self._text(file) or "", EXTRA, words)
+        else:
+            self.found[self._dropin_path] = f"{self._dropin().rstrip()} {words}\n"
+
+    @property
+    def _dropin_path(self) -> str:
+        return f"/etc/systemd/system/{self.kubelet.unit}.d/{DROPIN}"
+
+    def _dropin(self) -> str:
+        command = self.kubelet.service.command
+        return self.found.get(self._dropin_path, f"[Service]\nExecStart=\nExecStart={command}\n")
+
+    def _text(self, file: str) -> str | None:
+        return self.found.get(file) or self.root.text(file)
 
 
 def _kubelet_of(root: Root, service: unitfiles.Service) -> Kubelet:
@@ -119,13 +199,6 @@ def _kubelet_of(root: Root, service: unitfiles.Service) -> Kubelet:
     return Kubelet(service.name, url, service, config, directory)
 
 
-def _image_endpoint_of(root: Root, kubelet: Kubelet) -> str | None:
-    flag, key = _IMAGES
-    return editing.flag_of(kubelet.words, flag) or _configured(
-        root, kubelet.config, kubelet.config_directory, key
-    )
-
-
 def _configured(root: Root, config: str | None, directory: str | None, key: str) -> str | None:
     """Return a key of kubelet's files: the last file of the drop-in directory wins."""
     files = [config] if config else []
@@ -137,84 +210,6 @@ def _configured(root: Root, config: str | None, directory: str | None, key: str)
         if text is not None:
             value = _value(file, text, key) or value
     return value
-
-
-def _change_flag(
-    root: Root, kubelet: Kubelet, flag: str, endpoint: str, found: dict[str, str]
-) -> None:
-    """Change a flag in every file that contributes it to the command line."""
-    files = {
-        word.file
-        for word in kubelet.service.words
-        if word.text == f"--{flag}" or word.text.startswith(f"--{flag}=")
-    }
-    for file in sorted(files):
-        if not file.startswith(_VENDOR):
-            text = found.get(file) or root.text(file) or ""
-            changed = editing.with_flag(text, flag, endpoint)
-            if changed is None:
-                raise errors.RequestInvalid(
-                    f"{file} has --{flag} in a form that cannot be edited: set it by hand to "
-                    f"{endpoint}"
-                )
-            found[file] = changed
-            continue
-        dropin = f"/etc/systemd/system/{kubelet.unit}.d/{DROPIN}"
-        text = found.get(dropin) or f"[Service]\nExecStart=\nExecStart={kubelet.service.command}\n"
-        changed = editing.with_flag(text, flag, endpoint)
-        if changed is None:  # in an Environment= of the vendor: the last flag wins
-            changed = f"{text.rstrip()} --{flag}={endpoint}\n"
-        found[dropin] = changed
-
-
-def _change_key(
-    root: Root, kubelet: Kubelet, key: str, endpoint: str, found: dict[str, str]
-) -> None:
-    """Set a key in the drop-in directory, the configuration file, or as a flag without either."""
-    if kubelet.config_directory:
-        path = f"{kubelet.config_directory}/{DROPIN}"
-        _refuse_later(root, kubelet.config_directory, key)
-        head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
-        found[path] = editing.with_yaml_value(found.get(path, head), key, endpoint)
-        return
-    if kubelet.config is None:
-        _add_flag(root, kubelet, key, endpoint, found)
-        return
-    files = [kubelet.config]
-    instance = str(PurePosixPath(kubelet.config).with_name(_INSTANCE))
-    if root.text(instance) is not None:
-        files.append(instance)
-    for file in files:
-        text = found.get(file) or root.text(file)
-        if text is None:
-            raise errors.NotFound(
-                f"{file}, kubelet's configuration file, does not exist yet: join the node to its "
-                "cluster first"
-            )
-        found[file] = _with_value(file, text, key, endpoint)
-
-
-def _add_flag(root: Root, kubelet: Kubelet, key: str, endpoint: str, found: dict[str, str]) -> None:
-    """Add a flag for a kubelet without a configuration file."""
-    flag = next(flag for flag, name in (_RUNTIME, _IMAGES) if name == key)
-    words = f"--{flag}={endpoint}"
-    file = kubelet.service.variables_file(EXTRA)
-    if file is not None:
-        found[file] = editing.with_words(found.get(file) or root.text(file) or "", EXTRA, words)
-        return
-    dropin = f"/etc/systemd/system/{kubelet.unit}.d/{DROPIN}"
-    text = found.get(dropin) or f"[Service]\nExecStart=\nExecStart={kubelet.service.command}"
-    found[dropin] = f"{text.rstrip()} {words}\n"
-
-
-def _refuse_later(root: Root, directory: str, key: str) -> None:
-    """Raise RequestInvalid if a drop-in that is read after ours sets the key."""
-    for name in root.names(directory):
-        text = root.text(f"{directory}/{name}") if name > DROPIN else None
-        if name.endswith(".conf") and text is not None and _value(name, text, key):
-            raise errors.RequestInvalid(
-                f"{directory}/{name} sets {key} and is read after {DROPIN}: remove it there"
-            )
 
 
 def _is_json(text: str) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import json
 import re
@@ -43,6 +44,10 @@ _ANSWER_SECONDS: Final = 5.0
 _HEALTHZ_PORT: Final = 10248
 _CONNECTED: Final = "03"
 _LOGIN: Final = "/etc/kubernetes/kubelet.conf"
+_FACTS: Final = re.compile(
+    r"^\s*(server|certificate-authority-data|client-(?:certificate(?:-data)?|key-data)):\s*(\S+)",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +71,12 @@ class Login:
             context=self.context(),
             timeout=_ANSWER_SECONDS,
         )
-        try:
+        with contextlib.closing(connection):
             connection.request("GET", f"/api/v1/nodes/{node}")
             answer = connection.getresponse()
             if answer.status != http.HTTPStatus.OK:
                 return None if answer.status in (401, 403, 404) else False
             conditions = json.load(answer)["status"].get("conditions", ())
-        finally:
-            connection.close()
         ready = next((each for each in conditions if each["type"] == "Ready"), None)
         if ready is None or ready["status"] != "True":
             return False
@@ -150,20 +153,18 @@ def await_node(
 def login_of(root: Root, words: Sequence[str] = ()) -> Login | None:
     """Return the credentials of a kubelet with this command line, None if we cannot use them."""
     text = root.text(editing.flag_of(words, "kubeconfig") or _LOGIN) or ""
-    server = re.search(r"^\s*server:\s*(\S+)", text, re.MULTILINE)
-    authority = re.search(r"^\s*certificate-authority-data:\s*(\S+)", text, re.MULTILINE)
-    certificate = re.search(r"^\s*client-certificate:\s*(\S+)", text, re.MULTILINE)
-    inline = re.search(r"^\s*client-certificate-data:\s*(\S+)", text, re.MULTILINE)
-    if not (server and authority and (certificate or inline)):
+    facts = dict(reversed(_FACTS.findall(text)))  # the first of each counts
+    server, authority = facts.get("server"), facts.get("certificate-authority-data")
+    if not server or not authority:
         return None
-    trusted = base64.b64decode(authority[1]).decode()
-    if certificate:
-        return Login(server[1], trusted, certificate[1])
-    key = re.search(r"^\s*client-key-data:\s*(\S+)", text, re.MULTILINE)
-    if inline is None or key is None:
-        return None
-    both = base64.b64decode(inline[1]) + b"\n" + base64.b64decode(key[1])
-    return Login(server[1], trusted, pem=both.decode())
+    trusted = base64.b64decode(authority).decode()
+    match facts:
+        case {"client-certificate": file}:
+            return Login(server, trusted, file)
+        case {"client-certificate-data": certificate, "client-key-data": key}:
+            both = base64.b64decode(certificate) + b"\n" + base64.b64decode(key)
+            return Login(server, trusted, pem=both.decode())
+    return None
 
 
 def _looked(look: Callable[[], bool | None]) -> bool | None:
@@ -177,11 +178,9 @@ def _is_healthy(port: int) -> bool | None:
     if port == 0:
         return None
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_ANSWER_SECONDS)
-    try:
+    with contextlib.closing(connection):
         connection.request("GET", "/healthz")
         return connection.getresponse().status == http.HTTPStatus.OK
-    finally:
-        connection.close()
 
 
 def _port_of(root: Root, kubelet: Kubelet) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from typing import Final
 
 from cri_proxy import errors
@@ -12,19 +13,16 @@ from cri_proxy.node.root import Root
 _SECONDS: Final = 180
 
 
+@dataclass(frozen=True, slots=True)
 class Systemd:
     """systemd of one node."""
 
-    def __init__(self, root: Root) -> None:
-        """Do nothing yet."""
-        self._is_running: Final = root.is_running
+    root: Root
 
     def check(self) -> None:
         """Raise NotFound if systemd does not run here."""
-        if self._is_running and self._systemctl("is-system-running", checked=False) in (
-            "",
-            "offline",
-        ):
+        state = self._systemctl("is-system-running", checked=False)
+        if self.root.is_running and state in ("", "offline"):
             raise errors.NotFound(
                 "systemd is not running: run this on the node itself, or use --root for an image"
             )
@@ -57,7 +55,7 @@ class Systemd:
         return self._systemctl("is-active", unit, checked=False) == "active"
 
     def _systemctl(self, *words: str, checked: bool = True) -> str:
-        if not self._is_running:
+        if not self.root.is_running:
             return ""
         argv = ["systemctl", "--no-ask-password", *words]
         try:

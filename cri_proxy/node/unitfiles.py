@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -59,13 +60,6 @@ class Service:
         return next((each for each in reversed(self.environment_files) if each in usual), None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    key: str
-    value: str
-    file: str
-
-
 def service_of(root: Root, name: str) -> Service | None:
     """Return the service of the unit `name`, None if there is no such unit.
 
@@ -74,33 +68,29 @@ def service_of(root: Root, name: str) -> Service | None:
     files = _files_of(root, name)
     if not files:
         return None
-    lines = [line for file in files for line in _lines_of(root, file)]
-    environment_files = [each.value.lstrip("-") for each in _effective(lines, "EnvironmentFile")]
-    assignments = [
-        *_effective(lines, "Environment"),
-        *(each for file in environment_files for each in _assignments_of(root, file)),
-    ]
+    values: defaultdict[str, list[Word]] = defaultdict(list)
+    for file in files:
+        for key, value in _settings_of(root, file):
+            if value:
+                values[key].append(Word(value, file))
+            else:
+                values[key].clear()
+    environment_files = [each.text.lstrip("-") for each in values["EnvironmentFile"]]
+    for file in environment_files:
+        for line in (root.text(file) or "").splitlines():
+            if not line.lstrip().startswith(("#", ";")):
+                values["Environment"].append(Word(line, file))
     variables = {
         variable: (value, line.file)
-        for line in assignments
-        for variable, value in _assigned(line.value)
+        for line in values["Environment"]
+        for variable, value in _assigned(line.text)
     }
-    commands = _effective(lines, "ExecStart")
-    if not commands:
+    if not values["ExecStart"]:
         return Service(name, (), "", environment_files, ())
-    command = commands[-1]
+    command = values["ExecStart"][-1]
     words = list(_expanded(command, variables))
-    references = re.findall(r"\$\{?(\w+)\}?", command.value)
-    return Service(name, words, command.value, environment_files, references)
-
-
-def _effective(lines: Sequence[_Line], key: str) -> list[_Line]:
-    """Return the lines of a key that an empty assignment does not reset."""
-    found: list[_Line] = []
-    for line in lines:
-        if line.key == key:
-            found = [*found, line] if line.value else []
-    return found
+    references = re.findall(r"\$\{?(\w+)\}?", command.text)
+    return Service(name, words, command.text, environment_files, references)
 
 
 def _files_of(root: Root, name: str) -> list[str]:
@@ -108,16 +98,19 @@ def _files_of(root: Root, name: str) -> list[str]:
     unit = next(
         (f"{each}/{name}" for each in DIRECTORIES if root.text(f"{each}/{name}") is not None), None
     )
-    dropins: dict[str, str] = {}
-    for directory in reversed(DIRECTORIES):
-        for each in root.names(f"{directory}/{name}.d"):
-            if each.endswith(".conf"):
-                dropins[each] = f"{directory}/{name}.d/{each}"
-    return [] if unit is None else [unit, *(dropins[each] for each in sorted(dropins))]
+    if unit is None:
+        return []
+    dropins = {
+        each: f"{directory}/{name}.d/{each}"
+        for directory in reversed(DIRECTORIES)
+        for each in root.names(f"{directory}/{name}.d")
+        if each.endswith(".conf")
+    }
+    return [unit, *(dropins[each] for each in sorted(dropins))]
 
 
-def _lines_of(root: Root, file: str) -> Iterator[_Line]:
-    """Yield the assignments of a unit's [Service] section."""
+def _settings_of(root: Root, file: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys and values of a unit's [Service] section."""
     section = ""
     text = re.sub(r"\\\n(?:[#;].*\n)*", " ", root.text(file) or "")
     for raw in text.splitlines():
@@ -126,14 +119,7 @@ def _lines_of(root: Root, file: str) -> Iterator[_Line]:
             section = line
         elif section == "[Service]" and "=" in line and not line.startswith(("#", ";")):
             key, _, value = line.partition("=")
-            yield _Line(key.strip(), value.strip(), file)
-
-
-def _assignments_of(root: Root, file: str) -> Iterator[_Line]:
-    """Yield the assignments of an environment file."""
-    for line in (root.text(file) or "").splitlines():
-        if not line.lstrip().startswith(("#", ";")):
-            yield _Line("Environment", line, file)
+            yield key.strip(), value.strip()
 
 
 def _assigned(text: str) -> list[tuple[str, str]]:
@@ -148,8 +134,8 @@ def _assigned(text: str) -> list[tuple[str, str]]:
     return [(key.strip(), value) for key, equals, value in pairs if equals]
 
 
-def _expanded(command: _Line, variables: Mapping[str, tuple[str, str]]) -> Iterator[Word]:
-    for word in _split(command.value.lstrip("@-:+!"), command.file):
+def _expanded(command: Word, variables: Mapping[str, tuple[str, str]]) -> Iterator[Word]:
+    for word in _split(command.text.lstrip("@-:+!"), command.file):
         if match := re.fullmatch(r"\$(\w+)|\$\{(\w+)\}", word):
             name = match[1] or match[2]
             value, file = variables.get(name, ("", ""))

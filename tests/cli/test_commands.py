@@ -15,7 +15,8 @@ WIDEST = max(len(command.name) for command in SHOWN)
 
 def options_of(command):
     parser = argparse.ArgumentParser(add_help=False)
-    command.add_arguments(parser)
+    for add_to in command.options:
+        add_to(parser)
     return parser._actions
 
 

@@ -14,8 +14,7 @@ OUR_DROPIN = "/etc/systemd/system/kubelet.service.d/90-cri-proxy.conf"
 
 def edits(root: Root) -> dict[str, str]:
     """Return the new text of the files that must change, by path."""
-    found = kubelets.edits(root, kubelets.find(root), PROXY)
-    return {each.path: each.text for each in found}
+    return kubelets.edits(root, kubelets.find(root), PROXY)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import grp
+import contextlib
 import os
-import pwd
 import socket
 import stat
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from cri_proxy.cli.checks.findings import Check, Finding
 from cri_proxy.cri import api_pb2, channels
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.node import kubelets
-from cri_proxy.node.root import Root
+from cri_proxy.node.root import Root, owners_of
 from cri_proxy.settings import schema
 from cri_proxy.settings.kinds import SOCKET_PATH_BYTES
 
@@ -90,18 +89,13 @@ def kubelet(listen: Path, proc: Path) -> Finding:
     if arguments is None:
         return findings.ok("not running on this node")
     endpoint = kubelets.endpoint_of(Root(), arguments)
+    advice = f"run cri-proxy install, or set its containerRuntimeEndpoint to unix://{listen}"
     if endpoint is None:
-        return findings.warn(
-            "no runtime endpoint is configured for it",
-            f"run cri-proxy install, or set its containerRuntimeEndpoint to unix://{listen}",
-        )
+        return findings.warn("no runtime endpoint is configured for it", advice)
     path = endpoint.removeprefix("unix://")
     if Path(path) == listen:
         return findings.ok("uses the proxy")
-    return findings.warn(
-        f"uses {path}, bypassing the proxy",
-        f"run cri-proxy install, or set its containerRuntimeEndpoint to unix://{listen}",
-    )
+    return findings.warn(f"uses {path}, bypassing the proxy", advice)
 
 
 async def _asked(endpoint: Path, handlers: Mapping[str, str]) -> Finding:
@@ -134,32 +128,18 @@ def _judged(found: str, status: api_pb2.StatusResponse, handlers: Mapping[str, s
 def _is_served(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_CONNECT_SECONDS)
-        try:
-            connection.connect(str(path))
-        except OSError:
-            return False
-        return True
+        return connection.connect_ex(str(path)) == 0
 
 
 def _owner_of(status: os.stat_result) -> str:
     """Return mode, owner and group, such as `0660 root:root`."""
-    try:
-        owner = pwd.getpwuid(status.st_uid).pw_name
-    except KeyError:
-        owner = str(status.st_uid)
-    try:
-        group = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:
-        group = str(status.st_gid)
-    return f"{stat.S_IMODE(status.st_mode):04o} {owner}:{group}"
+    return f"{stat.S_IMODE(status.st_mode):04o} {':'.join(owners_of(status))}"
 
 
 def _arguments_of_kubelet(proc: Path) -> list[str] | None:
     """Return the command line of the running kubelet, None if none is running."""
-    for process in (each for each in sorted(proc.iterdir()) if each.name.isdecimal()):
-        try:
+    for process in sorted(proc.glob("[0-9]*")):
+        with contextlib.suppress(OSError):  # the process has ended
             if (process / "comm").read_text().strip() == "kubelet":
                 return (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # the process has ended
-            continue
     return None

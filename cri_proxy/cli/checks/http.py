@@ -6,6 +6,7 @@ import base64
 import email.utils
 import time
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,23 @@ from cri_proxy.http.failures import (
 _SECONDS: Final = 5.0
 _LONGEST_BODY: Final = 65536
 _FIX_VARIABLES: Final = "fix HTTPS_PROXY, HTTP_PROXY or NO_PROXY in the daemon's environment"
+_EXPLANATIONS: Final[Sequence[tuple[type[RequestFailed], str, str]]] = (
+    (ProxyFailed, "the HTTP proxy does not let us through ({})", _FIX_VARIABLES),
+    (Unresolved, "its name does not resolve", "fix the node's DNS, or the name"),
+    (
+        TLSFailed,
+        "its certificate is refused ({})",
+        "name its certificate authority in ca_file, or look at the node's clock",
+    ),
+    (
+        Unconnected,
+        "no connection to it ({})",
+        "see that it runs and that firewalls let this node through",
+    ),
+    (TimedOut, "it does not answer within 5 s", "see that firewalls let this node through"),
+    (RequestFailed, "it broke off ({})", "see what answers there"),
+)
+"""What a failure means to a person, and what to do: the first class that fits counts."""
 
 
 class Unanswered(Exception):
@@ -65,7 +83,8 @@ def get(url: str, ca_file: Path | None) -> CheckResponse:
     except errors.RequestInvalid as error:
         raise Unanswered(str(error), _FIX_VARIABLES) from error
     except RequestFailed as error:
-        raise _explained(error) from error
+        why, advice = next(each for kind, *each in _EXPLANATIONS if isinstance(error, kind))
+        raise Unanswered(why.format(error), advice) from error
     seconds = time.monotonic() - started
     return CheckResponse(response.status, body, seconds, _skew_of(response.headers.get("date")))
 
@@ -77,31 +96,6 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
     login = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
     headers = {"Authorization": f"Basic {login}"} if user else {}
     return urllib.parse.urlunsplit(parts._replace(netloc=host)), headers
-
-
-def _explained(error: RequestFailed) -> Unanswered:
-    """Return the explanation of a failure for a person."""
-    match error:
-        case ProxyFailed():
-            return Unanswered(f"the HTTP proxy does not let us through ({error})", _FIX_VARIABLES)
-        case Unresolved():
-            return Unanswered("its name does not resolve", "fix the node's DNS, or the name")
-        case TLSFailed():
-            return Unanswered(
-                f"its certificate is refused ({error})",
-                "name its certificate authority in ca_file, or look at the node's clock",
-            )
-        case Unconnected():
-            return Unanswered(
-                f"no connection to it ({error})",
-                "see that it runs and that firewalls let this node through",
-            )
-        case TimedOut():
-            return Unanswered(
-                "it does not answer within 5 s", "see that firewalls let this node through"
-            )
-        case _:
-            return Unanswered(f"it broke off ({error})", "see what answers there")
 
 
 def _skew_of(date: str | None) -> float | None:

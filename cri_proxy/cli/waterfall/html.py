@@ -19,6 +19,11 @@ from cri_proxy.model.traces import StoredTrace
 
 _HERE: Final = "<!-- startups -->"
 _TICKS: Final = 5
+_STATE_CLASSES: Final = {
+    "in progress": "state open",
+    "failed": "state failed",
+    "started": "state",
+}
 
 
 def of_traces(found: Sequence[StoredTrace]) -> str:
@@ -32,18 +37,14 @@ def _startup(trace: StoredTrace) -> str:
     startup = trace.startup
     lines = rows.of_trace(trace)
     failure = rows.failure_of(trace)
-    if rows.is_in_progress(trace):
-        state = '<span class="state open">in progress</span>'
-    elif failure:
-        state = '<span class="state failed">failed</span>'
-    else:
-        state = '<span class="state">started</span>'
+    state = rows.state_of(trace)
+    shown = f'<span class="{_STATE_CLASSES[state]}">{state}</span>'
     began = datetime.fromtimestamp(startup.started / 1e9, UTC).isoformat(" ", "milliseconds")
     whole = max(1, lines[0].end)
     ticks = "".join(_tick(tick / _TICKS, whole) for tick in range(_TICKS))
     return (
         f'<section data-whole="{whole}">\n'
-        f"<h2>{escape(startup.pod)} <b>{escape(duration(trace.seconds))}</b> {state}</h2>\n"
+        f"<h2>{escape(startup.pod)} <b>{escape(duration(trace.seconds))}</b> {shown}</h2>\n"
         f'<p class="about">{escape(began)} · trace {escape(startup.trace_id)}'
         f"{f' · {escape(failure)}' if failure else ''}</p>\n"
         '<div class="chart">\n'
@@ -59,16 +60,9 @@ def _tick(share: float, whole: int) -> str:
 def _row(row: Row, whole: int) -> str:
     left = 100 * max(0, row.start) / whole
     width = 100 * (max(row.end, row.start) - max(0, row.start)) / whole
-    classes = " ".join(
-        filter(
-            None,
-            (
-                row.span.kind,
-                "critical" if row.is_critical else "",
-                "failed" if row.has_failed else "",
-            ),
-        )
-    )
+    classes = row.span.kind
+    classes += " critical" if row.is_critical else ""
+    classes += " failed" if row.has_failed else ""
     return (
         f'<details class="{classes}"><summary>'
         f'<span class="name" style="padding-left:{row.depth * 0.9:.1f}rem" '

@@ -66,9 +66,11 @@ def failure_of(trace: StoredTrace) -> str:
     return root.message or "failed"
 
 
-def is_in_progress(trace: StoredTrace) -> bool:
-    """Return whether the startup has not ended, as far as the node knows."""
-    return trace.root is None
+def state_of(trace: StoredTrace) -> str:
+    """Return `in progress` if the startup has not ended, as far as the node knows, or its end."""
+    if trace.root is None:
+        return "in progress"
+    return "failed" if failure_of(trace) else "started"
 
 
 class _Tree:

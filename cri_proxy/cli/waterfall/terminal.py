@@ -20,6 +20,7 @@ _LEAST_BAR: Final = 12
 _NAMES_AT_MOST: Final = 38
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _COLOURS: Final = {"server": "cyan", "client": "blue", "internal": "green"}
+_STATE_STYLES: Final = {"in progress": "yellow", "failed": "bold red", "started": "green"}
 
 
 def show(found: Sequence[StoredTrace]) -> None:
@@ -41,16 +42,11 @@ def _head(trace: StoredTrace) -> Text:
     from rich.text import Text
 
     startup = trace.startup
-    failure = rows.failure_of(trace)
     text = Text()
     text.append(startup.pod, "bold")
     text.append(f"  {duration(trace.seconds)}  ", "bold")
-    if rows.is_in_progress(trace):
-        text.append("in progress", "yellow")
-    elif failure:
-        text.append("failed", "bold red")
-    else:
-        text.append("started", "green")
+    state = rows.state_of(trace)
+    text.append(state, _STATE_STYLES[state])
     attempt = f", sandbox {startup.attempt}" if startup.attempt else ""
     text.append(
         f"  {numbers.ago(time.time() - startup.started / 1e9)}{attempt}  trace {startup.trace_id}",

@@ -84,7 +84,7 @@ def test_a_startup_under_way_ends_where_it_is_known_to_be() -> None:
 
     found = rows.of_trace(trace)
 
-    assert rows.is_in_progress(trace)
+    assert rows.state_of(trace) == "in progress"
     assert found[0].end == max(each.end for each in found[1:])
 
 

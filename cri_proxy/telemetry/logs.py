@@ -150,16 +150,10 @@ def _logger_of(record: logging.LogRecord) -> str:
 
 def _quoted(value: object) -> str:
     """Return a field's value: bare if it is a plain word, else as a JSON string."""
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return str(value).lower()
-        case _:
-            text = str(value)
-            return (
-                text if _PLAIN.fullmatch(text) else _escaped(json.dumps(text, ensure_ascii=False))
-            )
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else _escaped(json.dumps(text, ensure_ascii=False))
 
 
 def _escaped(text: str) -> str:

@@ -11,8 +11,7 @@ meters        metrics: counters, histograms and gauges
 timings       when the parts of a job began and ended
 eventloop     an asyncio event loop in a thread of its own
 singleflight  work of one key runs once for all callers
-scheduling    the processor is left to others
-priority      the disk is left to others
+scheduling    the processor and the disk are left to others
 durable       files that survive a power failure
 locks         locks between threads and processes, which end with their holder
 exchange      two paths of a file system swapped atomically

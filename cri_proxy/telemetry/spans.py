@@ -134,7 +134,11 @@ class Entered:
         if not self.is_last:
             _current.reset(self._token)
         if error is not None and not self.is_bare:
-            _fail(self._span, error)
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            if isinstance(error, Exception):  # a cancellation is no failure
+                self._span.set_attribute("error.type", type(error).__name__)
+                self._span.fail(str(error))
         self._span.finish()
 
 
@@ -252,12 +256,3 @@ def context_of(metadata: Iterable[tuple[str, str | bytes]]) -> Context | None:
 def traceparent_of(context: Context) -> str:
     """Return the `traceparent` header of W3C Trace Context for a span."""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.is_sampled:02x}"
-
-
-def _fail(span: Span, error: BaseException) -> None:
-    """Record the error that ended a span; a cancellation is none."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, Exception):
-        span.set_attribute("error.type", type(error).__name__)
-        span.fail(str(error))

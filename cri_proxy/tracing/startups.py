@@ -22,7 +22,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final, Self
 
 import cachetools
@@ -160,11 +160,7 @@ class Startups:
                     span_id=f"{span_id:016x}",
                     parent_id=None if parent is None else f"{parent.span_id:016x}",
                     started=start,
-                    uid=pod.uid,
-                    attempt=pod.attempt,
-                    namespace=pod.namespace,
-                    name=pod.name,
-                    is_annotated=pod.is_annotated,
+                    **asdict(pod),
                 )
             )
         return self._open(pod, (trace_id, span_id), parent, start)

@@ -68,28 +68,27 @@ def around(
 
     A router must send all that are returned to the interposer.
     """
-    traced: dict[str, Interceptor] = {
-        path: TracedStart(path, interceptors.get(path, _forward), startups, options)
-        for path in subjects.BEGINNING
-    }
     watched = subjects.ENDING if options.is_sending else {subjects.STOP_SANDBOX}
-    for path in watched:
-        inner = interceptors.get(path, _forward)
-        traced[path] = TracedStop(path, inner, startups, stops, options)
+    kinds: dict[str, type[TracedStart | TracedStop]] = {
+        **dict.fromkeys(subjects.BEGINNING, TracedStart),
+        **dict.fromkeys(watched, TracedStop),
+    }
+    traced = {
+        path: kind(path, interceptors.get(path, _forward), startups, stops, options)
+        for path, kind in kinds.items()
+    }
     return {**interceptors, **traced}
 
 
+@dataclass(frozen=True, slots=True)
 class _Traced:
     """What both kinds of traced methods have in common."""
 
-    def __init__(
-        self, path: str, inner: Interceptor, startups: Startups, options: TracingOptions
-    ) -> None:
-        self._path = path
-        self._name = path[1:]
-        self._inner = inner
-        self._startups = startups
-        self._options = options
+    _path: str
+    _inner: Interceptor
+    _startups: Startups
+    _stops: StopTraces
+    _options: TracingOptions
 
     def _is_wanted(self, pod: Pod | None) -> bool:
         """Return whether the pod is to be traced by the settings, as far as the call shows."""
@@ -114,10 +113,11 @@ class _Traced:
         tries: tuple[Startup, str] | None = None,
     ) -> tuple[bytes, CallSubject]:
         """Answer within a SERVER span; also return the ids that the response has."""
-        attributes = {"rpc.system.name": "grpc", "rpc.method": self._name, **attributes}
+        name = self._path[1:]
+        attributes = {"rpc.system.name": "grpc", "rpc.method": name, **attributes}
         span = spans.below(
             place.parent,
-            self._name,
+            name,
             kind="server",
             attributes={**attributes, "server.address": str(self._options.listen)},
         )
@@ -188,17 +188,6 @@ class TracedStart(_Traced):
 
 class TracedStop(_Traced):
     """A method that a pod stops with, traced where traces are sent."""
-
-    def __init__(
-        self,
-        path: str,
-        inner: Interceptor,
-        startups: Startups,
-        stops: StopTraces,
-        options: TracingOptions,
-    ) -> None:
-        super().__init__(path, inner, startups, options)
-        self._stops = stops
 
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Answer as the wrapped interceptor does, within spans."""

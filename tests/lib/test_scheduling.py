@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
 import threading
 
+import pytest
+
 from cri_proxy.lib import scheduling
+
+_IOPRIO_GET = {"x86_64": 252, "aarch64": 31}
 
 
 def asked_in_a_thread() -> tuple[bool, int, int]:
@@ -93,3 +98,23 @@ def test_what_computes_gives_way_after_every_long_step_and_now_and_then_between_
 
 def test_who_does_not_compute_behind_others_gives_no_way() -> None:
     assert ways_given(10, seconds=1.0, computes=False) == 0
+
+
+def test_only_the_thread_that_asks_is_put_last() -> None:
+    number = _IOPRIO_GET.get(platform.machine())
+    if number is None:
+        pytest.skip("this machine's number of ioprio_get(2) is not known here")
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = libc.syscall(number, 1, 0)
+    found: list[int] = []
+
+    def ask() -> None:
+        scheduling.make_idle()
+        found.append(libc.syscall(number, 1, 0) >> 13)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+
+    assert found == [3]
+    assert libc.syscall(number, 1, 0) == before

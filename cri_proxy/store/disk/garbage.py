@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import durable, priority, scheduling
+from cri_proxy.lib import durable, scheduling
 from cri_proxy.lib.job import NOTHING, Job, Jobs, Task
 from cri_proxy.model import environments, references
 from cri_proxy.model.references import Reference
@@ -248,7 +248,7 @@ class _Collector:
 
     def empty(self, argument: None, task: Task[None]) -> int:
         """Delete everything in the `.garbage` directories slowly; return the number of files."""
-        priority.make_idle()
+        scheduling.make_idle()
         files = 0
         for directory in (self._views.directory, self._store.directory):
             garbage = directory / staging.GARBAGE

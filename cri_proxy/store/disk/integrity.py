@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from cri_proxy import errors
-from cri_proxy.lib import priority
+from cri_proxy.lib import scheduling
 from cri_proxy.lib.job import NOTHING, Job, Jobs, Task
 from cri_proxy.model import environments
 from cri_proxy.model.storepaths import StorePath
@@ -114,7 +114,7 @@ class _Integrity:
         """Hash store paths; quarantine what differs."""
         seconds, rate = argument.seconds, argument.bytes_per_second
         if rate is not None:
-            priority.make_idle()
+            scheduling.make_idle()
         end = None if seconds is None else time.monotonic() + seconds
         pace = _Pace(rate, task)
         found: list[Damage] = []

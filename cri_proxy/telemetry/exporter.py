@@ -43,9 +43,8 @@ from opentelemetry.trace import (
 import cri_proxy
 from cri_proxy.lib import child
 from cri_proxy.telemetry import logs
-from cri_proxy.telemetry.sender import ExporterInit
+from cri_proxy.telemetry.sender import ENDPOINTS, ExporterInit
 
-ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _TRACES: Final = "/v1/traces"
 _CLOSE_SECONDS: Final = 4.0

@@ -19,7 +19,6 @@ import socket
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
 
 from cri_proxy import errors
 from cri_proxy.cri import methods
@@ -35,20 +34,91 @@ INTERPOSER_SOCKET = "interposer.sock"
 _LAST_SECONDS = 1.0
 
 
-class Front(Protocol):
-    """What serves kubelet's socket: `Alone` or `Routed`."""
+class Front:
+    """The interposer at kubelet's socket."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
 
     async def start(self) -> None:
-        """Listen; raise RequestInvalid if the socket is not available."""
+        """Listen; raise RequestInvalid if the socket is not available.
+
+        gRPC cannot take a socket that listens already.
+        """
+        if passed := sockets.inherited(os.environ):
+            for each in passed:
+                each.close()
+            raise errors.RequestInvalid(
+                "systemd has passed a socket, which the interposer alone cannot serve: set "
+                "serve.front to router, or stop the socket unit"
+            )
+        await self._server.start()
 
     def is_replaced(self) -> bool:
         """Return whether another process has taken kubelet's socket over."""
+        return self._server.taken is not None and self._server.taken.is_lost()
 
     async def drain(self, grace: float) -> None:
         """Refuse new calls, and wait for those in flight, for at most `grace` seconds."""
+        await self._server.drain(grace)
 
     async def stop(self) -> None:
         """Stop at once."""
+        await self._server.stop()
+
+
+class _Routed(Front):
+    """The router at kubelet's socket, and the interposer behind it."""
+
+    def __init__(
+        self,
+        server: Server,
+        router_of: Callable[[Sequence[socket.socket]], Router],
+        listening: Callable[[], AbstractContextManager[tuple[socket.socket, sockets.Taken]]],
+    ) -> None:
+        super().__init__(server)
+        self.router: Router | None = None
+        self._router_of = router_of
+        self._listening = listening
+        self._taken: sockets.Taken | None = None
+
+    async def start(self) -> None:
+        """Listen at kubelet's socket, or at the sockets that systemd passed."""
+        if passed := sockets.inherited(os.environ):
+            await self._serve(passed)
+            return
+        with self._listening() as (listener, taken):
+            await self._serve([listener])
+            self._taken = taken
+
+    async def _serve(self, listening: Sequence[socket.socket]) -> None:
+        await self._server.start()
+        self.router = self._router_of(listening)
+        await self.router.start()
+
+    def is_replaced(self) -> bool:
+        return self._taken is not None and self._taken.is_lost()
+
+    async def drain(self, grace: float) -> None:
+        """Drain the router first: the calls that it has lent to the interposer end with it."""
+        begun = time.monotonic()
+        if self.router is not None:
+            await self.router.drain(grace)
+        self._withdraw()
+        await super().drain(max(_LAST_SECONDS, grace - (time.monotonic() - begun)))
+
+    async def stop(self) -> None:
+        if self.router is not None:
+            await self.router.close()
+        self._withdraw()
+        await super().stop()
+
+    def _withdraw(self) -> None:
+        """Remove our socket files, unless another daemon has replaced them."""
+        for taken in self._taken, self._server.taken:
+            if taken is not None:
+                taken.withdraw()
+        self._taken = self._server.taken = None
 
 
 def front_of(
@@ -67,125 +137,23 @@ def front_of(
     place, runtime = settings.serve.listen, settings.runtime.endpoint
     access = sockets.access_of(runtime)
     if settings.serve.front == "interposer":
-        return Alone(Server(relay, place, access, is_replacing=is_replacing))
+        return Front(Server(relay, place, access, is_replacing=is_replacing))
     behind = place.with_name(INTERPOSER_SOCKET)
     server = Server(relay, behind, access, is_replacing=is_replacing)
     table = counting.Table(methods.ALL, count) if count is not None else None
-    interposes = frozenset(interposed)
-
-    def router(listening: Sequence[socket.socket]) -> Router:
-        return Router(
-            listening, upstream=runtime, interposer=behind, interposed=interposes, table=table
-        )
-
+    router_of = functools.partial(
+        Router, upstream=runtime, interposer=behind, interposed=frozenset(interposed), table=table
+    )
     listening = functools.partial(sockets.listening, place, access, is_replacing=is_replacing)
-    routed = Routed(server, router, listening)
+    routed = _Routed(server, router_of, listening)
     registry.gauge(
         "cri_proxy_router_connections",
         "Connections of kubelet and other clients to the router.",
-        lambda: routed.connections,
+        lambda: 0 if routed.router is None else routed.router.connections,
     )
     registry.gauge(
         "cri_proxy_router_held_bytes",
         "Responses that wait in the router until their client reads more.",
-        lambda: routed.held_bytes,
+        lambda: 0 if routed.router is None else routed.router.held_bytes,
     )
     return routed
-
-
-class Alone:
-    """The interposer at kubelet's socket."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    async def start(self) -> None:
-        """Listen at kubelet's socket; gRPC cannot take one that listens already."""
-        if passed := sockets.inherited(os.environ):
-            for each in passed:
-                each.close()
-            raise errors.RequestInvalid(
-                "systemd has passed a socket, which the interposer alone cannot serve: set "
-                "serve.front to router, or stop the socket unit"
-            )
-        await self._server.start()
-
-    def is_replaced(self) -> bool:
-        """Return whether another process has taken kubelet's socket over."""
-        return self._server.taken is not None and self._server.taken.is_lost()
-
-    async def drain(self, grace: float) -> None:
-        """Drain the interposer."""
-        await self._server.drain(grace)
-
-    async def stop(self) -> None:
-        """Cancel every call."""
-        await self._server.stop()
-
-
-class Routed:
-    """The router at kubelet's socket, and the interposer behind it."""
-
-    def __init__(
-        self,
-        server: Server,
-        router_of: Callable[[Sequence[socket.socket]], Router],
-        listening: Callable[[], AbstractContextManager[tuple[socket.socket, sockets.Taken]]],
-    ) -> None:
-        self._server = server
-        self._router_of = router_of
-        self._listening = listening
-        self._taken: sockets.Taken | None = None
-        self._router: Router | None = None
-
-    async def start(self) -> None:
-        """Listen at kubelet's socket, or at the sockets that systemd passed."""
-        passed = sockets.inherited(os.environ)
-        if passed:
-            await self._server.start()
-            await self._route(passed)
-            return
-        with self._listening() as (listener, taken):
-            await self._server.start()
-            await self._route([listener])
-            self._taken = taken
-
-    def is_replaced(self) -> bool:
-        """Return whether another process has taken kubelet's socket over."""
-        return self._taken is not None and self._taken.is_lost()
-
-    @property
-    def connections(self) -> int:
-        """How many connections the router has."""
-        return 0 if self._router is None else self._router.connections
-
-    @property
-    def held_bytes(self) -> int:
-        """How much the router holds for clients that do not read."""
-        return 0 if self._router is None else self._router.held_bytes
-
-    async def drain(self, grace: float) -> None:
-        """Drain the router first: the calls that it has lent to the interposer end with it."""
-        begun = time.monotonic()
-        if self._router is not None:
-            await self._router.drain(grace)
-        self._withdraw()
-        await self._server.drain(max(_LAST_SECONDS, grace - (time.monotonic() - begun)))
-
-    async def stop(self) -> None:
-        """Close every connection."""
-        if self._router is not None:
-            await self._router.close()
-        self._withdraw()
-        await self._server.stop()
-
-    async def _route(self, listening: Sequence[socket.socket]) -> None:
-        self._router = self._router_of(listening)
-        await self._router.start()
-
-    def _withdraw(self) -> None:
-        """Remove our socket files, unless another daemon has replaced them."""
-        for taken in self._taken, self._server.taken:
-            if taken is not None:
-                taken.withdraw()
-        self._taken = self._server.taken = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -22,14 +22,7 @@ from cri_proxy import __version__, errors
 from cri_proxy.containerd import images as containerd_images
 from cri_proxy.cri import api_pb2, channels, methods
 from cri_proxy.cri.runtime import Runtime
-from cri_proxy.daemon import (
-    background,
-    fronts,
-    measuring,
-    observing,
-    parts,
-    peering,
-)
+from cri_proxy.daemon import background, fronts, measuring, observing, parts, peering
 from cri_proxy.interposer import (
     generations,
     handlers,
@@ -43,7 +36,6 @@ from cri_proxy.interposer.mutability import Mutability
 from cri_proxy.interposer.relay import Relay
 from cri_proxy.lib import notify, scheduling
 from cri_proxy.lib.meters import Registry
-from cri_proxy.model.imagenames import ImageName
 from cri_proxy.realizer.realizer import Realizer
 from cri_proxy.settings.schema import Settings
 from cri_proxy.telemetry import logs
@@ -51,7 +43,6 @@ from cri_proxy.tracing import metering
 from cri_proxy.tracing.metering import MeteredRelay
 
 _log = logs.of(__name__)
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _RUNTIME_POLL_SECONDS: Final = 1.0
 _PLACE_POLL_SECONDS: Final = 0.5
 
@@ -62,7 +53,9 @@ async def serve(settings: Settings, *, is_replacing: bool = False) -> None:
     Raises a CriProxyError when it cannot start, for instance because another daemon has the socket
     and `is_replacing` is not set.
     """
-    stopping = _stop_on_signals()
+    stopping = asyncio.Event()
+    for number in signal.SIGTERM, signal.SIGINT:
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         queue = await stack.enter_async_context(observing.span_queue_of(settings))
         built = await stack.enter_async_context(parts.parts_of(settings))
@@ -134,44 +127,26 @@ def interceptors_of(
         token_file=settings.floxhub.token_file,
     )
     annotations = lifecycle.Annotations(runtime)
-    return {
-        methods.path_of("RunPodSandbox"): lifecycle.RunPodSandbox(realizer, policy),
-        methods.path_of("CreateContainer"): lifecycle.CreateContainer(
+    images = settings.pods.placeholder_images
+    found: dict[str, Interceptor] = {
+        "RunPodSandbox": lifecycle.RunPodSandbox(realizer, policy),
+        "CreateContainer": lifecycle.CreateContainer(
             realizer,
             imageconfigs.ImageConfigs(runtime),
             generations.KeptGenerations(runtime.containers),
             mutability,
             policy,
         ),
-        methods.path_of("RemoveContainer"): mutability,
-        methods.path_of("RemovePodSandbox"): mutability,
-        methods.path_of("Exec"): lifecycle.Exec(api_pb2.ExecRequest, annotations),
-        methods.path_of("ExecSync"): lifecycle.Exec(api_pb2.ExecSyncRequest, annotations),
-        methods.path_of("RestorePod"): restoration.RestorePod(known),
-        **{methods.path_of(name): each for name, each in handlers.interceptors_of(known).items()},
-        **_pulls_of(settings.pods.placeholder_images, runtime, imports, known),
+        "RemoveContainer": mutability,
+        "RemovePodSandbox": mutability,
+        "Exec": lifecycle.Exec(api_pb2.ExecRequest, annotations),
+        "ExecSync": lifecycle.Exec(api_pb2.ExecSyncRequest, annotations),
+        "RestorePod": restoration.RestorePod(known),
+        **handlers.interceptors_of(known),
     }
-
-
-def _pulls_of(
-    names: Sequence[ImageName],
-    runtime: Runtime,
-    imports: containerd_images.Images,
-    known: handlers.Handlers,
-) -> Mapping[str, Interceptor]:
-    """Return the interceptor of PullImage, if the settings need one."""
-    if not names and not known:
-        return {}
-    return {methods.path_of("PullImage"): pulls.PullImage(names, runtime, imports, known)}
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Return an event that is set by SIGTERM and SIGINT."""
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stopping.set)
-    return stopping
+    if images or known:
+        found["PullImage"] = pulls.PullImage(images, runtime, imports, known)
+    return {methods.path_of(name): interceptor for name, interceptor in found.items()}
 
 
 async def _announce(runtime: Runtime) -> None:

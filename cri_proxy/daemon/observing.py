@@ -18,7 +18,7 @@ from cri_proxy import errors
 from cri_proxy.cri.runtime import Runtime
 from cri_proxy.interposer.calls import Interceptor
 from cri_proxy.settings.schema import Settings
-from cri_proxy.telemetry import logs, provider
+from cri_proxy.telemetry import logs, provider, spans
 from cri_proxy.telemetry.ring import Ring
 from cri_proxy.telemetry.spanqueue import SpanQueue
 from cri_proxy.tracing import tracer
@@ -61,14 +61,8 @@ async def traced(
     runtime: Runtime,
 ) -> AsyncIterator[Mapping[str, Interceptor]]:
     """Put tracing around the interceptors, and continue the last daemon's startups."""
-    facts: dict[str, str] = {}
-    startups = Startups(
-        queue=queue,
-        settle_seconds=settings.tracing.settle_seconds,
-        facts=lambda: facts,
-    )
-    resumed = startups.resume()
-    if resumed:
+    startups = Startups(queue=queue, settle_seconds=settings.tracing.settle_seconds)
+    if resumed := startups.resume():
         _log.info("startups go on", count=resumed)
     stops = StopTraces(settings.tracing.settle_seconds)
     options = tracer.TracingOptions(
@@ -77,7 +71,7 @@ async def traced(
         endpoint=settings.runtime.endpoint,
         is_sending=queue.is_sending,
     )
-    asking = asyncio.create_task(_learn(facts, runtime))
+    asking = asyncio.create_task(_learn(startups.facts, runtime))
     try:
         yield tracer.around(interceptors, startups, stops, options)
     finally:
@@ -86,7 +80,7 @@ async def traced(
         startups.close()
 
 
-async def _learn(facts: dict[str, str], runtime: Runtime) -> None:
+async def _learn(facts: dict[str, spans.Value], runtime: Runtime) -> None:
     """Ask the runtime for its name and version, and again after a while, as it may be upgraded."""
     while True:
         try:

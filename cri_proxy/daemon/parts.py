@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,10 +42,8 @@ async def keeping_pool_of(settings: Settings) -> AsyncIterator[workers.Pool]:
     """Yield a pool of one worker at the lowest priority, for maintenance."""
     init = init_of(settings, settings.store.workers_on(1))
     pool = workers.Pool(WORKER_ARGV, size=1, settings=init, nice=_LEAST_NICE)
-    try:
+    async with aclosing(pool):
         yield pool
-    finally:
-        await pool.aclose()
 
 
 @asynccontextmanager
@@ -58,27 +56,23 @@ async def realizer_of(settings: Settings) -> AsyncIterator[Realizer]:
 @asynccontextmanager
 async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
     """Build a realizer with its workers and a recovered store; close all of them at the end."""
-    cores = len(os.sched_getaffinity(0))
-    size = settings.store.workers_on(cores)
-    pool = workers.Pool(WORKER_ARGV, size=size, settings=init_of(settings, size), kept=1)
-    try:
+    size = settings.store.workers_on(len(os.sched_getaffinity(0)))
+    init = init_of(settings, size)
+    async with aclosing(workers.Pool(WORKER_ARGV, size=size, settings=init, kept=1)) as pool:
         await pool.call(protocol.RECOVER, None)
         async with realizer_with(settings, pool) as realizer:
             yield Parts(pool, realizer)
-    finally:
-        await pool.aclose()
 
 
 @asynccontextmanager
 async def realizer_with(settings: Settings, pool: workers.Pool) -> AsyncIterator[Realizer]:
     """Build a realizer that uses the workers of `pool`; the store has been recovered."""
-    store = await _store_of(settings, pool)
-    realizer = Realizer(settings.store.root, pool, store, options_of(settings))
-    try:
+    root, options = settings.store.root, options_of(settings)
+    async with (
+        aclosing(await _store_of(settings, pool)) as store,
+        aclosing(Realizer(root, pool, store, options)) as realizer,
+    ):
         yield realizer
-    finally:
-        await realizer.aclose()
-        await store.aclose()
 
 
 async def _store_of(settings: Settings, pool: workers.Pool) -> closures.ClosureSource:
@@ -94,10 +88,17 @@ def options_of(settings: Settings) -> RealizerOptions:
     """Return the options of the realizer by the settings."""
     system = systems.of_node()
     shell = settings.activation.shell.get(system)
+    match settings.activation.certificates:
+        case "none":
+            authorities = None
+        case "auto":
+            authorities = certificates.bundle()
+        case path:
+            authorities = Path(path)
     return RealizerOptions(
         system=system,
         shell=None if shell is None else str(shell),
-        certificates=_certificates_of(settings.activation.certificates),
+        certificates=authorities,
         remember_seconds=settings.floxhub.remember_seconds,
     )
 
@@ -123,7 +124,6 @@ def init_of(settings: Settings, size: int) -> WorkerInit:
 def store_options_of(settings: Settings, size: int) -> StoreOptions:
     """Return what the settings say about the store to each of `size` workers."""
     store = settings.store
-    nix_directory = store.nix_directory
     return StoreOptions(
         directory=store.root / "store",
         kind=store.kind,
@@ -135,18 +135,7 @@ def store_options_of(settings: Settings, size: int) -> StoreOptions:
         timeout_seconds=store.timeout_seconds,
         peers=PeerOptions(settings.peer.names, settings.peer.listen),
         nix=NixOptions(
-            directory="" if nix_directory is None else str(nix_directory),
+            directory="" if store.nix_directory is None else str(store.nix_directory),
             remote=store.nix_remote,
         ),
     )
-
-
-def _certificates_of(setting: str) -> Path | None:
-    """Return the CA bundle for environments without one, by activation.certificates."""
-    match setting:
-        case "none":
-            return None
-        case "auto":
-            return certificates.bundle()
-        case path:
-            return Path(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -42,7 +43,8 @@ async def serving(settings: Settings, store: StoreOptions) -> AsyncIterator[None
             descriptors=(listening.fileno(),),
         )
         _log.info("peers", listen=settings.peer.listen, names=" ".join(settings.peer.names))
-        supervisor = child.Supervisor(program, _log_end)
+        log_end = functools.partial(_log.warning, "peer server ended")
+        supervisor = child.Supervisor(program, log_end)
         try:
             yield
         finally:
@@ -67,7 +69,3 @@ def _listening(address: str) -> socket.socket:
             "address of this node with a free port"
         ) from error
     return made
-
-
-def _log_end(why: str, again_in: float) -> None:
-    _log.warning("peer server ended", why=why, again_in=again_in)

@@ -116,10 +116,10 @@ class Supervisor:
     """Keeps a program running from now until `stop`, by a thread of its own.
 
     `on_end` is called in that thread when the program has ended or could not be started, with the
-    reason and the seconds until the next start.
+    reason `why` and the seconds until the next start `again_in`.
     """
 
-    def __init__(self, program: Program, on_end: Callable[[str, float], None]) -> None:
+    def __init__(self, program: Program, on_end: Callable[..., None]) -> None:
         self._program = program
         self._on_end = on_end
         self._stopping = threading.Event()
@@ -163,7 +163,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             pause = pause_after(pause, ran_seconds=time.monotonic() - began)
-            self._on_end(self._outcome, pause)
+            self._on_end(why=self._outcome, again_in=pause)
             self._stopping.wait(pause)
             self._start()
 

@@ -1,4 +1,4 @@
-"""Scheduling: low latency for the daemon beside the programs that compute for it.
+"""CPU and disk scheduling: low latency for the daemon beside the programs that work for it.
 
 A relay needs the processor for some microseconds, often, and at once. Since Linux 6.12 a thread can
 ask for a slice length: one that wakes up preempts another in the middle of a longer slice, while
@@ -9,9 +9,8 @@ ignore the request.
 That alone is not enough. A relay that is preempted itself, by a client that wakes on its processor
 for five microseconds, has then had more than its share of that moment, and the kernel runs the
 computing program until the next tick, up to 4 ms later. So programs that compute ask the kernel to
-choose again, four thousand times a second: `give_way`.
-
-The disk is shared by I/O priority, ioprio_set(2), which disk schedulers without priorities ignore.
+choose again, four thousand times a second: `give_way`. A thread that reads or deletes many files
+leaves the disk to others as well: `make_idle`.
 """
 
 from __future__ import annotations
@@ -31,11 +30,14 @@ LONG_MICROSECONDS: Final = 100_000
 WAY_SECONDS: Final = 250e-6
 """Interval of `give_way`. A shorter one would cost a tenth of the speed of unpacking."""
 
+# The kernel's numbers of system calls for which the C library has no functions.
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 _SCHED_GETATTR: Final = {"x86_64": 315, "aarch64": 275}
 _IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
 _WHO_PROCESS: Final = 1
 _CLASS_IDLE: Final = 3 << 13
+"""These two are of <linux/ioprio.h>."""
+_libc: Final = ctypes.CDLL(None)
 _ATTRIBUTES: Final = struct.Struct("=LLQlLQQQ")
 """struct sched_attr of sched_setattr(2): size, policy, flags, nice, priority, runtime, two more."""
 
@@ -49,7 +51,8 @@ def ask_for_slices(microseconds: int) -> bool:
     if policy != os.SCHED_OTHER:
         return False
     wanted = (_ATTRIBUTES.size, policy, flags, nice, priority, microseconds * 1000, 0, 0)
-    return _call(_SCHED_SETATTR, _ATTRIBUTES.pack(*wanted), 0) is not None
+    buffer = ctypes.create_string_buffer(_ATTRIBUTES.pack(*wanted), _ATTRIBUTES.size)
+    return _call(_SCHED_SETATTR, 0, buffer, 0)
 
 
 _is_behind = False
@@ -76,26 +79,27 @@ def give_way() -> None:
         _gave_way = time.monotonic()
 
 
+def slice_microseconds() -> int:
+    """Return the slice length of the calling thread; 0 if the kernel does not report one."""
+    found = _attributes()
+    return 0 if found is None else found[5] // 1000
+
+
 def make_idle() -> None:
-    """Give the calling thread the disk only while no other thread uses it, where supported."""
-    number = _IOPRIO_SET.get(platform.machine())
-    if number is not None:
-        ctypes.CDLL(None).syscall(number, _WHO_PROCESS, 0, _CLASS_IDLE)
+    """Give the calling thread the disk only while no other thread uses it, where supported.
+
+    Disk schedulers without priorities ignore it.
+    """
+    _call(_IOPRIO_SET, _WHO_PROCESS, 0, _CLASS_IDLE)
 
 
 def _attributes() -> tuple[int, ...] | None:
-    answer = _call(_SCHED_GETATTR, bytes(_ATTRIBUTES.size), _ATTRIBUTES.size, 0)
-    return None if answer is None else _ATTRIBUTES.unpack(answer)
+    buffer = ctypes.create_string_buffer(_ATTRIBUTES.size)
+    answered = _call(_SCHED_GETATTR, 0, buffer, _ATTRIBUTES.size, 0)
+    return _ATTRIBUTES.unpack(buffer.raw) if answered else None
 
 
-def _call(numbers: dict[str, int], attributes: bytes, *more: int) -> bytes | None:
-    """Make one of two system calls, for which the C library has no functions, on this thread.
-
-    Return the attributes, None if the kernel refuses.
-    """
+def _call(numbers: dict[str, int], *arguments: int | ctypes.Array[ctypes.c_char]) -> bool:
+    """Make a system call on this thread; return whether the kernel accepted it."""
     number = numbers.get(platform.machine())
-    if number is None:
-        return None
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    failed = ctypes.CDLL(None).syscall(number, 0, buffer, *more)
-    return None if failed else buffer.raw
+    return number is not None and _libc.syscall(number, *arguments) == 0

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cri_proxy.lib import redaction
-from cri_proxy.telemetry.spans import Context, Span, Value
+from cri_proxy.telemetry.spans import Span, Value
 
 _TEXT_AT_MOST: Final = 2000
 
@@ -30,8 +30,11 @@ def of_span(span: Span) -> dict[str, Any]:
         "end": span.end,
         "status": "error" if span.is_error else "unset",
         "message": _short(span.message) if span.message else "",
-        "attributes": _attributes_of(span.attributes),
-        "links": [_link_of(context) for context in span.links],
+        "attributes": {name: _shown(name, value) for name, value in span.attributes.items()},
+        "links": [
+            {"trace_id": f"{link.trace_id:032x}", "span_id": f"{link.span_id:016x}"}
+            for link in span.links
+        ],
     }
 
 
@@ -40,19 +43,10 @@ def text_of(record: Mapping[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":"))
 
 
-def _link_of(context: Context) -> dict[str, str]:
-    return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
-
-
-def _attributes_of(attributes: Mapping[str, Value]) -> dict[str, Value]:
-    return {
-        name: redaction.HIDDEN
-        if redaction.is_secret(name)
-        else _short(value)
-        if isinstance(value, str)
-        else value
-        for name, value in attributes.items()
-    }
+def _shown(name: str, value: Value) -> Value:
+    if redaction.is_secret(name):
+        return redaction.HIDDEN
+    return _short(value) if isinstance(value, str) else value
 
 
 def _short(text: str) -> str:

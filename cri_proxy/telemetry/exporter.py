@@ -13,6 +13,7 @@ A collector that does not answer costs its spans and nothing else, with one warn
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -42,20 +43,14 @@ from opentelemetry.trace import (
 import cri_proxy
 from cri_proxy.lib import child
 from cri_proxy.telemetry import logs
-from cri_proxy.telemetry.sender import ExporterInit
+from cri_proxy.telemetry.sender import ENDPOINTS, ExporterInit
 
-ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _TRACES: Final = "/v1/traces"
 _CLOSE_SECONDS: Final = 4.0
 _WARN_SECONDS: Final = 60.0
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _SCOPE: Final = InstrumentationScope("cri_proxy", cri_proxy.__version__)
-_KINDS: Final = {
-    "internal": SpanKind.INTERNAL,
-    "server": SpanKind.SERVER,
-    "client": SpanKind.CLIENT,
-}
 _log = logs.of(__name__)
 
 
@@ -66,10 +61,10 @@ def main() -> int:
         return 0
     logs.setup(init.log)
     processor = BatchSpanProcessor(_WarningExporter(exporter_of(init, os.environ)))
-    make = _SpanMaker(resource_of(os.environ))
+    span_of = functools.partial(_span_of, resource_of(os.environ), SpanLimits())
     for line in iter(sys.stdin.buffer.readline, b""):
         if line.endswith(b"\n"):
-            processor.on_end(make(json.loads(line)))
+            processor.on_end(span_of(json.loads(line)))
     ending = threading.Thread(target=processor.shutdown, daemon=True)
     ending.start()
     ending.join(_CLOSE_SECONDS)
@@ -97,9 +92,9 @@ def exporter_of(init: ExporterInit, environment: Mapping[str, str]) -> SpanExpor
         )
     from opentelemetry.exporter.otlp.proto.http import trace_exporter as http_exporter
 
-    return http_exporter.OTLPSpanExporter(
-        endpoint=None if endpoint is None else _with_path(endpoint)
-    )
+    if endpoint is not None and not urlsplit(endpoint).path:
+        endpoint += _TRACES
+    return http_exporter.OTLPSpanExporter(endpoint=endpoint)
 
 
 def resource_of(environment: Mapping[str, str]) -> Resource:
@@ -120,42 +115,32 @@ def resource_of(environment: Mapping[str, str]) -> Resource:
     )
 
 
-class _SpanMaker:
-    """Makes the SDK's spans from records."""
-
-    def __init__(self, resource: Resource) -> None:
-        self._resource = resource
-        self._limits = SpanLimits()
-
-    def __call__(self, line: Mapping[str, Any]) -> ReadableSpan:
-        record: Mapping[str, Any] = line["span"]
-        trace_id = int(line["trace_id"], 16)
-        state = TraceState.from_header([line["state"]]) if line["state"] else None
-        limits = self._limits
-        return ReadableSpan(
-            record["name"],
-            _context_of(trace_id, record["span_id"], state),
-            parent=None
-            if record["parent_id"] is None
-            else _context_of(trace_id, record["parent_id"], state),
-            resource=self._resource,
-            attributes=BoundedAttributes(
-                limits.max_span_attributes,
-                record["attributes"],
-                max_value_len=limits.max_span_attribute_length,
-            ),
-            links=[
-                Link(_context_of(int(link["trace_id"], 16), link["span_id"]))
-                for link in record["links"][: limits.max_links]
-            ],
-            kind=_KINDS[record["kind"]],
-            status=Status(StatusCode.ERROR, record["message"])
-            if record["status"] == "error"
-            else Status(),
-            start_time=record["start"],
-            end_time=record["end"],
-            instrumentation_scope=_SCOPE,
-        )
+def _span_of(resource: Resource, limits: SpanLimits, line: Mapping[str, Any]) -> ReadableSpan:
+    """Return the SDK's span of a line."""
+    record: Mapping[str, Any] = line["span"]
+    state = TraceState.from_header([line["state"]]) if line["state"] else None
+    trace_id, parent_id = line["trace_id"], record["parent_id"]
+    is_error = record["status"] == "error"
+    return ReadableSpan(
+        record["name"],
+        _context_of(trace_id, record["span_id"], state),
+        parent=None if parent_id is None else _context_of(trace_id, parent_id, state),
+        resource=resource,
+        attributes=BoundedAttributes(
+            limits.max_span_attributes,
+            record["attributes"],
+            max_value_len=limits.max_span_attribute_length,
+        ),
+        links=[
+            Link(_context_of(link["trace_id"], link["span_id"]))
+            for link in record["links"][: limits.max_links]
+        ],
+        kind=SpanKind[record["kind"].upper()],
+        status=Status(StatusCode.ERROR, record["message"]) if is_error else Status(),
+        start_time=record["start"],
+        end_time=record["end"],
+        instrumentation_scope=_SCOPE,
+    )
 
 
 class _WarningExporter(SpanExporter):
@@ -193,12 +178,6 @@ class _WarningExporter(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
-def _context_of(trace_id: int, span_id: str, state: TraceState | None = None) -> SpanContext:
-    return SpanContext(
-        trace_id, int(span_id, 16), is_remote=False, trace_flags=_SAMPLED, trace_state=state
-    )
-
-
-def _with_path(url: str) -> str:
-    """Return the URL that spans are posted to: with OTLP's path unless `url` has one."""
-    return url if urlsplit(url).path else url + _TRACES
+def _context_of(trace_id: str, span_id: str, state: TraceState | None = None) -> SpanContext:
+    ids = int(trace_id, 16), int(span_id, 16)
+    return SpanContext(*ids, is_remote=False, trace_flags=_SAMPLED, trace_state=state)

@@ -44,7 +44,13 @@ def setup(settings: schema.LogSettings, *, stream: TextIO | None = None) -> None
     """
     stream = sys.stderr if stream is None else stream
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter_of(settings.format, stream))
+    is_journal = _is_journal(stream)
+    if settings.format == "json" or (
+        settings.format == "auto" and not is_journal and not stream.isatty()
+    ):
+        handler.setFormatter(Json())
+    else:
+        handler.setFormatter(Text(has_time=not is_journal, has_priority=is_journal))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
@@ -66,7 +72,11 @@ class Text(logging.Formatter):
         """Return the line of `record`, followed by its traceback if it has one."""
         level = _level_of(record)
         words = [_time_of(record)] if self._has_time else []
-        words += [level, f"{_logger_of(record)}:", _escaped(redaction.text(record.getMessage()))]
+        words += [
+            level,
+            f"{record.name.removeprefix(_ROOT)}:",
+            _escaped(redaction.text(record.getMessage())),
+        ]
         words += [f"{name}={_quoted(value)}" for name, value in _fields_of(record)]
         lines = [" ".join(words)]
         if record.exc_info:
@@ -83,7 +93,7 @@ class Json(logging.Formatter):
         line: dict[str, object] = {
             "time": _time_of(record),
             "level": _level_of(record),
-            "logger": _logger_of(record),
+            "logger": record.name.removeprefix(_ROOT),
             "event": redaction.text(record.getMessage()),
         }
         for name, value in _fields_of(record):
@@ -91,14 +101,6 @@ class Json(logging.Formatter):
         if record.exc_info:
             line["exception"] = redaction.text(self.formatException(record.exc_info))
         return json.dumps(line, ensure_ascii=False)
-
-
-def _formatter_of(form: str, stream: TextIO) -> logging.Formatter:
-    """Return the formatter that log.format asks for, given what `stream` is connected to."""
-    is_journal = _is_journal(stream)
-    if form == "json" or (form == "auto" and not is_journal and not stream.isatty()):
-        return Json()
-    return Text(has_time=not is_journal, has_priority=is_journal)
 
 
 def _is_journal(stream: TextIO) -> bool:
@@ -144,22 +146,12 @@ def _level_of(record: logging.LogRecord) -> str:
     return "debug"
 
 
-def _logger_of(record: logging.LogRecord) -> str:
-    return record.name.removeprefix(_ROOT)
-
-
 def _quoted(value: object) -> str:
     """Return a field's value: bare if it is a plain word, else as a JSON string."""
-    match value:
-        case None:
-            return "none"
-        case bool():
-            return str(value).lower()
-        case _:
-            text = str(value)
-            return (
-                text if _PLAIN.fullmatch(text) else _escaped(json.dumps(text, ensure_ascii=False))
-            )
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else _escaped(json.dumps(text, ensure_ascii=False))
 
 
 def _escaped(text: str) -> str:

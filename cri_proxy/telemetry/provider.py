@@ -16,7 +16,7 @@ from cri_proxy.lib.child import Program
 from cri_proxy.settings import schema
 from cri_proxy.telemetry import sampling, spans
 from cri_proxy.telemetry.ring import Ring
-from cri_proxy.telemetry.sender import ExporterInit, SpanSender
+from cri_proxy.telemetry.sender import ENDPOINTS, ExporterInit, SpanSender
 from cri_proxy.telemetry.spanqueue import CLOSE_SECONDS, SpanQueue
 
 EXPORTER_ARGV: Final = (sys.executable, "-m", "cri_proxy", "span-exporter")
@@ -25,7 +25,6 @@ _EXPORTER_VARIABLES: Final = (
     *("OTEL_", "NODE_NAME", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     *("GRPC_", "grpc_proxy", "no_grpc_proxy"),
 )
-_ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 def install(
@@ -60,4 +59,4 @@ def is_sent(settings: schema.TracingSettings, environment: Mapping[str, str] = o
     # The specification's way to switch traces off where an endpoint is set for other signals.
     if environment.get("OTEL_TRACES_EXPORTER") == "none":
         return False
-    return any(environment.get(variable) for variable in _ENDPOINT_VARIABLES)
+    return any(environment.get(variable) for variable in ENDPOINTS)

@@ -70,7 +70,10 @@ class Ring:
         try:
             self._append(lines)
         except OSError as error:
-            self._warn(error)
+            now = time.monotonic()
+            if now - self._warned_at >= _WARN_SECONDS:
+                self._warned_at = now
+                _log.warning("traces cannot be kept", directory=self._directory, why=error)
 
     def recent(self, seconds: float) -> list[StoredTrace]:
         """Return the startups that were written to within the last `seconds`."""
@@ -113,31 +116,20 @@ class Ring:
         self._names.pop(trace_id, None)
         self._counts.pop(trace_id, None)
 
-    def _warn(self, error: OSError) -> None:
-        now = time.monotonic()
-        if now - self._warned_at >= _WARN_SECONDS:
-            self._warned_at = now
-            _log.warning("traces cannot be kept", directory=self._directory, why=error)
-
 
 def load(directory: Path) -> list[StoredTrace]:
     """Return the startups below `directory`, newest first."""
     names = sorted(_names_below(directory).values(), reverse=True)
-    found = [_trace_of(directory / name) for name in names]
-    return [trace for trace in found if trace is not None]
+    return [trace for name in names if (trace := _trace_of(directory / name)) is not None]
 
 
 def _names_below(directory: Path) -> dict[str, str]:
     """Return the names of a ring's files by the trace ids in them."""
     try:
-        names = [each.name for each in directory.iterdir()]
+        places = [each for each in directory.iterdir() if each.suffix == ".jsonl"]
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return {_trace_id_of(name): name for name in names if name.endswith(".jsonl")}
-
-
-def _trace_id_of(name: str) -> str:
-    return name.partition("-")[2].removesuffix(".jsonl")
+    return {each.stem.partition("-")[2]: each.name for each in places}
 
 
 def _trace_of(place: Path) -> StoredTrace | None:

@@ -8,6 +8,7 @@ followed, because kubelet sends those when its own tracing is off.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,54 +26,41 @@ def of_settings(share: float, environment: Mapping[str, str]) -> Sampler:
     """Return the sampler of OpenTelemetry's variables, else that of tracing.share."""
     name = environment.get(NAME, "").strip()
     if not name:
-        return _following_parents(_of_share(share))
-    own = _of_name(name.removeprefix(_PARENT), environment.get(ARGUMENT, ""))
+        return _sampler(share, follows_parents=True)
+    own = _share_of(name.removeprefix(_PARENT), environment.get(ARGUMENT, ""))
     if own is None:
         _log.warning(
             "unknown sampler, tracing.share is used",
             variable=f"{NAME}={name}",
             advice="use always_on, always_off, traceidratio, or one of these with parentbased_",
         )
-        return _following_parents(_of_share(share))
-    return _following_parents(own) if name.startswith(_PARENT) else own
+        return _sampler(share, follows_parents=True)
+    return _sampler(own, follows_parents=name.startswith(_PARENT))
 
 
-def _of_name(name: str, argument: str) -> Sampler | None:
-    match name:
-        case "always_on":
-            return lambda *_: True
-        case "always_off":
-            return lambda *_: False
-        case "traceidratio":
-            try:
-                share = float(argument or "1")
-            except ValueError:
-                share = -1.0
-            if 0 <= share <= 1:
-                return _of_share(share)
-            _log.warning(
-                "not a share of traces, all are sent",
-                variable=f"{ARGUMENT}={argument}",
-                advice="give a number from 0 to 1",
-            )
-            return _of_share(1.0)
-        case _:
-            return None
+def _share_of(name: str, argument: str) -> float | None:
+    """Return the share of traces that a sampler takes; None if there is no such sampler."""
+    if name != "traceidratio":
+        return {"always_on": 1.0, "always_off": 0.0}.get(name)
+    with contextlib.suppress(ValueError):
+        if 0 <= (share := float(argument or "1")) <= 1:
+            return share
+    _log.warning(
+        "not a share of traces, all are sent",
+        variable=f"{ARGUMENT}={argument}",
+        advice="give a number from 0 to 1",
+    )
+    return 1.0
 
 
-def _of_share(share: float) -> Sampler:
+def _sampler(share: float, *, follows_parents: bool) -> Sampler:
     """Sample by the last 64 bits of the trace id, so that all of OpenTelemetry's SDKs agree."""
     bound = round(share * (1 << _BITS))
     mask = (1 << _BITS) - 1
 
-    def sample(trace_id: int, _: Context | None) -> bool:
-        return trace_id & mask < bound
-
-    return sample
-
-
-def _following_parents(own: Sampler) -> Sampler:
     def sample(trace_id: int, parent: Context | None) -> bool:
-        return own(trace_id, None) if parent is None else parent.is_sampled
+        if follows_parents and parent is not None:
+            return parent.is_sampled
+        return trace_id & mask < bound
 
     return sample

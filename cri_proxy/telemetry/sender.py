@@ -12,6 +12,7 @@ program.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,8 @@ from cri_proxy.lib.child import Program, Supervisor
 from cri_proxy.settings.schema import LogSettings
 from cri_proxy.telemetry import logs
 
+ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""The variables that name a collector."""
 _BACKLOG_BYTES: Final = 4 * 1024 * 1024
 _log = logs.of(__name__)
 
@@ -39,7 +42,8 @@ class SpanSender:
     def __init__(self, program: Program) -> None:
         self._backlog = bytearray()
         self._lost = 0
-        self._supervisor = Supervisor(program, _log_end)
+        log_end = functools.partial(_log.warning, "span exporter ended")
+        self._supervisor = Supervisor(program, log_end)
         self._child = self._supervisor.child
 
     @property
@@ -79,7 +83,3 @@ class SpanSender:
     def close(self, seconds: float) -> None:
         """End the program when it has sent what it was given, within `seconds`."""
         self._supervisor.stop(seconds)
-
-
-def _log_end(why: str, again_in: float) -> None:
-    _log.warning("span exporter ended", why=why, again_in=again_in)

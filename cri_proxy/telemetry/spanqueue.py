@@ -51,9 +51,8 @@ class SpanQueue:
         """Keep the spans of `startup` from now on."""
         if self._ring is not None:
             self._ring.begin(startup)
-            self._queue.append(
-                spans.NOTHING
-            )  # so that the thread writes it before the first call ends
+            # So that the thread writes it before the first call ends.
+            self._queue.append(spans.NOTHING)
 
     def recent(self, seconds: float) -> list[StoredTrace]:
         """Return the startups that were written to within the last `seconds`."""
@@ -79,15 +78,12 @@ class SpanQueue:
             batch = []
             while self._queue:
                 batch.append(self._queue.popleft())
-            if not batch and not self._has_backlog():
+            if not batch and (self._sender is None or not self._sender.has_backlog):
                 continue
             try:
                 self._encode(batch)
             except Exception as fault:  # noqa: BLE001 - the spans that follow must not be lost, too
                 _log.error("spans were lost by a fault", fault=fault)
-
-    def _has_backlog(self) -> bool:
-        return self._sender is not None and self._sender.has_backlog
 
     def _encode(self, batch: list[Span]) -> None:
         for span in batch:

@@ -22,6 +22,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
+from dataclasses import KW_ONLY, dataclass, field
 from types import TracebackType
 from typing import Final, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
@@ -53,42 +54,21 @@ Sampler: TypeAlias = Callable[[int, "Context | None"], bool]
 """Decides whether a trace is sent, by its id and the caller's context."""
 
 
+@dataclass(eq=False, slots=True)
 class Span:
     """One span, which is recorded when it ends. Times are nanoseconds since 1970."""
 
-    __slots__ = (
-        "attributes",
-        "context",
-        "end",
-        "is_error",
-        "kind",
-        "links",
-        "message",
-        "name",
-        "parent_id",
-        "start",
-    )
-
-    def __init__(
-        self,
-        name: str,
-        context: Context,
-        parent_id: int | None,
-        *,
-        kind: Kind = "internal",
-        start: int | None = None,
-        attributes: dict[str, Value],
-    ) -> None:
-        self.name = name
-        self.context = context
-        self.parent_id = parent_id
-        self.kind: Kind = kind
-        self.start = time.time_ns() if start is None else start
-        self.end = 0
-        self.attributes = attributes
-        self.links: list[Context] = []
-        self.is_error = False
-        self.message = ""
+    name: str
+    context: Context
+    parent_id: int | None
+    _: KW_ONLY
+    attributes: dict[str, Value]
+    kind: Kind = "internal"
+    start: int = field(default_factory=time.time_ns)
+    end: int = 0
+    links: list[Context] = field(default_factory=list)
+    is_error: bool = False
+    message: str = ""
 
     def set_attribute(self, name: str, value: Value) -> None:
         """Set one attribute."""
@@ -119,22 +99,13 @@ class _Nothing(Span):
 
     __slots__ = ()
 
-    def set_attribute(self, name: str, value: Value) -> None:
+    def _ignore(self, *_: object, **__: object) -> None:
         pass
 
-    def set_attributes(self, attributes: Attributes) -> None:
-        pass
-
-    def add_link(self, context: Context) -> None:
-        pass
-
-    def fail(self, message: str) -> None:
-        pass
-
-    def finish(self, end: int | None = None) -> None:
-        pass
+    set_attribute = set_attributes = add_link = fail = finish = _ignore
 
 
+@dataclass(eq=False, slots=True)
 class Entered:
     """A span as a context manager: the current span in its body, and ended after it.
 
@@ -142,13 +113,10 @@ class Entered:
     span of the task, for log lines that follow.
     """
 
-    __slots__ = ("_is_bare", "_is_last", "_span", "_token")
-
-    def __init__(self, span: Span, *, is_bare: bool = False, is_last: bool = False) -> None:
-        self._span = span
-        self._is_bare = is_bare
-        self._is_last = is_last
-        self._token: Token[Span | None] | None = None
+    _span: Span
+    is_bare: bool = field(default=False, kw_only=True)
+    is_last: bool = field(default=False, kw_only=True)
+    _token: Token[Span | None] | None = field(default=None, init=False)
 
     def __enter__(self) -> Span:
         if self._span is not NOTHING:
@@ -163,10 +131,14 @@ class Entered:
     ) -> None:
         if self._token is None:
             return
-        if not self._is_last:
+        if not self.is_last:
             _current.reset(self._token)
-        if error is not None and not self._is_bare:
-            _fail(self._span, error)
+        if error is not None and not self.is_bare:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            if isinstance(error, Exception):  # a cancellation is no failure
+                self._span.set_attribute("error.type", type(error).__name__)
+                self._span.fail(str(error))
         self._span.finish()
 
 
@@ -192,7 +164,7 @@ def span(name: str, /, **attributes: Value) -> Entered:
     Names with dots are given as `**{"a.b": value}`.
     """
     parent = _current.get()
-    return Entered(NOTHING if parent is None else _below(parent.context, name, attributes))
+    return Entered(NOTHING if parent is None else below(parent.context, name, attributes))
 
 
 def of_function(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
@@ -215,7 +187,7 @@ def record(step: Timing, /, **attributes: Value) -> Span:
     if parent is None:
         return NOTHING
     name, start, end = step
-    found = _below(parent.context, name, attributes, start=start)
+    found = below(parent.context, name, attributes, start=start)
     found.finish(end)
     return found
 
@@ -226,7 +198,7 @@ def replay(taken: Iterable[Timing], parent: Span | None = None) -> None:
     if parent is None or parent is NOTHING:
         return
     for name, start, end in taken:
-        _below(parent.context, name, {}, start=start).finish(end)
+        below(parent.context, name, {}, start=start).finish(end)
 
 
 def root(
@@ -238,9 +210,18 @@ def root(
     return Span(name, context, parent_id, start=start, attributes=dict(attributes))
 
 
-def below(parent: Context, name: str, *, kind: Kind, attributes: dict[str, Value]) -> Span:
+def below(
+    parent: Context,
+    name: str,
+    attributes: dict[str, Value],
+    *,
+    kind: Kind = "internal",
+    start: int | None = None,
+) -> Span:
     """Return a child of any span; it takes the attributes without copying them."""
-    return _below(parent, name, attributes, kind=kind)
+    context = Context(parent.trace_id, random.getrandbits(64) or 1, parent.is_sampled, parent.state)
+    start = time.time_ns() if start is None else start
+    return Span(name, context, parent.span_id, kind=kind, start=start, attributes=attributes)
 
 
 def is_sampled(trace_id: int, parent: Context | None) -> bool:
@@ -275,24 +256,3 @@ def context_of(metadata: Iterable[tuple[str, str | bytes]]) -> Context | None:
 def traceparent_of(context: Context) -> str:
     """Return the `traceparent` header of W3C Trace Context for a span."""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.is_sampled:02x}"
-
-
-def _below(
-    parent: Context,
-    name: str,
-    attributes: dict[str, Value],
-    *,
-    kind: Kind = "internal",
-    start: int | None = None,
-) -> Span:
-    context = Context(parent.trace_id, random.getrandbits(64) or 1, parent.is_sampled, parent.state)
-    return Span(name, context, parent.span_id, kind=kind, start=start, attributes=attributes)
-
-
-def _fail(span: Span, error: BaseException) -> None:
-    """Record the error that ended a span; a cancellation is none."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, Exception):
-        span.set_attribute("error.type", type(error).__name__)
-        span.fail(str(error))

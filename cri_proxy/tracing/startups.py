@@ -22,22 +22,21 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import asdict, dataclass, field
+from typing import Final, Self
 
 import cachetools
 
 from cri_proxy.model import traces
 from cri_proxy.telemetry import logs, spans
 from cri_proxy.telemetry.spanqueue import SpanQueue
-from cri_proxy.telemetry.spans import Attributes, Context, Span, Value
+from cri_proxy.telemetry.spans import Context, Span, Value
 
 _log = logs.of(__name__)
 AFTER_FAILURE: Final = 10
 _REMEMBERED: Final = 4096
 _RECALL_SECONDS: Final = 30 * 86400.0
 _CONTAINERS_REMEMBERED: Final = 16384
-_SERVER: Final = "server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +65,65 @@ class Pod:
 
 
 @dataclass(eq=False, slots=True)
-class Startup:
-    """One startup; `root` is None once it has ended, `context` still names it.
+class CallGroup:
+    """Calls below one root, which ends when there have been none for a while.
 
-    `containers` has the name and attempt of each container by its id.
+    `root` is None once it has ended; `context` still names it. `ended_at` and `failure` are those
+    of the call that ended last.
     """
 
-    pod: Pod
     context: Context
-    parent: Context | None
     root: Span | None
-    started_at: int
     calls: int = 0
     ended_at: int = 0
     failure: str | None = None
-    tries: dict[str, tuple[int, Context]] = field(default_factory=dict)
-    containers: dict[str, tuple[str, int]] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether its calls still extend it."""
         return self.root is not None
+
+    def enter(self) -> None:
+        """Note that a call begins; the root does not end before it."""
+        self.calls += 1
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def leave(self, failure: str | None) -> bool:
+        """Note that a call has ended; return whether the root may end now."""
+        self.calls -= 1
+        self.ended_at = time.time_ns()
+        self.failure = failure
+        return not self.calls and self.is_open
+
+    def settle_in(self, seconds: float, end: Callable[[Self], None]) -> None:
+        """Call `end` after some time without a call."""
+        self.timer = asyncio.get_running_loop().call_later(seconds, end, self)
+
+    def end(self) -> bool:
+        """End the root when the last call ended; return whether it was open."""
+        root, self.root = self.root, None
+        if self.timer is not None:
+            self.timer.cancel()
+        if root is None:
+            return False
+        if self.failure is not None:
+            root.fail(self.failure)
+        root.finish(self.ended_at or None)
+        return True
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Startup(CallGroup):
+    """One startup; `containers` has the name and attempt of each container by its id."""
+
+    pod: Pod
+    parent: Context | None
+    started_at: int
+    tries: dict[str, tuple[int, Context]] = field(default_factory=dict)
+    containers: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def tried(self, what: str, context: Context) -> tuple[int, Context | None]:
         """Count a call that may be a retry; return its number, and the span of the one before."""
@@ -99,31 +135,35 @@ class Startup:
 class Startups:
     """All startups that a daemon sees; belongs to its event loop."""
 
-    def __init__(
-        self,
-        *,
-        queue: SpanQueue | None,
-        settle_seconds: float,
-        facts: Callable[[], Attributes] = dict,
-    ) -> None:
-        """`facts` returns attributes for every root, such as the runtime's version."""
+    def __init__(self, *, queue: SpanQueue | None, settle_seconds: float) -> None:
+        self.facts: Final[dict[str, Value]] = {}
+        """Attributes for every root, such as the runtime's version."""
         self._queue = queue if queue is not None and queue.is_keeping else None
         self._settle_seconds = settle_seconds
-        self._facts = facts
-        self._startups: cachetools.LRUCache[tuple[str, int], Startup] = _Evicting(
-            _REMEMBERED, self._end
-        )
-        self._containers: cachetools.LRUCache[str, Startup] = cachetools.LRUCache(
-            _CONTAINERS_REMEMBERED
-        )
-        self._sandboxes: cachetools.LRUCache[str, Startup] = cachetools.LRUCache(_REMEMBERED)
+        self._startups = _Evicting(_REMEMBERED, self._end)
+        self._containers = cachetools.LRUCache[str, Startup](_CONTAINERS_REMEMBERED)
+        self._sandboxes = cachetools.LRUCache[str, Startup](_REMEMBERED)
 
     def begin(self, pod: Pod, kubelets: Context | None) -> Startup:
         """Return the open startup of `pod`, or begin one."""
-        found = self._startups.get(pod.key)
+        found = self.find(pod)
         if found is not None and found.is_open:
             return found
-        return self._begin(pod, _sampled(kubelets), time.time_ns())
+        trace_id, span_id = ids_of(pod)
+        start, parent = time.time_ns(), None
+        if kubelets is not None and kubelets.is_sampled:
+            parent, trace_id = kubelets, kubelets.trace_id
+        if self._queue is not None:
+            self._queue.begin(
+                traces.StoredStartup(
+                    trace_id=f"{trace_id:032x}",
+                    span_id=f"{span_id:016x}",
+                    parent_id=None if parent is None else f"{parent.span_id:016x}",
+                    started=start,
+                    **asdict(pod),
+                )
+            )
+        return self._open(pod, (trace_id, span_id), parent, start)
 
     def find(self, pod: Pod) -> Startup | None:
         """Return the startup of `pod` if it is known, ended or not."""
@@ -146,20 +186,10 @@ class Startups:
         """Associate the sandbox's id with the startup."""
         self._sandboxes[sandbox_id] = startup
 
-    def enter(self, startup: Startup) -> None:
-        """Note that a call begins; the startup does not end before it."""
-        startup.calls += 1
-        if startup.timer is not None:
-            startup.timer.cancel()
-            startup.timer = None
-
     def leave(self, startup: Startup, failure: str | None) -> None:
         """Note that a call has ended, successfully or with the message `failure`."""
-        startup.calls -= 1
-        startup.ended_at = time.time_ns()
-        startup.failure = failure
-        if not startup.calls and startup.is_open:
-            self._settle_in(startup, self._patience(startup))
+        if startup.leave(failure):
+            startup.settle_in(self._patience(startup), self._end)
 
     def stop(self, sandbox_id: str) -> None:
         """End the startup of a sandbox that is being stopped, if it is still open."""
@@ -175,11 +205,7 @@ class Startups:
         """Load the startups of the last daemon; return how many of them are continued."""
         if self._queue is None:
             return 0
-        count = 0
-        for kept in self._queue.recent(_RECALL_SECONDS):
-            startup = self._resume(kept)
-            count += startup.is_open
-        return count
+        return sum(self._resume(kept).is_open for kept in self._queue.recent(_RECALL_SECONDS))
 
     def close(self) -> None:
         """Leave open startups to the next daemon; end them where nothing is kept."""
@@ -188,26 +214,6 @@ class Startups:
                 startup.timer.cancel()
             if self._queue is None:
                 self._end(startup)
-
-    def _begin(self, pod: Pod, parent: Context | None, start: int) -> Startup:
-        trace_id, span_id = ids_of(pod)
-        if parent is not None:
-            trace_id = parent.trace_id
-        if self._queue is not None:
-            self._queue.begin(
-                traces.StoredStartup(
-                    trace_id=f"{trace_id:032x}",
-                    span_id=f"{span_id:016x}",
-                    parent_id=None if parent is None else f"{parent.span_id:016x}",
-                    started=start,
-                    uid=pod.uid,
-                    attempt=pod.attempt,
-                    namespace=pod.namespace,
-                    name=pod.name,
-                    is_annotated=pod.is_annotated,
-                )
-            )
-        return self._open(pod, (trace_id, span_id), parent, start)
 
     def _open(self, pod: Pod, ids: spans.Ids, parent: Context | None, start: int) -> Startup:
         root = spans.root(
@@ -219,10 +225,12 @@ class Startups:
                 **pod.attributes,
                 "cri_proxy.sandbox.attempt": pod.attempt,
                 "cri_proxy.pod.annotated": pod.is_annotated,
-                **self._facts(),
+                **self.facts,
             },
         )
-        startup = Startup(pod, root.context, parent, root, start, ended_at=start)
+        startup = Startup(
+            root.context, root, ended_at=start, pod=pod, parent=parent, started_at=start
+        )
         self._startups[pod.key] = startup
         return startup
 
@@ -240,7 +248,7 @@ class Startups:
         startup = self._open(pod, ids, parent, record.started)
         startup.ended_at = ended_at
         for span in kept.spans:
-            if span.kind == _SERVER:
+            if span.kind == "server":
                 is_fine = span.attributes.get("rpc.status_code") == "OK"
                 startup.failure = None if is_fine else span.message or "the call before failed"
                 self._recall(startup, span.attributes)
@@ -249,7 +257,7 @@ class Startups:
         else:
             # The restart itself may be why there were no calls for a while.
             patience = max(self._settle_seconds, min(left, self._patience(startup)))
-            self._settle_in(startup, patience)
+            startup.settle_in(patience, self._end)
         return startup
 
     def _recall(self, startup: Startup, attributes: Mapping[str, traces.Value]) -> None:
@@ -264,21 +272,27 @@ class Startups:
     def _patience(self, startup: Startup) -> float:
         return self._settle_seconds * (1 if startup.failure is None else AFTER_FAILURE)
 
-    def _settle_in(self, startup: Startup, seconds: float) -> None:
-        startup.timer = asyncio.get_running_loop().call_later(seconds, self._end, startup)
-
     def _end(self, startup: Startup) -> None:
-        """End the root when the last call ended; calling it twice is harmless."""
-        root, startup.root = startup.root, None
+        """End the startup and log how it went; calling it twice is harmless.
+
+        Pods without our annotation are logged at debug level only.
+        """
         startup.tries.clear()
-        if startup.timer is not None:
-            startup.timer.cancel()
-        if root is None:
+        if not startup.end():
             return
+        pod = startup.pod
+        fields = {
+            "pod": f"{pod.namespace}/{pod.name}",
+            "seconds": (startup.ended_at - startup.started_at) / 1e9,
+            "containers": len(startup.containers),
+            "trace_id": f"{startup.context.trace_id:032x}",
+        }
         if startup.failure is not None:
-            root.fail(startup.failure)
-        root.finish(startup.ended_at)
-        _log_outcome(startup)
+            write = _log.warning if pod.is_annotated else _log.debug
+            write("pod did not start", why=startup.failure, **fields)
+        else:
+            write = _log.info if pod.is_annotated else _log.debug
+            write("pod started", **fields)
 
 
 class _Evicting(cachetools.LRUCache[tuple[str, int], Startup]):
@@ -294,28 +308,7 @@ class _Evicting(cachetools.LRUCache[tuple[str, int], Startup]):
         return key, startup
 
 
-def _log_outcome(startup: Startup) -> None:
-    """Log how a startup went; for pods without our annotation at debug level only."""
-    pod = startup.pod
-    fields = {
-        "pod": f"{pod.namespace}/{pod.name}",
-        "seconds": (startup.ended_at - startup.started_at) / 1e9,
-        "containers": len(startup.containers),
-        "trace_id": f"{startup.context.trace_id:032x}",
-    }
-    if startup.failure is not None:
-        write = _log.warning if pod.is_annotated else _log.debug
-        write("pod did not start", why=startup.failure, **fields)
-    else:
-        write = _log.info if pod.is_annotated else _log.debug
-        write("pod started", **fields)
-
-
 def ids_of(pod: Pod) -> spans.Ids:
     """Derive the trace id and the root's span id from the pod's uid and the attempt."""
     digest = hashlib.sha256(f"cri-proxy {traces.ROOT} {pod.uid} {pod.attempt}".encode()).digest()
     return int.from_bytes(digest[:16], "big"), int.from_bytes(digest[16:24], "big")
-
-
-def _sampled(context: Context | None) -> Context | None:
-    return context if context is not None and context.is_sampled else None

@@ -12,34 +12,22 @@ to be restarted. Stops are only sent to a collector; the node keeps none.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from dataclasses import dataclass
 from typing import Final
 
 from cri_proxy.telemetry import spans
-from cri_proxy.telemetry.spans import Context, Span
-from cri_proxy.tracing.startups import Startup
+from cri_proxy.tracing.startups import CallGroup, Startup
 
 ROOT: Final = "pod.stop"
 
 
-@dataclass(eq=False, slots=True)
-class StopTrace:
+@dataclass(eq=False, slots=True, kw_only=True)
+class StopTrace(CallGroup):
     """One pod stop that has not ended."""
 
-    startup: Startup
-    root: Span
-    calls: int = 0
-    ended_at: int = 0
-    failure: str | None = None
-    timer: asyncio.TimerHandle | None = None
-
-    @property
-    def context(self) -> Context:
-        """The context of its root."""
-        return self.root.context
+    key: tuple[str, int]
 
 
 class StopTraces:
@@ -59,21 +47,14 @@ class StopTraces:
                 ROOT, ids, parent=None, start=time.time_ns(), attributes=pod.attributes
             )
             root.add_link(startup.context)
-            stop = self._stops[pod.key] = StopTrace(startup, root)
-        stop.calls += 1
-        if stop.timer is not None:
-            stop.timer.cancel()
-            stop.timer = None
+            stop = self._stops[pod.key] = StopTrace(root.context, root, key=pod.key)
+        stop.enter()
         return stop
 
     def leave(self, stop: StopTrace, failure: str | None) -> None:
         """Note that a call has ended, successfully or with the message `failure`."""
-        stop.calls -= 1
-        stop.ended_at = time.time_ns()
-        stop.failure = failure
-        if not stop.calls:
-            loop = asyncio.get_running_loop()
-            stop.timer = loop.call_later(self._settle_seconds, self._end, stop)
+        if stop.leave(failure):
+            stop.settle_in(self._settle_seconds, self._end)
 
     def close(self) -> None:
         """End all of them."""
@@ -81,9 +62,5 @@ class StopTraces:
             self._end(stop)
 
     def _end(self, stop: StopTrace) -> None:
-        if stop.timer is not None:
-            stop.timer.cancel()
-        del self._stops[stop.startup.pod.key]
-        if stop.failure is not None:
-            stop.root.fail(stop.failure)
-        stop.root.finish(stop.ended_at or None)
+        self._stops.pop(stop.key, None)
+        stop.end()

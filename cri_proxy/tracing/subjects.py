@@ -6,9 +6,8 @@ CreateContainer a pod's variables, neither of which may be in a span.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -31,6 +30,20 @@ BEGINNING: Final = frozenset((RUN_SANDBOX, PULL_IMAGE, CREATE_CONTAINER, START_C
 
 ENDING: Final = frozenset((STOP_CONTAINER, REMOVE_CONTAINER, STOP_SANDBOX, REMOVE_SANDBOX))
 """Paths of the calls that stop and remove a pod."""
+
+_WithSandbox: TypeAlias = api_pb2.StopPodSandboxRequest | api_pb2.RemovePodSandboxRequest
+_WithContainer: TypeAlias = (
+    api_pb2.StartContainerRequest | api_pb2.StopContainerRequest | api_pb2.RemoveContainerRequest
+)
+_OF_SANDBOX: Final[dict[str, type[_WithSandbox]]] = {
+    STOP_SANDBOX: api_pb2.StopPodSandboxRequest,
+    REMOVE_SANDBOX: api_pb2.RemovePodSandboxRequest,
+}
+_OF_CONTAINER: Final[dict[str, type[_WithContainer]]] = {
+    START_CONTAINER: api_pb2.StartContainerRequest,
+    STOP_CONTAINER: api_pb2.StopContainerRequest,
+    REMOVE_CONTAINER: api_pb2.RemoveContainerRequest,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +79,24 @@ class CallSubject:
 def of_call(path: str, payload: bytes) -> CallSubject | None:
     """Return the subject of a traced call; None if its payload cannot be decoded."""
     try:
-        return _of_call(path, payload)
+        if path == RUN_SANDBOX:
+            return CallSubject(_pod_of(api_pb2.RunPodSandboxRequest.FromString(payload).config))
+        if path == PULL_IMAGE:
+            pull = api_pb2.PullImageRequest.FromString(payload)
+            return CallSubject(_pod_of(pull.sandbox_config), image=pull.image.image)
+        if path == CREATE_CONTAINER:
+            create = api_pb2.CreateContainerRequest.FromString(payload)
+            config = create.config
+            return CallSubject(
+                _pod_of(create.sandbox_config),
+                container=config.metadata.name,
+                attempt=config.metadata.attempt,
+                image=config.image.user_specified_image or config.image.image,
+                sandbox_id=create.pod_sandbox_id,
+            )
+        if path in _OF_SANDBOX:
+            return CallSubject(sandbox_id=_OF_SANDBOX[path].FromString(payload).pod_sandbox_id)
+        return CallSubject(container_id=_OF_CONTAINER[path].FromString(payload).container_id)
     except DecodeError:
         return None
 
@@ -85,38 +115,6 @@ def of_answer(path: str, payload: bytes) -> CallSubject:
     return CallSubject()
 
 
-def _of_call(path: str, payload: bytes) -> CallSubject:
-    if path == RUN_SANDBOX:
-        return CallSubject(_pod_of(api_pb2.RunPodSandboxRequest.FromString(payload).config))
-    if path == PULL_IMAGE:
-        pull = api_pb2.PullImageRequest.FromString(payload)
-        return CallSubject(_pod_of(pull.sandbox_config), image=pull.image.image)
-    if path == CREATE_CONTAINER:
-        create = api_pb2.CreateContainerRequest.FromString(payload)
-        config = create.config
-        return CallSubject(
-            _pod_of(create.sandbox_config),
-            container=config.metadata.name,
-            attempt=config.metadata.attempt,
-            image=config.image.user_specified_image or config.image.image,
-            sandbox_id=create.pod_sandbox_id,
-        )
-    if path == START_CONTAINER:
-        start = api_pb2.StartContainerRequest.FromString(payload)
-        return CallSubject(container_id=start.container_id)
-    if path == STOP_CONTAINER:
-        stop = api_pb2.StopContainerRequest.FromString(payload)
-        return CallSubject(container_id=stop.container_id)
-    if path == REMOVE_CONTAINER:
-        remove = api_pb2.RemoveContainerRequest.FromString(payload)
-        return CallSubject(container_id=remove.container_id)
-    if path == STOP_SANDBOX:
-        end = api_pb2.StopPodSandboxRequest.FromString(payload)
-        return CallSubject(sandbox_id=end.pod_sandbox_id)
-    clear = api_pb2.RemovePodSandboxRequest.FromString(payload)
-    return CallSubject(sandbox_id=clear.pod_sandbox_id)
-
-
 def _pod_of(config: api_pb2.PodSandboxConfig) -> Pod | None:
     """Return the pod of a sandbox's configuration; None if it has no uid."""
     metadata = config.metadata
@@ -127,9 +125,5 @@ def _pod_of(config: api_pb2.PodSandboxConfig) -> Pod | None:
         metadata.attempt,
         metadata.namespace,
         metadata.name,
-        is_annotated=_is_annotated(config.annotations),
+        is_annotated=any(key.startswith(selection.ENVIRONMENT) for key in config.annotations),
     )
-
-
-def _is_annotated(annotations: Mapping[str, str]) -> bool:
-    return any(key.startswith(selection.ENVIRONMENT) for key in annotations)

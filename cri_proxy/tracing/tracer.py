@@ -16,7 +16,8 @@ context is a child of `pod.startup` and has a link to that context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,6 @@ from cri_proxy.tracing.subjects import CallSubject
 _FAULTS: Final = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
-_GIVEN_UP: Final = "cri-proxy gave the call up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +68,41 @@ def around(
 
     A router must send all that are returned to the interposer.
     """
-    traced: dict[str, Interceptor] = {
-        path: TracedStart(path, interceptors.get(path, _forward), startups, options)
-        for path in subjects.BEGINNING
-    }
     watched = subjects.ENDING if options.is_sending else {subjects.STOP_SANDBOX}
-    for path in watched:
-        inner = interceptors.get(path, _forward)
-        traced[path] = TracedStop(path, inner, startups, stops, options)
+    kinds: dict[str, type[TracedStart | TracedStop]] = {
+        **dict.fromkeys(subjects.BEGINNING, TracedStart),
+        **dict.fromkeys(watched, TracedStop),
+    }
+    traced = {
+        path: kind(path, interceptors.get(path, _forward), startups, stops, options)
+        for path, kind in kinds.items()
+    }
     return {**interceptors, **traced}
 
 
+@dataclass(frozen=True, slots=True)
 class _Traced:
     """What both kinds of traced methods have in common."""
 
-    def __init__(
-        self, path: str, inner: Interceptor, startups: Startups, options: TracingOptions
-    ) -> None:
-        self._path = path
-        self._name = path[1:]
-        self._inner = inner
-        self._startups = startups
-        self._options = options
-
-    def _kubelets_own(self, pod: Pod | None, kubelets: Context | None) -> _Place | None:
-        """Return the place of a call that is part of no startup or stop, if kubelet traces it."""
-        if kubelets is None or not kubelets.is_sampled or not self._is_wanted(pod):
-            return None
-        return _Place(_decided(kubelets))
+    _path: str
+    _inner: Interceptor
+    _startups: Startups
+    _stops: StopTraces
+    _options: TracingOptions
 
     def _is_wanted(self, pod: Pod | None) -> bool:
         """Return whether the pod is to be traced by the settings, as far as the call shows."""
         return self._options.pods == "all" or (pod is not None and pod.is_annotated)
+
+    async def _answer_alone(
+        self, payload: bytes, call: Call, subject: CallSubject, kubelets: Context | None
+    ) -> bytes:
+        """Answer a call that is part of no startup or stop; in a span if kubelet traces it."""
+        pod = subject.pod
+        if kubelets is None or not kubelets.is_sampled or not self._is_wanted(pod):
+            return await self._inner(payload, call)
+        attributes = {**({} if pod is None else pod.attributes), **subject.attributes}
+        return (await self._answer(payload, call, _Place(_decided(kubelets)), attributes))[0]
 
     async def _answer(
         self,
@@ -109,30 +112,28 @@ class _Traced:
         attributes: dict[str, Value],
         tries: tuple[Startup, str] | None = None,
     ) -> tuple[bytes, CallSubject]:
-        """Answer within a SERVER span; also return the ids that the response has.
-
-        The span stays the task's current one, so that a refusal is logged with its ids.
-        """
-        attributes = {"rpc.system.name": "grpc", "rpc.method": self._name, **attributes}
+        """Answer within a SERVER span; also return the ids that the response has."""
+        name = self._path[1:]
+        attributes = {"rpc.system.name": "grpc", "rpc.method": name, **attributes}
         span = spans.below(
             place.parent,
-            self._name,
+            name,
             kind="server",
             attributes={**attributes, "server.address": str(self._options.listen)},
         )
         span.links.extend(place.links)
         if tries is not None:
-            _count(span, *tries)
-        with spans.Entered(span, is_bare=True, is_last=True):
-            try:
-                answer = await self._inner(
-                    payload, _TracedCall(call, payload, attributes, self._options)
-                )
-            except BaseException as error:
-                _fail(span, error, is_server=True)
-                raise
+            startup, what = tries
+            number, before = startup.tried(what, span.context)
+            if before is not None:
+                span.set_attribute("cri_proxy.try", number)
+                span.add_link(before)
+        with _entered(span, is_server=True):
+            answer = await self._inner(
+                payload, _TracedCall(call, payload, attributes, self._options)
+            )
             made = subjects.of_answer(self._path, answer)
-            span.set_attributes({"rpc.status_code": "OK", **made.attributes})
+            span.set_attributes(made.attributes)
         return answer, made
 
 
@@ -147,14 +148,9 @@ class TracedStart(_Traced):
         kubelets = spans.context_of(call.metadata)
         startup = self._startup_of(subject, kubelets)
         if startup is None:
-            place = self._kubelets_own(subject.pod, kubelets)
-            if place is None:
-                return await self._inner(payload, call)
-            attributes = {**_of_pod(subject.pod), **subject.attributes}
-            return (await self._answer(payload, call, place, attributes))[0]
+            return await self._answer_alone(payload, call, subject, kubelets)
         subject = _named(subject, startup)
-        self._startups.enter(startup)
-        failure: str | None = _GIVEN_UP
+        startup.enter()
         try:
             answer, made = await self._answer(
                 payload,
@@ -163,12 +159,10 @@ class TracedStart(_Traced):
                 {**startup.pod.attributes, **subject.attributes},
                 (startup, f"{self._path} {subject.container} {subject.attempt}"),
             )
-            failure = None
         except BaseException as error:
-            failure = status.of_outcome(error)[1]
+            self._startups.leave(startup, status.of_outcome(error)[1])
             raise
-        finally:
-            self._startups.leave(startup, failure)
+        self._startups.leave(startup, None)
         if made.sandbox_id:
             self._startups.ran(startup, made.sandbox_id)
         if made.container_id:
@@ -195,17 +189,6 @@ class TracedStart(_Traced):
 class TracedStop(_Traced):
     """A method that a pod stops with, traced where traces are sent."""
 
-    def __init__(
-        self,
-        path: str,
-        inner: Interceptor,
-        startups: Startups,
-        stops: StopTraces,
-        options: TracingOptions,
-    ) -> None:
-        super().__init__(path, inner, startups, options)
-        self._stops = stops
-
     async def __call__(self, payload: bytes, call: Call) -> bytes:
         """Answer as the wrapped interceptor does, within spans."""
         subject = subjects.of_call(self._path, payload)
@@ -222,38 +205,30 @@ class TracedStop(_Traced):
             else self._startups.of_sandbox(subject.sandbox_id)
         )
         if startup is None:
-            place = self._kubelets_own(None, kubelets)
-            if place is None:
-                return await self._inner(payload, call)
-            return (await self._answer(payload, call, place, subject.attributes))[0]
+            return await self._answer_alone(payload, call, subject, kubelets)
         attributes = {**startup.pod.attributes, **_named(subject, startup).attributes}
         stop = self._stops.enter(startup)
-        failure: str | None = _GIVEN_UP
+        if kubelets is not None and kubelets.is_sampled:
+            place = _Place(_decided(kubelets), (stop.context, startup.context))
+        else:
+            place = _Place(stop.context, () if kubelets is None else (kubelets,))
         try:
-            if kubelets is not None and kubelets.is_sampled:
-                place = _Place(_decided(kubelets), (stop.context, startup.context))
-            else:
-                place = _Place(stop.context, () if kubelets is None else (kubelets,))
             answer, _ = await self._answer(payload, call, place, attributes)
-            failure = None
         except BaseException as error:
-            failure = status.of_outcome(error)[1]
+            self._stops.leave(stop, status.of_outcome(error)[1])
             raise
-        finally:
-            self._stops.leave(stop, failure)
+        self._stops.leave(stop, None)
         return answer
 
 
+@dataclass(slots=True)
 class _TracedCall:
     """A call that is forwarded within a CLIENT span; otherwise the call that it wraps."""
 
-    def __init__(
-        self, call: Call, payload: bytes, attributes: dict[str, Value], options: TracingOptions
-    ) -> None:
-        self._call = call
-        self._payload = payload
-        self._attributes = attributes
-        self._options = options
+    _call: Call
+    _payload: bytes
+    _attributes: dict[str, Value]
+    _options: TracingOptions
 
     @property
     def method(self) -> str:
@@ -282,14 +257,8 @@ class _TracedCall:
         )
         if self._options.is_sending:
             metadata = (*metadata, (spans.TRACEPARENT, spans.traceparent_of(span.context)))
-        with spans.Entered(span, is_bare=True):
-            try:
-                answer = await self._call.forward(payload, metadata=metadata)
-            except BaseException as error:
-                _fail(span, error, is_server=False)
-                raise
-            span.set_attribute("rpc.status_code", "OK")
-            return answer
+        with _entered(span, is_server=False):
+            return await self._call.forward(payload, metadata=metadata)
 
 
 async def _forward(payload: bytes, call: Call) -> bytes:
@@ -320,25 +289,23 @@ def _named(subject: CallSubject, startup: Startup) -> CallSubject:
     return subject if known is None else replace(subject, container=known[0], attempt=known[1])
 
 
-def _of_pod(pod: Pod | None) -> dict[str, Value]:
-    return {} if pod is None else pod.attributes
+@contextlib.contextmanager
+def _entered(span: Span, *, is_server: bool) -> Iterator[None]:
+    """Run a call in its span, which gets the status of the call.
 
-
-def _count(span: Span, startup: Startup, what: str) -> None:
-    """Mark a retry with its number and a link to the call before."""
-    number, before = startup.tried(what, span.context)
-    if before is not None:
-        span.set_attribute("cri_proxy.try", number)
-        span.add_link(before)
-
-
-def _fail(span: Span, error: BaseException, *, is_server: bool) -> None:
-    """Record how a call failed; whether that is an error depends on whose span it is."""
-    code, message = status.of_outcome(error)
-    span.set_attribute("rpc.status_code", code)
-    if is_server and code not in _FAULTS:
-        # The caller's fault, not the server's; the message is useful all the same.
-        span.set_attribute("cri_proxy.status.message", message)
-        return
-    span.set_attribute("error.type", code)
-    span.fail(message)
+    A SERVER span stays the task's current one, so that a refusal is logged with its ids.
+    """
+    with spans.Entered(span, is_bare=True, is_last=is_server):
+        try:
+            yield
+        except BaseException as error:
+            code, message = status.of_outcome(error)
+            span.set_attribute("rpc.status_code", code)
+            if is_server and code not in _FAULTS:
+                # The caller's fault, not the server's; the message is useful all the same.
+                span.set_attribute("cri_proxy.status.message", message)
+            else:
+                span.set_attribute("error.type", code)
+                span.fail(message)
+            raise
+        span.set_attribute("rpc.status_code", "OK")

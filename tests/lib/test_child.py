@@ -123,7 +123,7 @@ def test_a_program_that_cannot_be_started_is_reported_and_tried_again(
     monkeypatch.setattr(child, "FIRST_PAUSE_SECONDS", 0.0)
     ends: list[str] = []
     place = tmp_path / "later"
-    supervisor = Supervisor(Program((str(place),), {}), lambda why, _: ends.append(why))
+    supervisor = Supervisor(Program((str(place),), {}), lambda **end: ends.append(end["why"]))
     first = supervisor.child
     place.write_text("#!/bin/sh\nexec sleep 1000\n")
     place.chmod(0o755)
@@ -136,7 +136,7 @@ def test_a_program_that_cannot_be_started_is_reported_and_tried_again(
 
 def test_a_program_that_is_stopped_is_not_started_again(tmp_path: Path) -> None:
     ends: list[str] = []
-    supervisor = Supervisor(program(COPY, tmp_path / "got"), lambda why, _: ends.append(why))
+    supervisor = Supervisor(program(COPY, tmp_path / "got"), lambda **end: ends.append(end["why"]))
     supervisor.stop(60)
 
     assert (tmp_path / "got").exists()  # it saw the end of its input, and was not killed

@@ -13,7 +13,7 @@ import pytest
 
 from cri_proxy.lib import scheduling
 
-IOPRIO_GET = {"x86_64": 252, "aarch64": 31}
+_IOPRIO_GET = {"x86_64": 252, "aarch64": 31}
 
 
 def asked_in_a_thread() -> tuple[bool, int, int]:
@@ -24,17 +24,12 @@ def asked_in_a_thread() -> tuple[bool, int, int]:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
         taken = scheduling.ask_for_slices(200)
         niceness = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        found.append((taken, slice_microseconds(), niceness))
+        found.append((taken, scheduling.slice_microseconds(), niceness))
 
     thread = threading.Thread(target=ask)
     thread.start()
     thread.join()
     return found[0]
-
-
-def slice_microseconds() -> int:
-    """Return the slice length of this thread, 0 if the kernel does not report one."""
-    return (scheduling._attributes() or [0] * 6)[5] // 1000
 
 
 def knows_slices() -> bool:
@@ -56,7 +51,7 @@ def test_a_process_that_computes_has_the_longest_slices_in_all_its_threads() -> 
     program = (
         "import os, threading; from cri_proxy.lib import scheduling;"
         "scheduling.compute(3);"
-        "show = lambda: print(os.nice(0), (scheduling._attributes() or [0] * 6)[5] // 1000);"
+        "show = lambda: print(os.nice(0), scheduling.slice_microseconds());"
         "thread = threading.Thread(target=show); thread.start(); thread.join()"
     )
     done = subprocess.run(
@@ -106,7 +101,7 @@ def test_who_does_not_compute_behind_others_gives_no_way() -> None:
 
 
 def test_only_the_thread_that_asks_is_put_last() -> None:
-    number = IOPRIO_GET.get(platform.machine())
+    number = _IOPRIO_GET.get(platform.machine())
     if number is None:
         pytest.skip("this machine's number of ioprio_get(2) is not known here")
     libc = ctypes.CDLL(None, use_errno=True)

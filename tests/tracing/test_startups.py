@@ -27,7 +27,7 @@ def test_ids_never_change_between_versions() -> None:
 async def test_a_startup_is_open_until_it_has_been_quiet() -> None:
     found = Startups(queue=None, settle_seconds=0.01)
     startup = found.begin(POD, None)
-    found.enter(startup)
+    startup.enter()
     async with asyncio.timeout(30):
         await asyncio.sleep(0.05)
         is_open_during_a_call = startup.is_open
@@ -42,10 +42,10 @@ async def test_a_startup_is_open_until_it_has_been_quiet() -> None:
 async def test_a_call_that_comes_before_the_end_keeps_it_open() -> None:
     found = Startups(queue=None, settle_seconds=3600)
     startup = found.begin(POD, None)
-    found.enter(startup)
+    startup.enter()
     found.leave(startup, None)
     timer = startup.timer
-    found.enter(startup)
+    startup.enter()
 
     assert timer is not None
     assert timer.cancelled()
@@ -68,7 +68,7 @@ async def test_a_stop_in_the_middle_of_a_call_is_a_failure() -> None:
     found = Startups(queue=None, settle_seconds=3600)
     startup = found.begin(POD, None)
     found.ran(startup, "sandbox")
-    found.enter(startup)
+    startup.enter()
 
     found.stop("sandbox")
     said = startup.failure

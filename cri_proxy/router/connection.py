@@ -163,6 +163,11 @@ class Connection:
         else:
             self._finish()
 
+    def __repr__(self) -> str:
+        state = "over" if self.is_over else "draining" if self._streams.is_draining else "open"
+        upstream, interposed = len(self._streams.open), len(self._interposition.calls)
+        return f"<Connection {state}, {upstream} upstream, {interposed} interposed>"
+
     # Consequences for all sides
 
     def _changed(self) -> None:

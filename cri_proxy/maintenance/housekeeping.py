@@ -13,6 +13,7 @@ collection is running, is retried at the next check. Workers of the lowest prior
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from dataclasses import dataclass, field
@@ -175,5 +176,8 @@ def _usage_of(root: Path) -> _Usage:
 
 
 def _has_garbage(root: Path) -> bool:
-    places = (root / name / staging.GARBAGE for name in ("environments", "store"))
-    return any(any(place.glob("*")) for place in places)
+    for name in ("environments", "store"):
+        with contextlib.suppress(FileNotFoundError):
+            if any((root / name / staging.GARBAGE).iterdir()):
+                return True
+    return False

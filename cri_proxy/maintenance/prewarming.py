@@ -54,8 +54,7 @@ class Prewarming:
         """Return how many pins are `ready`, `failing` and `underway`."""
         found = {"ready": 0, "failing": 0, "underway": 0}
         for pin in list(self._pins.values()):
-            state = "failing" if pin.failure else "ready" if pin.identity else "underway"
-            found[state] += 1
+            found["failing" if pin.failure else "ready" if pin.identity else "underway"] += 1
         return found
 
     async def run(self) -> None:

@@ -3,9 +3,8 @@
 `reader_of` puts a decompressor between the download and the unpacker. Data is pulled on both sides,
 never pushed, so memory holds one piece on each side and the format's own window. The window is
 bounded: an archive that needs a larger one is refused before it is allocated. A compressed file may
-hold several streams one after another, as parallel compressors write them.
-One that breaks off, or that anything else follows, is damaged, even where every byte of the
-contents had come.
+hold several streams one after another, as parallel compressors write them. One that breaks off, or
+that anything else follows, is damaged, even where every byte of the contents had come.
 """
 
 from __future__ import annotations

@@ -142,7 +142,8 @@ for number in range(1000):
         print("linked", flush=True)
         stage.commit()
     print("committed", flush=True)
-    ours.remove("one")
+    with ours._area.try_hold("one"):
+        ours._area.remove("one")
     print("removed", flush=True)
 """
 

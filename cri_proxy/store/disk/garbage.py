@@ -6,15 +6,13 @@ deletes what was removed, and `MEASURE` counts the store paths in place.
 
 Environments are removed by the holder of their leases, not here. Removing renames into a `.garbage`
 beside the place, so half of a tree is never in place; deleting happens there, piece by piece, and
-continues after any crash.
+continues after any crash. `decide` is pure: which environments to remove.
 
 A store path is removed if no view has it and its record was not used since the horizon, which is
 `unused_seconds` before the oldest realization under way began, or before now if none is. Every
 realization first takes a lease, and then uses the record of each path that it relies on
 (`local.Store.record`). So either the path was used after the horizon, which `local.Store.evict`
 notices, or the realization finds it absent and fetches it.
-
-`decide` is pure: which environments to remove, least recently started first.
 """
 
 from __future__ import annotations

@@ -5,10 +5,8 @@
     store/.leases/<token>           locked while one realization is under way; its modification
                                     time is when the realization began
 
-Both end with their process, so nothing stays protected for a process that is gone.
-
-The last start of an environment is the modification time of its record, which never changes
-otherwise.
+Both end with their process, so nothing stays protected for a process that is gone. The last start
+of an environment is the modification time of its record, which never changes otherwise.
 """
 
 from __future__ import annotations

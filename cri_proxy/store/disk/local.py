@@ -147,8 +147,8 @@ class Store:
 
     def paths(self) -> tuple[StorePath, ...]:
         """Return all present paths, sorted."""
-        present = (storepaths.of_basename(name) for name in self._placed())
-        return tuple(sorted(path for path in present if self.has(path)))
+        placed = (storepaths.of_basename(name) for name in self._placed())
+        return tuple(sorted(path for path in placed if self.has(path)))
 
     @contextlib.contextmanager
     def stage(self, path: StorePath, check: Callable[[], None]) -> Iterator[PathStage]:

@@ -82,8 +82,10 @@ class Overlays:
 
     def tokens(self) -> frozenset[str]:
         """Return the tokens of all overlays, complete or not."""
-        names = (each.name.removesuffix(".lock") for each in self.directory.glob("*"))
-        return frozenset(name for name in names if _TOKEN.fullmatch(name))
+        with contextlib.suppress(FileNotFoundError):
+            names = {each.name.removesuffix(".lock") for each in self.directory.iterdir()}
+            return frozenset(name for name in names if _TOKEN.fullmatch(name))
+        return frozenset()
 
     def make(self, token: str, view: Path, runtime: Path) -> None:
         """Mount a new overlay over `view`, visible to the runtime as well.

@@ -95,14 +95,6 @@ class Views:
             stage.store.mkdir(parents=True)
             yield stage
 
-    def remove(self, identity: str) -> bool:
-        """Delete a view and return True; return False if its identity is held."""
-        self.locate(identity)
-        with self._area.try_hold(identity) as is_held:
-            if is_held:
-                self._area.remove(identity)
-            return is_held
-
     def move_to_garbage(self, identity: str) -> bool:
         """Remove a view, to be deleted later; return False if it is held or does not exist."""
         place = self.locate(identity)

@@ -26,9 +26,7 @@ class NixClosures:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._flights: singleflight.Flights[str, list[Fact]] = singleflight.Flights(
-            is_lasting=False
-        )
+        self._flights = singleflight.Flights[str, list[Fact]](is_lasting=False)
         self._listeners: dict[str, list[Progress]] = {}
 
     def prepare(self) -> None:
@@ -79,8 +77,7 @@ class NixClosures:
     async def find(self, paths: Iterable[StorePath], places: Sequence[Location] = ()) -> None:
         """Make sure that Nix has all of `paths` or can fetch them; raise as `realize` does."""
         _refuse(places)
-        names = sorted(each.basename for each in paths)
-        await self._pool.call(protocol.NIX_FIND, names)
+        await self._pool.call(protocol.NIX_FIND, sorted(each.basename for each in paths))
 
     async def aclose(self) -> None:
         """Cancel everything that is under way."""

@@ -1,7 +1,5 @@
 """Garbage collector roots in the node's Nix for the store paths of environments here.
 
-    <nix state>/gcroots/cri-proxy/<hash>-<name>  ->  /nix/store/<hash>-<name>
-
 A link is made before its path is fetched: Nix ignores one that leads to nothing yet, and a root
 that came later could come too late. It is removed when no environment on the node has the path any
 more and some time has passed, for an environment that is being made is not on the node yet.

@@ -130,17 +130,17 @@ def test_removed_view_is_gone_and_the_store_untouched(environments, store, put):
     commit(environments, "one", [tree])
     commit(environments, "two", [tree])
 
-    assert environments.remove("one")
+    assert environments.move_to_garbage("one")
     assert environments.identities() == ("two",)
     assert nar.digest_of(store.locate(tree)) == nar.digest_of(
         environments.locate("two") / "store" / tree.basename
     )
-    assert environments.remove("one")
+    assert not environments.move_to_garbage("one")
 
 
 def test_held_view_is_not_removed(environments, put):
     with environments.stage("one", never) as stage:
-        assert not environments.remove("one")
+        assert not environments.move_to_garbage("one")
         stage.link([put("tree", TREE)])
         stage.commit()
     assert environments.has("one")
@@ -236,7 +236,7 @@ def test_invalid_identity_is_refused(environments, identity):
     with pytest.raises(errors.RequestInvalid), environments.stage(identity, never):
         pass
     with pytest.raises(errors.RequestInvalid):
-        environments.remove(identity)
+        environments.move_to_garbage(identity)
 
 
 def test_killed_process_leaves_a_stage_that_the_next_one_drops(environments, store, put):
@@ -279,7 +279,7 @@ def keep_views(home):
     environments.recover()
     commit(environments, "one", [path])
     commit(environments, "two", [path])
-    assert environments.remove("one")
+    assert environments.move_to_garbage("one")
     environments.checkpoint()
     environments.recover()
     assert environments.identities() == ("two",)

@@ -67,8 +67,6 @@ def test_cancelled_job_reads_no_further():
         Awaited(body, threading.Semaphore(1), task)
     with pytest.raises(Cancelled):
         Watched(body, task).read(1)
-    with pytest.raises(Cancelled):
-        Watched(body, task).readinto(memoryview(bytearray(1)))
 
 
 def test_bytes_are_reported_now_and_then():

@@ -135,13 +135,11 @@ class Pool:
         return best
 
     def _start(self) -> _Worker:
-        """Return a new worker."""
         started = _Worker(self)
         self._workers.add(started)
         return started
 
     def _usable(self) -> list[_Worker]:
-        """Return the workers that accept jobs."""
         return [each for each in self._workers if each.is_open and not each.has_ended]
 
     def _dismiss(self, idle: _Worker) -> None:

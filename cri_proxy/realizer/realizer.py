@@ -255,7 +255,6 @@ class Realizer:
         )
 
     async def _resolve(self, reference: Reference, token: str | None) -> Resolution:
-        """Return the resolution of `reference`, from memory or from FloxHub."""
         asked = Resolve(reference, token)
         known = self._resolutions.get(asked)
         if known is not None:

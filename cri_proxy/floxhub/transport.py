@@ -163,7 +163,6 @@ class Transport:
         return self._unreachable(subject, reason)
 
     def _refusal(self, status: int, subject: RequestSubject) -> errors.CriProxyError:
-        """Return what an HTTP status other than 200 means to the caller."""
         host = self.origin
         meaning = meaning_of(status)
         if meaning is Meaning.DENIED and subject.has_token:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -25,18 +25,13 @@ def encode(value: object) -> bytes:
 
     Raises TypeError or ValueError for a value that JSON cannot carry.
     """
-    return _encoder().encode(value)
+    return _ENCODER.encode(value)
 
 
 def decode(data: Encoded, kind: type[T]) -> T:
     """Return the value of class `kind` that `encode` wrote; raise ValueError for anything else."""
     value: T = _decoder(cast("Any", kind)).decode(data)
     return value
-
-
-@functools.cache
-def _encoder() -> msgspec.json.Encoder:
-    return msgspec.json.Encoder(enc_hook=_simple_of)
 
 
 @functools.cache
@@ -49,6 +44,9 @@ def _simple_of(value: object) -> object:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_simple_of)
 
 
 def _of_simple(kind: type, value: object) -> object:

@@ -199,7 +199,6 @@ def _lock(place: Path, *, is_waiting: bool = False) -> Iterator[None]:
 
 
 def _check_free(place: Path, *, is_replacing: bool, was_ours: bool) -> None:
-    """Raise RequestInvalid if `place` must not be replaced."""
     try:
         mode = place.lstat().st_mode
     except FileNotFoundError:

@@ -120,7 +120,8 @@ class Pool:
     @property
     def process_ids(self) -> tuple[int, ...]:
         """The ids of the processes that run now, for resource accounting."""
-        return tuple(each.process_id for each in self._workers if each.process_id is not None)
+        running = [each._process for each in self._workers if not each.has_ended]
+        return tuple(process.pid for process in running if process is not None)
 
     def _pick(self, elders: frozenset[_Worker]) -> _Worker:
         """Return the worker with the least to do; a new one if all are busy and the pool may grow.
@@ -134,13 +135,11 @@ class Pool:
         return best
 
     def _start(self) -> _Worker:
-        """Return a new worker."""
         started = _Worker(self)
         self._workers.add(started)
         return started
 
     def _usable(self) -> list[_Worker]:
-        """Return the workers that accept jobs."""
         return [each for each in self._workers if each.is_open and not each.has_ended]
 
     def _dismiss(self, idle: _Worker) -> None:
@@ -185,11 +184,6 @@ class _Worker:
     def has_ended(self) -> bool:
         """Return whether the process has exited; its last output may not have been read yet."""
         return self._process is not None and self._process.poll() is not None
-
-    @property
-    def process_id(self) -> int | None:
-        """The process's id while it runs."""
-        return None if self._process is None or self.has_ended else self._process.pid
 
     async def call(
         self,

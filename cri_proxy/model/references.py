@@ -53,7 +53,6 @@ def parse(text: str) -> Reference:
 
 
 def _refusal(text: str, hint: str = "") -> errors.RequestInvalid:
-    """Return the error for a text that is no reference, with the two forms that are."""
     shown = text if len(text) <= 120 else text[:117] + "..."
     return errors.RequestInvalid(
         f"{shown!a} is not an environment reference: write owner/name for the live generation, "

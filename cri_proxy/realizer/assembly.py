@@ -95,8 +95,8 @@ def render(
             f"{path}\n" for path in sorted({*closure, recipe.flox_env})
         ).encode(),
     }
-    if recipe.hook:
-        files["activate.d/hook-on-activate"] = recipe.hook.encode()
+    if recipe.manifest.on_activate:
+        files["activate.d/hook-on-activate"] = recipe.manifest.on_activate.encode()
     bundle = _CA_BUNDLE if _found(plan, _CA_BUNDLE, trees) else None
     if bundle is None and ingredients.certificates is not None:
         bundle = "activate.d/ca-bundle.crt"
@@ -130,8 +130,8 @@ def environment_of(
         nar_bytes=assembly.nar_bytes,
         realized_at=time.time(),
         store=store,
-        services=recipe.services,
-        has_profile=recipe.has_profile,
+        services=recipe.manifest.services,
+        has_profile=recipe.manifest.has_profile,
         certificates=rendered.certificates,
         locale_archive=rendered.locale_archive,
     )

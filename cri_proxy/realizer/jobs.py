@@ -88,7 +88,6 @@ class _Assembling:
 
 
 def _recipe_of(ingredients: Ingredients) -> Recipe:
-    """Return the recipe for the lockfile of a resolution."""
     resolution, bundle = ingredients.resolution, ingredients.certificates
     return recipes.of_lockfile(
         lockfile.parse(resolution.lockfile.read_bytes(), f"the lockfile of {resolution.reference}"),

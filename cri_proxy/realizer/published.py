@@ -69,8 +69,8 @@ class CatalogAccess:
     ) -> None:
         self._pool = pool
         self._store = store
-        self._answers: cachetools.TTLCache[tuple[tuple[StorePath, ...], str | None], Located] = (
-            cachetools.TTLCache(_ANSWERS_REMEMBERED, remember_seconds)
+        self._answers: cachetools.TTLCache[CatalogQuery, Located] = cachetools.TTLCache(
+            _ANSWERS_REMEMBERED, remember_seconds
         )
         self._warned: cachetools.LRUCache[UnsupportedLogin, bool] = cachetools.LRUCache(
             _KINDS_REMEMBERED
@@ -83,11 +83,10 @@ class CatalogAccess:
         """
         if not paths:
             return Located()
-        key = (paths, token)
-        known = self._answers.get(key)
+        query = CatalogQuery(paths, token)
+        known = self._answers.get(query)
         if known is not None:
             return known
-        query = CatalogQuery(paths, token)
         with spans.span("floxhub.locate", **{"cri_proxy.paths": len(paths)}):
             try:
                 locations = await self._pool.call(protocol.LOCATIONS, query)
@@ -106,7 +105,7 @@ class CatalogAccess:
             await self._find(unlisted, located, query)
         await self._pool.call(protocol.NOTE_GIVEN, CatalogGrant(query, is_given=True))
         if located.refusal is None:
-            self._answers[key] = located
+            self._answers[query] = located
         return located
 
     def _warn_of_unsupported(self, places: Sequence[Location]) -> None:

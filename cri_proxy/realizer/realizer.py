@@ -132,8 +132,8 @@ class Realizer:
         self._running: dict[_Wish, Realization] = {}
         self._making: singleflight.Flights[str, Environment] = singleflight.Flights()
         self._progress: dict[str, Progress] = {}
-        self._resolutions: cachetools.TTLCache[tuple[Reference, str | None], Resolution] = (
-            cachetools.TTLCache(_RESOLUTIONS_REMEMBERED, options.remember_seconds)
+        self._resolutions: cachetools.TTLCache[Resolve, Resolution] = cachetools.TTLCache(
+            _RESOLUTIONS_REMEMBERED, options.remember_seconds
         )
         self._loaded: cachetools.LRUCache[str, Environment] = cachetools.LRUCache(
             _ENVIRONMENTS_REMEMBERED
@@ -255,17 +255,16 @@ class Realizer:
         )
 
     async def _resolve(self, reference: Reference, token: str | None) -> Resolution:
-        """Return the resolution of `reference`, from memory or from FloxHub."""
-        key = (reference, token)
-        known = self._resolutions.get(key)
+        asked = Resolve(reference, token)
+        known = self._resolutions.get(asked)
         if known is not None:
             return known
         if reference not in self._met:
             self._store.prepare()  # perhaps nothing of it is here: workers start meanwhile
         with spans.span("floxhub.resolve", **{"flox.environment.reference": str(reference)}):
-            resolution = await self._pool.call(hubprotocol.RESOLVE, Resolve(reference, token))
+            resolution = await self._pool.call(hubprotocol.RESOLVE, asked)
         if not resolution.is_stale:
-            self._resolutions[key] = resolution
+            self._resolutions[asked] = resolution
         return resolution
 
     async def _make(

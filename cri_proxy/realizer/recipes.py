@@ -16,7 +16,7 @@ from typing import Final, assert_never
 
 from cri_proxy.floxhub import outputs, variables
 from cri_proxy.lib import nixbase32
-from cri_proxy.model.lockfiles import LinkedOutput, Lockfile, Package, PackageKind
+from cri_proxy.model.lockfiles import LinkedOutput, Lockfile, Manifest, Package, PackageKind
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.realizer import activation
 from cri_proxy.realizer.protocol import Ingredients
@@ -38,11 +38,9 @@ class Recipe:
     flox_env: StorePath
     linked: tuple[LinkedOutput, ...]
     published: tuple[StorePath, ...]
+    manifest: Manifest
     variables: tuple[tuple[str, str], ...]
-    hook: str | None
     needs_shell: bool
-    services: tuple[str, ...]
-    has_profile: bool
     advice: Mapping[StorePath, str]
 
     @property
@@ -62,8 +60,8 @@ def of_lockfile(lock: Lockfile, ingredients: Ingredients, certificates_digest: s
     outputs.suits(lock, system)
     ordered = variables.in_dependency_order(lock.manifest.variables)
     activation.envrc(ordered)
-    hook = lock.manifest.on_activate
-    needs_shell = ingredients.has_shell or not activation.is_static(ordered, hook)
+    is_static = activation.is_static(ordered, lock.manifest.on_activate)
+    needs_shell = ingredients.has_shell or not is_static
     inputs = json.dumps(
         {
             "edition": EDITION,
@@ -92,11 +90,9 @@ def of_lockfile(lock: Lockfile, ingredients: Ingredients, certificates_digest: s
                 each.path for each in linked if packages[each.install_id].is_custom_catalog
             )
         ),
+        manifest=lock.manifest,
         variables=ordered,
-        hook=hook,
         needs_shell=needs_shell,
-        services=lock.manifest.services,
-        has_profile=lock.manifest.has_profile,
         advice={each.path: advice_of(packages[each.install_id]) for each in linked},
     )
 

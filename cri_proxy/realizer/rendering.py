@@ -122,7 +122,6 @@ def _winner(place: str, candidates: list[_Candidate]) -> _Candidate:
 
 
 def _is_ignored(at: str, name: str) -> bool:
-    """Return whether buildenv leaves this entry out of every environment."""
     place = f"{at}/{name}" if at else name
     if place in _IGNORED_PATHS or name in _IGNORED_NAMES or place.endswith("/info/dir"):
         return True

@@ -69,7 +69,9 @@ def test_a_shell_that_is_needed_anyway_makes_no_other() -> None:
 
 
 def test_services_and_profile_are_noted() -> None:
-    assert (recipe_of().services, recipe_of().has_profile) == (("db",), True)
+    manifest = recipe_of().manifest
+
+    assert (manifest.services, manifest.has_profile) == (("db",), True)
 
 
 def test_every_linked_path_has_its_package_named() -> None:

@@ -49,14 +49,12 @@ def _results(wanted: settings.Settings) -> list[Result]:
 
 
 def _draw(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     console = screen.console(sys.stdout)
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column()
-    grid.add_column(style="bold", max_width=console.width // 3)
-    grid.add_column(overflow="fold")
+    name = Column(style="bold", max_width=console.width // 3)
+    grid = Table.grid("", name, Column(overflow="fold"), padding=(0, 1))
     for result in results:
         finding = result.finding
         lines = Text(finding.found)
@@ -66,11 +64,8 @@ def _draw(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
     console.print(grid)
     changed = [origin for origin in origins if not origin.is_default]
     if changed:
-        table = Table.grid(padding=(0, 1))
-        table.add_column()
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        table.add_column(style="dim", overflow="fold")
+        value, source = Column(overflow="fold"), Column(style="dim", overflow="fold")
+        table = Table.grid("", Column(style="bold"), value, source, padding=(0, 1))
         for origin in changed:
             table.add_row(" ", str(origin.key), origin.shown, origin.source)
         console.print("\nsettings that differ from the default", style="bold")

@@ -14,9 +14,11 @@ from typing import Final
 from cri_proxy import settings
 from cri_proxy.cli import arguments, exits, numbers, screen
 from cri_proxy.cli.checks import disk, endpoints, node, optional, remotes, runner
-from cri_proxy.cli.checks.findings import CheckStatus
-from cri_proxy.cli.checks.runner import Result
+from cri_proxy.cli.checks.findings import CheckStatus, Finding
 from cri_proxy.settings.sources import ValueOrigin
+
+Results = Sequence[tuple[str, Finding]]
+"""The names of checks and their findings."""
 
 _MARKS: Final = {CheckStatus.OK: "✔", CheckStatus.WARN: "!", CheckStatus.FAIL: "✘"}
 _STYLES: Final = {CheckStatus.OK: "green", CheckStatus.WARN: "yellow", CheckStatus.FAIL: "bold red"}
@@ -35,7 +37,7 @@ def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
     return exits.FAILED if _has_failed(results) else exits.OK
 
 
-def _results(wanted: settings.Settings) -> list[Result]:
+def _results(wanted: settings.Settings) -> Results:
     checks = [
         *node.checks_of(wanted),
         *endpoints.checks_of(wanted),
@@ -44,33 +46,27 @@ def _results(wanted: settings.Settings) -> list[Result]:
         *optional.checks_of(wanted),
     ]
     results = runner.run(checks)
-    clock = remotes.clock(result.finding.clock_skew for result in results)
-    return [*results, Result("clock", clock)]
+    clock = remotes.clock(finding.clock_skew for _, finding in results)
+    return [*results, ("clock", clock)]
 
 
-def _draw(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
-    from rich.table import Table
+def _draw(results: Results, origins: Sequence[ValueOrigin]) -> None:
+    from rich.table import Column, Table
     from rich.text import Text
 
     console = screen.console(sys.stdout)
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column()
-    grid.add_column(style="bold", max_width=console.width // 3)
-    grid.add_column(overflow="fold")
-    for result in results:
-        finding = result.finding
+    names = Column(style="bold", max_width=console.width // 3)
+    grid = Table.grid("", names, Column(overflow="fold"), padding=(0, 1))
+    for name, finding in results:
         lines = Text(finding.found)
         if finding.advice:
             lines.append(f"\n→ {finding.advice}", style=_STYLES[finding.status])
-        grid.add_row(Text(_MARKS[finding.status], _STYLES[finding.status]), result.name, lines)
+        grid.add_row(Text(_MARKS[finding.status], _STYLES[finding.status]), name, lines)
     console.print(grid)
     changed = [origin for origin in origins if not origin.is_default]
     if changed:
-        table = Table.grid(padding=(0, 1))
-        table.add_column()
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        table.add_column(style="dim", overflow="fold")
+        value, source = Column(overflow="fold"), Column(style="dim", overflow="fold")
+        table = Table.grid("", Column(style="bold"), value, source, padding=(0, 1))
         for origin in changed:
             table.add_row(" ", str(origin.key), origin.shown, origin.source)
         console.print("\nsettings that differ from the default", style="bold")
@@ -79,10 +75,9 @@ def _draw(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
     console.print(f"\n{_summary_of(results)}", style=style)
 
 
-def _print(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
-    for result in results:
-        finding = result.finding
-        print(f"{finding.status:4}  {result.name}: {finding.found}")
+def _print(results: Results, origins: Sequence[ValueOrigin]) -> None:
+    for name, finding in results:
+        print(f"{finding.status:4}  {name}: {finding.found}")
         if finding.advice:
             print(f"      {finding.advice}")
     for origin in origins:
@@ -91,8 +86,8 @@ def _print(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> None:
     print(_summary_of(results))
 
 
-def _summary_of(results: Sequence[Result]) -> str:
-    count = Counter(result.finding.status for result in results)
+def _summary_of(results: Results) -> str:
+    count = Counter(finding.status for _, finding in results)
     if failed := count[CheckStatus.FAIL]:
         return f"this node is not ready: {failed} of {len(results)} checks failed"
     if warnings := count[CheckStatus.WARN]:
@@ -100,21 +95,21 @@ def _summary_of(results: Sequence[Result]) -> str:
     return "this node is ready"
 
 
-def _has_failed(results: Sequence[Result]) -> bool:
-    return any(result.finding.status is CheckStatus.FAIL for result in results)
+def _has_failed(results: Results) -> bool:
+    return any(finding.status is CheckStatus.FAIL for _, finding in results)
 
 
-def _record_of(results: Sequence[Result], origins: Sequence[ValueOrigin]) -> dict[str, object]:
+def _record_of(results: Results, origins: Sequence[ValueOrigin]) -> dict[str, object]:
     return {
         "is_ready": not _has_failed(results),
         "checks": [
             {
-                "name": result.name,
-                "status": str(result.finding.status),
-                "found": result.finding.found,
-                "advice": result.finding.advice,
+                "name": name,
+                "status": str(finding.status),
+                "found": finding.found,
+                "advice": finding.advice,
             }
-            for result in results
+            for name, finding in results
         ],
         "settings": [
             {"key": str(origin.key), "value": origin.shown, "source": origin.source}

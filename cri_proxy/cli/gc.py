@@ -54,8 +54,7 @@ async def _collected(
 
     root = wanted.store.root
     grace = wanted.garbage.grace_seconds
-    channel = channels.dial(wanted.runtime.endpoint)
-    try:
+    async with channels.dial(wanted.runtime.endpoint) as channel:
         runtime = Runtime(channel)
         await runtime.version()
         async with parts.keeping_pool_of(wanted) as pool:
@@ -69,8 +68,6 @@ async def _collected(
             await collection.empty()
             await Mutability(root, pool, runtime).sweep()
             return plan, freed
-    finally:
-        await channel.close(None)
 
 
 def _row_of(each: Decision, freed: Freed | None) -> tuple[str, ...]:
@@ -86,9 +83,9 @@ def _row_of(each: Decision, freed: Freed | None) -> tuple[str, ...]:
 
 def _outcome_of(each: Decision, freed: Freed | None) -> str:
     """Return what happens to an environment, and why it stays if it does."""
-    if each.is_removed and freed is None:
-        return "would be removed"
-    if each.is_removed and freed is not None:
+    if each.is_removed:
+        if freed is None:
+            return "would be removed"
         is_gone = each.identity in {gone.identity for gone in freed.gone}
         return "removed" if is_gone else "stays: it came into use meanwhile"
     shown = ", ".join(each.roots[:_SHOWN_ROOTS])

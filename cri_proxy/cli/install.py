@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from cri_proxy import errors, settings
 from cri_proxy.cli import arguments, exits
 from cri_proxy.node import installation
 from cri_proxy.node.root import Root
+
+report = functools.partial(print, flush=True)
+"""Prints a line of progress at once, also into a pipe."""
 
 
 def run(options: arguments.Invocation, loaded: settings.Loaded) -> int:
@@ -54,8 +58,3 @@ def loaded_of(
         },
         file=str(file) if file.exists() else os.devnull,
     )
-
-
-def report(line: str) -> None:
-    """Print a line of progress at once, also into a pipe."""
-    print(line, flush=True)

@@ -11,13 +11,10 @@ import json
 import os
 import sys
 from collections.abc import Container, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_RED: Final = "\x1b[1;31m"
-_RESET: Final = "\x1b[0m"
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -49,7 +46,7 @@ def spinner(text: str) -> contextlib.AbstractContextManager[object]:
 def print_error(message: str) -> None:
     """Print each line of an error message to standard error, with a mark in front."""
     is_red = is_terminal(sys.stderr) and not os.environ.get("NO_COLOR")
-    mark = f"{_RED}error:{_RESET}" if is_red else "error:"
+    mark = "\x1b[1;31merror:\x1b[0m" if is_red else "error:"
     for line in message.splitlines():
         print(mark, line, file=sys.stderr)
 

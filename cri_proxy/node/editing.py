@@ -42,9 +42,7 @@ def with_yaml_value(text: str, key: str, value: str) -> str:
     """Return a YAML file with a top-level key set, in its line or else in a new last line."""
     pattern = re.compile(rf"^({key}:)[ \t]*([\"']?)[^\s\"'#]*\2", re.MULTILINE)
     changed, count = pattern.subn(rf"\g<1> {value}", text)
-    if count:
-        return changed
-    return f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{key}: {value}\n"
+    return changed if count else _with_line(text, f"{key}: {value}")
 
 
 def json_value(text: str, key: str) -> str | None:
@@ -87,12 +85,15 @@ def with_toml_value(text: str, table: str, key: str, value: str) -> str:
 def with_words(text: str, variable: str, words: str) -> str:
     """Return a file of shell assignments with `words` appended to a variable's value."""
     pattern = re.compile(rf"^({variable}=)(?:\"([^\"\n]*)\"|'([^'\n]*)'|([^\s\"']*))[ \t]*$", re.M)
-
-    def longer(match: re.Match[str]) -> str:
-        old = next((each for each in match.groups()[1:] if each), "")
-        return f'{match[1]}"{old} {words}"' if old else f'{match[1]}"{words}"'
-
     *_, last = [None, *pattern.finditer(text)]
-    if last is not None:
-        return text[: last.start()] + longer(last) + text[last.end() :]
-    return f'{text}{"" if text.endswith(chr(10)) or not text else chr(10)}{variable}="{words}"\n'
+    if last is None:
+        return _with_line(text, f'{variable}="{words}"')
+    old = next((each for each in last.groups()[1:] if each), "")
+    longer = f"{old} {words}" if old else words
+    return f'{text[: last.start()]}{last[1]}"{longer}"{text[last.end() :]}'
+
+
+def _with_line(text: str, line: str) -> str:
+    """Return a file with a line added at its end."""
+    gap = "\n" if text and not text.endswith("\n") else ""
+    return f"{text}{gap}{line}\n"

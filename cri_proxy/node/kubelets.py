@@ -76,8 +76,7 @@ def endpoint_of(root: Root, words: Sequence[str]) -> str | None:
     endpoint = editing.flag_of(words, _RUNTIME[0])
     if endpoint is not None:
         return endpoint
-    directory = editing.flag_of(words, "config-dir")
-    return _configured(root, editing.flag_of(words, "config"), directory, _RUNTIME[1])
+    return _configured(root, words, _RUNTIME[1])
 
 
 def edits(root: Root, kubelet: Kubelet, endpoint: str) -> dict[str, str]:
@@ -93,9 +92,7 @@ def edits(root: Root, kubelet: Kubelet, endpoint: str) -> dict[str, str]:
     for flag, key in (_RUNTIME, _IMAGES):
         if editing.flag_of(kubelet.words, flag) is not None:
             editor.change_flag(flag)
-        elif key == _IMAGES[1] and not _configured(
-            root, kubelet.config, kubelet.config_directory, key
-        ):
+        elif key == _IMAGES[1] and not _configured(root, kubelet.words, key):
             continue  # images come from the runtime's endpoint
         elif kubelet.config_directory:
             editor.set_in_directory(kubelet.config_directory, key)
@@ -192,17 +189,17 @@ def _kubelet_of(root: Root, service: unitfiles.Service) -> Kubelet:
     if service.name in _K3S:
         ours = re.search(r"container-runtime-endpoint=([^\s\"']+)", root.text(_K3S_CONFIG) or "")
         return Kubelet(service.name, ours[1] if ours else _K3S_ENDPOINT, service)
-    config = editing.flag_of(words, "config")
-    directory = editing.flag_of(words, "config-dir")
     endpoint = endpoint_of(root, words) or _DEFAULT_ENDPOINT
     url = endpoint if "://" in endpoint else f"unix://{endpoint}"
+    config, directory = (editing.flag_of(words, flag) for flag in ("config", "config-dir"))
     return Kubelet(service.name, url, service, config, directory)
 
 
-def _configured(root: Root, config: str | None, directory: str | None, key: str) -> str | None:
+def _configured(root: Root, words: Sequence[str], key: str) -> str | None:
     """Return a key of kubelet's files: the last file of the drop-in directory wins."""
+    config = editing.flag_of(words, "config")
     files = [config] if config else []
-    if directory:
+    if directory := editing.flag_of(words, "config-dir"):
         files += [f"{directory}/{each}" for each in root.names(directory) if each.endswith(".conf")]
     value = None
     for file in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import email.utils
 import time
 import urllib.parse
@@ -72,11 +73,8 @@ def get(url: str, ca_file: Path | None) -> CheckResponse:
     place, headers = _split(url)
     try:
         client = Client(size=1, dialer=Dialer(ca_file=ca_file), silence_seconds=_SECONDS)
-        response = client.open(Request(place, headers))
-        try:
+        with contextlib.closing(client.open(Request(place, headers))) as response:
             body = response.read(_LONGEST_BODY)
-        finally:
-            response.close()
     except OSError as error:  # of `ca_file`; ssl.SSLError is one, too
         why = error.strerror or str(error)
         raise Unanswered(f"{ca_file}: {why}", "fix ca_file, or leave it empty") from error

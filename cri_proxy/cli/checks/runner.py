@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Final
 
 from cri_proxy.cli.checks import findings
@@ -19,19 +18,13 @@ from cri_proxy.cli.checks.findings import Check, Finding
 DEADLINE_SECONDS: Final = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The name of a check and its finding."""
-
-    name: str
-    finding: Finding
-
-
-def run(checks: Sequence[Check], *, deadline_seconds: float = DEADLINE_SECONDS) -> list[Result]:
-    """Return the result of every check."""
+def run(
+    checks: Sequence[Check], *, deadline_seconds: float = DEADLINE_SECONDS
+) -> list[tuple[str, Finding]]:
+    """Return the name and the finding of every check."""
     end = time.monotonic() + deadline_seconds
     begun = [(check, _begin(check)) for check in checks]
-    return [Result(check.name, _finding_of(answer, end)) for check, answer in begun]
+    return [(check.name, _finding_of(answer, end)) for check, answer in begun]
 
 
 def _begin(check: Check) -> Future[Finding]:

@@ -41,7 +41,10 @@ def _startup(trace: StoredTrace) -> str:
     shown = f'<span class="{_STATE_CLASSES[state]}">{state}</span>'
     began = datetime.fromtimestamp(startup.started / 1e9, UTC).isoformat(" ", "milliseconds")
     whole = max(1, lines[0].end)
-    ticks = "".join(_tick(tick / _TICKS, whole) for tick in range(_TICKS))
+    ticks = "".join(
+        f'<i style="left:{100 * share:.2f}%">{escape(duration(share * whole / 1e9))}</i>'
+        for share in (tick / _TICKS for tick in range(_TICKS))
+    )
     return (
         f'<section data-whole="{whole}">\n'
         f"<h2>{escape(startup.pod)} <b>{escape(duration(trace.seconds))}</b> {shown}</h2>\n"
@@ -51,10 +54,6 @@ def _startup(trace: StoredTrace) -> str:
         f'<div class="axis"><span></span><span></span><div class="lane">{ticks}</div></div>\n'
         f"{''.join(_row(row, whole) for row in lines)}</div>\n</section>"
     )
-
-
-def _tick(share: float, whole: int) -> str:
-    return f'<i style="left:{100 * share:.2f}%">{escape(duration(share * whole / 1e9))}</i>'
 
 
 def _row(row: Row, whole: int) -> str:

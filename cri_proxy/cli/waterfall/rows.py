@@ -10,7 +10,8 @@ waited for a realization links to it, and the path continues there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cri_proxy.cli import numbers
@@ -42,8 +43,11 @@ class Row:
 def of_trace(trace: StoredTrace) -> list[Row]:
     """Return the rows of a trace, the startup itself first."""
     root = trace.root or _unfinished(trace)
-    tree = _Tree(root, [span for span in trace.spans if span.span_id != root.span_id])
-    critical = tree.critical()
+    by_id = {span.span_id: span for span in trace.spans if span.span_id != root.span_id}
+    below: defaultdict[str, list[StoredSpan]] = defaultdict(list)
+    for span in by_id.values():
+        below[str(span.parent_id) if span.parent_id in by_id else root.span_id].append(span)
+    critical = _critical(root, by_id, below)
     return [
         Row(
             span,
@@ -54,7 +58,7 @@ def of_trace(trace: StoredTrace) -> list[Row]:
             span.span_id in critical,
             _note_of(span),
         )
-        for span, depth in tree.walk()
+        for span, depth in _walk(root, below)
     ]
 
 
@@ -73,49 +77,39 @@ def state_of(trace: StoredTrace) -> str:
     return "failed" if failure_of(trace) else "started"
 
 
-class _Tree:
-    """The spans of a trace by their parents."""
+def _walk(
+    root: StoredSpan, below: Mapping[str, Sequence[StoredSpan]]
+) -> Iterator[tuple[StoredSpan, int]]:
+    """Yield every span with its depth, from top to bottom; cycles of parents are left out."""
+    left = [(root, 0)]
+    while left:
+        span, depth = left.pop()
+        yield span, depth
+        children = sorted(below.get(span.span_id, ()), key=lambda each: each.start)
+        left += [(child, depth + 1) for child in reversed(children)]
 
-    def __init__(self, root: StoredSpan, others: Iterable[StoredSpan]) -> None:
-        self._root = root
-        self._by_id: Mapping[str, StoredSpan] = {span.span_id: span for span in others}
-        self._below: dict[str, list[StoredSpan]] = {}
-        for span in self._by_id.values():
-            parent = span.parent_id if span.parent_id in self._by_id else root.span_id
-            self._below.setdefault(str(parent), []).append(span)
 
-    def walk(self) -> Iterator[tuple[StoredSpan, int]]:
-        """Yield every span with its depth, from top to bottom; cycles of parents are left out."""
-        left = [(self._root, 0)]
-        while left:
-            span, depth = left.pop()
-            yield span, depth
-            below = sorted(self._below.get(span.span_id, ()), key=lambda each: each.start)
-            left += [(child, depth + 1) for child in reversed(below)]
-
-    def critical(self) -> set[str]:
-        """Return the ids of the spans that the end of the startup waited for."""
-        found: set[str] = set()
-        left = [(self._root, self._root.end)]
-        while left:
-            span, until = left.pop()
-            if span.span_id in found:
-                continue
-            found.add(span.span_id)
-            left += self._awaited(span, until)
-        return found
-
-    def _awaited(self, span: StoredSpan, until: int) -> Iterator[tuple[StoredSpan, int]]:
-        """Yield what `span` waited for until a time, the latest first."""
-        linked = [self._by_id[link.span_id] for link in span.links if link.span_id in self._by_id]
+def _critical(
+    root: StoredSpan, by_id: Mapping[str, StoredSpan], below: Mapping[str, Sequence[StoredSpan]]
+) -> set[str]:
+    """Return the ids of the spans that the end of the startup waited for."""
+    found: set[str] = set()
+    left = [(root, root.end)]
+    while left:
+        span, until = left.pop()
+        if span.span_id in found:
+            continue
+        found.add(span.span_id)
+        linked = [by_id[link.span_id] for link in span.links if link.span_id in by_id]
         # A repeated call links to the previous one, for which it did not wait.
         working = [each for each in linked if each.kind == span.kind == "internal"]
-        below = [*self._below.get(span.span_id, ()), *working]
-        for child in sorted(below, key=lambda each: each.end, reverse=True):
+        waits = [*below.get(span.span_id, ()), *working]
+        for child in sorted(waits, key=lambda each: each.end, reverse=True):
             begun = max(child.start, span.start)
             if begun < until and child.end > span.start and child.end <= until:
-                yield child, min(child.end, until)
+                left.append((child, min(child.end, until)))
                 until = begun
+    return found
 
 
 def _unfinished(trace: StoredTrace) -> StoredSpan:

@@ -42,17 +42,15 @@ def _head(trace: StoredTrace) -> Text:
     from rich.text import Text
 
     startup = trace.startup
-    text = Text()
-    text.append(startup.pod, "bold")
-    text.append(f"  {duration(trace.seconds)}  ", "bold")
     state = rows.state_of(trace)
-    text.append(state, _STATE_STYLES[state])
     attempt = f", sandbox {startup.attempt}" if startup.attempt else ""
-    text.append(
-        f"  {numbers.ago(time.time() - startup.started / 1e9)}{attempt}  trace {startup.trace_id}",
-        "dim",
+    age = numbers.ago(time.time() - startup.started / 1e9)
+    return Text.assemble(
+        (startup.pod, "bold"),
+        (f"  {duration(trace.seconds)}  ", "bold"),
+        (state, _STATE_STYLES[state]),
+        (f"  {age}{attempt}  trace {startup.trace_id}", "dim"),
     )
-    return text
 
 
 def _line(row: Row, whole: Row, width: int, names: int) -> Text:

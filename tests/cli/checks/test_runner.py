@@ -14,7 +14,7 @@ def test_all_checks_run_at_the_same_time_and_answer_in_order():
 
     results = runner.run([Check("a", look), Check("b", look)])
 
-    assert [(result.name, result.finding.status) for result in results] == [
+    assert [(name, finding.status) for name, finding in results] == [
         ("a", "ok"),
         ("b", "ok"),
     ]
@@ -28,12 +28,12 @@ def test_a_check_that_hangs_is_reported_and_left_behind():
         return findings.ok("late")
 
     checks = [Check("hangs", hang), Check("healthy", lambda: findings.ok("fine"))]
-    hanging, healthy = runner.run(checks, deadline_seconds=2)
+    (_, hanging), (_, healthy) = runner.run(checks, deadline_seconds=2)
     released.set()
 
-    assert hanging.finding.status is CheckStatus.FAIL
-    assert hanging.finding.found == "timed out"
-    assert healthy.finding.status is CheckStatus.OK
+    assert hanging.status is CheckStatus.FAIL
+    assert hanging.found == "timed out"
+    assert healthy.status is CheckStatus.OK
 
 
 def test_what_the_operating_system_refuses_is_a_finding_too(tmp_path):
@@ -41,7 +41,7 @@ def test_what_the_operating_system_refuses_is_a_finding_too(tmp_path):
         (tmp_path / "none").read_text()
         return findings.ok("never")
 
-    (result,) = runner.run([Check("a", look)])
+    ((_, finding),) = runner.run([Check("a", look)])
 
-    assert result.finding.status is CheckStatus.FAIL
-    assert result.finding.found == f"{tmp_path}/none: No such file or directory"
+    assert finding.status is CheckStatus.FAIL
+    assert finding.found == f"{tmp_path}/none: No such file or directory"

@@ -151,16 +151,15 @@ def interceptors_of(
 
 async def _announce(runtime: Runtime) -> None:
     """Report readiness to systemd as soon as the runtime has answered."""
-    while True:
+    version = None
+    while version is None:
         try:
             version = await runtime.version()
         except errors.CriProxyError as error:
             _log.debug("runtime does not answer yet", why=error)
             await asyncio.sleep(_RUNTIME_POLL_SECONDS)
-            continue
-        _log.info("runtime answered", name=version.runtime_name, version=version.runtime_version)
-        notify.systemd("READY=1")
-        return
+    _log.info("runtime answered", name=version.runtime_name, version=version.runtime_version)
+    notify.systemd("READY=1")
 
 
 def _reduce_latency() -> None:

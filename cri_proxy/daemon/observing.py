@@ -87,7 +87,7 @@ async def _learn(facts: dict[str, spans.Value], runtime: Runtime) -> None:
             version = await runtime.version()
         except errors.CriProxyError:
             await asyncio.sleep(_RUNTIME_POLL_SECONDS)
-            continue
-        facts["container.runtime.name"] = version.runtime_name
-        facts["container.runtime.version"] = version.runtime_version
-        await asyncio.sleep(_FACTS_SECONDS)
+        else:
+            facts["container.runtime.name"] = version.runtime_name
+            facts["container.runtime.version"] = version.runtime_version
+            await asyncio.sleep(_FACTS_SECONDS)

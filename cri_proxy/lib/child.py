@@ -124,22 +124,18 @@ class Supervisor:
         self._on_end = on_end
         self._stopping = threading.Event()
         self._starting = threading.Lock()
-        self._child: Child | None = None
+        self.child: Child | None = None
+        """The program as it was last started; None if it could not be. It may have ended."""
         self._outcome = ""
         self._start()
         self._thread = threading.Thread(target=self._keep, name=program.argv[-1], daemon=True)
         self._thread.start()
 
-    @property
-    def child(self) -> Child | None:
-        """The program as it was last started; None if it could not be. It may have ended."""
-        return self._child
-
     def stop(self, seconds: float = GRACE_SECONDS) -> None:
         """End the program; kill it after `seconds`."""
         self._stopping.set()
         with self._starting:
-            child = self._child
+            child = self.child
         if child is not None:
             child.end(seconds)
         self._thread.join()
@@ -149,17 +145,17 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             try:
-                self._child = Child(self._program)
+                self.child = Child(self._program)
             except OSError as error:
-                self._child = None
+                self.child = None
                 self._outcome = f"it cannot be started: {error}"
 
     def _keep(self) -> None:
         pause = 0.0
         while True:
             began = time.monotonic()
-            if self._child is not None:
-                self._outcome = f"exit status {self._child.wait()}"
+            if self.child is not None:
+                self._outcome = f"exit status {self.child.wait()}"
             if self._stopping.is_set():
                 return
             pause = pause_after(pause, ran_seconds=time.monotonic() - began)

@@ -174,9 +174,6 @@ class _WarningExporter(SpanExporter):
     def shutdown(self) -> None:
         self._exporter.shutdown()
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._exporter.force_flush(timeout_millis)
-
 
 def _context_of(trace_id: str, span_id: str, state: TraceState | None = None) -> SpanContext:
     ids = int(trace_id, 16), int(span_id, 16)

@@ -40,22 +40,18 @@ class SpanSender:
     """Sends spans by `program`, which is started at once and again whenever it ends."""
 
     def __init__(self, program: Program) -> None:
-        self._backlog = bytearray()
+        self.backlog = bytearray()
+        """What waits for the pipe."""
         self._lost = 0
         log_end = functools.partial(_log.warning, "span exporter ended")
         self._supervisor = Supervisor(program, log_end)
         self._child = self._supervisor.child
 
-    @property
-    def has_backlog(self) -> bool:
-        """Whether something waits for the pipe."""
-        return bool(self._backlog)
-
     def add(self, trace_id: str, state: str, text: str) -> None:
         """Send the record of a span with the next `flush`."""
-        if len(self._backlog) < _BACKLOG_BYTES:
+        if len(self.backlog) < _BACKLOG_BYTES:
             line = f'{{"trace_id":"{trace_id}","state":{json.dumps(state)},"span":{text}}}\n'
-            self._backlog += line.encode()
+            self.backlog += line.encode()
         else:
             self._lost += 1
 
@@ -65,15 +61,15 @@ class SpanSender:
         if child is not self._child:
             self._child = child
             # The program that ended may have been sent a part of the first line.
-            del self._backlog[: self._backlog.find(b"\n") + 1]
+            del self.backlog[: self.backlog.find(b"\n") + 1]
         if child is None:
             return
         try:
-            while self._backlog:
-                written = child.write(self._backlog)
+            while self.backlog:
+                written = child.write(self.backlog)
                 if not written:
                     return
-                del self._backlog[:written]
+                del self.backlog[:written]
         except OSError:  # it has ended: the supervisor logs that and starts it again
             return
         if self._lost:

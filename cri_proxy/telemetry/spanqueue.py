@@ -15,7 +15,7 @@ import threading
 from typing import Final
 
 from cri_proxy.model.traces import StoredStartup, StoredTrace
-from cri_proxy.telemetry import encoding, logs, spans
+from cri_proxy.telemetry import encoding, logs
 from cri_proxy.telemetry.ring import Ring
 from cri_proxy.telemetry.sender import SpanSender
 from cri_proxy.telemetry.spans import Span
@@ -51,8 +51,6 @@ class SpanQueue:
         """Keep the spans of `startup` from now on."""
         if self._ring is not None:
             self._ring.begin(startup)
-            # So that the thread writes it before the first call ends.
-            self._queue.append(spans.NOTHING)
 
     def recent(self, seconds: float) -> list[StoredTrace]:
         """Return the startups that were written to within the last `seconds`."""
@@ -78,8 +76,6 @@ class SpanQueue:
             batch = []
             while self._queue:
                 batch.append(self._queue.popleft())
-            if not batch and (self._sender is None or not self._sender.has_backlog):
-                continue
             try:
                 self._encode(batch)
             except Exception as fault:  # noqa: BLE001 - the spans that follow must not be lost, too
@@ -87,8 +83,6 @@ class SpanQueue:
 
     def _encode(self, batch: list[Span]) -> None:
         for span in batch:
-            if span is spans.NOTHING:
-                continue
             text = encoding.text_of(encoding.of_span(span))
             trace_id = f"{span.context.trace_id:032x}"
             if self._ring is not None:

@@ -238,19 +238,14 @@ def annotate(**attributes: Value) -> None:
 
 def context_of(metadata: Iterable[tuple[str, str | bytes]]) -> Context | None:
     """Return the span that a caller's metadata names; None if it names none, or is invalid."""
-    parent, state = None, ""
-    for key, value in metadata:
-        if key == TRACEPARENT and isinstance(value, str):
-            parent = value
-        elif key == TRACESTATE and isinstance(value, str):
-            state = value
-    match = None if parent is None else _TRACEPARENT.fullmatch(parent.strip())
+    texts = {key: value for key, value in metadata if isinstance(value, str)}
+    match = _TRACEPARENT.fullmatch(texts.get(TRACEPARENT, "").strip())
     if match is None or match[1] == "ff" or (match[1] == "00" and match[5]):
         return None
     trace_id, span_id = int(match[2], 16), int(match[3], 16)
     if not trace_id or not span_id:
         return None
-    return Context(trace_id, span_id, bool(int(match[4], 16) & 1), state)
+    return Context(trace_id, span_id, bool(int(match[4], 16) & 1), texts.get(TRACESTATE, ""))
 
 
 def traceparent_of(context: Context) -> str:

@@ -52,7 +52,7 @@ def test_a_program_that_reads_nothing_costs_what_does_not_fit(
         sending.add("0" * 32, "", f'{{"name":"{"x" * 100}"}}')
         sending.flush()
 
-    assert sending.has_backlog
+    assert sending.backlog
     sending.close(0)
     assert caplog.records == []
 

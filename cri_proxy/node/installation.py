@@ -21,8 +21,8 @@ import os
 import shutil
 import stat
 import tomllib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -45,26 +45,20 @@ _SOCKET_MODE: Final = 0o660
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file and its new text; `words` are our part of another program's file, and the original."""
-
-    path: str
-    text: str
-    words: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class InstallationPlan:
-    """All changes that an installation makes; what is already as it should be is left out."""
+    """All changes that an installation makes; what is already as it should be is left out.
+
+    Files are path to new text, links path to target.
+    """
 
     kubelet: Kubelet
     runtime: str
     listen: str
     release: Release
     is_new_release: bool
-    files: list[File] = field(default_factory=list)
-    links: dict[str, str] = field(default_factory=dict)
-    kubelet_files: list[File] = field(default_factory=list)
+    files: dict[str, str]
+    links: dict[str, str]
+    kubelet_files: dict[str, str]
 
     @property
     def changes_proxy(self) -> bool:
@@ -81,13 +75,13 @@ class InstallationPlan:
         lines = []
         if self.is_new_release:
             lines.append(f"copy {self.release.tree} to {self.release.place}\n")
-        for file in [*self.files, *self.kubelet_files]:
-            before = root.text(file.path)
+        for path, text in (*self.files.items(), *self.kubelet_files.items()):
+            before = root.text(path)
             lines += difflib.unified_diff(
                 [] if before is None else before.splitlines(keepends=True),
-                file.text.splitlines(keepends=True),
-                "/dev/null" if before is None else file.path,
-                file.path,
+                text.splitlines(keepends=True),
+                "/dev/null" if before is None else path,
+                path,
             )
         lines += [f"link {path} -> {target}\n" for path, target in self.links.items()]
         if self.kubelet_files:
@@ -112,14 +106,13 @@ def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> Installa
         runtime = runtimes.find(root, kubelet.endpoint, ours=listen, remembered=remembered)
     links = units.enablement() | found.links
     edits = {} if kubelet.endpoint == endpoint else kubelets.edits(root, kubelet, endpoint)
-    words = (endpoint, kubelet.endpoint)
     mode, user, group = _access_of(root, runtime)
     socket = units.socket_of(listen, mode=mode, user=user, group=group)
-    files = [
-        File(f"{units.DIRECTORY}/{units.SOCKET}", socket),
-        File(f"{units.DIRECTORY}/{units.SERVICE}", units.service_of(found.program)),
-        *_settings_files(root, runtime),
-    ]
+    files = {
+        f"{units.DIRECTORY}/{units.SOCKET}": socket,
+        f"{units.DIRECTORY}/{units.SERVICE}": units.service_of(found.program),
+        **_settings_files(root, runtime),
+    }
     return InstallationPlan(
         kubelet,
         runtime,
@@ -128,7 +121,7 @@ def plan_of(root: Root, settings: Settings, *, is_runtime_set: bool) -> Installa
         is_new_release=found.tree is not None and not root.at(found.place).exists(),
         files=_changed(root, files),
         links={path: target for path, target in links.items() if _target(root, path) != target},
-        kubelet_files=_changed(root, [File(path, text, words) for path, text in edits.items()]),
+        kubelet_files=_changed(root, edits),
     )
 
 
@@ -145,8 +138,8 @@ def install(root: Root, plan: InstallationPlan, report: Report, *, seconds: floa
     try:
         if plan.is_new_release:
             journal.directory(plan.release.place, plan.release.copy)
-        for file in plan.files:
-            journal.write(file.path, _bytes(file.text))
+        for path, text in plan.files.items():
+            journal.write(path, _bytes(text))
         for path, target in plan.links.items():
             journal.link(path, target)
         digest = _settings_digest(root)
@@ -258,20 +251,21 @@ def _point_kubelet(
     journal: Journal, plan: InstallationPlan, systemd: Systemd, report: Report
 ) -> datetime:
     """Change kubelet's configuration and restart it; return when."""
-    for file in plan.kubelet_files:
-        journal.write(file.path, _bytes(file.text), words=file.words)
-        report(f"changed {file.path}")
+    words = (f"unix://{plan.listen}", plan.kubelet.endpoint)
+    for path, text in plan.kubelet_files.items():
+        journal.write(path, _bytes(text), words=words)
+        report(f"changed {path}")
     systemd.reload()
     restarted = datetime.now(UTC)
     systemd.restart(plan.kubelet.unit)
     return restarted
 
 
-def _changed(root: Root, files: Iterable[File]) -> list[File]:
-    return [each for each in files if root.text(each.path) != each.text]
+def _changed(root: Root, files: Mapping[str, str]) -> dict[str, str]:
+    return {path: text for path, text in files.items() if root.text(path) != text}
 
 
-def _settings_files(root: Root, runtime: str) -> list[File]:
+def _settings_files(root: Root, runtime: str) -> dict[str, str]:
     """Return the settings file with the runtime's socket, if the daemon would use another one."""
     text = root.text(str(CONFIG_FILE)) or ""
     endpoint = tomllib.loads(text).get("runtime", {}).get("endpoint")
@@ -283,9 +277,8 @@ def _settings_files(root: Root, runtime: str) -> list[File]:
                 f"{runtime}: set both to the same socket"
             )
     elif runtime != _DEFAULT_RUNTIME:
-        text = editing.with_toml_value(text, "runtime", "endpoint", runtime)
-        return [File(str(CONFIG_FILE), text)]
-    return []
+        return {str(CONFIG_FILE): editing.with_toml_value(text, "runtime", "endpoint", runtime)}
+    return {}
 
 
 def _access_of(root: Root, runtime: str) -> tuple[int, str, str]:

@@ -79,14 +79,14 @@ def test_one_line_of_kubelets_file_is_changed(make: Make) -> None:
 
     plan = install(root)
 
-    assert [each.path for each in plan.kubelet_files] == [path]
+    assert list(plan.kubelet_files) == [path]
     assert root.text(path) == before
 
 
 def test_the_source_of_kubeadm_is_changed_with_the_file(make: Make) -> None:
     plan = install(make("kubeadm-instance"))
 
-    assert {Path(each.path).name for each in plan.kubelet_files} == {
+    assert {Path(path).name for path in plan.kubelet_files} == {
         "config.yaml",
         "instance-config.yaml",
     }
@@ -95,15 +95,13 @@ def test_the_source_of_kubeadm_is_changed_with_the_file(make: Make) -> None:
 def test_a_drop_in_is_used_where_kubelet_honours_one(make: Make) -> None:
     plan = install(make("drop-in-directory"))
 
-    assert [each.path for each in plan.kubelet_files] == ["/etc/kubelet.d/90-cri-proxy.conf"]
+    assert list(plan.kubelet_files) == ["/etc/kubelet.d/90-cri-proxy.conf"]
 
 
 def test_a_vendors_unit_is_not_written_to(make: Make) -> None:
     plan = install(make("vendor-unit"))
 
-    assert [each.path for each in plan.kubelet_files] == [
-        "/etc/systemd/system/kubelet.service.d/90-cri-proxy.conf"
-    ]
+    assert list(plan.kubelet_files) == ["/etc/systemd/system/kubelet.service.d/90-cri-proxy.conf"]
 
 
 def test_the_runtime_that_kubelet_used_is_put_into_the_settings(make: Make) -> None:
@@ -156,9 +154,10 @@ def test_what_was_interrupted_is_taken_back_from_the_journal(make: Make) -> None
     before = snapshot(root)
     plan = installation.plan_of(root, SETTINGS, is_runtime_set=False)
     journal = changes.Journal(root)
-    journal.write(plan.files[0].path, plan.files[0].text.encode())
-    edit = plan.kubelet_files[0]
-    journal.write(edit.path, edit.text.encode(), words=edit.words)
+    path, text = next(iter(plan.files.items()))
+    journal.write(path, text.encode())
+    ((path, text),) = plan.kubelet_files.items()
+    journal.write(path, text.encode(), words=(PROXY, plan.kubelet.endpoint))
 
     changes.Journal(root).undo()
 
@@ -212,7 +211,7 @@ def test_a_runtime_that_was_set_is_not_looked_for(make: Make) -> None:
     )
 
     assert plan.runtime == "/run/set.sock"
-    assert any('endpoint = "/run/set.sock"' in each.text for each in plan.files)
+    assert any('endpoint = "/run/set.sock"' in text for text in plan.files.values())
 
 
 def test_the_socket_of_the_proxy_is_as_open_as_that_of_the_runtime(make: Make) -> None:

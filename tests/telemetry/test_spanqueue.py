@@ -15,6 +15,7 @@ from cri_proxy.telemetry.ring import Ring
 from cri_proxy.telemetry.sender import SpanSender
 from cri_proxy.telemetry.spanqueue import SpanQueue
 from cri_proxy.telemetry.spans import Context, Span
+from hack.testbed import waiting
 
 COPY = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read())"
 STARTUP = StoredStartup(
@@ -95,8 +96,7 @@ def test_a_span_that_cannot_be_encoded_does_not_end_the_queue(
     queue = SpanQueue(Ring(tmp_path / "traces", keep=3), None)
     queue.begin(STARTUP)
     queue.take(span("broken"))
-    while not caplog.records:
-        queue.take(span("next"))
+    waiting.until(lambda: bool(caplog.records), what="the fault to be logged")
     queue.take(span("last"))
     queue.close(60)
 

@@ -40,6 +40,15 @@ SHUNNED_SECONDS: Final = 10.0
 SMALL_BYTES: Final = 4 * 1024 * 1024
 """Longest file that is read whole."""
 
+REFUSALS: Final = (
+    errors.ContentDamaged,
+    errors.RequestInvalid,
+    errors.SourceUnreachable,
+    errors.SignatureUntrusted,
+    errors.NotFound,
+)
+"""Failures that another cache, or another attempt, may not have; the gravest first."""
+
 _PIECE_BYTES: Final = 256 * 1024
 _DEFAULT_PRIORITY: Final = 50
 _LAST_PRIORITY: Final = 1_000_000_000

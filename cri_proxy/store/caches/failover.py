@@ -29,21 +29,20 @@ from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
 from cri_proxy.store.caches import cache
-from cri_proxy.store.caches.cache import Cache, Offer
+from cri_proxy.store.caches.cache import REFUSALS, Cache, Offer
 from cri_proxy.store.caches.locations import Locations
 from cri_proxy.telemetry import logs
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 4.0
-_ADVICE: Final[dict[type[errors.CriProxyError], str]] = {  # gravest first: it names the whole
+_ADVICE: Final[dict[type[errors.CriProxyError], str]] = {
     errors.ContentDamaged: "{path} is damaged in a binary cache: publish it there again",
     errors.RequestInvalid: "{path} could not be fetched: fix the list of binary caches",
     errors.SourceUnreachable: "{path} could not be fetched now: see that the caches answer",
     errors.SignatureUntrusted: "{path} is not signed by a trusted key: trust its key or sign it",
     errors.NotFound: "{path} is in none of the binary caches: push it to one, or add its cache",
 }
-_REFUSALS: Final = tuple(_ADVICE)
 _retries = meters.counter(
     "cri_proxy_cache_retries_total", "Downloads that were tried again at the same cache."
 )
@@ -100,7 +99,7 @@ class Caches:
         for each in self.in_order(path, locations, known):
             try:
                 return _insist(each, path, use, check, known)
-            except _REFUSALS as error:
+            except REFUSALS as error:
                 failures.append((each, error))
                 if not isinstance(error, errors.NotFound):
                     _log.info("offer of a cache not used", path=path, cache=each.url, why=error)
@@ -199,6 +198,6 @@ def _summary_of(
     """Return one error for a path that no cache gave, which quotes each cache."""
     if not failures:
         return errors.NotFound(f"{path} is not here and no binary cache is configured: add one")
-    kind = next(kind for kind in _REFUSALS if any(isinstance(e, kind) for _, e in failures))
+    kind = next(kind for kind in REFUSALS if any(isinstance(e, kind) for _, e in failures))
     answers = "; ".join(f"{each.url}: {error}" for each, error in failures)
     return kind(f"{_ADVICE[kind].format(path=path)} ({answers})")

@@ -1,6 +1,6 @@
 """A concurrent fetcher: many small files from caches, by coroutines of one event loop.
 
-    ask        a `Wanted`: the places to look for a file, in order, and how it is used
+    ask        a `Wanted`: the caches to look for a file, in order, and how it is used
     arrival    wait until there is something to use
     outcomes   use files that have arrived; each file's result or failure, once
 
@@ -15,23 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cri_proxy import errors
 from cri_proxy.lib.job import Cancelled
-from cri_proxy.store.caches.cache import Cache, Site
-
-REFUSALS: Final = (
-    errors.ContentDamaged,
-    errors.RequestInvalid,
-    errors.SourceUnreachable,
-    errors.SignatureUntrusted,
-    errors.NotFound,
-)
-"""Failures that another cache, or another attempt, may not have."""
+from cri_proxy.store.caches.cache import REFUSALS, Cache, Site
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -42,13 +33,14 @@ Check = Callable[[], None]
 class Wanted(Generic[K, V]):
     """A file to fetch: `key` is the caller's own name for it.
 
-    `places` are caches and the file's name there, in the order to look. `use` makes the result of a
-    file; it raises one of REFUSALS if the file is no good. `fallback` makes the result in another
-    way; it may block, and calls its argument now and then, which may raise.
+    `sources` are caches in the order to look for the file `name`. `use` makes the result of a file;
+    it raises one of REFUSALS if the file is no good. `fallback` makes the result in another way; it
+    may block, and calls its argument now and then, which may raise.
     """
 
     key: K
-    places: Iterator[tuple[Cache, str]]
+    sources: Iterable[Cache]
+    name: str
     use: Callable[[Cache, bytes], V]
     fallback: Callable[[Check], V]
 
@@ -125,7 +117,6 @@ class Fetcher(Generic[K, V]):
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self) -> None:
-        """Fetch one file after the other."""
         while True:
             while self._queue:
                 wanted = self._queue.popleft()
@@ -138,13 +129,13 @@ class Fetcher(Generic[K, V]):
             await idle
 
     async def _fetch(self, wanted: Wanted[K, V]) -> None:
-        """Fetch a file from the first place that has it."""
-        for source, name in wanted.places:
+        """Fetch a file from the first cache that has it."""
+        for source in wanted.sources:
             try:
                 if isinstance(source, Site):
-                    data = await source.fetch(name)
+                    data = await source.fetch(wanted.name)
                 elif source.is_near:
-                    data = source.read(name)
+                    data = source.read(wanted.name)
                 else:
                     break
             except errors.NotFound:
@@ -186,8 +177,3 @@ class Fetcher(Generic[K, V]):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def places_of(sources: Iterable[Cache], name: str) -> Iterator[tuple[Cache, str]]:
-    """Return the places of a file that has the same name in all caches."""
-    return ((each, name) for each in sources)

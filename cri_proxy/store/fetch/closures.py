@@ -19,7 +19,7 @@ import heapq
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cri_proxy import errors
@@ -114,13 +114,14 @@ class Closures:
         self._connections = connections
         self._surveys = 0
         self._slots = _Slots(connections)
-        self._flights: singleflight.Flights[str, Fetched] = singleflight.Flights(is_lasting=False)
-        self._batch_flights: singleflight.Flights[int, None] = singleflight.Flights(
+        self._flights: singleflight.Flights[_Flight, Fetched] = singleflight.Flights(
             is_lasting=False
         )
-        self._listeners: dict[str, set[Callable[[int], None]]] = {}
+        self._batch_flights: singleflight.Flights[_Batch, None] = singleflight.Flights(
+            is_lasting=False
+        )
+        self._listeners: dict[_Flight, set[Callable[[int], None]]] = {}
         self._batches: dict[str, _Batch] = {}
-        self._numbers = itertools.count(1)
 
     def prepare(self) -> None:
         """Start workers: there may be a closure to realize in a moment."""
@@ -145,7 +146,7 @@ class Closures:
         progress.phase = Phase.FETCHING
         progress.fetching_since = time.monotonic()
         self.prepare()  # the survey needs one worker, what it finds will need all
-        own = _OwnLocations(tuple(places), next(self._numbers))
+        own = _OwnLocations(tuple(places))
         return await _Realization(self, progress, own).run(roots)
 
     async def find(self, paths: Iterable[StorePath], places: Sequence[Location] = ()) -> None:
@@ -181,8 +182,8 @@ class Closures:
         self, fact: Fact, found: Found, on_bytes: Callable[[int], None], own: _OwnLocations
     ) -> Fetched:
         """Fetch a path; `on_bytes` gets how much of it has arrived."""
-        is_own = own.has(found.cache)
-        flight = f"{fact.path} {own.number}" if is_own else fact.path
+        is_own = found.cache in own.urls
+        flight = (fact.path, own if is_own else None)
         argument = Fetch(fact.path, found, own.locations if is_own else ())
         listeners = self._listeners.setdefault(flight, set())
         listeners.add(on_bytes)
@@ -192,7 +193,7 @@ class Closures:
                 listener(count)
 
         async def work() -> Fetched:
-            async with self._slots.one(size=fact.nar_size):
+            async with self._slots.hold(1, size=fact.nar_size):
                 fetched = await self._pool.call(
                     protocol.FETCH, argument, on_progress=on_progress, weight=_weight_of(fact)
                 )
@@ -218,7 +219,7 @@ class Closures:
             batch = self._batches.get(fact.path)
             if batch is None:
                 if new is None or len(new.facts) == _TOGETHER:
-                    new = _Batch(next(self._numbers))
+                    new = _Batch()
                 batch = self._batches[fact.path] = new
                 batch.facts.append(fact)
             found.setdefault(batch, []).append(fact)
@@ -231,7 +232,7 @@ class Closures:
             on_ends(batch.ended)
             if len(batch.ended) == len(batch.facts):
                 return
-            await self._batch_flights.fly(batch.number, lambda: self._fetch_batch(batch))
+            await self._batch_flights.fly(batch, lambda: self._fetch_batch(batch))
         finally:
             batch.listeners.discard(on_ends)
             if not batch.listeners:
@@ -250,7 +251,7 @@ class Closures:
             batch.publish(ended)
 
         try:
-            async with self._slots.some(len(batch.facts), size=size) as held:
+            async with self._slots.hold(len(batch.facts), size=size) as held:
 
                 def on_progress(ended: list[Fetched | FetchFailed]) -> None:
                     take(ended)
@@ -274,15 +275,14 @@ class Closures:
                 del self._batches[fact.path]
 
 
+@dataclass(slots=True, eq=False)
 class _Batch:
     """Some small paths that are fetched by one job, and how those that have ended did."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.begun = 0
-        self.facts: list[Fact] = []
-        self.ended: list[Fetched | FetchFailed] = []
-        self.listeners: set[OnEnds] = set()
+    begun: int = 0
+    facts: list[Fact] = field(default_factory=list)
+    ended: list[Fetched | FetchFailed] = field(default_factory=list)
+    listeners: set[OnEnds] = field(default_factory=set)
 
     def publish(self, ended: list[Fetched | FetchFailed]) -> None:
         """Pass on what the job has reported."""
@@ -292,32 +292,31 @@ class _Batch:
 
 
 class _OwnLocations:
-    """The locations of one realization, and the number that distinguishes it from others."""
+    """The locations of one realization, which are never another one's, even if they are equal."""
 
-    def __init__(self, locations: tuple[Location, ...], number: int) -> None:
+    def __init__(self, locations: tuple[Location, ...]) -> None:
         self.locations = locations
-        self.number = number
-        self._urls = frozenset(protocol.url_of(each) for each in locations)
-
-    def has(self, url: str) -> bool:
-        """Return whether the cache at `url` is one of them."""
-        return url in self._urls
+        self.urls = frozenset(protocol.url_of(each) for each in locations)
 
 
+_Flight = tuple[str, _OwnLocations | None]
+"""A path to fetch, and from whose locations if not from the configured caches."""
+
+
+@dataclass(slots=True, eq=False)
 class _Realization:
     """One closure on its way: what is known of it and what has arrived, by basename."""
 
-    def __init__(self, closures: Closures, progress: Progress, own: _OwnLocations) -> None:
-        self._closures = closures
-        self._progress = progress
-        self._own = own
-        self._paths: dict[str, StorePath] = {}
-        self._known: set[str] = set()
-        self._referenced: set[str] = set()
-        self._records: dict[str, PathRecord] = {}
-        self._fetched: list[_Download] = []
-        self._group: asyncio.TaskGroup
-        self._is_failing = False
+    _closures: Closures
+    _progress: Progress
+    _own: _OwnLocations
+    _paths: dict[str, StorePath] = field(default_factory=dict)
+    _known: set[str] = field(default_factory=set)
+    _referenced: set[str] = field(default_factory=set)
+    _records: dict[str, PathRecord] = field(default_factory=dict)
+    _fetched: list[_Download] = field(default_factory=list)
+    _group: asyncio.TaskGroup = field(init=False)
+    _is_failing: bool = False
 
     async def run(self, roots: Iterable[StorePath]) -> tuple[PathRecord, ...]:
         """Survey and fetch until every reference of every path is present.
@@ -352,7 +351,7 @@ class _Realization:
                 progress.paths_present += 1
                 progress.bytes_present += fact.nar_size
                 self._arrived(fact, counted=0)
-            elif _is_small(fact, fact.found) and not self._own.has(fact.found.cache):
+            elif _is_small(fact, fact.found) and fact.found.cache not in self._own.urls:
                 small.append(fact)
             else:
                 self._group.create_task(self._fetch(fact, fact.found))
@@ -501,12 +500,8 @@ class _Slots:
         self._order = itertools.count()
         self._waiting: list[tuple[int, int, int, asyncio.Future[None]]] = []
 
-    def one(self, *, size: int) -> contextlib.AbstractAsyncContextManager[_Held]:
-        """Hold a slot."""
-        return self.some(1, size=size)
-
     @contextlib.asynccontextmanager
-    async def some(self, wanted: int, *, size: int) -> AsyncIterator[_Held]:
+    async def hold(self, wanted: int, *, size: int) -> AsyncIterator[_Held]:
         """Hold as many slots as are wanted, or all."""
         # Not even the first comer goes at once: facts come many at a time, and the largest of
         # them is known only when all have been counted.

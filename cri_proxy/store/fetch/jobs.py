@@ -31,7 +31,7 @@ import contextlib
 import io
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -42,12 +42,11 @@ from cri_proxy.lib.timings import Timing, Timings
 from cri_proxy.model import storepaths
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import compression, nar, narinfo, protocol, signatures
-from cri_proxy.store.caches import cache, fetcher
+from cri_proxy.store.caches import cache
 from cri_proxy.store.caches.cache import Cache, Offer
 from cri_proxy.store.caches.failover import Caches
 from cri_proxy.store.caches.fetcher import Fetcher, Wanted
 from cri_proxy.store.caches.locations import Locations
-from cri_proxy.store.disk import local
 from cri_proxy.store.disk.local import PathStage, Store
 from cri_proxy.store.fetch.archives import Awaited, Watched
 from cri_proxy.store.fetch.traversal import Learned, Walk, fact_of
@@ -65,7 +64,7 @@ from cri_proxy.store.protocol import (
     StoreOptions,
     Survey,
 )
-from cri_proxy.store.signatures import Keyring, PublicKey
+from cri_proxy.store.signatures import Keyring
 
 UNPACKING: Final = 2
 """Downloads that decompress, hash and write at the same time in one worker. Many wait for the
@@ -74,37 +73,20 @@ other: with 16 the same gigabyte cost twice the processor time that it cost with
 
 _REPORT_SECONDS: Final = 0.02
 
-LookUp = Callable[[StorePath, Callable[[], None]], Offer]
-T = TypeVar("T")
+A = TypeVar("A", Survey, FetchFew)
+P = TypeVar("P")
+R = TypeVar("R")
+V = TypeVar("V")
 
 
 def jobs(options: StoreOptions, loop: Loop | None = None) -> Jobs:
     """Return the jobs for a store, its caches and the keys that are trusted."""
-    store, loop = local.Store(options.directory), loop or Loop()
-    fetching = Fetching(
-        store,
-        Caches(
-            options.caches,
-            ca_file=options.ca_file,
-            connections=2 * options.node_connections,  # a survey and downloads
-            silence_seconds=options.timeout_seconds,
-            loop=loop,
-        ),
-        [signatures.parse_public(key) for key in options.keys],
-        peers=Peers(
-            Addresses(options.peers.names, options.peers.listen),
-            store,
-            connections=2 * options.connections,
-            loop=loop,
-        ),
-        lookups=options.connections,
-        loop=loop,
-    )
+    fetching = Fetching(options, loop or Loop())
     return Jobs(
-        protocol.SURVEY.started_by(fetching.survey),
+        protocol.SURVEY.started_by(fetching.in_loop(fetching.survey)),
         protocol.FIND.run_by(fetching.find),
         protocol.FETCH.run_by(fetching.fetch),
-        protocol.FETCH_FEW.started_by(fetching.fetch_few),
+        protocol.FETCH_FEW.started_by(fetching.in_loop(fetching.fetch_few)),
         protocol.RECOVER.run_by(fetching.recover),
     )
 
@@ -112,36 +94,52 @@ def jobs(options: StoreOptions, loop: Loop | None = None) -> Jobs:
 class Fetching:
     """The jobs' methods, and what they share; safe for threads."""
 
-    def __init__(
-        self,
-        store: Store,
-        caches: Caches,
-        keys: Sequence[PublicKey],
-        *,
-        peers: Peers,
-        lookups: int,
-        loop: Loop,
-    ) -> None:
-        self._store = store
-        self._caches = caches
-        self._peers = peers
-        self._keys = tuple(keys)
+    def __init__(self, options: StoreOptions, loop: Loop) -> None:
+        self._store = Store(options.directory)
+        self._caches = Caches(
+            options.caches,
+            ca_file=options.ca_file,
+            connections=2 * options.node_connections,  # a survey and downloads
+            silence_seconds=options.timeout_seconds,
+            loop=loop,
+        )
+        self._peers = Peers(
+            Addresses(options.peers.names, options.peers.listen),
+            self._store,
+            connections=2 * options.connections,
+            loop=loop,
+        )
+        self._keys = [signatures.parse_public(key) for key in options.keys]
         self._keyring = Keyring(self._keys)
-        self._lookups = ThreadPoolExecutor(lookups, thread_name_prefix="lookup")
+        self._lookups = ThreadPoolExecutor(options.connections, thread_name_prefix="lookup")
         self._unpacking = threading.Semaphore(UNPACKING)
         self._loop = loop
         self._turns = Turns()
 
-    def survey(self, argument: Survey, task: Task[list[Fact]]) -> Future[list[Fact]]:
-        """Begin to find the closure; raise what `Caches.seek` raises for the first absent path."""
-        return self._submit(argument.width, task, lambda files: self._survey(argument, task, files))
+    def in_loop(
+        self, job: Callable[[A, Task[P], Fetcher[StorePath, V]], Coroutine[Any, Any, R]]
+    ) -> Callable[[A, Task[P]], Future[R]]:
+        """Return what begins `job` in the event loop, with a fetcher of `width` files at a time."""
 
-    async def _survey(
+        async def run(argument: A, task: Task[P]) -> R:
+            running, loop = asyncio.current_task(), asyncio.get_running_loop()
+            assert running is not None
+            task.on_cancel(lambda: loop.call_soon_threadsafe(running.cancel))
+            files = Fetcher[StorePath, V](argument.width, self._lookups)
+            try:
+                return await job(argument, task, files)
+            except asyncio.CancelledError:
+                raise Cancelled from None
+            finally:
+                files.close()
+
+        return lambda argument, task: self._loop.submit(run(argument, task))
+
+    async def survey(
         self, argument: Survey, task: Task[list[Fact]], files: Fetcher[StorePath, Learned]
     ) -> list[Fact]:
-        """Do what `survey` does."""
+        """Find the closure; raise what `Caches.seek` raises for the first absent path."""
         locations = self._locations_of(argument)
-        look_up = self._looker(locations)
         has_peers = await self._has_peers()
 
         def learn(offer: Offer) -> Learned:
@@ -155,9 +153,12 @@ class Fetching:
             sources = () if has_peers else self._caches.in_order(path, locations)
             return Wanted(
                 path,
-                fetcher.places_of(sources, cache.name_of(path)),
+                sources,
+                cache.name_of(path),
                 use=lambda source, text: learn(source.offer_of(path, text)),
-                fallback=lambda check: learn(self._from_peers(path) or look_up(path, check)),
+                fallback=lambda check: learn(
+                    self._from_peers(path) or self._look_up(path, locations, check)
+                ),
             )
 
         walk = Walk(
@@ -172,9 +173,9 @@ class Fetching:
 
     def find(self, argument: Find, task: Task[None]) -> None:
         """Make sure that caches have each path, even those that are present here."""
-        look_up = self._looker(self._locations_of(argument))
+        locations = self._locations_of(argument)
         paths = [storepaths.of_basename(each) for each in argument.paths]
-        for _ in self._lookups.map(lambda path: look_up(path, task.check), paths):
+        for _ in self._lookups.map(lambda path: self._look_up(path, locations, task.check), paths):
             task.check()
 
     def fetch(self, argument: Fetch, task: Task[int]) -> Fetched:
@@ -223,26 +224,18 @@ class Fetching:
                 brought = self._peers.bring(told, take, seek, task.check)
         return Fetched(fact_of(brought), timings.taken)
 
-    def fetch_few(
-        self, argument: FetchFew, task: Task[list[Fetched | FetchFailed]]
-    ) -> Future[list[Fetched | FetchFailed]]:
-        """Begin to bring small paths here; one that cannot be fetched does not end the others."""
-        return self._submit(
-            argument.width, task, lambda files: self._few(argument.paths, task, files)
-        )
-
-    async def _few(
+    async def fetch_few(
         self,
-        paths: Sequence[Fetch],
+        argument: FetchFew,
         task: Task[list[Fetched | FetchFailed]],
         files: Fetcher[StorePath, Fetched],
     ) -> list[Fetched | FetchFailed]:
-        """Do what `fetch_few` does; one path is unpacked in each turn."""
+        """Bring small paths here, one in each turn; one that fails does not end the others."""
         has_peers = await self._has_peers()
         ended: list[Fetched | FetchFailed] = []
         reported_at = time.monotonic()
         with contextlib.ExitStack() as held:
-            for each in paths:
+            for each in argument.paths:
                 await self._turns.take()
                 task.check()
                 files.ask(self._wanted_of_few(each, held, task, has_peers=has_peers))
@@ -277,13 +270,10 @@ class Fetching:
 
         known = self._caches.offer_of(path, found.cache, found.narinfo)
         is_present = self._store.record(path) is not None  # perhaps reserved
-        if stage is None or known is None or is_present or has_peers:
-            return Wanted(path, iter(()), use=_never, fallback=fetch)
+        is_direct = not (is_present or has_peers)
+        if stage is None or known is None or not is_direct or not self._is_trusted(known):
+            return Wanted(path, (), "", use=_never, fallback=fetch)
         offer, place, info = known, stage, known.narinfo
-        try:
-            self._trusted(offer, None)  # before anything of it is asked for
-        except errors.SignatureUntrusted:
-            return Wanted(path, iter(()), use=_never, fallback=fetch)
 
         def use(source: Cache, data: bytes) -> Fetched:
             task.check()
@@ -302,7 +292,7 @@ class Fetching:
             ]
             return Fetched(fact_of(info), timings)
 
-        return Wanted(path, iter([(offer.cache, offer.narinfo.url)]), use=use, fallback=fetch)
+        return Wanted(path, (offer.cache,), info.url, use=use, fallback=fetch)
 
     def recover(self, argument: None, task: Task[None]) -> None:
         """Make sure that the store's directories exist and hold nothing that a crash left."""
@@ -314,28 +304,6 @@ class Fetching:
             return None
         return Locations(argument.locations, self._caches.client, self._keys)
 
-    def _submit(
-        self,
-        width: int,
-        task: Task[Any],
-        job: Callable[[Fetcher[StorePath, Any]], Coroutine[Any, Any, T]],
-    ) -> Future[T]:
-        """Run a job in the event loop, with a fetcher of so many files at a time."""
-
-        async def run() -> T:
-            running, loop = asyncio.current_task(), asyncio.get_running_loop()
-            assert running is not None
-            task.on_cancel(lambda: loop.call_soon_threadsafe(running.cancel))
-            files = Fetcher[StorePath, Any](width, self._lookups)
-            try:
-                return await job(files)
-            except asyncio.CancelledError:
-                raise Cancelled from None
-            finally:
-                files.close()
-
-        return self._loop.submit(run())
-
     async def _has_peers(self) -> bool:
         """Return whether there are peers; waits for the lookup of their names."""
         if not self._peers.are_wanted:
@@ -346,28 +314,26 @@ class Fetching:
     def _from_peers(self, path: StorePath) -> Offer | None:
         """Return what a peer says of a path, if a trusted key has signed that."""
         offer = self._peers.look_up(path)
-        if offer is None:
-            return None
+        return offer if offer is not None and self._is_trusted(offer) else None
+
+    def _look_up(
+        self, path: StorePath, locations: Locations | None, check: Callable[[], None]
+    ) -> Offer:
+        """Return an offer of a cache that a trusted key has signed."""
+        offer = self._caches.seek(
+            path, lambda offer: self._trusted(offer, locations), check=check, locations=locations
+        )
+        is_public = offer.cache.is_open and self._is_shared(offer, locations)
+        self._peers.tell(path, offer.narinfo if is_public else None)
+        return offer
+
+    def _is_trusted(self, offer: Offer) -> bool:
+        """Return whether a key that the settings trust has signed an offer."""
         try:
-            return self._trusted(offer, None)
+            self._keyring.verify(offer.narinfo)
         except errors.SignatureUntrusted:
-            return None  # trusted elsewhere, perhaps: the caches tell what there is for us
-
-    def _looker(self, locations: Locations | None) -> LookUp:
-        """Return what finds an offer of a path that a trusted key has signed."""
-
-        def look_up(path: StorePath, check: Callable[[], None]) -> Offer:
-            offer = self._caches.seek(
-                path,
-                lambda offer: self._trusted(offer, locations),
-                check=check,
-                locations=locations,
-            )
-            is_public = offer.cache.is_open and self._is_shared(offer, locations)
-            self._peers.tell(path, offer.narinfo if is_public else None)
-            return offer
-
-        return look_up
+            return False
+        return True
 
     def _trusted(self, offer: Offer, locations: Locations | None) -> Offer:
         """Return the offer if a key that is good for its cache has signed it."""

@@ -6,7 +6,7 @@ from cri_proxy import errors
 from cri_proxy.http import pool
 from cri_proxy.http.client import Client
 from cri_proxy.lib.job import Cancelled
-from cri_proxy.store.caches import cache, fetcher
+from cri_proxy.store.caches import cache
 from cri_proxy.store.caches.fetcher import Wanted
 from hack.testbed import web
 from hack.testbed.web import FileServer
@@ -25,8 +25,7 @@ def wanted(name, sites, fallback=None):
     def refuse(check):
         raise errors.SourceUnreachable(f"fell back for {name}")
 
-    places = fetcher.places_of(sites, name)
-    return Wanted(name, places, lambda source, data: data, fallback or refuse)
+    return Wanted(name, sites, name, lambda source, data: data, fallback or refuse)
 
 
 async def outcomes_of(files, count):

@@ -125,7 +125,7 @@ async def test_largest_path_that_is_known_goes_first():
     slots, order = closures._Slots(1), []
 
     async def take(size):
-        async with slots.one(size=size):
+        async with slots.hold(1, size=size):
             order.append(size)
             await asyncio.sleep(0)
 
@@ -139,10 +139,10 @@ async def test_slot_of_one_who_gave_up_goes_to_the_next():
     entered = asyncio.Event()
 
     async def take():
-        async with slots.one(size=1):
+        async with slots.hold(1, size=1):
             entered.set()
 
-    async with slots.one(size=1):
+    async with slots.hold(1, size=1):
         waiting = [asyncio.create_task(take()) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()
@@ -150,15 +150,15 @@ async def test_slot_of_one_who_gave_up_goes_to_the_next():
     await asyncio.wait_for(waiting[2], DEADLINE_SECONDS)
 
     assert entered.is_set()
-    async with asyncio.timeout(DEADLINE_SECONDS), slots.one(size=1):
+    async with asyncio.timeout(DEADLINE_SECONDS), slots.hold(1, size=1):
         pass
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_slots_can_be_given_back_one_by_one():
     slots = closures._Slots(4)
-    async with slots.some(4, size=400) as held:
-        waiting = asyncio.ensure_future(slots.some(3, size=1).__aenter__())
+    async with slots.hold(4, size=400) as held:
+        waiting = asyncio.ensure_future(slots.hold(3, size=1).__aenter__())
         held.keep(2)
         await asyncio.sleep(0)
         assert not waiting.done()

@@ -4,7 +4,7 @@ import pytest
 
 from cri_proxy import errors
 from cri_proxy.lib.job import Cancelled, Task
-from cri_proxy.store.caches import cache, fetcher
+from cri_proxy.store.caches import cache
 from cri_proxy.store.caches.fetcher import Fetcher, Wanted
 from cri_proxy.store.fetch import traversal
 from cri_proxy.store.fetch.traversal import Walk, fact_of
@@ -23,8 +23,7 @@ def walked(store, publisher, loop):
         def refuse(check):
             raise errors.NotFound(str(path))
 
-        places = fetcher.places_of([source], cache.name_of(path))
-        return Wanted(path, places, learn, refuse)
+        return Wanted(path, [source], cache.name_of(path), learn, refuse)
 
     def walk(roots, task=None, prepared=()):
         facts = []

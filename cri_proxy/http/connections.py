@@ -18,6 +18,7 @@ import collections
 import math
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
 from cri_proxy.http.failures import Broken, RequestFailed, Stale, TooLarge, text_of
@@ -127,6 +128,7 @@ Body = BodyBuffer | BodyStream
 """Where the bytes of a body go; `is_whole` if the response is of no use before its end."""
 
 
+@dataclass(slots=True, eq=False)
 class Exchange:
     """One request and its response as it arrives.
 
@@ -134,29 +136,20 @@ class Exchange:
     `since` is when bytes arrived last; `late_seconds` of silence make the response late.
     """
 
-    __slots__ = (
-        "_loop",
-        "body",
-        "connection",
-        "incoming",
-        "is_paused",
-        "is_untouched",
-        "late_seconds",
-        "outcome",
-        "sent_at",
-        "since",
-    )
+    body: Body
+    _loop: asyncio.AbstractEventLoop
+    incoming: Incoming = field(default_factory=Incoming)
+    connection: ClientConnection | None = None
+    outcome: asyncio.Future[bool] = field(init=False)
+    sent_at: float = field(init=False)
+    since: float = field(init=False)
+    late_seconds: float = math.inf
+    is_paused: bool = False
+    is_untouched: bool = True
 
-    def __init__(self, body: Body, loop: asyncio.AbstractEventLoop) -> None:
-        self.body = body
-        self.incoming = Incoming()
-        self.connection: ClientConnection | None = None
-        self.outcome: asyncio.Future[bool] = loop.create_future()
-        self.sent_at = self.since = loop.time()
-        self.late_seconds = math.inf
-        self.is_paused = False
-        self.is_untouched = True
-        self._loop = loop
+    def __post_init__(self) -> None:
+        self.outcome = self._loop.create_future()
+        self.sent_at = self.since = self._loop.time()
 
     def take(self, data: bytes) -> None:
         """Take bytes of the response; raise RequestFailed."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 from cri_proxy.http.failures import Broken
@@ -22,6 +23,7 @@ HEAD_BYTES: Final = 64 * 1024
 _CHUNK_SIZE: Final = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 
 
+@dataclass(slots=True, eq=False)
 class Incoming:
     """One response as it arrives.
 
@@ -29,28 +31,15 @@ class Incoming:
     that another request may follow on the same connection.
     """
 
-    __slots__ = (
-        "_beside",
-        "_framing",
-        "_held",
-        "_left",
-        "headers",
-        "is_kept",
-        "is_over",
-        "reason",
-        "status",
-    )
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.reason = ""
-        self.headers: dict[str, str] = {}
-        self.is_over = False
-        self.is_kept = False
-        self._beside = 0  # bytes of interim responses and trailers
-        self._held = b""  # an incomplete head, or an incomplete line between chunks
-        self._left: int | None = None  # of the body or a chunk; None: until the connection ends
-        self._framing: Callable[[bytes], None] | None = None  # of chunks: parses the next line
+    status: int = 0
+    reason: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    is_over: bool = False
+    is_kept: bool = False
+    _beside: int = 0  # bytes of interim responses and trailers
+    _held: bytes = b""  # an incomplete head, or an incomplete line between chunks
+    _left: int | None = None  # of the body or a chunk; None: until the connection ends
+    _framing: Callable[[bytes], None] | None = None  # of chunks: parses the next line
 
     def take(self, data: bytes) -> bytes:
         """Return the bytes of the body in `data`, which arrived next; raise Broken."""

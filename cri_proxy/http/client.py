@@ -133,7 +133,7 @@ class Client:
 
     def ask(self, request: Request, *, limit: int, seconds: float) -> WholeResponse:
         """Send a request and return the response; all of it takes `seconds` at most."""
-        return self._loop.wait(self._ask(request, limit, seconds))
+        return self._loop.wait(self.fetch_within(seconds, request, limit=limit))
 
     async def fetch(self, request: Request, *, limit: int) -> WholeResponse:
         """Send a request and return the response; raise RequestFailed."""
@@ -141,6 +141,14 @@ class Client:
         incoming, body = exchange.incoming, exchange.body
         assert isinstance(body, BodyBuffer)
         return WholeResponse(url, incoming.status, incoming.reason, incoming.headers, body.data())
+
+    async def fetch_within(self, seconds: float, request: Request, *, limit: int) -> WholeResponse:
+        """Do as `fetch`; all of it takes `seconds` at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.fetch(request, limit=limit)
+        except TimeoutError as error:
+            raise TimedOut(f"was not done within {seconds:g} s") from error
 
     async def _open(self, request: Request) -> Response:
         exchange, url = await self._follow(request, BodyStream)
@@ -150,20 +158,13 @@ class Client:
             url, incoming.status, incoming.reason, incoming.headers, exchange, body, self._loop
         )
 
-    async def _ask(self, request: Request, limit: int, seconds: float) -> WholeResponse:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self.fetch(request, limit=limit)
-        except TimeoutError as error:
-            raise TimedOut(f"was not done within {seconds:g} s") from error
-
     async def _follow(self, request: Request, body_of: Callable[[], Body]) -> tuple[Exchange, str]:
         """Send a request, and again where redirects lead; return the exchange and its URL."""
         url, headers = request.url, request.headers
         for _ in range(REDIRECTS + 1):
             origin, target = _parts_of(url)
             destination = self._pool.destination(origin)
-            sent = headers if destination.proxy is None else destination.with_login(headers)
+            sent = destination.with_login(headers)
             message = messages.request_of(
                 origin, target, sent, request.method, request.body, destination.is_forwarded
             )

@@ -14,9 +14,8 @@ A turn lasts as long as the connection on which it was given, so it ends with a 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -74,16 +73,15 @@ class Peers:
     ) -> None:
         self._addresses = known
         self._store = store
+        self._loop = loop or Loop()
         self._client = Client(
             size=connections,
-            loop=loop,
+            loop=self._loop,
             dialer=Dialer(connect_seconds=CONNECT_SECONDS, is_direct=True, source=known.source),
             silence_seconds=ANSWER_SECONDS,
         )
         self._benched: dict[str, float] = {}
-        self._telling: queue.SimpleQueue[tuple[StorePath, str]] = queue.SimpleQueue()
-        self._teller: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._telling = asyncio.Lock()
 
     @property
     def are_wanted(self) -> bool:
@@ -99,7 +97,7 @@ class Peers:
         """Return what a peer says of a path, unverified; None if there is no such peer."""
         for address in self._trackers_of(path.digest):
             with self._benching(address):
-                response = self._ask("GET", address, f"narinfo/{path.digest}")
+                response = self._loop.wait(self._ask("GET", address, f"narinfo/{path.digest}"))
                 if response.status != 200:
                     return None
                 info = narinfo.parse(response.body, path)
@@ -107,17 +105,13 @@ class Peers:
         return None
 
     def tell(self, path: StorePath, info: NarInfo | None) -> None:
-        """Send the tracker what a cache says of a path, in the background.
+        """Send the tracker what a cache says of a path, in the background, one after the other.
 
         None: other nodes have to ask themselves, since the cache does not say it to all of them.
         """
-        if not self._addresses.all:
-            return
-        self._telling.put((path, "" if info is None else narinfo.text_of(info)))
-        with self._starting:
-            if self._teller is None:
-                self._teller = threading.Thread(target=self._tell, name="tell", daemon=True)
-                self._teller.start()
+        if self._addresses.all:
+            text = "" if info is None else narinfo.text_of(info)
+            self._loop.submit(self._tell(path, text))
 
     def bring(
         self,
@@ -184,12 +178,12 @@ class Peers:
             yield turn
             if turn.source is not None and not turn.is_done:
                 with self._benching(turn.tracker):
-                    self._ask("POST", turn.tracker, f"failure/{info.path.digest}", turn.source)
+                    name = f"failure/{info.path.digest}"
+                    self._loop.wait(self._ask("POST", turn.tracker, name, turn.source))
         finally:
             turn.response.close()
 
     def _await_turn(self, info: NarInfo, check: Callable[[], None]) -> _Turn | None:
-        """Wait for a turn, as long as the path's size allows."""
         latest = time.monotonic() + PATIENCE_SECONDS + info.nar_size / PATIENCE_BYTES_A_SECOND
         while time.monotonic() < latest:
             check()
@@ -218,30 +212,26 @@ class Peers:
         """Notify a tracker that this node has some paths, if other nodes can get them here."""
         if self._addresses.own is not None:
             with self._benching(tracker):
-                self._ask("POST", tracker, "holdings", "\n".join(digests))
+                self._loop.wait(self._ask("POST", tracker, "holdings", "\n".join(digests)))
 
-    def _tell(self) -> None:
-        """Send what `tell` was given, one by one."""
-        while True:
-            path, text = self._telling.get()
+    async def _tell(self, path: StorePath, text: str) -> None:
+        async with self._telling:
             for address in self._trackers_of(path.digest)[:1]:
                 with self._benching(address):
-                    self._ask("PUT", address, f"narinfo/{path.basename}", text)
+                    await self._ask("PUT", address, f"narinfo/{path.basename}", text)
 
-    def _ask(self, method: str, address: str, name: str, body: str = "") -> WholeResponse:
+    async def _ask(self, method: str, address: str, name: str, body: str = "") -> WholeResponse:
         """Send a small request to a peer and return the response; raise RequestFailed."""
         url = f"http://{address}/{API}/{name}{self._by('?')}"
-        response = self._client.ask(
-            Request(url, method=method, body=body.encode()),
-            limit=SMALL_BYTES,
-            seconds=CONNECT_SECONDS + ANSWER_SECONDS,
+        request = Request(url, method=method, body=body.encode())
+        response = await self._client.fetch_within(
+            CONNECT_SECONDS + ANSWER_SECONDS, request, limit=SMALL_BYTES
         )
         if meaning_of(response.status) is Meaning.TRANSIENT:
             raise Passing(f"answered {response.status}")
         return response
 
     def _by(self, separator: str) -> str:
-        """Return the part of a URL that names this node."""
         own = self._addresses.own
         return "" if own is None else f"{separator}by={own}"
 

@@ -103,7 +103,7 @@ def test_a_peer_whose_narinfos_no_trusted_key_signed_is_not_believed(
         known = addresses_of(nodes[0])
         liar = asking.Peers(known, nodes[0].store)
         for tracker in known.all:
-            liar._ask("PUT", tracker, f"narinfo/{closure.basename}", text)
+            liar._loop.wait(liar._ask("PUT", tracker, f"narinfo/{closure.basename}", text))
 
         assert "http://127.0.0.1" in next(
             each.found.cache for each in nodes[1].survey(closure) if each.path == closure.basename

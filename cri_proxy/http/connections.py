@@ -18,8 +18,9 @@ import collections
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from cri_proxy.http.failures import Broken, RequestFailed, Stale, TooLarge, text_of
 from cri_proxy.http.incoming import Incoming
@@ -122,6 +123,7 @@ class BodyStream:
             self._is_skipped = True
             self._pieces.clear()
             self._size = 0
+            self.awaited_since = 0.0  # the rest must not keep us waiting, either
 
 
 Body = BodyBuffer | BodyStream
@@ -208,30 +210,20 @@ class Exchange:
             self.connection.close(Broken("was given up"))
 
 
-class Keeper(Protocol):
-    """The owner of open connections."""
-
-    def release(self, connection: ClientConnection, exchange: Exchange, *, is_kept: bool) -> None:
-        """Take back a connection after an exchange, for reuse if it `is_kept`."""
-        ...
-
-    def forget(self, connection: ClientConnection) -> None:
-        """Drop a connection that has been closed."""
-        ...
-
-
+@dataclass(slots=True, eq=False)
 class ClientConnection(asyncio.Protocol):
-    """One connection, fed by the event loop; carries one exchange at a time."""
+    """One connection, fed by the event loop; carries one exchange at a time.
 
-    __slots__ = ("_exchange", "idle_since", "is_open", "keeper", "transport")
+    Its owner learns by `on_end` that an exchange has ended, and whether another one may follow, and
+    by `on_close` that the connection is closed.
+    """
 
-    transport: asyncio.Transport
-
-    def __init__(self) -> None:
-        self.keeper: Keeper | None = None
-        self.is_open = False
-        self.idle_since: float | None = None  # None before the first exchange
-        self._exchange: Exchange | None = None
+    transport: asyncio.Transport = field(init=False)
+    is_open: bool = False
+    idle_since: float | None = None  # None before the first exchange
+    on_end: Callable[[ClientConnection, Exchange, bool], None] | None = None
+    on_close: Callable[[ClientConnection], None] | None = None
+    _exchange: Exchange | None = None
 
     def begin(self, exchange: Exchange, request: bytes) -> None:
         """Send the request of an exchange; raise Broken if the connection has been closed."""
@@ -301,12 +293,12 @@ class ClientConnection(asyncio.Protocol):
         elif exchange.is_paused:
             exchange.resume()
         exchange.end(error)
-        if self.keeper is not None:
-            self.keeper.release(self, exchange, is_kept=is_kept)
+        if self.on_end is not None:
+            self.on_end(self, exchange, is_kept)
 
     def _drop(self) -> None:
         if self.is_open:
             self.is_open = False
             self.transport.abort()
-            if self.keeper is not None:
-                self.keeper.forget(self)
+            if self.on_close is not None:
+                self.on_close(self)

@@ -80,10 +80,7 @@ class Dialer:
     async def dial(self, origin: Origin, proxy: proxies.Proxy | None) -> ClientConnection:
         """Return a new connection; raise RequestFailed."""
         scheme, host, port = origin
-        if proxy is None:
-            connection = await self._connect(host, port)
-        else:
-            connection = await self._reach(proxy)
+        connection = await (self._connect(host, port) if proxy is None else self._reach(proxy))
         try:
             if scheme == "https":
                 if proxy is not None:
@@ -130,7 +127,6 @@ class Dialer:
         return await asyncio.shield(lookup)
 
     async def _reach(self, proxy: proxies.Proxy) -> ClientConnection:
-        """Open a connection to a proxy."""
         parts = urllib.parse.urlsplit(proxy.url)
         host, port = parts.hostname or "", parts.port or messages.PORTS[parts.scheme]
         try:
@@ -172,17 +168,14 @@ def _resolve(host: str, port: int) -> Sequence[str]:
     """Return the addresses of a name, as the node's resolver has them."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise Unresolved(text_of(error)) from error
-    except ValueError as error:
-        raise Unresolved(str(error)) from error
     return tuple(dict.fromkeys(str(each[4][0]) for each in found))
 
 
 async def _open_tunnel(
     connection: ClientConnection, proxy: proxies.Proxy, host: str, port: int
 ) -> None:
-    """Ask a proxy for a tunnel to a host."""
     exchange = Exchange(_Head(0), asyncio.get_running_loop())
     connection.begin(exchange, messages.tunnel_of(host, port, proxy.headers))
     try:

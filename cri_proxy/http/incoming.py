@@ -129,7 +129,6 @@ class Incoming:
         return b"".join(pieces)
 
     def _take_size(self, line: bytes) -> None:
-        """Parse the line that begins a chunk."""
         found = _CHUNK_SIZE.fullmatch(line)
         if found is None:
             raise Broken("sends a chunk without a size")

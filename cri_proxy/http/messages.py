@@ -89,7 +89,6 @@ def _host_of(origin: Origin) -> str:
 
 
 def _lines_of(origin: Origin, headers: Mapping[str, str]) -> str:
-    """Return the lines of a request's headers."""
     fields = {"Host": _host_of(origin), "User-Agent": AGENT, "Accept-Encoding": "identity"}
     return "".join(f"{name}: {value}\r\n" for name, value in (fields | {**headers}).items())
 

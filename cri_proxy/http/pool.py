@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
 from cri_proxy.http.connections import Body, ClientConnection, Exchange
@@ -35,24 +36,23 @@ _NARROW_SECONDS: Final = 10.0
 """For so long no connections are opened beside those that are open, after one was refused."""
 
 
+@dataclass(slots=True, eq=False)
 class ConnectionPool:
     """The connections of one client, in the event loop's thread; up to `size` idle to each origin.
 
     An exchange that is silent for `silence_seconds` fails. Late ones are raced if `is_hedging`.
     """
 
-    def __init__(
-        self, dialer: Dialer, *, size: int, silence_seconds: float, is_hedging: bool
-    ) -> None:
-        self.dialer = dialer
-        self.size = size
-        self.is_hedging = is_hedging
-        self.is_closed = False
-        self._silence_seconds = silence_seconds
-        self._destinations: dict[Origin, Destination] = {}
-        self._busy: set[Exchange] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._expiry: asyncio.TimerHandle | None = None
+    dialer: Dialer
+    _: KW_ONLY
+    size: int
+    silence_seconds: float
+    is_hedging: bool
+    is_closed: bool = False
+    _destinations: dict[Origin, Destination] = field(default_factory=dict)
+    _busy: set[Exchange] = field(default_factory=set)
+    _timer: asyncio.TimerHandle | None = None
+    _expiry: asyncio.TimerHandle | None = None
 
     def destination(self, origin: Origin) -> Destination:
         """Return the connections to an origin."""
@@ -101,7 +101,7 @@ class ConnectionPool:
         now = loop.time()
         for each in tuple(self._busy):
             silent = now - each.silent_since()
-            if silent > self._silence_seconds:
+            if silent > self.silence_seconds:
                 said = "timed out" if each.incoming.status else "gave no answer in time"
                 if each.connection is not None:
                     each.connection.close(TimedOut(said))
@@ -135,7 +135,8 @@ class Destination:
             connection = self._idle.pop() if self._idle else await self._connection()
             exchange = Exchange(body_of(), self._loop)
             if self._pool.is_hedging and not is_double:
-                exchange.late_seconds = self._late_seconds()
+                usual = self._usual_seconds or 0.0
+                exchange.late_seconds = max(LATE_SECONDS, _LATE_TIMES * usual)
             try:
                 connection.begin(exchange, request)
                 self._pool.watch(exchange)
@@ -166,27 +167,12 @@ class Destination:
         for waiter in self._waiting:
             waiter.cancel()
 
-    def release(self, connection: ClientConnection, exchange: Exchange, *, is_kept: bool) -> None:
-        """Take back a connection after an exchange."""
-        self._pool.unwatch(exchange)
-        if is_kept:
-            connection.idle_since = self._loop.time()
-            self._give(connection)
-
     def expire(self, latest: float) -> bool:
         """Close connections that are idle since then; return whether others are left."""
         for connection in tuple(self._idle):
             if connection.idle_since is not None and connection.idle_since <= latest:
                 connection.close(Broken("was closed"))
         return bool(self._idle)
-
-    def forget(self, connection: ClientConnection) -> None:
-        """Drop a closed connection, and open another one for a request that waits for it."""
-        self._open -= 1
-        if connection in self._idle:
-            self._idle.remove(connection)
-        if self._waiting and not self._dials and not self._pool.is_closed:
-            self._dial(self._waiting[0])
 
     async def _race(self, first: Exchange, request: bytes, body_of: Callable[[], Body]) -> Exchange:
         """Return whichever is usable first: a late response, or that to the same request again."""
@@ -206,9 +192,6 @@ class Destination:
                 first.close()
             double.cancel()
             double.add_done_callback(lambda done: _discard(done, unless=winner))
-
-    def _late_seconds(self) -> float:
-        return max(LATE_SECONDS, _LATE_TIMES * (self._usual_seconds or 0.0))
 
     async def _connection(self) -> ClientConnection:
         """Wait for a connection: one that is opened for this request, or becomes idle before."""
@@ -251,12 +234,25 @@ class Destination:
             for each in self._waiting:
                 _fail(each, error)
             raise
-        connection.keeper = self
+        connection.on_end, connection.on_close = self._take_back, self._forget
         self._open += 1
         self._give(connection)
 
+    def _take_back(self, connection: ClientConnection, exchange: Exchange, is_kept: bool) -> None:
+        self._pool.unwatch(exchange)
+        if is_kept:
+            connection.idle_since = self._loop.time()
+            self._give(connection)
+
+    def _forget(self, connection: ClientConnection) -> None:
+        """Drop a closed connection, and open another one for a request that waits for it."""
+        self._open -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting and not self._dials and not self._pool.is_closed:
+            self._dial(self._waiting[0])
+
     def _fail_later(self, waiter: asyncio.Future[ClientConnection], error: RequestFailed) -> None:
-        """Fail a request if no connection becomes idle for it in time."""
         self._loop.call_later(_NARROW_SECONDS, _fail, waiter, error)
 
     def _give(self, connection: ClientConnection) -> None:
@@ -280,6 +276,5 @@ def _fail(waiter: asyncio.Future[ClientConnection], error: BaseException) -> Non
 
 
 def _discard(done: asyncio.Task[Exchange], *, unless: Exchange | None) -> None:
-    """Give up the exchange of a race's loser."""
     if not done.cancelled() and done.exception() is None and done.result() is not unless:
         done.result().close()

@@ -170,7 +170,6 @@ def _credentials_of(variables: Mapping[str, str]) -> Credentials | None:
 
 
 def _region_of(response: Head) -> str | None:
-    """Return the region that the server says the bucket is in, where it says so."""
     if response.status not in _ELSEWHERE:
         return None
     region = response.headers.get("x-amz-bucket-region", "")

@@ -316,7 +316,6 @@ class _Body:
 
 
 def _decoded(body: ByteSource, head: Head, name: str) -> ByteSource:
-    """Return a body without its Content-Encoding."""
     try:
         encoding = encoding_of(head)
     except RequestFailed as error:
@@ -326,7 +325,6 @@ def _decoded(body: ByteSource, head: Head, name: str) -> ByteSource:
 
 
 def _whole_of(body: ByteSource, name: str) -> bytes:
-    """Return all of a file that is small."""
     pieces, size = [], 0
     while size <= SMALL_BYTES and (piece := body.read(_PIECE_BYTES)):
         pieces.append(piece)

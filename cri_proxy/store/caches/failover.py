@@ -195,7 +195,6 @@ def pause_of(attempt: int, asked: float) -> float:
 def _summary_of(
     path: StorePath, failures: Sequence[tuple[Cache, errors.CriProxyError]]
 ) -> errors.CriProxyError:
-    """Return one error for a path that no cache gave, which quotes each cache."""
     if not failures:
         return errors.NotFound(f"{path} is not here and no binary cache is configured: add one")
     kind = next(kind for kind in REFUSALS if any(isinstance(e, kind) for _, e in failures))

@@ -129,7 +129,6 @@ class Fetcher(Generic[K, V]):
             await idle
 
     async def _fetch(self, wanted: Wanted[K, V]) -> None:
-        """Fetch a file from the first cache that has it."""
         for source in wanted.sources:
             try:
                 if isinstance(source, Site):

@@ -338,7 +338,6 @@ class _Realization:
         return tuple(self._records[name] for name in sorted(self._records))
 
     def _learn(self, facts: list[Fact]) -> None:
-        """Count the paths of some facts, and fetch those that are absent."""
         progress = self._progress
         small = []
         for fact in facts:
@@ -359,7 +358,6 @@ class _Realization:
             self._group.create_task(self._fetch_some(batch, wanted))
 
     async def _fetch_some(self, batch: _Batch, facts: Sequence[Fact]) -> None:
-        """Fetch small paths, which are among those of a batch."""
         wanted = {fact.path: fact.nar_size for fact in facts}
 
         def on_ends(ended: list[Fetched | FetchFailed]) -> None:
@@ -391,7 +389,6 @@ class _Realization:
         self._group.create_task(fail())
 
     async def _fetch(self, fact: Fact, found: Found) -> None:
-        """Fetch a path by itself."""
         counted = 0
 
         def on_bytes(count: int) -> None:
@@ -479,7 +476,6 @@ def _weight_of(fact: Fact) -> int:
 
 
 def _is_small(fact: Fact, found: Found) -> bool:
-    """Return whether a path is fetched together with others."""
     if found.file_size is None:
         return False
     return found.file_size <= SMALL_BYTES and fact.nar_size <= _SMALL_NAR_BYTES
@@ -541,13 +537,13 @@ class _Slots:
         self._grant()
 
 
+@dataclass(slots=True)
 class _Held:
     """Slots that are held, and what is in them, some of which may be given back early."""
 
-    def __init__(self, slots: _Slots, count: int, size: int) -> None:
-        self._slots = slots
-        self._size = size
-        self.count = count
+    _slots: _Slots
+    count: int
+    _size: int
 
     def keep(self, count: int) -> None:
         """Release all but `count` slots."""

@@ -299,27 +299,23 @@ class Fetching:
         self._store.recover()
 
     def _locations_of(self, argument: Survey | Find | Fetch) -> Locations | None:
-        """Return the caches that are this job's own."""
         if not argument.locations:
             return None
         return Locations(argument.locations, self._caches.client, self._keys)
 
     async def _has_peers(self) -> bool:
-        """Return whether there are peers; waits for the lookup of their names."""
         if not self._peers.are_wanted:
             return False
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._lookups, lambda: self._peers.are_there)
 
     def _from_peers(self, path: StorePath) -> Offer | None:
-        """Return what a peer says of a path, if a trusted key has signed that."""
         offer = self._peers.look_up(path)
         return offer if offer is not None and self._is_trusted(offer) else None
 
     def _look_up(
         self, path: StorePath, locations: Locations | None, check: Callable[[], None]
     ) -> Offer:
-        """Return an offer of a cache that a trusted key has signed."""
         offer = self._caches.seek(
             path, lambda offer: self._trusted(offer, locations), check=check, locations=locations
         )
@@ -390,5 +386,4 @@ def _never(source: Cache, data: bytes) -> Fetched:
 
 
 def _is_same(one: NarInfo, other: NarInfo) -> bool:
-    """Whether both describe the same contents and references of one path."""
     return (one.nar_hash, one.references) == (other.nar_hash, other.references)

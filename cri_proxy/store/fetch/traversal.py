@@ -16,6 +16,7 @@ import collections
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
 from cri_proxy import errors
@@ -40,6 +41,7 @@ Learned = tuple[Fact, tuple[StorePath, ...]]
 """The fact of a path, and its references."""
 
 
+@dataclass(slots=True, eq=False)
 class Walk:
     """One traversal: what has been seen, what is being looked up, what is still to be reported.
 
@@ -47,45 +49,36 @@ class Walk:
     `prepare` are awaited. `turn` is awaited before each step.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        task: Task[list[Fact]],
-        fetcher: Fetcher[StorePath, Learned],
-        *,
-        wanted_of: Callable[[StorePath], Wanted[StorePath, Learned]],
-        prepare: Callable[[], Iterable[Future[None]]],
-        turn: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._store = store
-        self._task = task
-        self._fetcher = fetcher
-        self._wanted_of = wanted_of
-        self._prepare = prepare
-        self._turn = turn
-        self._is_prepared = False
-        self._frontier: collections.deque[StorePath] = collections.deque()
-        self._absent: list[StorePath] = []
-        self._seen: set[StorePath] = set()
-        self._facts: list[Fact] = []
-        self._reported_at = time.monotonic()
+    store: Store
+    task: Task[list[Fact]]
+    fetcher: Fetcher[StorePath, Learned]
+    _: KW_ONLY
+    wanted_of: Callable[[StorePath], Wanted[StorePath, Learned]]
+    prepare: Callable[[], Iterable[Future[None]]]
+    turn: Callable[[], Awaitable[None]]
+    _is_prepared: bool = False
+    _frontier: collections.deque[StorePath] = field(default_factory=collections.deque)
+    _absent: list[StorePath] = field(default_factory=list)
+    _seen: set[StorePath] = field(default_factory=set)
+    _facts: list[Fact] = field(default_factory=list)
+    _reported_at: float = field(default_factory=time.monotonic)
 
     async def run(self, roots: Iterable[StorePath]) -> list[Fact]:
         """Traverse from the roots to the end; return the facts that have not been reported."""
         # Absent roots come first: their narinfos are on the way while the rest is read.
-        self._frontier.extend(sorted(roots, key=self._store.is_in_place))
+        self._frontier.extend(sorted(roots, key=self.store.is_in_place))
         while True:
-            await self._turn()
-            self._task.check()
+            await self.turn()
+            self.task.check()
             for _ in range(min(_VISITED, len(self._frontier))):
                 self._visit(self._frontier.popleft())
             await self._ask_for_absent()
             self._report()
             self._learn()
             if not self._frontier:
-                if not self._fetcher.is_asking:
+                if not self.fetcher.is_asking:
                     return self._facts
-                await self._fetcher.arrival(_REPORT_SECONDS if self._facts else None)
+                await self.fetcher.arrival(_REPORT_SECONDS if self._facts else None)
 
     def _visit(self, path: StorePath) -> None:
         """Learn of a path from its record, or put it among the absent ones.
@@ -100,7 +93,7 @@ class Walk:
                 "see what the binary caches say of them"
             )
         self._seen.add(path)
-        record = self._store.shared_record(path)
+        record = self.store.shared_record(path)
         if record is None:
             self._absent.append(path)
         else:
@@ -108,18 +101,16 @@ class Walk:
             self._facts.append(fact_of(record))
 
     async def _ask_for_absent(self) -> None:
-        """Look absent paths up, once it is known in which order to ask the caches."""
         if self._absent and not self._is_prepared:
-            for greeted in self._prepare():
+            for greeted in self.prepare():
                 await asyncio.wrap_future(greeted)
             self._is_prepared = True
         absent, self._absent = self._absent, []
         for path in absent:
-            self._fetcher.ask(self._wanted_of(path))
+            self.fetcher.ask(self.wanted_of(path))
 
     def _learn(self) -> None:
-        """Use the narinfos that have arrived."""
-        for _, learned in self._fetcher.outcomes(at_most=_REPORTED_FACTS - len(self._facts)):
+        for _, learned in self.fetcher.outcomes(at_most=_REPORTED_FACTS - len(self._facts)):
             if isinstance(learned, BaseException):
                 raise learned
             fact, references = learned
@@ -127,10 +118,9 @@ class Walk:
             self._facts.append(fact)
 
     def _report(self) -> None:
-        """Report the new facts when they are many, or have waited long enough."""
         is_due = time.monotonic() - self._reported_at >= _REPORT_SECONDS
         if len(self._facts) >= _REPORTED_FACTS or (is_due and self._facts):
-            self._task.report(self._facts)
+            self.task.report(self._facts)
             self._facts = []
             self._reported_at = time.monotonic()
 

@@ -111,7 +111,6 @@ class Serving:
             await server.serve_forever()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve the requests of one connection, unless there are too many connections."""
         caller = str((writer.get_extra_info("peername") or [""])[0])
         if not caller:  # gone already
             writer.close()
@@ -149,7 +148,6 @@ class Serving:
         return not answer.is_last
 
     async def _answer_of(self, request: _Request) -> _Answer:
-        """Return the response to anything but archives and turns."""
         target = request.target
         match request.method:
             case "GET" | "HEAD" if target == "nix-cache-info":
@@ -166,7 +164,6 @@ class Serving:
                 return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, is_last=True)
 
     async def _track(self, request: _Request, target: str) -> _Answer:
-        """Return the response to a peer about the paths that this node tracks."""
         what, _, name = target.partition("/")
         match request.method, what:
             case "GET", "narinfo":
@@ -237,7 +234,6 @@ class Serving:
                 self._tracker.release(digest, turn)
 
     async def _narinfo_of(self, digest: str) -> _Answer:
-        """Return the narinfo of a public path that is present here."""
         path = await self._path_of(digest)
         record = None if path is None else self._public_record(path)
         if record is None:
@@ -275,7 +271,6 @@ class Serving:
         return True
 
     def _public_record(self, path: StorePath) -> narinfo.NarInfo | None:
-        """Return the record of a path that is present and public."""
         return self._store.peek(path) if self._store.is_public(path) else None
 
     async def _path_of(self, digest: str) -> StorePath | None:
@@ -357,6 +352,5 @@ def _digest(text: str) -> str:
 
 
 def _head_of(status: HTTPStatus, length: int, more: str = "") -> bytes:
-    """Return the head of a response."""
     size = "" if status is HTTPStatus.NO_CONTENT else f"Content-Length: {length}\r\n"
     return f"HTTP/1.1 {status.value} {status.phrase}\r\n{size}{more}\r\n".encode()

@@ -140,7 +140,6 @@ class Tracker:
             asked[0].set_result(None)
 
     def _granted(self, path: _Path, size: int) -> Turn | None:
-        """Return a turn, if there is one now."""
         now = self._clock()
         for turn in [each for each in path.turns if each.ends <= now]:
             path.turns.discard(turn)
@@ -157,7 +156,6 @@ class Tracker:
         return turn
 
     async def _wait(self, path: _Path, seconds: float) -> None:
-        """Wait until something changes about a path, or until the time is over."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         path.waiting.append(future)
         try:
@@ -204,7 +202,6 @@ class Tracker:
             self._narinfo_bytes -= len(dropped[0])
 
     def _forget_asked(self, now: float) -> None:
-        """Drop requests without an answer, now and then."""
         if len(self._asked) % 256 == 0:
             for digest in [each for each, (_, until) in self._asked.items() if until <= now]:
                 del self._asked[digest]

@@ -40,7 +40,7 @@ _NAME_IN_HOST: Final = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _REGION_NAME: Final = re.compile(r"[a-z0-9-]{1,40}")
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
-_CODE: Final = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")
+_CODE: Final = re.compile(rb"<Code>([A-Za-z]{1,64})</Code>")  # of an error, like ExpiredToken
 _ELSEWHERE: Final = frozenset({301, 307, 400})
 
 
@@ -97,15 +97,14 @@ class Bucket(Cache):
             response.close()
             self._region = other
             response = self._get(name)
-        try:
+        with contextlib.closing(response):
             reason = ""
             if meaning_of(response.status) is not Meaning.OK:
                 with contextlib.suppress(RequestFailed):
-                    reason = _reason_of(response.read(65536))
+                    found = _CODE.search(response.read(65536))
+                    reason = "" if found is None else found[1].decode()
             cache.check_status(response, reason)
             yield cache.body_of(response, name)
-        finally:
-            response.close()
 
     def _get(self, name: str) -> Response:
         host, path = self._address.host_in(self._region), self._address.path_of(name)
@@ -116,10 +115,7 @@ class Bucket(Cache):
             now = datetime.datetime.now(datetime.UTC)
             headers = sigv4.headers_of(target, self._credentials, now)
         url = f"{self._address.scheme}://{host}{path}"
-        try:
-            return self._client.open(Request(url, headers, follow=Follow.NONE))
-        except RequestFailed as error:
-            raise cache.refusal_of(error) from error
+        return cache.response_to(Request(url, headers, follow=Follow.NONE), self._client)
 
 
 def of_url(url: str, variables: Mapping[str, str], client: Client) -> Bucket:
@@ -174,9 +170,3 @@ def _region_of(response: Head) -> str | None:
         return None
     region = response.headers.get("x-amz-bucket-region", "")
     return region if _REGION_NAME.fullmatch(region) else None
-
-
-def _reason_of(body: bytes) -> str:
-    """Return the code of S3's error document, such as `ExpiredToken`."""
-    found = _CODE.search(body)
-    return "" if found is None else found[1].decode()

@@ -217,7 +217,7 @@ class Site(Cache):
         except TooLarge as error:
             raise errors.ContentDamaged(f"{name} {error}") from error
         except RequestFailed as error:
-            raise refusal_of(error) from error
+            raise _refusal_of(error) from error
         check_status(fetched)
         if "content-encoding" in fetched.headers:
             return _whole_of(_decoded(io.BytesIO(fetched.body), fetched, name), name)
@@ -226,17 +226,12 @@ class Site(Cache):
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[ByteSource]:
         """Open a file by GET; redirects are followed, to other sites without credentials."""
-        try:
-            response = self._client.open(Request(self._base + name, self._headers))
-        except RequestFailed as error:
-            raise refusal_of(error) from error
-        try:
+        request = Request(self._base + name, self._headers)
+        with contextlib.closing(response_to(request, self._client)) as response:
             if meaning_of(response.status) is not Meaning.OK:
                 response.skip()  # misses are common: their connection is kept
             check_status(response)
             yield body_of(response, name)
-        finally:
-            response.close()
 
 
 def of_url(url: str, client: Client, *, login: tuple[str, str] | None = None) -> Cache:
@@ -274,8 +269,15 @@ def body_of(response: Response, name: str) -> ByteSource:
     return _decoded(_Body(response), response, name)
 
 
-def refusal_of(error: RequestFailed) -> errors.SourceUnreachable:
-    """Return what a failed request means for the cache."""
+def response_to(request: Request, client: Client) -> Response:
+    """Return the response of a cache, its body not read; raise SourceUnreachable."""
+    try:
+        return client.open(request)
+    except RequestFailed as error:
+        raise _refusal_of(error) from error
+
+
+def _refusal_of(error: RequestFailed) -> errors.SourceUnreachable:
     _requests.add(1, "unreachable")
     if isinstance(error, TLSFailed):
         return errors.SourceUnreachable(str(error))

@@ -11,6 +11,7 @@ Reference, "Authenticating Requests: Using the Authorization Header"; S3 encodes
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import hmac
 import urllib.parse
@@ -62,7 +63,7 @@ def headers_of(
     scope = f"{moment[:8]}/{target.region}/s3/aws4_request"
     canonical, signed = _canonical(target.path, headers)
     digest = hashlib.sha256(canonical.encode()).hexdigest()
-    key = _key_of(credentials.secret, scope)
+    key = functools.reduce(_mac, scope.split("/"), f"AWS4{credentials.secret}".encode())
     signature = _mac(key, f"{_ALGORITHM}\n{moment}\n{scope}\n{digest}").hex()
     headers["Authorization"] = (
         f"{_ALGORITHM} Credential={credentials.key_id}/{scope}, "
@@ -82,14 +83,6 @@ def _canonical(path: str, headers: Mapping[str, str]) -> tuple[str, str]:
     signed = ";".join(name for name, _ in written)
     lines = "".join(f"{name}:{value}\n" for name, value in written)
     return f"GET\n{path}\n\n{lines}\n{signed}\n{EMPTY_SHA256}", signed
-
-
-def _key_of(secret: str, scope: str) -> bytes:
-    """Return the key for a scope: day, region, service, version."""
-    key = f"AWS4{secret}".encode()
-    for part in scope.split("/"):
-        key = _mac(key, part)
-    return key
 
 
 def _mac(key: bytes, text: str) -> bytes:

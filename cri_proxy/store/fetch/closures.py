@@ -331,7 +331,10 @@ class _Realization:
                     with spans.span("store.survey"):
                         await self._closures.survey(wanted, self._learn, self._own)
             except BaseExceptionGroup as group:
-                raise _first_of(group) from None
+                first: BaseException = group  # the others follow from it
+                while isinstance(first, BaseExceptionGroup):
+                    first = first.exceptions[0]
+                raise first from None
             finally:
                 self._record_spans()
             wanted = self._referenced - self._records.keys()
@@ -553,9 +556,3 @@ class _Held:
             self.count -= spare
             self._size -= size
             self._slots.release(spare, size)
-
-
-def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first failure of a group: the others follow from it."""
-    first = group.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -29,6 +29,7 @@ from cri_proxy.http.statuses import Meaning, meaning_of
 from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
+from cri_proxy.store.caches import cache
 from cri_proxy.store.caches.cache import SMALL_BYTES, Cache, Offer, Passing
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.nar import ByteSource
@@ -281,28 +282,22 @@ class _Peer(Cache):
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[ByteSource]:
         """Open the archive, which has to arrive at a minimum rate."""
-        response = self._peers.open(self._address, name)
-        try:
+        with contextlib.closing(self._peers.open(self._address, name)) as response:
             if response.status == 404:
                 raise _Gone("has it no more")
             if response.status != 200:
                 raise Passing(f"answered {response.status}")
-            yield _Paced(response, self._size)
-        finally:
-            response.close()
+            yield _Paced(cache.body_of(response, name), self._size)
 
 
 class _Paced:
     """The bytes of an archive, as long as they arrive at a minimum rate."""
 
-    def __init__(self, body: Response, size: int) -> None:
+    def __init__(self, body: ByteSource, size: int) -> None:
         self._body = body
         self._latest = time.monotonic() + ANSWER_SECONDS + size / PATIENCE_BYTES_A_SECOND
 
     def read(self, size: int, /) -> bytes:
         if time.monotonic() > self._latest:
             raise Passing("sends too slowly")
-        try:
-            return self._body.read(size)
-        except RequestFailed as error:
-            raise Passing(f"broke off: {error}") from error
+        return self._body.read(size)

@@ -45,16 +45,11 @@ class Turn:
 
 @dataclass(slots=True)
 class _Path:
-    """One path: the peers that have it, until when that counts, and the turns in progress."""
+    """One path: the peers that have it, until when that counts, and who has or awaits a turn."""
 
     holders: dict[str, float] = field(default_factory=dict)
     turns: set[Turn] = field(default_factory=set)
     waiting: collections.deque[asyncio.Future[None]] = field(default_factory=collections.deque)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no caller has or awaits a turn."""
-        return not self.turns and not self.waiting
 
 
 class Tracker:
@@ -181,7 +176,7 @@ class Tracker:
             path = self._paths[digest] = _Path()
             while len(self._paths) > _PATHS:
                 oldest, known = next(iter(self._paths.items()))
-                if not known.is_idle or known is path:
+                if known.turns or known.waiting or known is path:
                     break
                 del self._paths[oldest]
         self._paths.move_to_end(digest)

@@ -38,10 +38,7 @@ class Locations:
     """The locations of one job; `trusted` are the keys that the settings trust anyway."""
 
     def __init__(
-        self,
-        locations: Sequence[Location],
-        client: Client,
-        trusted: Sequence[PublicKey],
+        self, locations: Sequence[Location], client: Client, trusted: Sequence[PublicKey]
     ) -> None:
         self._keyrings: dict[Cache, Keyring] = {}
         self._by_path: dict[str, list[Cache]] = {}

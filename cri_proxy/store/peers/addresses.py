@@ -64,7 +64,7 @@ class Addresses:
     """
 
     def __init__(self, names: Sequence[str], listen: str) -> None:
-        self._names = tuple(names)
+        self.names = tuple(names)
         self._listen = split(listen) if listen else None
         self._port = self._listen[1] if self._listen else DEFAULT_PORT
         self._known: tuple[str, ...] = ()
@@ -72,11 +72,6 @@ class Addresses:
         self._due = 0.0
         self._looking = threading.Lock()
         self._found = threading.Event()
-
-    @property
-    def are_named(self) -> bool:
-        """Whether there are names to look up."""
-        return bool(self._names)
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -99,16 +94,16 @@ class Addresses:
 
     def _refresh(self) -> None:
         """Look the names up in the background, if the last lookup was some time ago."""
-        if self._names and time.monotonic() >= self._due and self._looking.acquire(blocking=False):
+        if self.names and time.monotonic() >= self._due and self._looking.acquire(blocking=False):
             self._due = time.monotonic() + FRESH_SECONDS
             threading.Thread(target=self._look_up, name="peers", daemon=True).start()
-        if not self._found.is_set() and self._names:
+        if not self._found.is_set() and self.names:
             self._found.wait(FIRST_SECONDS)
 
     def _look_up(self) -> None:
         try:
             found: set[str] = set()
-            for name in self._names:
+            for name in self.names:
                 host, port = split(name, self._port)
                 answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 found.update(joined(str(each[4][0]), port) for each in answers)

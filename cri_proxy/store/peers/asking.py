@@ -87,7 +87,7 @@ class Peers:
     @property
     def are_wanted(self) -> bool:
         """Whether peers are configured."""
-        return self._addresses.are_named
+        return bool(self._addresses.names)
 
     @property
     def are_there(self) -> bool:

@@ -37,7 +37,6 @@ from cri_proxy.store.protocol import (
     FetchFailed,
     FetchFew,
     Find,
-    Found,
     Survey,
 )
 from cri_proxy.telemetry import spans
@@ -66,6 +65,7 @@ _SURVEY_WEIGHT: Final = 24
 
 OnFacts = Callable[[list[Fact]], None]
 OnEnds = Callable[[list[Fetched | FetchFailed]], None]
+OnBytes = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +114,8 @@ class Closures:
         self._connections = connections
         self._surveys = 0
         self._slots = _Slots(connections)
-        self._flights: singleflight.Flights[_Flight, Fetched] = singleflight.Flights(
-            is_lasting=False
-        )
-        self._batch_flights: singleflight.Flights[_Batch, None] = singleflight.Flights(
-            is_lasting=False
-        )
-        self._listeners: dict[_Flight, set[Callable[[int], None]]] = {}
-        self._batches: dict[str, _Batch] = {}
+        self._flights: singleflight.Flights[_Batch, None] = singleflight.Flights(is_lasting=False)
+        self._batches: dict[tuple[str, _OwnLocations | None], _Batch] = {}
 
     def prepare(self) -> None:
         """Start workers: there may be a closure to realize in a moment."""
@@ -157,7 +151,6 @@ class Closures:
     async def aclose(self) -> None:
         """Cancel everything that is under way."""
         await self._flights.aclose()
-        await self._batch_flights.aclose()
 
     async def survey(self, roots: Iterable[str], on_facts: OnFacts, own: _OwnLocations) -> None:
         """Survey a closure; `on_facts` gets the facts of all its paths, some at a time.
@@ -178,69 +171,49 @@ class Closures:
             self._surveys -= 1
         on_facts(rest)
 
-    async def fetch(
-        self, fact: Fact, found: Found, on_bytes: Callable[[int], None], own: _OwnLocations
-    ) -> Fetched:
-        """Fetch a path; `on_bytes` gets how much of it has arrived."""
-        is_own = found.cache in own.urls
-        flight = (fact.path, own if is_own else None)
-        argument = Fetch(fact.path, found, own.locations if is_own else ())
-        listeners = self._listeners.setdefault(flight, set())
-        listeners.add(on_bytes)
-
-        def on_progress(count: int) -> None:
-            for listener in self._listeners.get(flight, ()):
-                listener(count)
-
-        async def work() -> Fetched:
-            async with self._slots.hold(1, size=fact.nar_size):
-                fetched = await self._pool.call(
-                    protocol.FETCH, argument, on_progress=on_progress, weight=_weight_of(fact)
-                )
-            _paths.add(1)
-            _bytes.add(fetched.fact.nar_size)
-            return fetched
-
-        try:
-            return await self._flights.fly(flight, work)
-        finally:
-            listeners.discard(on_bytes)
-            if not listeners:
-                self._listeners.pop(flight, None)
-
-    def batches_of(self, facts: Sequence[Fact]) -> dict[_Batch, list[Fact]]:
-        """Return which batches fetch which of these small paths: running batches, and new ones.
+    def batches_of(self, facts: Sequence[Fact], own: _OwnLocations) -> dict[_Batch, list[Fact]]:
+        """Return which batches fetch which of these absent paths: running batches, and new ones.
 
         The caller must join them at once, with `join`.
         """
         found: dict[_Batch, list[Fact]] = {}
-        new: _Batch | None = None
+        small: _Batch | None = None
         for fact in facts:
-            batch = self._batches.get(fact.path)
+            needed = own if fact.found and fact.found.cache in own.urls else None
+            batch = self._batches.get((fact.path, needed))
             if batch is None:
-                if new is None or len(new.facts) == _TOGETHER:
-                    new = _Batch()
-                batch = self._batches[fact.path] = new
+                if needed is not None or not _is_small(fact):
+                    batch = _Batch(needed, is_alone=True)
+                elif small is None or len(small.facts) == _TOGETHER:
+                    batch = small = _Batch()
+                else:
+                    batch = small
+                self._batches[fact.path, needed] = batch
                 batch.facts.append(fact)
             found.setdefault(batch, []).append(fact)
         return found
 
-    async def join(self, batch: _Batch, on_ends: OnEnds) -> None:
-        """Fetch a batch; `on_ends` gets how its paths ended, as they arrive or fail."""
-        batch.listeners.add(on_ends)
+    async def join(self, batch: _Batch, on_ends: OnEnds, on_bytes: OnBytes) -> None:
+        """Fetch a batch; `on_ends` gets how its paths ended, as they arrive or fail.
+
+        `on_bytes` gets how much has arrived of a path that is alone in its batch.
+        """
+        listener = (on_ends, on_bytes)
+        batch.listeners.add(listener)
         try:
             on_ends(batch.ended)
             if len(batch.ended) == len(batch.facts):
                 return
-            await self._batch_flights.fly(batch, lambda: self._fetch_batch(batch))
+            await self._flights.fly(batch, lambda: self._fetch(batch))
         finally:
-            batch.listeners.discard(on_ends)
+            batch.listeners.discard(listener)
             if not batch.listeners:
                 self._forget(batch)
 
-    async def _fetch_batch(self, batch: _Batch) -> None:
+    async def _fetch(self, batch: _Batch) -> None:
         """Fetch the paths of a batch, which holds a slot for each until that one has arrived."""
-        paths = tuple(Fetch(each.path, each.found) for each in batch.facts if each.found)
+        locations = () if batch.own is None else batch.own.locations
+        paths = tuple(Fetch(each.path, each.found, locations) for each in batch.facts if each.found)
         size = sum(fact.nar_size for fact in batch.facts)
         weight = sum(_weight_of(fact) for fact in batch.facts)
 
@@ -253,17 +226,22 @@ class Closures:
         try:
             async with self._slots.hold(len(batch.facts), size=size) as held:
 
-                def on_progress(ended: list[Fetched | FetchFailed]) -> None:
+                def on_ended(ended: list[Fetched | FetchFailed]) -> None:
                     take(ended)
                     held.keep(len(batch.facts) - len(batch.ended))
 
                 batch.begun = time.time_ns()
-                rest = await self._pool.call(
-                    protocol.FETCH_FEW,
-                    FetchFew(paths, held.count),
-                    on_progress=on_progress,
-                    weight=weight,
-                )
+                rest: list[Fetched | FetchFailed]
+                if batch.is_alone:
+                    fetched = await self._pool.call(
+                        protocol.FETCH, paths[0], on_progress=batch.count, weight=weight
+                    )
+                    rest = [fetched]
+                else:
+                    few = FetchFew(paths, held.count)
+                    rest = await self._pool.call(
+                        protocol.FETCH_FEW, few, on_progress=on_ended, weight=weight
+                    )
             take(rest)
         finally:
             self._forget(batch)
@@ -271,24 +249,34 @@ class Closures:
     def _forget(self, batch: _Batch) -> None:
         """Let no realization join a batch any more."""
         for fact in batch.facts:
-            if self._batches.get(fact.path) is batch:
-                del self._batches[fact.path]
+            if self._batches.get((fact.path, batch.own)) is batch:
+                del self._batches[fact.path, batch.own]
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Some small paths that are fetched by one job, and how those that have ended did."""
+    """Paths that are fetched by one job, and how those that have ended did.
 
+    They are small ones of the configured caches, or one that is large or needs `own` locations.
+    """
+
+    own: _OwnLocations | None = None
+    is_alone: bool = False
     begun: int = 0
     facts: list[Fact] = field(default_factory=list)
     ended: list[Fetched | FetchFailed] = field(default_factory=list)
-    listeners: set[OnEnds] = field(default_factory=set)
+    listeners: set[tuple[OnEnds, OnBytes]] = field(default_factory=set)
 
     def publish(self, ended: list[Fetched | FetchFailed]) -> None:
         """Pass on what the job has reported."""
         self.ended.extend(ended)
-        for listener in tuple(self.listeners):
-            listener(ended)
+        for on_ends, _ in tuple(self.listeners):
+            on_ends(ended)
+
+    def count(self, arrived: int) -> None:
+        """Pass on how many bytes have arrived."""
+        for _, on_bytes in tuple(self.listeners):
+            on_bytes(arrived)
 
 
 class _OwnLocations:
@@ -297,10 +285,6 @@ class _OwnLocations:
     def __init__(self, locations: tuple[Location, ...]) -> None:
         self.locations = locations
         self.urls = frozenset(protocol.url_of(each) for each in locations)
-
-
-_Flight = tuple[str, _OwnLocations | None]
-"""A path to fetch, and from whose locations if not from the configured caches."""
 
 
 @dataclass(slots=True, eq=False)
@@ -342,7 +326,7 @@ class _Realization:
 
     def _learn(self, facts: list[Fact]) -> None:
         progress = self._progress
-        small = []
+        absent = []
         for fact in facts:
             if fact.path in self._known or self._is_failing:
                 continue
@@ -353,15 +337,20 @@ class _Realization:
                 progress.paths_present += 1
                 progress.bytes_present += fact.nar_size
                 self._arrived(fact, counted=0)
-            elif _is_small(fact, fact.found) and fact.found.cache not in self._own.urls:
-                small.append(fact)
             else:
-                self._group.create_task(self._fetch(fact, fact.found))
-        for batch, wanted in self._closures.batches_of(small).items():
-            self._group.create_task(self._fetch_some(batch, wanted))
+                absent.append(fact)
+        for batch, wanted in self._closures.batches_of(absent, self._own).items():
+            self._group.create_task(self._fetch(batch, wanted))
 
-    async def _fetch_some(self, batch: _Batch, facts: Sequence[Fact]) -> None:
+    async def _fetch(self, batch: _Batch, facts: Sequence[Fact]) -> None:
+        """Fetch some paths, which are among those of a batch."""
         wanted = {fact.path: fact.nar_size for fact in facts}
+        joined, counted = time.time_ns(), 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal counted
+            self._progress.bytes_done += count - counted
+            counted = count
 
         def on_ends(ended: list[Fetched | FetchFailed]) -> None:
             for each in ended:
@@ -370,12 +359,13 @@ class _Realization:
                         self._fail(errors.of_wire(each.error))
                         return
                 elif (size := wanted.pop(each.fact.path, None)) is not None:
-                    self._fetched.append(_Download(each, batch.begun, time.time_ns()))
+                    begun = max(joined, batch.begun)
+                    self._fetched.append(_Download(each, begun, time.time_ns()))
                     self._progress.bytes_total += each.fact.nar_size - size
-                    self._arrived(each.fact, 0)
+                    self._arrived(each.fact, counted)
 
         try:
-            await self._closures.join(batch, on_ends)
+            await self._closures.join(batch, on_ends, on_bytes)
         except BaseException:
             self._is_failing = True  # the group takes no more tasks
             raise
@@ -390,24 +380,6 @@ class _Realization:
             raise error
 
         self._group.create_task(fail())
-
-    async def _fetch(self, fact: Fact, found: Found) -> None:
-        counted = 0
-
-        def on_bytes(count: int) -> None:
-            nonlocal counted
-            self._progress.bytes_done += count - counted
-            counted = count
-
-        begun = time.time_ns()
-        try:
-            fetched = await self._closures.fetch(fact, found, on_bytes, self._own)
-        except BaseException:
-            self._is_failing = True  # the group takes no more tasks
-            raise
-        self._fetched.append(_Download(fetched, begun, time.time_ns()))
-        self._progress.bytes_total += fetched.fact.nar_size - fact.nar_size
-        self._arrived(fetched.fact, counted)
 
     def _arrived(self, fact: Fact, counted: int) -> None:
         """Record a path that is present; `counted` of its bytes are in the progress already."""
@@ -478,10 +450,10 @@ def _weight_of(fact: Fact) -> int:
     return 1 + fact.nar_size // _WEIGHT_BYTES
 
 
-def _is_small(fact: Fact, found: Found) -> bool:
-    if found.file_size is None:
+def _is_small(fact: Fact) -> bool:
+    if fact.found is None or fact.found.file_size is None:
         return False
-    return found.file_size <= SMALL_BYTES and fact.nar_size <= _SMALL_NAR_BYTES
+    return fact.found.file_size <= SMALL_BYTES and fact.nar_size <= _SMALL_NAR_BYTES
 
 
 class _Slots:

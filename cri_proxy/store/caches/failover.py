@@ -14,10 +14,11 @@ misses: caches over object stores answer 403 for what they lack.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -117,16 +118,16 @@ class Caches:
             source = locations.at(url)
         return None if source is None else Offer(source, narinfo.parse(text.encode(), path))
 
-    def greet(self, executor: Executor) -> Sequence[Future[None]]:
-        """Greet all caches at once; return what must be done before `in_order` knows the order.
+    async def greet(self, executor: Executor) -> None:
+        """Greet all caches at once, and wait until `in_order` knows the order.
 
-        A single cache needs none.
+        A single cache has one without an answer.
         """
-        if len(self._caches) > 1:
-            return [executor.submit(each.learn_priority) for each in self._caches]
-        for each in self._caches:
-            executor.submit(each.greet)
-        return ()
+        if len(self._caches) == 1:
+            executor.submit(self._caches[0].greet)
+        else:
+            asked = (executor.submit(each.learn_priority) for each in self._caches)
+            await asyncio.gather(*map(asyncio.wrap_future, asked))
 
     def in_order(
         self, path: StorePath, locations: Locations | None = None, known: Offer | None = None

@@ -11,11 +11,9 @@ What caches say is not verified here, so the number of paths is limited.
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Final
 
@@ -45,8 +43,8 @@ Learned = tuple[Fact, tuple[StorePath, ...]]
 class Walk:
     """One traversal: what has been seen, what is being looked up, what is still to be reported.
 
-    `wanted_of` returns the narinfo of a path to fetch; before the first one, the futures of
-    `prepare` are awaited. `turn` is awaited before each step.
+    `wanted_of` returns the narinfo of a path to fetch; `prepare` is awaited before the first one,
+    and `turn` before each step.
     """
 
     store: Store
@@ -54,7 +52,7 @@ class Walk:
     fetcher: Fetcher[StorePath, Learned]
     _: KW_ONLY
     wanted_of: Callable[[StorePath], Wanted[StorePath, Learned]]
-    prepare: Callable[[], Iterable[Future[None]]]
+    prepare: Callable[[], Awaitable[None]]
     turn: Callable[[], Awaitable[None]]
     _is_prepared: bool = False
     _frontier: collections.deque[StorePath] = field(default_factory=collections.deque)
@@ -102,8 +100,7 @@ class Walk:
 
     async def _ask_for_absent(self) -> None:
         if self._absent and not self._is_prepared:
-            for greeted in self.prepare():
-                await asyncio.wrap_future(greeted)
+            await self.prepare()
             self._is_prepared = True
         absent, self._absent = self._absent, []
         for path in absent:

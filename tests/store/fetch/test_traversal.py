@@ -1,4 +1,4 @@
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -25,7 +25,7 @@ def walked(store, publisher, loop):
 
         return Wanted(path, [source], cache.name_of(path), learn, refuse)
 
-    def walk(roots, task=None, prepared=()):
+    def walk(roots, task=None, unprepared=None):
         facts = []
 
         async def run():
@@ -35,13 +35,17 @@ def walked(store, publisher, loop):
                 task or Task(facts.extend),
                 files,
                 wanted_of=wanted_of,
-                prepare=lambda: prepared,
+                prepare=prepare,
                 turn=turn,
             )
             try:
                 return await walk.run(roots)
             finally:
                 files.close()
+
+        async def prepare():
+            if unprepared is not None:
+                raise unprepared
 
         async def turn():
             walk.turns += 1
@@ -68,11 +72,8 @@ def test_a_closure_is_traversed_from_its_roots(walked, publisher):
 
 
 def test_caches_are_prepared_before_the_first_is_asked(walked, publisher):
-    prepared = Future()
-    prepared.set_exception(LookupError("not prepared"))
-
     with pytest.raises(LookupError, match="not prepared"):
-        walked([publisher.add("root", b"r")], prepared=[prepared])
+        walked([publisher.add("root", b"r")], unprepared=LookupError("not prepared"))
 
 
 def test_closure_without_an_end_is_given_up(walked, publisher, monkeypatch):

@@ -162,7 +162,7 @@ class Client:
         """Send a request, and again where redirects lead; return the exchange and its URL."""
         url, headers = request.url, request.headers
         for _ in range(REDIRECTS + 1):
-            origin, target = _parts_of(url)
+            origin, target = messages.parts_of(url)
             destination = self._pool.destination(origin)
             sent = destination.with_login(headers)
             message = messages.request_of(
@@ -177,7 +177,7 @@ class Client:
             if isinstance(exchange.body, BodyStream):
                 exchange.body.skip()
             url = _redirected(request, url, origin, location)
-            if _parts_of(url)[0] != origin:
+            if messages.parts_of(url)[0] != origin:
                 headers = {
                     name: value
                     for name, value in headers.items()
@@ -204,17 +204,10 @@ def _redirected(request: Request, url: str, origin: messages.Origin, location: s
         raise Broken(f"redirects to {location[:100]!a}, which is not a URL") from error
     if parts.scheme not in messages.PORTS or not parts.hostname:
         raise Broken(f"redirects to {parts.scheme[:20]!a}, which is not followed")
-    is_elsewhere = request.follow is Follow.ORIGIN and _parts_of(target)[0] != origin
+    is_elsewhere = request.follow is Follow.ORIGIN and messages.parts_of(target)[0] != origin
     if is_elsewhere or request.method != "GET":
         raise RedirectRefused("redirects where the request does not follow", target)
     return target
-
-
-def _parts_of(url: str) -> tuple[messages.Origin, str]:
-    try:
-        return messages.parts_of(url)
-    except ValueError as error:
-        raise Broken(str(error)) from error
 
 
 def _close(loop: Loop, pool: ConnectionPool) -> None:

@@ -34,14 +34,17 @@ Origin = tuple[str, str, int]
 
 
 def parts_of(url: str) -> tuple[Origin, str]:
-    """Return the origin of a URL, and the target there."""
+    """Return the origin of a URL, and the target there; raise Broken for one that is malformed."""
     end = url.find("/", url.find("//") + 2)
     base, target = (url[:end], url[end:]) if end >= 0 else (url, "/")
-    if "?" in base or "#" in target:
-        parts = urllib.parse.urlsplit(url)
-        base = f"{parts.scheme}://{parts.netloc}"
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _origin_of(base), target
+    try:
+        if "?" in base or "#" in target:
+            parts = urllib.parse.urlsplit(url)
+            base = f"{parts.scheme}://{parts.netloc}"
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return _origin_of(base), target
+    except ValueError as error:
+        raise Broken(str(error)) from error
 
 
 @functools.lru_cache(maxsize=256)

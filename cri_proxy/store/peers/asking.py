@@ -30,7 +30,7 @@ from cri_proxy.lib.eventloop import Loop
 from cri_proxy.model.storepaths import StorePath
 from cri_proxy.store import narinfo
 from cri_proxy.store.caches import cache
-from cri_proxy.store.caches.cache import SMALL_BYTES, Cache, Offer, Passing
+from cri_proxy.store.caches.cache import REFUSALS, SMALL_BYTES, Cache, Offer, Passing
 from cri_proxy.store.disk.local import Store
 from cri_proxy.store.nar import ByteSource
 from cri_proxy.store.narinfo import NarInfo
@@ -52,12 +52,6 @@ PATIENCE_BYTES_A_SECOND: Final = 1_000_000
 _TRIES: Final = 3
 _TRACKERS: Final = 2
 _TOLD_AT_ONCE: Final = 1000
-_REFUSALS: Final = (
-    errors.ContentDamaged,
-    errors.NotFound,
-    errors.SignatureUntrusted,
-    errors.SourceUnreachable,
-)
 _log = logs.of(__name__)
 
 T = TypeVar("T")
@@ -134,7 +128,7 @@ class Peers:
                 else:
                     try:
                         made = use(self._offer_of(info, turn.source))
-                    except _REFUSALS as error:
+                    except REFUSALS as error:
                         _log.info(
                             "offer of a peer not used", path=info.path, peer=turn.source, why=error
                         )
@@ -249,7 +243,7 @@ class Peers:
         """Bench a peer that fails inside, and go on without it."""
         try:
             yield
-        except (RequestFailed, OSError, *_REFUSALS) as error:
+        except (RequestFailed, OSError, *REFUSALS) as error:
             _log.info("peer not asked for a while", peer=address, why=error)
             self.bench(address)
 

@@ -179,6 +179,29 @@ class ProgramEnded(AssertionError):
     """The program ended unexpectedly."""
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the processes whose parent is `pid` now."""
+    return [
+        int(each.name)
+        for each in Path("/proc").iterdir()
+        if each.name.isdecimal() and _state_of(int(each.name))[1] == pid
+    ]
+
+
+def is_running(pid: int) -> bool:
+    """Return whether the process exists and is more than an exit code that nothing has read."""
+    return _state_of(pid)[0] not in "ZX"
+
+
+def _state_of(pid: int) -> tuple[str, int]:
+    """Return state and parent of a process, proc_pid_stat(5); X and 0 if there is none."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X", 0
+    return state, int(parent)
+
+
 def _has_ended(pid: int) -> bool:
     options = os.WEXITED | os.WNOWAIT | os.WNOHANG
     return os.waitid(os.P_PID, pid, options) is not None

@@ -103,6 +103,19 @@ class Proxy(Daemon):
         """Start it with its settings and flags."""
         return self._launched()
 
+    def kill(self) -> None:
+        """Kill the daemon with SIGKILL, and wait until its child programs have ended.
+
+        They run in sessions of their own and leave when they see their input end, so that for a
+        moment they still write to `root`.
+        """
+        children = processes.children_of(self.program.pid)
+        super().kill()
+        waiting.until(
+            lambda: not any(processes.is_running(each) for each in children),
+            what="the child programs of a killed proxy to end",
+        )
+
     def replace(self, source: Path) -> None:
         """Start the proxy of another source tree with `--replace`; this one drains and ends."""
         old, self._program = self.program, self._launched("--replace", source=source)
